@@ -1,0 +1,3 @@
+module ambientlab
+
+go 1.26.0
