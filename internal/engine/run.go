@@ -1,0 +1,193 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"ambientlab/internal/problem"
+)
+
+// run is one pass over a plan.
+type run struct {
+	engine *Engine
+	plan   Plan
+	began  time.Time
+
+	// mu serialises events and guards results and failures.
+	mu       sync.Mutex
+	results  []StepResult
+	failures []error  // in the order they happened
+	inHand   []string // what cancelled steps were doing
+}
+
+func (e *Engine) begin(plan Plan) *run {
+	r := &run{engine: e, plan: plan, results: make([]StepResult, len(plan.Steps))}
+	r.began = r.now()
+	for i, s := range plan.Steps {
+		r.results[i] = StepResult{ID: s.ID, Title: s.Title}
+	}
+	r.emit(Event{Kind: PlanStarted, Title: plan.Title, Steps: plan.infos()})
+	return r
+}
+
+func (r *run) now() time.Time {
+	if r.engine.Clock == nil {
+		return time.Now()
+	}
+	return r.engine.Clock.Now()
+}
+
+// emit stamps an event and hands it on. Events of steps that run side by side are
+// handed on one by one.
+func (r *run) emit(ev Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.emitLocked(ev)
+}
+
+func (r *run) emitLocked(ev Event) {
+	if r.engine.Sink == nil {
+		return
+	}
+	ev.Time, ev.Plan = r.now(), r.plan.Name
+	r.engine.Sink.Handle(ev)
+}
+
+// finish ends the run: cause is the error of the plan as a whole, or nil.
+func (r *run) finish(cause error) (Result, error) {
+	result := Result{Plan: r.plan.Name, Duration: r.now().Sub(r.began), Steps: r.results}
+	kind := PlanDone
+	if cause != nil {
+		kind = PlanFailed
+	}
+	r.emit(Event{Kind: kind, Title: r.plan.Title, Duration: result.Duration, Err: cause, Result: &result})
+	return result, cause
+}
+
+// settle records how a step ended and tells it.
+func (r *run) settle(i int, res StepResult) {
+	s := r.plan.Steps[i]
+	res.ID, res.Title = s.ID, s.Title
+	kind := map[Outcome]EventKind{Held: StepHeld, Done: StepDone, Failed: StepFailed, Canceled: StepCanceled}[res.Outcome]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.results[i] = res
+	if res.Outcome == Failed {
+		r.failures = append(r.failures, &StepError{ID: s.ID, Title: s.Title, Err: res.Err})
+	}
+	r.emitLocked(Event{
+		Kind: kind, Step: s.ID, Title: s.Title, Message: res.Message, Duration: res.Duration, Err: res.Err,
+	})
+}
+
+// attempt runs work as step i under its timeout and settles it. work gives the
+// outcome and a message where it succeeds. plan is the context of the run: what
+// ended by its cancellation is cancelled, not failed.
+func (r *run) attempt(plan context.Context, i int, work func(context.Context, Step) (Outcome, string, error)) Outcome {
+	s := r.plan.Steps[i]
+	if plan.Err() != nil {
+		r.settle(i, StepResult{Outcome: Canceled, Message: fmt.Sprintf("not started: %v", context.Cause(plan))})
+		return Canceled
+	}
+	began := r.now()
+	r.emit(Event{Kind: StepStarted, Step: s.ID, Title: s.Title})
+	sc := &scope{report: func(kind EventKind, message string, change *Change) {
+		r.emit(Event{Kind: kind, Step: s.ID, Title: s.Title, Message: message, Change: change})
+	}}
+	ctx, cancel := withLimit(context.WithValue(plan, scopeKey{}, sc), s.Timeout)
+	defer cancel()
+
+	var outcome Outcome
+	var message string
+	err := r.call(ctx, func() (err error) {
+		outcome, message, err = work(ctx, s)
+		return err
+	})
+	last, changes := sc.close()
+	res := StepResult{Duration: r.now().Sub(began), Changes: changes, Err: err}
+	var limit *Timeout
+	switch {
+	case err == nil:
+		res.Outcome, res.Message = outcome, message
+	case isCancellation(plan, err):
+		res.Outcome, res.Message = Canceled, context.Cause(plan).Error()
+		r.mu.Lock()
+		r.inHand = append(r.inHand, orNothing(s.Title, last))
+		r.mu.Unlock()
+	case errors.As(context.Cause(ctx), &limit) && plan.Err() == nil:
+		res.Outcome, res.Err = Failed, outOfTime(limit, last, err)
+		res.Message = res.Err.Error()
+	default:
+		res.Outcome, res.Message = Failed, err.Error()
+	}
+	r.settle(i, res)
+	return res.Outcome
+}
+
+func orNothing(title, last string) string {
+	if last == "" {
+		return title
+	}
+	return title + " (" + last + ")"
+}
+
+func withLimit(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, limit, &Timeout{Limit: limit})
+}
+
+// call runs f and waits for it; after ctx has ended, for as long as the engine's
+// grace. A step that stays deaf to its context is left behind with an error that
+// says so: the process must be able to end. A panic becomes an error, so that the
+// other steps still end in an orderly way.
+func (r *run) call(ctx context.Context, f func() error) error {
+	returned := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				returned <- problem.New(problem.Internal, nil, "panic: %v\n%s", p, debug.Stack())
+			}
+		}()
+		returned <- f()
+	}()
+	select {
+	case err := <-returned:
+		return err
+	case <-ctx.Done():
+	}
+	grace := r.engine.Grace
+	if grace <= 0 {
+		grace = DefaultGrace
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case err := <-returned:
+		return err
+	case <-timer.C:
+		return problem.New(problem.Internal, nil, "did not return within %s of being stopped", grace)
+	}
+}
+
+// failure joins what went wrong: the steps' own failures first, in the order they
+// happened, then the end of the caller's context.
+func (r *run) failure(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	errs := slices.Clone(r.failures)
+	canceled := false
+	for _, res := range r.results {
+		canceled = canceled || res.Outcome == Canceled
+	}
+	if ctx.Err() != nil && canceled {
+		errs = append(errs, ended(ctx, r.plan.Name, r.inHand))
+	}
+	return errors.Join(errs...)
+}
