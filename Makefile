@@ -1,0 +1,43 @@
+# Shortcuts for the README's commands; everything itself is a Mage target or a Go test.
+# One set of build flags for everything: the lab, its tests and the source bundle then share one build cache.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath
+GO ?= go
+MAGE := $(GO) tool mage
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ambientlab
+BUNDLE ?= $(CACHE)/source-bundle
+# What a source bundle can hold of the add-ons; the others have no Go-only build.
+E2E = SM_BUNDLE=$(BUNDLE) SM_ADDONS=prometheus $(GO) test -count=1 -timeout=60m -v
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test lint race bundle e2e e2e-full bench
+
+help: ## show this
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
+
+lab: ## run the whole lab: kind where Docker answers, the embedded control plane otherwise
+	SM_PROVIDER=$(or $(SM_PROVIDER),auto) $(MAGE) sm:lab
+
+test: ## unit, golden and integration tests; needs Go alone
+	$(GO) vet ./...
+	$(GO) test ./...
+
+lint: ## gofumpt, vet and staticcheck
+	@test -z "$$($(GO) tool -modfile=internal/tools/go.mod gofumpt -l magefile.go specs targets internal)" || { $(GO) tool -modfile=internal/tools/go.mod gofumpt -l magefile.go specs targets internal; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool -modfile=internal/tools/go.mod staticcheck ./...
+
+race: ## the tests under the race detector; needs a C compiler
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+bundle: ## build every image from Go modules and Debian packages (Linux, root)
+	$(MAGE) sm:bundle -from=source -to=$(BUNDLE)
+
+e2e: bundle ## the lab on a real kind cluster, from the source bundle (Linux, root, Docker)
+	$(E2E) -tags=e2e ./internal/e2e/...
+
+e2e-full: bundle ## the long cases too: signals, sabotage
+	$(E2E) -tags='e2e e2efull' ./internal/e2e/...
+
+bench: bundle ## loading images beside kind's own way
+	$(E2E) -tags=e2e -run='^$$' -bench=. ./internal/bundle/...
