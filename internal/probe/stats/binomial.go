@@ -1,0 +1,98 @@
+// Package stats answers the questions that a proof asks of its samples: how large is the share of delayed
+// requests, how many requests must be sent to know it, and which of them were delayed at all.
+//
+// Everything is exact (binomial tails are summed, nothing is approximated by a normal curve), because the errors
+// that a proof may make are stated as numbers and tested as such.
+package stats
+
+import "math"
+
+// AtMost is P(X <= k) for X binomial with n trials of probability p.
+func AtMost(k, n int, p float64) float64 {
+	if k < 0 {
+		return 0
+	}
+	if k >= n {
+		return 1
+	}
+	// The shorter tail is summed, so that a tiny probability is not lost as 1 minus nearly 1.
+	if float64(k) > float64(n)*p {
+		return 1 - sum(k+1, n, n, p)
+	}
+	return sum(0, k, n, p)
+}
+
+// AtLeast is P(X >= k) for X binomial with n trials of probability p.
+func AtLeast(k, n int, p float64) float64 {
+	if k <= 0 {
+		return 1
+	}
+	if k > n {
+		return 0
+	}
+	if float64(k) < float64(n)*p {
+		return 1 - sum(0, k-1, n, p)
+	}
+	return sum(k, n, n, p)
+}
+
+// Interval is the Clopper-Pearson interval of a probability of which k of n trials were seen: it misses the true
+// value with at most the given error probability, half of it on each side.
+func Interval(k, n int, errorProbability float64) (low, high float64) {
+	if n <= 0 {
+		return 0, 1
+	}
+	low, high = 0, 1
+	if k > 0 {
+		low = bisect(func(p float64) bool { return AtLeast(k, n, p) < errorProbability/2 })
+	}
+	if k < n {
+		high = bisect(func(p float64) bool { return AtMost(k, n, p) >= errorProbability/2 })
+	}
+	return low, high
+}
+
+// bisect finds the p in [0,1] at which below turns from true to false.
+func bisect(below func(p float64) bool) float64 {
+	low, high := 0.0, 1.0
+	for range 60 {
+		if middle := (low + high) / 2; below(middle) {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	return (low + high) / 2
+}
+
+func sum(from, to, n int, p float64) float64 {
+	total := 0.0
+	for k := from; k <= to; k++ {
+		total += exactly(k, n, p)
+	}
+	return min(total, 1)
+}
+
+func exactly(k, n int, p float64) float64 {
+	switch {
+	case p <= 0:
+		return one(k == 0)
+	case p >= 1:
+		return one(k == n)
+	}
+	return math.Exp(choose(n, k) + float64(k)*math.Log(p) + float64(n-k)*math.Log1p(-p))
+}
+
+func choose(n, k int) float64 {
+	a, _ := math.Lgamma(float64(n + 1))
+	b, _ := math.Lgamma(float64(k + 1))
+	c, _ := math.Lgamma(float64(n - k + 1))
+	return a - b - c
+}
+
+func one(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
