@@ -41,10 +41,38 @@ var (
 		Title:  "an image registry refuses more pulls for now",
 		Advice: []string{"Log in with `docker login`, or wait: Docker Hub counts pulls over six hours."},
 	}
+	NotABundle = Kind{
+		ID: "LAB-NOT-A-BUNDLE", Layer: LayerBundle, Number: 7,
+		Title:  "what should be a bundle is something else",
+		Advice: []string{"Make a bundle with `mage sm:bundle -to=DIR`, and set SM_BUNDLE to that folder."},
+	}
+	BundleUnfinished = Kind{
+		ID: "LAB-BUNDLE-UNFINISHED", Layer: LayerBundle, Number: 2,
+		Title:  "the bundle on disk is not finished",
+		Advice: []string{"Run the `mage sm:bundle` that was interrupted again: it goes on where it stopped."},
+	}
+	RegistryDenied = Kind{
+		ID: "LAB-REGISTRY-DENIED", Layer: LayerBundle, Number: 8,
+		Title:  "an image registry does not let this user pull",
+		Advice: []string{"Log in to the registry with `docker login`; the lab uses the credentials of the Docker CLI."},
+	}
+	ImageUnknown = Kind{
+		ID: "LAB-IMAGE-UNKNOWN", Layer: LayerBundle, Number: 1,
+		Title:  "an image registry does not have an image, or not for this platform",
+		Advice: []string{"Check the reference's spelling, its tag and its digest."},
+	}
+	DigestMismatch = Kind{
+		ID: "LAB-DIGEST-MISMATCH", Layer: LayerBundle, Number: 9,
+		Title: "an image is not the one that its digest demands",
+		Advice: []string{
+			"Do not use it. Check which registry mirror or proxy answered, then run the target again.",
+		},
+	}
 )
 
 func bundleKinds() []Kind {
 	return []Kind{
 		RegistryUnreachable, ImageMissing, BundleCorrupt, ImageLoadFailed, BuildFailed, ManifestUnavailable, RegistryLimited,
+		NotABundle, BundleUnfinished, RegistryDenied, ImageUnknown, DigestMismatch,
 	}
 }

@@ -1,0 +1,387 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// recorder is a Sink that keeps one line per event.
+type recorder struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (r *recorder) Handle(ev engine.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	line := string(ev.Kind)
+	for _, part := range []string{ev.Step, ev.Message} {
+		if part != "" {
+			line += " " + part
+		}
+	}
+	if ev.Change != nil {
+		line += " " + ev.Change.Action + " " + ev.Change.Object
+	}
+	if ev.Duration > 0 {
+		line += " " + ev.Duration.String()
+	}
+	r.lines = append(r.lines, line)
+}
+
+// world is what steps look at and change.
+type world struct {
+	mu    sync.Mutex
+	holds map[string]bool
+	log   []string
+}
+
+func newWorld(holding ...string) *world {
+	w := &world{holds: map[string]bool{}}
+	for _, id := range holding {
+		w.holds[id] = true
+	}
+	return w
+}
+
+func (w *world) note(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.log = append(w.log, fmt.Sprintf(format, args...))
+}
+
+// step takes some time to be done, heeds its context, and holds afterwards.
+func (w *world) step(id string, takes time.Duration, needs ...string) engine.Step {
+	return engine.Step{
+		ID: id, Title: strings.ToUpper(id), Needs: needs,
+		Check: func(context.Context) (engine.Status, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return engine.Status{Holds: w.holds[id]}, nil
+		},
+		Do: func(ctx context.Context) error {
+			if err := pause(ctx, takes); err != nil {
+				return err
+			}
+			w.note("do %s", id)
+			w.mu.Lock()
+			w.holds[id] = true
+			w.mu.Unlock()
+			engine.Changed(ctx, engine.Change{Object: id, Action: engine.Create})
+			return nil
+		},
+		Undo: func(context.Context) error {
+			w.note("undo %s", id)
+			w.mu.Lock()
+			w.holds[id] = false
+			w.mu.Unlock()
+			return nil
+		},
+	}
+}
+
+// pause waits in the bubble's fake time.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func plan(steps ...engine.Step) engine.Plan {
+	return engine.Plan{Name: "p", Title: "Plan", Steps: steps}
+}
+
+func want(t *testing.T, what string, got, wanted any) {
+	t.Helper()
+	if diff := cmp.Diff(wanted, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func TestApplyRunsIndependentStepsSideBySide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("held")
+		rec := &recorder{}
+		e := engine.Engine{Sink: rec}
+		res, err := e.Apply(t.Context(), plan(
+			w.step("slow", 5*time.Second),
+			w.step("quick", time.Second),
+			w.step("held", time.Hour),
+			w.step("last", time.Second, "slow", "held"),
+			w.step("after-quick", 2*time.Second, "quick"),
+		))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, "duration is that of the longest path", res.Duration, 6*time.Second)
+		want(t, "order", w.log, []string{"do quick", "do after-quick", "do slow", "do last"})
+		want(t, "changes", len(res.Changes()), 4)
+		want(t, "held", res.Count(engine.Held), 1)
+		want(t, "results are in the plan's order", res.Steps[3].ID, "last")
+
+		again, err := e.Apply(t.Context(), plan(w.step("slow", 5*time.Second)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, "a second run changes nothing", len(again.Changes()), 0)
+		want(t, "a second run takes no time", again.Duration, time.Duration(0))
+	})
+}
+
+func TestApplyEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("a")
+		b := w.step("b", 0, "a")
+		do := b.Do
+		b.Do = func(ctx context.Context) error {
+			engine.Progress(ctx, "pulling")
+			engine.Progress(ctx, "pulling")
+			if err := pause(ctx, 2*time.Second); err != nil {
+				return err
+			}
+			return do(ctx)
+		}
+		rec := &recorder{}
+		e := engine.Engine{Sink: rec}
+		if _, err := e.Apply(t.Context(), plan(w.step("a", 0), b)); err != nil {
+			t.Fatal(err)
+		}
+		want(t, "events", rec.lines, []string{
+			"plan-started",
+			"step-started a", "step-held a",
+			"step-started b", "step-progress b pulling", "step-changed b create b", "step-done b 2s",
+			"plan-done 2s",
+		})
+	})
+}
+
+func TestParallelBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		e := engine.Engine{Parallel: 1}
+		res, err := e.Apply(t.Context(), plan(w.step("b", time.Second), w.step("a", time.Second), w.step("c", time.Second)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, "one after the other", res.Duration, 3*time.Second)
+		want(t, "in the plan's order", w.log, []string{"do b", "do a", "do c"})
+	})
+}
+
+func TestFailureCancelsTheOthersAndReportsAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		bad := w.step("bad", 0)
+		bad.Do = func(ctx context.Context) error {
+			if err := pause(ctx, time.Second); err != nil {
+				return err
+			}
+			return problem.New(problem.ImagePull, nil, "no such image")
+		}
+		var cause error
+		heeds := w.step("heeds", 0)
+		heeds.Do = func(ctx context.Context) error {
+			<-ctx.Done()
+			cause = context.Cause(ctx)
+			return fmt.Errorf("waiting: %w", ctx.Err())
+		}
+		flattened := w.step("flattened", 0)
+		flattened.Do = func(ctx context.Context) error {
+			<-ctx.Done()
+			return errors.New("client rate limiter Wait returned an error: context canceled")
+		}
+		alsoBad := w.step("also-bad", 0)
+		alsoBad.Do = func(ctx context.Context) error {
+			<-ctx.Done()
+			return errors.New("disk full")
+		}
+		e := engine.Engine{}
+		res, err := e.Apply(t.Context(), plan(bad, heeds, flattened, alsoBad, w.step("later", 0, "heeds")))
+		want(t, "error", fmt.Sprint(err), "BAD: no such image [LAB-IMAGE-PULL]\nALSO-BAD: disk full")
+		want(t, "exit code", problem.ExitCode(err), problem.ImagePull.Exit())
+		var outcomes []engine.Outcome
+		for _, s := range res.Steps {
+			outcomes = append(outcomes, s.Outcome)
+		}
+		want(t, "outcomes", outcomes, []engine.Outcome{
+			engine.Failed, engine.Canceled, engine.Canceled, engine.Failed, engine.Canceled,
+		})
+		want(t, "cause", fmt.Sprint(cause), `"BAD" failed`)
+		want(t, "never started", res.Steps[4].Message, `not started: "BAD" failed`)
+		var failed *engine.FailedStep
+		if !errors.As(cause, &failed) || failed.ID != "bad" {
+			t.Errorf("cause %v does not name the step", cause)
+		}
+	})
+}
+
+func TestTimeoutSaysWhatItWaitedFor(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err      func(ctx context.Context) error
+		want     string
+		wantKind problem.Kind
+	}{
+		"bare": {
+			err:      func(ctx context.Context) error { return ctx.Err() },
+			want:     "S: not finished within 3s; it was at: pod a: ImagePullBackOff [LAB-OUT-OF-TIME]",
+			wantKind: problem.OutOfTime,
+		},
+		"cause": {
+			err:      context.Cause,
+			want:     "S: not finished within 3s; it was at: pod a: ImagePullBackOff [LAB-OUT-OF-TIME]",
+			wantKind: problem.OutOfTime,
+		},
+		"wrapped": {
+			err:      func(ctx context.Context) error { return fmt.Errorf("listing: %w", ctx.Err()) },
+			want:     "S: not finished within 3s; it was at: pod a: ImagePullBackOff: listing: context deadline exceeded [LAB-OUT-OF-TIME]",
+			wantKind: problem.OutOfTime,
+		},
+		"own problem": {
+			err:      func(context.Context) error { return problem.New(problem.NotReady, nil, "Deployment a") },
+			want:     "S: Deployment a [LAB-NOT-READY] (not finished within 3s; it was at: pod a: ImagePullBackOff)",
+			wantKind: problem.NotReady,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := engine.Step{ID: "s", Title: "S", Timeout: 3 * time.Second, Do: func(ctx context.Context) error {
+					engine.Progress(ctx, "pod a: ImagePullBackOff")
+					<-ctx.Done()
+					return tc.err(ctx)
+				}}
+				var e engine.Engine
+				_, err := e.Apply(t.Context(), plan(s))
+				want(t, "error", fmt.Sprint(err), tc.want)
+				want(t, "exit code", problem.ExitCode(err), tc.wantKind.Exit())
+			})
+		})
+	}
+}
+
+func TestCallerCancels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		s := w.step("s", time.Hour)
+		do := s.Do
+		s.Do = func(ctx context.Context) error {
+			engine.Progress(ctx, "creating nodes")
+			return do(ctx)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var e engine.Engine
+		_, err := e.Apply(ctx, plan(s, w.step("t", time.Second, "s")))
+		want(t, "deadline", fmt.Sprint(err), "p stopped before its end; in hand: S (creating nodes): context deadline exceeded [LAB-OUT-OF-TIME]")
+
+		bySignal, stop := context.WithCancelCause(t.Context())
+		stop(problem.New(problem.Interrupted, nil, "SIGTERM"))
+		_, err = e.Apply(bySignal, plan(s))
+		want(t, "signal", fmt.Sprint(err), "p: SIGTERM [LAB-INTERRUPTED]")
+		want(t, "exit code", problem.ExitCode(err), 130)
+	})
+}
+
+func TestCheckDecides(t *testing.T) {
+	no := func(message string) func(context.Context) (engine.Status, error) {
+		return func(context.Context) (engine.Status, error) { return engine.Status{Message: message}, nil }
+	}
+	broken := func(context.Context) (engine.Status, error) { return engine.Status{}, errors.New("no route to host") }
+	nothing := func(context.Context) error { return nil }
+	for name, tc := range map[string]struct {
+		step engine.Step
+		want string
+	}{
+		"do that did not work": {engine.Step{Check: no("pod pending"), Do: nothing}, "S: done, but it does not hold: pod pending [LAB-NOT-READY]"},
+		"gate":                 {engine.Step{Check: no("not yet")}, "S: not yet [LAB-NOT-READY]"},
+		"gate without words":   {engine.Step{Check: no("")}, "S: no reason given [LAB-NOT-READY]"},
+		"check that fails":     {engine.Step{Check: broken, Do: nothing}, "S: checking: no route to host"},
+		"no check":             {engine.Step{Do: nothing}, "<nil>"},
+		"empty":                {engine.Step{}, "<nil>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.step.ID, tc.step.Title = "s", "S"
+			var e engine.Engine
+			_, err := e.Apply(t.Context(), plan(tc.step))
+			want(t, "error", fmt.Sprint(err), tc.want)
+		})
+	}
+}
+
+func TestDeafAndPanickingSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		deaf := engine.Step{ID: "deaf", Title: "Deaf", Do: func(context.Context) error { <-release; return nil }}
+		bang := engine.Step{ID: "bang", Title: "Bang", Do: func(context.Context) error { panic("boom") }}
+		e := engine.Engine{Grace: 2 * time.Second}
+		res, err := e.Apply(t.Context(), plan(deaf, bang))
+		text := fmt.Sprint(err)
+		for _, part := range []string{"Bang: panic: boom", "Deaf: did not return within 2s of being stopped", problem.Internal.ID} {
+			if !strings.Contains(text, part) {
+				t.Errorf("%q is not in the error %s", part, text)
+			}
+		}
+		want(t, "duration", res.Duration, 2*time.Second)
+	})
+}
+
+func TestLateWordsAreDropped(t *testing.T) {
+	rec := &recorder{}
+	var kept context.Context
+	e := engine.Engine{Sink: rec}
+	_, err := e.Apply(t.Context(), plan(engine.Step{ID: "s", Do: func(ctx context.Context) error { kept = ctx; return nil }}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := len(rec.lines)
+	engine.Progress(kept, "still here")
+	engine.Changed(kept, engine.Change{Object: "x"})
+	engine.Progress(t.Context(), "outside a step")
+	engine.Changed(t.Context(), engine.Change{Object: "x"})
+	want(t, "events after the end", len(rec.lines), before)
+}
+
+func TestUndoGoesBackward(t *testing.T) {
+	w := newWorld("base", "left", "right", "top")
+	var e engine.Engine
+	steps := []engine.Step{
+		w.step("base", 0), w.step("left", 0, "base"), w.step("right", 0, "base"), w.step("top", 0, "left"),
+		{ID: "gate", Title: "Gate", Needs: []string{"base"}},
+	}
+	res, err := e.Undo(t.Context(), plan(steps...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	position := map[string]int{}
+	for i, line := range w.log {
+		position[line] = i
+	}
+	if position["undo top"] > position["undo left"] || position["undo base"] != 3 {
+		t.Errorf("order %v", w.log)
+	}
+	want(t, "nothing to take back", res.Steps[4].Outcome, engine.Held)
+
+	w = newWorld()
+	stuck := w.step("left", 0, "base")
+	stuck.Undo = func(context.Context) error { return errors.New("finalizer") }
+	res, err = e.Undo(t.Context(), plan(w.step("base", 0), stuck, w.step("right", 0, "base")))
+	want(t, "error", fmt.Sprint(err), "LEFT: finalizer")
+	want(t, "others are taken back", w.log, []string{"undo right"})
+	want(t, "what carries it stays", res.Steps[0].Message, `left in place: "LEFT" still builds on it`)
+}
