@@ -1,0 +1,94 @@
+package upstream
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"istio.io/istio/manifests"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// chartRelease is one Helm release of an Istio installation.
+type chartRelease struct {
+	release, folder string
+}
+
+// render gives the objects of a chart of Istio's, in the order of its templates'
+// names. The charts are compiled into the binary by Istio's own package, so no folder
+// is needed; the module version that go.mod pins decides which they are.
+//
+// Helm's loader, values and template engine do the work, as in istioctl. There is no
+// Helm release in the cluster afterwards: objects are applied server-side.
+func render(r chartRelease, namespace, kubeVersion string, values map[string]any) ([]*unstructured.Unstructured, error) {
+	chrt, err := loadChart(manifests.FS, path.Join("charts", r.folder))
+	if err != nil {
+		return nil, fmt.Errorf("loading chart %s: %w", r.folder, err)
+	}
+	// The charts in Istio's repository are versioned 1.0.0; its release tooling
+	// stamps them. Unstamped, every object would be labelled as of version 1.0.0.
+	chrt.Metadata.Version, chrt.Metadata.AppVersion = IstioVersion, IstioVersion
+
+	caps := chartutil.DefaultCapabilities.Copy()
+	version, err := chartutil.ParseKubeVersion(kubeVersion)
+	if err != nil {
+		return nil, fmt.Errorf("Kubernetes version %q: %w", kubeVersion, err)
+	}
+	caps.KubeVersion = *version
+	options := chartutil.ReleaseOptions{Name: r.release, Namespace: namespace, Revision: 1, IsInstall: true}
+	all, err := chartutil.ToRenderValues(chrt, values, options, caps)
+	if err != nil {
+		return nil, fmt.Errorf("values of %s: %w", r.release, err)
+	}
+	files, err := engine.Render(chrt, all)
+	if err != nil {
+		return nil, fmt.Errorf("rendering %s: %w", r.release, err)
+	}
+	var objs []*unstructured.Unstructured
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if strings.HasSuffix(name, ".txt") {
+			continue // notes for people who run helm
+		}
+		more, err := decode([]byte(files[name]))
+		if err != nil {
+			return nil, fmt.Errorf("rendering %s: %s: %w", r.release, name, err)
+		}
+		objs = append(objs, more...)
+	}
+	for _, crd := range chrt.CRDObjects() {
+		more, err := decode(crd.File.Data)
+		if err != nil {
+			return nil, fmt.Errorf("CRDs of %s: %s: %w", r.release, crd.Filename, err)
+		}
+		objs = append(objs, more...)
+	}
+	return objs, nil
+}
+
+// loadChart reads a chart with every file of its folder: the profiles that the
+// templates look up lie beside them, under files.
+func loadChart(tree fs.FS, folder string) (*chart.Chart, error) {
+	var files []*loader.BufferedFile
+	err := fs.WalkDir(tree, folder, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		data, err := fs.ReadFile(tree, name)
+		if err != nil {
+			return err
+		}
+		files = append(files, &loader.BufferedFile{Name: strings.TrimPrefix(name, folder+"/"), Data: data})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return loader.LoadFiles(files)
+}

@@ -1,0 +1,189 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"ambientlab/internal/problem"
+)
+
+// What Istio's release tooling would have stamped into the charts. The charts in the
+// module pull unreleased images from a registry of Istio's CI otherwise.
+const (
+	IstioVersion = "1.31.1"
+	istioHub     = "docker.io/istio"
+)
+
+// The keys of what Istio returns, in the order of their installation.
+const (
+	Base    = "base"
+	Istiod  = "istiod"
+	CNI     = "cni"
+	Ztunnel = "ztunnel"
+)
+
+// Components lists Istio's components in the order in which they are installed.
+func Components() []string { return []string{Base, Istiod, CNI, Ztunnel} }
+
+// defaultNamespace is where Istio lives unless told otherwise.
+const defaultNamespace = "istio-system"
+
+// defaultKubeVersion is what charts are rendered for while there is no cluster to ask.
+const defaultKubeVersion = "v1.36.0"
+
+// profile is the one set of defaults that makes an ambient mesh. It must be given to
+// every chart, ztunnel's included: it also selects the distroless images.
+const profile = "ambient"
+
+// IstioValues are the Helm values of each chart, over Istio's own defaults and those
+// of the ambient profile. Hub, tag and profile are set where they are absent.
+type IstioValues struct {
+	Base, Istiod, CNI, Ztunnel map[string]any
+	// Namespace is istio-system when empty.
+	Namespace string
+	// KubeVersion is the cluster's version, such as v1.36.4; a recent one when empty.
+	KubeVersion string
+}
+
+// Istio renders the charts of an ambient installation. The result has one entry per
+// component (see Components), each in a deterministic order; base begins with the
+// namespace, which no chart makes.
+func (u *Upstream) Istio(ctx context.Context, v IstioValues) (map[string][]*unstructured.Unstructured, error) {
+	if v.Namespace == "" {
+		v.Namespace = defaultNamespace
+	}
+	if v.KubeVersion == "" {
+		v.KubeVersion = defaultKubeVersion
+	}
+	charts := []struct {
+		component string
+		chartRelease
+		values map[string]any
+	}{
+		{Base, chartRelease{"istio-base", "base"}, v.Base},
+		{Istiod, chartRelease{"istiod", "istio-control/istio-discovery"}, v.Istiod},
+		{CNI, chartRelease{"istio-cni", "istio-cni"}, v.CNI},
+		{Ztunnel, chartRelease{"ztunnel", "ztunnel"}, v.Ztunnel},
+	}
+	rendered := make(map[string][]*unstructured.Unstructured, len(charts))
+	for _, c := range charts {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("rendering %s: %w", c.release, context.Cause(ctx))
+		}
+		values, err := withDefaults(c.component, v.Namespace, c.values)
+		if err != nil {
+			return nil, err
+		}
+		objs, err := render(c.chartRelease, v.Namespace, v.KubeVersion, values)
+		if err != nil {
+			// The charts are pinned and tested; what is left is the values.
+			return nil, problem.New(problem.SettingInvalid, err, "Istio's chart %s does not accept its values", c.folder)
+		}
+		rendered[c.component] = objs
+	}
+	ns := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": v.Namespace},
+	}}
+	rendered[Base] = append([]*unstructured.Unstructured{ns}, rendered[Base]...)
+	return rendered, nil
+}
+
+// withDefaults copies a chart's values and sets what the lab relies on, where the
+// caller does not.
+func withDefaults(component, namespace string, values map[string]any) (map[string]any, error) {
+	values, _ = normal(values).(map[string]any)
+	if values == nil {
+		values = map[string]any{}
+	}
+	if err := refuseRetired(component, values); err != nil {
+		return nil, err
+	}
+	if err := oneProfile(component, values); err != nil {
+		return nil, err
+	}
+	type setting struct {
+		value any
+		path  []string
+	}
+	defaults := []setting{
+		{istioHub, []string{"global", "hub"}},
+		{IstioVersion, []string{"global", "tag"}},
+	}
+	if namespace != defaultNamespace {
+		defaults = append(defaults, setting{namespace, []string{"global", "istioNamespace"}})
+	}
+	if component == Base || component == Istiod {
+		// The charts render the validating webhook with failurePolicy Ignore and
+		// istiod makes it Fail once it can answer. Rendered as Fail from the start,
+		// a second apply finds what it would write and does not take it back.
+		defaults = append(defaults, setting{"Fail", []string{"base", "validationFailurePolicy"}})
+	}
+	for _, d := range defaults {
+		if _, found, err := unstructured.NestedFieldNoCopy(values, d.path...); err == nil && found {
+			continue
+		}
+		if err := unstructured.SetNestedField(values, d.value, d.path...); err != nil {
+			return nil, problem.New(problem.SettingInvalid, err, "Helm values of %s", component)
+		}
+	}
+	return values, nil
+}
+
+// oneProfile sets the profile. The charts take exactly one name, and without ambient
+// there is no ambient mesh, so another value is refused rather than rendered.
+func oneProfile(component string, values map[string]any) error {
+	given, _, _ := unstructured.NestedFieldNoCopy(values, "profile")
+	global, _, _ := unstructured.NestedFieldNoCopy(values, "global", "profile")
+	for _, name := range []any{given, global} {
+		if name != nil && name != profile {
+			return problem.New(problem.SettingInvalid, nil,
+				"Helm values of %s set profile %v; the charts take one profile, and the lab needs %s", component, name, profile)
+		}
+	}
+	if global == nil {
+		values["profile"] = profile
+	}
+	return nil
+}
+
+// retired are registries of Istio's that are being switched off by the end of 2026,
+// with brown-outs before.
+func retired() []string { return []string{"registry.istio.io", "gcr.io/istio-release"} }
+
+// refuseRetired refuses values that name a retired registry anywhere, before a node
+// fails to pull from it in the middle of an installation.
+func refuseRetired(component string, values map[string]any) error {
+	var walk func(at string, v any) error
+	walk = func(at string, v any) error {
+		switch v := v.(type) {
+		case map[string]any:
+			for _, k := range slices.Sorted(maps.Keys(v)) {
+				if err := walk(strings.TrimPrefix(at+"."+k, "."), v[k]); err != nil {
+					return err
+				}
+			}
+		case []any:
+			for i, e := range v {
+				if err := walk(fmt.Sprintf("%s[%d]", at, i), e); err != nil {
+					return err
+				}
+			}
+		case string:
+			for _, host := range retired() {
+				if v == host || strings.HasPrefix(v, host+"/") {
+					return problem.New(problem.SettingInvalid, nil,
+						"Helm values of %s: %s is %q, and Istio retires the registry %s in 2026", component, at, v, host).
+						With("Use " + istioHub + ", Istio's registry since 1.31.")
+				}
+			}
+		}
+		return nil
+	}
+	return walk("", values)
+}
+

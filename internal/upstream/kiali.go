@@ -1,0 +1,92 @@
+package upstream
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+)
+
+// kialiImage is the Kiali that Istio 1.31.1 ships. The pinned module is a little older
+// than 1.31.1 and names v2.27, a tag that moves with each patch of 2.27; the release
+// notes of 1.31.1 replaced it.
+const kialiImage = "quay.io/kiali/kiali:v2.31.0"
+
+// patchKiali points Kiali at the add-ons beside it. As shipped, it knows Prometheus
+// only, has tracing off, and draws a waypoint's spans under the workload's name, where
+// none are found.
+func patchKiali(objs []*unstructured.Unstructured, beside []string) error {
+	var sum string
+	for _, obj := range objs {
+		if obj.GetKind() != "ConfigMap" || obj.GetName() != Kiali {
+			continue
+		}
+		text, found, err := unstructured.NestedString(obj.Object, "data", "config.yaml")
+		if err != nil || !found {
+			return fmt.Errorf("ConfigMap kiali has no config.yaml: %w", err)
+		}
+		patched, err := kialiConfig(text, beside)
+		if err != nil {
+			return err
+		}
+		if err := unstructured.SetNestedField(obj.Object, patched, "data", "config.yaml"); err != nil {
+			return err
+		}
+		digest := sha256.Sum256([]byte(patched))
+		sum = hex.EncodeToString(digest[:])
+	}
+	if sum == "" {
+		return errors.New("kiali.yaml holds no ConfigMap kiali")
+	}
+	for _, obj := range objs {
+		if obj.GetKind() != "Deployment" || obj.GetName() != Kiali {
+			continue
+		}
+		eachContainer(obj, func(c map[string]any) { c["image"] = kialiImage })
+		// Kiali reads its configuration once; the checksum makes the Deployment
+		// replace the pod when it changes.
+		err := unstructured.SetNestedField(obj.Object, sum, "spec", "template", "metadata", "annotations", "checksum/config")
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func kialiConfig(text string, beside []string) (string, error) {
+	var config map[string]any
+	if err := yaml.Unmarshal([]byte(text), &config); err != nil {
+		return "", fmt.Errorf("config.yaml of ConfigMap kiali: %w", err)
+	}
+	services, _ := config["external_services"].(map[string]any)
+	if services == nil {
+		services = map[string]any{}
+		config["external_services"] = services
+	}
+	services["grafana"] = map[string]any{"enabled": false}
+	if slices.Contains(beside, Grafana) {
+		services["grafana"] = map[string]any{
+			"enabled":      true,
+			"internal_url": "http://grafana.istio-system:3000",
+		}
+	}
+	services["tracing"] = map[string]any{"enabled": false}
+	if slices.Contains(beside, Jaeger) {
+		services["tracing"] = map[string]any{
+			"enabled":           true,
+			"internal_url":      "http://tracing.istio-system:16685/jaeger",
+			"use_grpc":          true,
+			"external_url":      "http://localhost:16686/jaeger",
+			"use_waypoint_name": true,
+		}
+	}
+	out, err := yaml.Marshal(config)
+	if err != nil {
+		return "", fmt.Errorf("config.yaml of ConfigMap kiali: %w", err)
+	}
+	return string(out), nil
+}

@@ -1,0 +1,140 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"ambientlab/internal/problem"
+)
+
+// Upstream reads the pinned manifests. It is safe for concurrent use.
+type Upstream struct {
+	command goCommand
+	getwd   func() (string, error)
+
+	mu   sync.Mutex
+	root string
+	dirs map[string]string // module to folder, once it was found
+}
+
+// New makes an Upstream that reads the versions pinned by the go.mod in root, the
+// main module's folder. With root "" that folder is looked for from the working
+// directory upwards, when it is first needed.
+func New(root string) *Upstream {
+	return &Upstream{command: runGo, getwd: os.Getwd, root: root, dirs: map[string]string{}}
+}
+
+// GatewayAPI gives the Gateway API's standard channel: its CRDs, and the admission
+// policy that keeps older versions from replacing them.
+func (u *Upstream) GatewayAPI(ctx context.Context) ([]*unstructured.Unstructured, error) {
+	dir, err := u.moduleDir(ctx, gatewayAPIModule)
+	if err != nil {
+		return nil, err
+	}
+	folder := filepath.Join(dir, "config", "crd", "standard")
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil, unreadable(gatewayAPIModule, err)
+	}
+	var objs []*unstructured.Unstructured
+	for _, e := range entries {
+		if e.IsDir() || filepath.Ext(e.Name()) != ".yaml" || e.Name() == "kustomization.yaml" {
+			continue
+		}
+		more, err := readManifest(gatewayAPIModule, filepath.Join(folder, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		objs = append(objs, more...)
+	}
+	if len(objs) == 0 {
+		return nil, unreadable(gatewayAPIModule, fmt.Errorf("no manifest in %s", folder))
+	}
+	return objs, nil
+}
+
+// metalLBVersion is the tag of MetalLB's images, the same as its module's version.
+const metalLBVersion = "v0.16.1"
+
+// MetalLB gives MetalLB in its native mode (layer 2 without FRR). Where the module's
+// manifest still carries the development tag, the images get the release's.
+func (u *Upstream) MetalLB(ctx context.Context) ([]*unstructured.Unstructured, error) {
+	dir, err := u.moduleDir(ctx, metalLBModule)
+	if err != nil {
+		return nil, err
+	}
+	objs, err := readManifest(metalLBModule, filepath.Join(dir, "config", "manifests", "metallb-native.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	for _, obj := range objs {
+		eachContainer(obj, func(c map[string]any) {
+			image, _ := c["image"].(string)
+			if name, tag, ok := strings.Cut(image, ":"); ok && tag == "main" {
+				c["image"] = name + ":" + metalLBVersion
+			}
+		})
+	}
+	return objs, nil
+}
+
+// The add-ons that Addon knows.
+const (
+	Prometheus = "prometheus"
+	Grafana    = "grafana"
+	Jaeger     = "jaeger"
+	Kiali      = "kiali"
+)
+
+// Addons lists the add-ons that Addon knows, those that others read from first.
+func Addons() []string { return []string{Prometheus, Grafana, Jaeger, Kiali} }
+
+// Addon gives one of Istio's telemetry add-ons, from samples/addons of its module.
+// They all live in istio-system. beside names the other add-ons that are installed,
+// which Kiali is pointed at; with none given, all of them are taken to be.
+func (u *Upstream) Addon(ctx context.Context, name string, beside ...string) ([]*unstructured.Unstructured, error) {
+	if !slices.Contains(Addons(), name) {
+		return nil, problem.New(problem.SettingInvalid, nil, "there is no add-on %q; there are %s", name, strings.Join(Addons(), ", "))
+	}
+	dir, err := u.moduleDir(ctx, istioModule)
+	if err != nil {
+		return nil, err
+	}
+	objs, err := readManifest(istioModule, filepath.Join(dir, "samples", "addons", name+".yaml"))
+	if err != nil {
+		return nil, err
+	}
+	if name == Kiali {
+		if len(beside) == 0 {
+			beside = Addons()
+		}
+		if err := patchKiali(objs, beside); err != nil {
+			return nil, unreadable(istioModule, err)
+		}
+	}
+	return objs, nil
+}
+
+func readManifest(module, path string) ([]*unstructured.Unstructured, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, unreadable(module, err)
+	}
+	objs, err := decode(data)
+	if err != nil {
+		return nil, unreadable(module, fmt.Errorf("%s: %w", filepath.Base(path), err))
+	}
+	return objs, nil
+}
+
+func unreadable(module string, err error) error {
+	return problem.New(problem.ManifestUnavailable, err, "a manifest of module %s cannot be read", module).
+		With("Run `go mod verify`; if it complains, `go clean -modcache` and try again.")
+}
