@@ -1,0 +1,111 @@
+package ui
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
+)
+
+// FailureText writes an error for a person, wrapped at a width: for each of the errors
+// joined in it, where it happened, what was seen, why, what to do, and the problem's
+// ID; and the exit code at the end. It is empty for nil.
+func FailureText(err error, width int) string {
+	if err == nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, branch := range branches(err) {
+		b.WriteByte('\n')
+		account(branch).write(&b, width)
+	}
+	fmt.Fprintf(&b, "\n%s%d\n", pad("Exit code", labelWidth), problem.ExitCode(err))
+	return b.String()
+}
+
+const labelWidth = 15
+
+// branches splits joined errors; the wrapping of each keeps with it.
+func branches(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, inner := range joined.Unwrap() {
+			all = append(all, branches(inner)...)
+		}
+		return all
+	}
+	return []error{err}
+}
+
+// report is one failure taken apart.
+type report struct {
+	step, seen, why, id string
+	advice              []string
+}
+
+// account takes one error apart. The problem may stand inside wrapping that says what
+// was being done; those words belong to what was seen.
+func account(err error) report {
+	var r report
+	var step *engine.StepError
+	if errors.As(err, &step) {
+		r.step, err = step.Title, step.Err
+	}
+	problems := problem.All(err)
+	if len(problems) == 0 {
+		r.seen = err.Error()
+		return r
+	}
+	p := problems[0]
+	r.seen, r.id = p.Seen, p.ID
+	if r.seen == "" {
+		r.seen = p.Title
+	}
+	if before, after, found := strings.Cut(err.Error(), p.Error()); found {
+		r.seen = before + r.seen + after
+	}
+	if p.Err != nil {
+		r.why = p.Err.Error()
+	}
+	if p.Title != p.Seen && p.Title != "" {
+		r.id += ": " + p.Title
+	}
+	for _, each := range problems {
+		for _, advice := range each.Advice {
+			if !slices.Contains(r.advice, advice) {
+				r.advice = append(r.advice, advice)
+			}
+		}
+	}
+	return r
+}
+
+func (r report) write(b *strings.Builder, width int) {
+	row := func(label, mark, text string) {
+		if text == "" {
+			return
+		}
+		indent := labelWidth + len(mark)
+		for i, line := range wrap(text, max(width-indent, minimumWidth)) {
+			if i == 0 {
+				b.WriteString(pad(label, labelWidth) + mark + line + "\n")
+				continue
+			}
+			b.WriteString(strings.TrimRight(strings.Repeat(" ", indent)+line, " ") + "\n")
+		}
+	}
+	row("Failed", "", r.step)
+	row("What was seen", "", r.seen)
+	row("Why", "", r.why)
+	for i, advice := range r.advice {
+		label := ""
+		if i == 0 {
+			label = "What to do"
+		}
+		row(label, "- ", advice)
+	}
+	row("Problem", "", r.id)
+}

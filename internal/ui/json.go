@@ -1,0 +1,143 @@
+package ui
+
+import (
+	"encoding/json"
+	"io"
+	"sync"
+	"time"
+
+	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
+)
+
+// Line is one line of JSON output. Its schema is event.schema.json beside this file;
+// fields are only ever added within a version.
+type Line struct {
+	// Version is the schema's: 1.
+	Version int `json:"v"`
+	// Time is in UTC.
+	Time time.Time `json:"time"`
+	// Kind is an engine.EventKind, or failure or log.
+	Kind string `json:"kind"`
+	// Plan is the plan's name; Step the step's ID.
+	Plan string `json:"plan,omitempty"`
+	Step string `json:"step,omitempty"`
+	// Title is the step's, or the plan's where there is no step.
+	Title   string `json:"title,omitempty"`
+	Message string `json:"message,omitempty"`
+	// Seconds is how long the step or plan took, on the lines that end one.
+	Seconds *float64 `json:"seconds,omitempty"`
+	// Error is the whole error as text; Problems are those it holds.
+	Error    string            `json:"error,omitempty"`
+	Problems []LineProblem     `json:"problems,omitempty"`
+	Exit     *int              `json:"exit,omitempty"`
+	Change   *engine.Change    `json:"change,omitempty"`
+	Steps    []engine.StepInfo `json:"steps,omitempty"`
+	Result   *LineResult       `json:"result,omitempty"`
+}
+
+// LineProblem is a problem in JSON.
+type LineProblem struct {
+	ID     string   `json:"id"`
+	Title  string   `json:"title"`
+	Seen   string   `json:"seen"`
+	Why    string   `json:"why,omitempty"`
+	Advice []string `json:"advice,omitempty"`
+	Exit   int      `json:"exit"`
+}
+
+// LineResult counts a plan's steps by outcome, and its changes.
+type LineResult struct {
+	Done     int `json:"done"`
+	Held     int `json:"held"`
+	Failed   int `json:"failed"`
+	Canceled int `json:"canceled"`
+	Changes  int `json:"changes"`
+}
+
+// The kinds of lines that are not events of the engine.
+const (
+	kindFailure = "failure"
+	kindLog     = "log"
+)
+
+type jsonLines struct {
+	mu   sync.Mutex
+	out  *json.Encoder
+	now  func() time.Time
+	done bool
+}
+
+func newJSON(w io.Writer) *jsonLines {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return &jsonLines{out: enc, now: time.Now}
+}
+
+func (j *jsonLines) write(l Line) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.done {
+		return
+	}
+	l.Version, l.Time = 1, l.Time.UTC()
+	// There is nobody to tell that standard error cannot be written.
+	_ = j.out.Encode(l)
+}
+
+// Handle implements engine.Sink.
+func (j *jsonLines) Handle(ev engine.Event) {
+	l := Line{
+		Time: ev.Time, Kind: string(ev.Kind), Plan: ev.Plan, Step: ev.Step, Title: ev.Title,
+		Message: ev.Message, Change: ev.Change, Steps: ev.Steps,
+	}
+	switch ev.Kind {
+	case engine.StepHeld, engine.StepDone, engine.StepFailed, engine.StepCanceled, engine.PlanDone, engine.PlanFailed:
+		seconds := ev.Duration.Round(time.Millisecond).Seconds()
+		l.Seconds = &seconds
+	}
+	if ev.Err != nil {
+		l.Error, l.Problems = ev.Err.Error(), lineProblems(ev.Err)
+	}
+	if r := ev.Result; r != nil {
+		l.Result = &LineResult{
+			Done: r.Count(engine.Done), Held: r.Count(engine.Held), Failed: r.Count(engine.Failed),
+			Canceled: r.Count(engine.Canceled), Changes: len(r.Changes()),
+		}
+	}
+	j.write(l)
+}
+
+func lineProblems(err error) []LineProblem {
+	var list []LineProblem
+	for _, p := range problem.All(err) {
+		l := LineProblem{ID: p.ID, Title: p.Title, Seen: p.Seen, Advice: p.Advice, Exit: p.Exit}
+		if p.Err != nil {
+			l.Why = p.Err.Error()
+		}
+		list = append(list, l)
+	}
+	return list
+}
+
+// Failure implements Renderer.
+func (j *jsonLines) Failure(err error) {
+	if err == nil {
+		return
+	}
+	exit := problem.ExitCode(err)
+	j.write(Line{Time: j.now(), Kind: kindFailure, Error: err.Error(), Problems: lineProblems(err), Exit: &exit})
+}
+
+// Log implements Renderer.
+func (j *jsonLines) Log() io.Writer {
+	return &lineWriter{emit: func(line string) { j.write(Line{Time: j.now(), Kind: kindLog, Message: line}) }}
+}
+
+// Close implements Renderer.
+func (j *jsonLines) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.done = true
+	return nil
+}

@@ -1,0 +1,101 @@
+package ui
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	defaultWidth  = 100
+	defaultHeight = 24
+	minimumWidth  = 40
+)
+
+// columns is the width to wrap at where there is no terminal to ask.
+func columns(env func(string) string) int {
+	if n, err := strconv.Atoi(env("COLUMNS")); err == nil && n >= minimumWidth {
+		return n
+	}
+	return defaultWidth
+}
+
+// duration writes a duration as people say it: 0.3s, 12.4s, 1m05s, 1h02m.
+func duration(d time.Duration) string {
+	switch {
+	case d < 59950*time.Millisecond:
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	case d < time.Hour:
+		d = d.Round(time.Second)
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	default:
+		d = d.Round(time.Minute)
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+}
+
+// oneLine puts text on one line and keeps control characters out of it: what a
+// cluster says must not be able to move the cursor.
+func oneLine(text string) string {
+	clean := strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+			return ' '
+		}
+		return r
+	}, text)
+	return strings.Join(strings.Fields(clean), " ")
+}
+
+// cut shortens text to a width, ending in an ellipsis where something is missing.
+func cut(text string, width int, ellipsis string) string {
+	if utf8.RuneCountInString(text) <= width {
+		return text
+	}
+	runes := []rune(text)
+	keep := width - utf8.RuneCountInString(ellipsis)
+	if keep <= 0 {
+		return string(runes[:max(width, 0)])
+	}
+	return strings.TrimRight(string(runes[:keep]), " ") + ellipsis
+}
+
+// wrap breaks text into lines of at most width, at spaces where there are any; a word
+// that is longer stands broken. Line breaks in the text are kept.
+func wrap(text string, width int) []string {
+	width = max(width, 1)
+	var lines []string
+	for _, paragraph := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
+		line, length := "", 0
+		flush := func() {
+			lines = append(lines, line)
+			line, length = "", 0
+		}
+		for _, word := range strings.Fields(oneLine(paragraph)) {
+			n := utf8.RuneCountInString(word)
+			if length > 0 && length+1+n > width {
+				flush()
+			}
+			for n > width {
+				runes := []rune(word)
+				lines = append(lines, string(runes[:width]))
+				word, n = string(runes[width:]), n-width
+			}
+			if length > 0 {
+				line, length = line+" ", length+1
+			}
+			line, length = line+word, length+n
+		}
+		flush()
+	}
+	return lines
+}
+
+// pad fills text with spaces to a width.
+func pad(text string, width int) string {
+	if n := width - utf8.RuneCountInString(text); n > 0 {
+		return text + strings.Repeat(" ", n)
+	}
+	return text
+}
