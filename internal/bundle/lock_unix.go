@@ -1,0 +1,18 @@
+//go:build unix
+
+package bundle
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// lockFile locks without waiting. The kernel frees the lock with the process.
+func lockFile(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return errLocked
+	}
+	return err
+}

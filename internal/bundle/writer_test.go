@@ -1,0 +1,235 @@
+package bundle
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"ambientlab/internal/problem"
+)
+
+func create(t *testing.T, dir string) *Writer {
+	t.Helper()
+	w, err := Create(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Abort(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+func TestUnfinishedWriteIsNoBundle(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bundle")
+	w := create(t, dir)
+	img := makeImage(t, 2, "")
+	if err := w.Add(t.Context(), "a.example/x:1", img, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); !problem.Is(err, problem.BundleUnfinished) {
+		t.Errorf("while it is written: %v", err)
+	}
+	if _, err := Create(dir); !problem.Is(err, problem.BundleUnfinished) || !strings.Contains(err.Error(), "another run") {
+		t.Errorf("a second writer: %v", err)
+	}
+	if err := w.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); !problem.Is(err, problem.BundleUnfinished) {
+		t.Errorf("after the writer gave up: %v", err)
+	}
+	// The next writer finds the layers whole and does not ask for their content.
+	w = create(t, dir)
+	if err := w.Add(t.Context(), "a.example/x:1", contentless{img}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := openBundle(t, dir).Verify(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// contentless is an image whose layers cannot be read.
+type contentless struct{ v1.Image }
+
+type contentlessLayer struct{ v1.Layer }
+
+var errNoContent = errors.New("the content was asked for")
+
+func (contentlessLayer) Compressed() (io.ReadCloser, error) { return nil, errNoContent }
+
+func (c contentless) Layers() ([]v1.Layer, error) {
+	layers, err := c.Image.Layers()
+	for i := range layers {
+		layers[i] = contentlessLayer{layers[i]}
+	}
+	return layers, err
+}
+
+func TestWriterReplacesAnAlteredBlob(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bundle")
+	img := makeImage(t, 2, "")
+	writeBundle(t, dir, map[string]v1.Image{"a.example/x:1": img})
+	flip(t, blobPath(dir, layersOf(t, img)[0]))
+	writeBundle(t, dir, map[string]v1.Image{"a.example/x:1": img})
+	if err := openBundle(t, dir).Verify(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEarlierBundleStaysUntilCommit(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bundle")
+	old, young := makeImage(t, 1, ""), makeImage(t, 1, "")
+	writeBundle(t, dir, map[string]v1.Image{"a.example/old:1": old})
+	w := create(t, dir)
+	if err := w.Add(t.Context(), "a.example/young:1", young, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := openBundle(t, dir).Images(); len(got) != 1 || got[0].Ref != "a.example/old:1" {
+		t.Errorf("before the commit: %v", got)
+	}
+	if err := w.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	b := openBundle(t, dir)
+	if got := b.Images(); len(got) != 1 || got[0].Ref != "a.example/young:1" {
+		t.Errorf("after the commit: %v", got)
+	}
+	if _, err := os.Stat(blobPath(dir, layersOf(t, old)[0])); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the old layer: %v", err)
+	}
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, n := range names {
+		got = append(got, n.Name())
+	}
+	if want := []string{"blobs", "index.json", "oci-layout"}; !slices.Equal(got, want) {
+		t.Errorf("the folder holds %v, want %v", got, want)
+	}
+}
+
+func TestCreateLeavesOtherFoldersAlone(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "thesis.txt"), "years of work")
+	_, err := Create(dir)
+	if !problem.Is(err, problem.NotABundle) || !strings.Contains(err.Error(), "left alone") {
+		t.Fatalf("Create: %v", err)
+	}
+	names, err := os.ReadDir(dir)
+	if err != nil || len(names) != 1 {
+		t.Errorf("the folder now holds %v, %v", names, err)
+	}
+}
+
+func TestAddRefuses(t *testing.T) {
+	w := create(t, filepath.Join(t.TempDir(), "bundle"))
+	img := makeImage(t, 1, "stand-in")
+	cancelled, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("the user went home"))
+	tests := map[string]struct {
+		ctx             context.Context
+		ref, substitute string
+		img             v1.Image
+		says            string
+	}{
+		"unlabelled":   {t.Context(), "a.example/x:1", "", img, `lab.substitute is "stand-in"`},
+		"wrong digest": {t.Context(), "a.example/x:1@sha256:" + strings.Repeat("1", 64), "stand-in", img, "has the digest"},
+		"no reference": {t.Context(), "Not A Reference", "stand-in", img, "image reference"},
+		"cancelled":    {cancelled, "a.example/x:1", "stand-in", img, "the user went home"},
+		"lying layer":  {t.Context(), "a.example/x:1", "stand-in", lying{img}, "turned out to be"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if err := w.Add(test.ctx, test.ref, test.img, test.substitute); err == nil || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("Add gives %v, want it to say %q", err, test.says)
+			}
+		})
+	}
+	if err := w.Commit(); err == nil {
+		t.Error("a bundle without images was made")
+	}
+	left, err := filepath.Glob(filepath.Join(w.dir, partialDir, "put-*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+// lying is an image whose layers hold something else than they say.
+type lying struct{ v1.Image }
+
+type lyingLayer struct{ v1.Layer }
+
+func (lyingLayer) Compressed() (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader("something else")), nil
+}
+
+func (l lying) Layers() ([]v1.Layer, error) {
+	layers, err := l.Image.Layers()
+	for i := range layers {
+		layers[i] = lyingLayer{layers[i]}
+	}
+	return layers, err
+}
+
+func TestOneBlobAddedFromManySidesIsWrittenOnce(t *testing.T) {
+	w := create(t, filepath.Join(t.TempDir(), "bundle"))
+	img := &counting{Image: makeImage(t, 3, "")}
+	var wg sync.WaitGroup
+	for _, ref := range []string{"a.example/x:1", "a.example/x:2", "a.example/x:3", "a.example/x:4"} {
+		wg.Go(func() {
+			if err := w.Add(t.Context(), ref, img, ""); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := w.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if img.opened != 3 {
+		t.Errorf("layers were read %d times, want 3", img.opened)
+	}
+}
+
+// counting counts how often layers are read.
+type counting struct {
+	v1.Image
+	mu     sync.Mutex
+	opened int
+}
+
+type countingLayer struct {
+	v1.Layer
+	of *counting
+}
+
+func (l countingLayer) Compressed() (io.ReadCloser, error) {
+	l.of.mu.Lock()
+	l.of.opened++
+	l.of.mu.Unlock()
+	return l.Layer.Compressed()
+}
+
+func (c *counting) Layers() ([]v1.Layer, error) {
+	layers, err := c.Image.Layers()
+	for i := range layers {
+		layers[i] = countingLayer{layers[i], c}
+	}
+	return layers, err
+}
