@@ -2,6 +2,7 @@ package ui
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -36,15 +37,19 @@ func duration(d time.Duration) string {
 	}
 }
 
+// escapes are the control sequences with which programs colour and redraw.
+var escapes = regexp.MustCompile("\x1b\[[0-9;?]*[ -/]*[@-~]")
+
 // oneLine puts text on one line and keeps control characters out of it: what a
 // cluster says must not be able to move the cursor.
 func oneLine(text string) string {
-	clean := strings.Map(func(r rune) rune {
+	clean := escapes.ReplaceAllString(text, "")
+	clean = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
 			return ' '
 		}
 		return r
-	}, text)
+	}, clean)
 	return strings.Join(strings.Fields(clean), " ")
 }
 
