@@ -38,7 +38,7 @@ func duration(d time.Duration) string {
 }
 
 // escapes are the control sequences with which programs colour and redraw.
-var escapes = regexp.MustCompile("\x1b\[[0-9;?]*[ -/]*[@-~]")
+var escapes = regexp.MustCompile(`\x1b\[[0-9;?]*[ -/]*[@-~]`)
 
 // oneLine puts text on one line and keeps control characters out of it: what a
 // cluster says must not be able to move the cursor.
