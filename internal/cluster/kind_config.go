@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"fmt"
+
+	"sigs.k8s.io/yaml"
+
+	"ambientlab/internal/node"
+	"ambientlab/internal/problem"
+)
+
+// withMark adds the lab's mark to every node of kind's configuration. It works on
+// the untyped document, so that kind's own strict reading still sees, and refuses,
+// every field it does not know.
+func withMark(config []byte, mark node.Mark) ([]byte, error) {
+	doc, nodes, err := parseConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range nodes {
+		mounts, _ := n["extraMounts"].([]any)
+		n["extraMounts"] = append(mounts, map[string]any{
+			"hostPath":      node.MarkSource,
+			"containerPath": mark.MountPoint(),
+			"readOnly":      true,
+		})
+	}
+	out, err := yaml.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("writing kind's configuration: %w", err)
+	}
+	return out, nil
+}
+
+// roles counts the nodes of kind's configuration by role.
+func roles(config []byte) (map[string]int, error) {
+	_, nodes, err := parseConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	count := make(map[string]int)
+	for _, n := range nodes {
+		role, _ := n["role"].(string)
+		if role == "" {
+			role = node.ControlPlane // kind's default
+		}
+		count[role]++
+	}
+	return count, nil
+}
+
+// images lists the node images the configuration names, in order, each once.
+func images(config []byte) ([]string, error) {
+	_, nodes, err := parseConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	var refs []string
+	seen := make(map[string]bool)
+	for _, n := range nodes {
+		if ref, _ := n["image"].(string); ref != "" && !seen[ref] {
+			seen[ref] = true
+			refs = append(refs, ref)
+		}
+	}
+	return refs, nil
+}
+
+// parseConfig gives the document and the nodes in it; an empty one gets the single
+// control plane that kind would give it.
+func parseConfig(config []byte) (map[string]any, []map[string]any, error) {
+	doc := make(map[string]any)
+	if err := yaml.Unmarshal(config, &doc); err != nil {
+		return nil, nil, badConfig(err, "kind's configuration is not valid YAML")
+	}
+	if len(doc) == 0 {
+		doc = map[string]any{"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4"}
+	}
+	list, ok := doc["nodes"].([]any)
+	if doc["nodes"] != nil && !ok {
+		return nil, nil, badConfig(nil, "kind's configuration: nodes is not a list")
+	}
+	if len(list) == 0 {
+		list = []any{map[string]any{"role": node.ControlPlane}}
+		doc["nodes"] = list
+	}
+	nodes := make([]map[string]any, 0, len(list))
+	for i, item := range list {
+		n, ok := item.(map[string]any)
+		if !ok {
+			return nil, nil, badConfig(nil, "kind's configuration: nodes[%d] is not a mapping", i)
+		}
+		nodes = append(nodes, n)
+	}
+	return doc, nodes, nil
+}
+
+func badConfig(err error, format string, args ...any) error {
+	return problem.New(problem.SettingInvalid, err, format, args...).With("Correct the file that SM_KIND_CONFIG names.")
+}

@@ -1,0 +1,268 @@
+package cluster
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/client"
+	"k8s.io/client-go/tools/clientcmd"
+	kindcluster "sigs.k8s.io/kind/pkg/cluster"
+
+	"ambientlab/internal/docker"
+	"ambientlab/internal/engine"
+	"ambientlab/internal/lb"
+	"ambientlab/internal/node"
+	"ambientlab/internal/problem"
+)
+
+// cleanupTime bounds what is done after ctx has ended. mage kills the process 5 s
+// after a Ctrl-C; what is left then is a half-created cluster, which the next run
+// recognises by its mark and removes.
+const cleanupTime = 25 * time.Second
+
+// Create makes the cluster, or finishes or starts the one that is there. A
+// half-created one is removed and made anew. The user's kubeconfig is written, and
+// its current context changed, only once all nodes are ready.
+func (k *Kind) Create(ctx context.Context) error {
+	if err := k.needDockerCommand(); err != nil {
+		return err
+	}
+	unlock, err := k.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	info, err := k.Inspect(ctx)
+	if err != nil {
+		return err
+	}
+	switch info.State {
+	case Foreign:
+		return k.foreign(info)
+	case Ready, Unlinked:
+		return k.mergeKubeconfig(ctx, keepCurrent)
+	case NotReady, Stopped:
+		return k.revive(ctx, info)
+	case Partial:
+		engine.Progress(ctx, "removing the cluster that an earlier run left half-created")
+		if err := k.sweep(ctx, nil); err != nil {
+			return err
+		}
+	}
+	if err := k.createNew(ctx); err != nil {
+		return err
+	}
+	return k.mergeKubeconfig(ctx, setCurrent)
+}
+
+func (k *Kind) foreign(info Info) error {
+	return problem.New(problem.ClusterForeign, nil,
+		"a kind cluster named %q exists (%d containers), and it does not bear this lab's mark", info.Name, len(info.Nodes)).
+		With("Choose another name for the lab, for example SM_CLUSTER=" + info.Name + "-lab; the lab neither uses nor deletes that cluster.")
+}
+
+// createNew makes the cluster where there is none. Whatever goes wrong, no container
+// of it stays behind.
+func (k *Kind) createNew(ctx context.Context) error {
+	if err := k.ensureImages(ctx); err != nil {
+		return err
+	}
+	slot, err := lb.Choose(ctx, k.opts.Docker, k.opts.Network)
+	if err != nil {
+		return docker.Explain(ctx, err, k.opts.Endpoint)
+	}
+	config, err := withMark(k.opts.Config, node.Mark{Lab: k.opts.Name, Slot: slot})
+	if err != nil {
+		return err
+	}
+	// kind writes a kubeconfig as its last act. It gets one to throw away, because
+	// the cluster is not ready by then.
+	scratch, err := os.MkdirTemp("", "ambientlab-kind-")
+	if err != nil {
+		return fmt.Errorf("making a scratch directory: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(scratch) }() // a leftover in the temporary directory harms nobody
+
+	log := newProgressLog(ctx)
+	done := make(chan error, 1)
+	go func() {
+		done <- k.library(log).Create(k.opts.Name,
+			kindcluster.CreateWithRawConfig(config),
+			kindcluster.CreateWithNodeImage(k.opts.NodeImage),
+			kindcluster.CreateWithKubeconfigPath(filepath.Join(scratch, "config")),
+			// kind would remove the nodes before they could be asked what went
+			// wrong, and would race with our own removal after a Ctrl-C.
+			kindcluster.CreateWithRetain(true),
+		)
+	}()
+	select {
+	case err = <-done:
+		done = nil
+		if err != nil {
+			err = k.explainCreate(ctx, err)
+		}
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = k.finish(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	return k.abandon(ctx, done, err)
+}
+
+// finish waits for all nodes, which kind does not (it looks at control planes only,
+// and takes a time-out for success), and then marks the cluster complete.
+func (k *Kind) finish(ctx context.Context) error {
+	nodes, err := k.nodes(ctx)
+	if err != nil {
+		return err
+	}
+	if err := k.awaitReady(ctx, nodes); err != nil {
+		return err
+	}
+	if err := k.markComplete(ctx, nodes); err != nil {
+		return err
+	}
+	engine.Changed(ctx, engine.Change{
+		Object: "kind cluster " + k.opts.Name, Action: engine.Create, Detail: fmt.Sprintf("%d nodes", kubernetesNodes(nodes)),
+	})
+	return nil
+}
+
+func kubernetesNodes(nodes []Node) int {
+	count := 0
+	for _, n := range nodes {
+		if n.Role != node.LoadBalancer {
+			count++
+		}
+	}
+	return count
+}
+
+func (k *Kind) awaitReady(ctx context.Context, nodes []Node) error {
+	cfg, err := k.RESTConfig(ctx)
+	if err != nil {
+		return err
+	}
+	return k.ready(ctx, cfg, kubernetesNodes(nodes))
+}
+
+func (k *Kind) markComplete(ctx context.Context, nodes []Node) error {
+	first, ok := firstControlPlane(nodes)
+	if !ok {
+		return problem.New(problem.ClusterCreateFailed, nil, "kind reported success, and cluster %s has no control plane", k.opts.Name)
+	}
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	if err := w.WriteHeader(&tar.Header{Name: completeFile, Mode: 0o444, Typeflag: tar.TypeReg}); err != nil {
+		return fmt.Errorf("writing the mark: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("writing the mark: %w", err)
+	}
+	_, err := k.opts.Docker.CopyToContainer(ctx, first.ContainerID, client.CopyToContainerOptions{DestinationPath: completeDir, Content: &archive})
+	if err != nil {
+		return docker.Explain(ctx, fmt.Errorf("marking cluster %s complete in %s: %w", k.opts.Name, first.Name, err), k.opts.Endpoint)
+	}
+	return nil
+}
+
+// abandon removes what createNew made. kind's library may still be at work; see sweep.
+func (k *Kind) abandon(ctx context.Context, running <-chan error, cause error) error {
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	engine.Progress(cleanup, "removing the unfinished cluster %s", k.opts.Name)
+	if err := k.sweep(cleanup, running); err != nil {
+		return fmt.Errorf("%w; and removing the unfinished cluster failed, which the next run will try again: %w", cause, err)
+	}
+	return fmt.Errorf("creating kind cluster %s, of which nothing is left: %w", k.opts.Name, cause)
+}
+
+// revive starts what is stopped and waits for the nodes. Nothing is removed when
+// that fails: the cluster may hold the user's work.
+func (k *Kind) revive(ctx context.Context, info Info) error {
+	for _, n := range info.Nodes {
+		if n.Running {
+			continue
+		}
+		engine.Progress(ctx, "starting node container %s", n.Name)
+		if _, err := k.opts.Docker.ContainerStart(ctx, n.ContainerID, client.ContainerStartOptions{}); err != nil {
+			return docker.Explain(ctx, problem.New(problem.ClusterCreateFailed, err, "starting node container %s of cluster %s", n.Name, k.opts.Name), k.opts.Endpoint)
+		}
+		engine.Changed(ctx, engine.Change{Object: "container " + n.Name, Action: engine.Run, Detail: "started"})
+	}
+	if err := k.awaitReady(ctx, info.Nodes); err != nil {
+		return fmt.Errorf("waiting for cluster %s, which exists: %w", k.opts.Name, err)
+	}
+	return k.mergeKubeconfig(ctx, keepCurrent)
+}
+
+// ensureImages pulls the node images that Docker does not have. kind would do it by
+// itself, five times over and beyond the reach of a Ctrl-C.
+func (k *Kind) ensureImages(ctx context.Context) error {
+	refs := []string{k.opts.NodeImage}
+	if k.opts.NodeImage == "" {
+		var err error
+		if refs, err = images(k.opts.Config); err != nil {
+			return err
+		}
+	}
+	for _, ref := range refs {
+		_, err := k.opts.Docker.ImageInspect(ctx, ref)
+		if err == nil {
+			continue
+		}
+		if !errdefs.IsNotFound(err) {
+			return docker.Explain(ctx, fmt.Errorf("looking for node image %s: %w", ref, err), k.opts.Endpoint)
+		}
+		engine.Progress(ctx, "pulling node image %s", ref)
+		if err := k.pull(ctx, ref); err != nil {
+			if ctx.Err() != nil {
+				return fmt.Errorf("pulling node image %s: %w", ref, context.Cause(ctx))
+			}
+			return problem.New(problem.RegistryUnreachable, err, "node image %s is not in Docker and cannot be pulled", ref).
+				With("Put it there with `docker pull " + ref + "` or `docker load`, or name another with SM_NODE_IMAGE.")
+		}
+		engine.Changed(ctx, engine.Change{Object: "image " + ref, Action: engine.Create, Detail: "pulled"})
+	}
+	return nil
+}
+
+func (k *Kind) pull(ctx context.Context, ref string) error {
+	pulling, err := k.opts.Docker.ImagePull(ctx, ref, client.ImagePullOptions{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pulling.Close() }() // Wait has read it to the end
+	return pulling.Wait(ctx)
+}
+
+// mergeKubeconfig puts the cluster's entries into the user's kubeconfig.
+func (k *Kind) mergeKubeconfig(ctx context.Context, choice currentContext) error {
+	raw, err := k.kubeconfig(ctx)
+	if err != nil {
+		return err
+	}
+	entries, err := clientcmd.Load([]byte(raw))
+	if err != nil {
+		return problem.New(problem.KubeconfigInvalid, err, "the kubeconfig of kind cluster %s", k.opts.Name)
+	}
+	file := kubeconfigFile{paths: kubeconfigPaths(k.opts.Kubeconfig), after: k.after}
+	changed, err := file.merge(ctx, entries, k.contextName(), choice)
+	if err != nil {
+		return err
+	}
+	if changed != "" {
+		engine.Changed(ctx, engine.Change{Object: "kubeconfig " + changed, Action: engine.Update, Detail: "context " + k.contextName()})
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+	api "k8s.io/client-go/tools/clientcmd/api"
+
+	"ambientlab/internal/problem"
+)
+
+// currentContext says what becomes of the user's current context.
+type currentContext bool
+
+const (
+	setCurrent  currentContext = true
+	keepCurrent currentContext = false
+)
+
+// kubeconfigPaths splits KUBECONFIG as kubectl does; empty means ~/.kube/config.
+func kubeconfigPaths(value string) []string {
+	var paths []string
+	seen := make(map[string]bool)
+	for _, p := range filepath.SplitList(value) {
+		if p != "" && !seen[p] {
+			seen[p] = true
+			paths = append(paths, p)
+		}
+	}
+	if len(paths) == 0 {
+		return []string{clientcmd.RecommendedHomeFile}
+	}
+	return paths
+}
+
+// linked tells whether one of the files leads to the server under the context's name.
+func linked(paths []string, context, server string) bool {
+	for _, p := range paths {
+		cfg, err := clientcmd.LoadFromFile(p)
+		if err != nil {
+			continue
+		}
+		if c, ok := cfg.Contexts[context]; ok {
+			to, ok := cfg.Clusters[c.Cluster]
+			return ok && to.Server == server
+		}
+	}
+	return false
+}
+
+// kubeconfigFile changes the user's kubeconfig: read and written under the lock that
+// kubectl and kind use, mode 0600, and in one step, so that a kill leaves the old
+// file or the new one.
+type kubeconfigFile struct {
+	paths []string
+	after func(time.Duration) <-chan time.Time
+}
+
+// merge puts the entries called name in, and makes name the current context if asked
+// to, or if there is none. It gives the file it changed, or "" where all of it was
+// there.
+func (k kubeconfigFile) merge(ctx context.Context, entries *api.Config, name string, choice currentContext) (string, error) {
+	path := k.target(name)
+	changed := ""
+	err := k.edit(ctx, path, func(cfg *api.Config) bool {
+		before := cfg.DeepCopy()
+		for key, v := range entries.Clusters {
+			cfg.Clusters[key] = v
+		}
+		for key, v := range entries.AuthInfos {
+			cfg.AuthInfos[key] = v
+		}
+		for key, v := range entries.Contexts {
+			if had, ok := cfg.Contexts[key]; ok {
+				v.Namespace = had.Namespace // the user's choice of namespace is kept
+			}
+			cfg.Contexts[key] = v
+		}
+		if choice == setCurrent || cfg.CurrentContext == "" {
+			cfg.CurrentContext = name
+		}
+		if same(before, cfg) {
+			return false
+		}
+		changed = path
+		return true
+	})
+	return changed, err
+}
+
+// remove takes the entries called name out of every file, and the current context
+// where it is that one.
+func (k kubeconfigFile) remove(ctx context.Context, name string) error {
+	var errs []error
+	for _, path := range k.paths {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		errs = append(errs, k.edit(ctx, path, func(cfg *api.Config) bool {
+			before := cfg.DeepCopy()
+			delete(cfg.Clusters, name)
+			delete(cfg.AuthInfos, name)
+			delete(cfg.Contexts, name)
+			if cfg.CurrentContext == name {
+				cfg.CurrentContext = ""
+			}
+			return !same(before, cfg)
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// target is where kubectl would write: the file that has the context, else the first
+// that exists, else the last.
+func (k kubeconfigFile) target(name string) string {
+	existing := ""
+	for _, p := range k.paths {
+		cfg, err := clientcmd.LoadFromFile(p)
+		if err != nil {
+			continue
+		}
+		if _, ok := cfg.Contexts[name]; ok {
+			return p
+		}
+		if existing == "" {
+			existing = p
+		}
+	}
+	if existing != "" {
+		return existing
+	}
+	return k.paths[len(k.paths)-1]
+}
+
+// edit changes one file. change says whether there is something to write.
+func (k kubeconfigFile) edit(ctx context.Context, path string, change func(*api.Config) bool) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return problem.New(problem.KubeconfigInvalid, err, "making the directory for %s", path)
+	}
+	unlock, err := k.lock(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	cfg, err := clientcmd.LoadFromFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		cfg, err = api.NewConfig(), nil
+	}
+	if err != nil {
+		return problem.New(problem.KubeconfigInvalid, err, "reading kubeconfig %s", path)
+	}
+	if !change(cfg) {
+		return nil
+	}
+	content, err := clientcmd.Write(*cfg)
+	if err != nil {
+		return problem.New(problem.KubeconfigInvalid, err, "writing kubeconfig %s", path)
+	}
+	if err := replace(path, content); err != nil {
+		return problem.New(problem.KubeconfigInvalid, err, "writing kubeconfig %s", path)
+	}
+	return nil
+}
+
+// replace puts a new file in the place of the old one, behind a symbolic link too.
+func replace(path string, content []byte) error {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	// os.CreateTemp makes it with mode 0600.
+	file, err := os.CreateTemp(filepath.Dir(path), ".kubeconfig-")
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	if err = errors.Join(err, file.Close()); err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(file.Name()))
+	}
+	return nil
+}
+
+// How long another program may hold the lock before it is taken to be left over.
+const (
+	kubeconfigLockInterval = 100 * time.Millisecond
+	kubeconfigLockTries    = 100
+)
+
+// lock takes kubectl's lock: a file that only one can create. A program that was
+// killed leaves it behind, and only a person can tell.
+func (k kubeconfigFile) lock(ctx context.Context, path string) (unlock func() error, err error) {
+	name := path + ".lock"
+	for range kubeconfigLockTries {
+		file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			_ = file.Close() // nothing was written
+			return func() error { return os.Remove(name) }, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return nil, problem.New(problem.KubeconfigInvalid, err, "locking kubeconfig %s", path)
+		}
+		select {
+		case <-k.after(kubeconfigLockInterval):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for the lock %s: %w", name, context.Cause(ctx))
+		}
+	}
+	return nil, problem.New(problem.KubeconfigInvalid, nil, "kubeconfig %s stays locked by %s", path, name).
+		With("If no kubectl or kind is at work, a killed one left the lock behind: remove " + name + ".")
+}
+
+func same(a, b *api.Config) bool {
+	left, errA := clientcmd.Write(*a)
+	right, errB := clientcmd.Write(*b)
+	return errA == nil && errB == nil && bytes.Equal(left, right)
+}

@@ -1,0 +1,62 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"ambientlab/internal/engine"
+)
+
+// Step is a provider as the first step of a plan. explain gives the commands a
+// learner would type for the same effect.
+func Step(p Provider, id, title string, timeout time.Duration, explain func() []string) engine.Step {
+	return engine.Step{
+		ID: id, Title: title, Timeout: timeout, Explain: explain,
+		Check: func(ctx context.Context) (engine.Status, error) {
+			info, err := p.Inspect(ctx)
+			return engine.Status{Holds: info.State == Ready, Message: info.Summary()}, err
+		},
+		Do:   p.Create,
+		Undo: p.Delete,
+		Preview: func(ctx context.Context) ([]engine.Change, error) {
+			info, err := p.Inspect(ctx)
+			if err != nil {
+				return nil, err
+			}
+			object := fmt.Sprintf("%s cluster %s", info.Provider, info.Name)
+			switch info.State {
+			case Ready:
+				return nil, nil
+			case Absent:
+				return []engine.Change{{Object: object, Action: engine.Create}}, nil
+			case Partial:
+				return []engine.Change{
+					{Object: object, Action: engine.Delete, Detail: info.Message},
+					{Object: object, Action: engine.Create},
+				}, nil
+			default:
+				return []engine.Change{{Object: object, Action: engine.Update, Detail: info.Message}}, nil
+			}
+		},
+	}
+}
+
+// Summary says in one line what the cluster is and how it is.
+func (i Info) Summary() string {
+	text := fmt.Sprintf("%s cluster %s", i.Provider, i.Name)
+	if i.Server != "" {
+		text += " at " + i.Server
+	}
+	if i.Context != "" {
+		text += " (context " + i.Context + ")"
+	}
+	if i.Version != "" {
+		text += fmt.Sprintf(", %s, %d nodes", i.Version, kubernetesNodes(i.Nodes))
+	}
+	text += ": " + string(i.State)
+	if i.Message != "" {
+		text += ": " + i.Message
+	}
+	return text
+}

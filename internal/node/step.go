@@ -1,0 +1,79 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"ambientlab/internal/docker"
+	"ambientlab/internal/engine"
+)
+
+// Step tunes the nodes that nodes finds. There is no undoing it: the values are the
+// host's, others may rely on them by now, and a reboot brings the old ones back.
+func Step(id, title string, needs []string, api docker.Execer, nodes func(context.Context) ([]Node, error), settings []Sysctl) engine.Step {
+	return engine.Step{
+		ID: id, Title: title, Needs: needs,
+		Check: func(ctx context.Context) (engine.Status, error) {
+			results, err := check(ctx, api, nodes, settings)
+			if err != nil {
+				return engine.Status{}, err
+			}
+			low, values := 0, make([]string, 0, len(results))
+			for _, r := range results {
+				values = append(values, r.String())
+				if !r.Holds() {
+					low++
+				}
+			}
+			if len(results) == 0 {
+				return engine.Status{Holds: true, Message: "no node is a container of this Docker engine; nothing to tune"}, nil
+			}
+			return engine.Status{Holds: low == 0, Message: strings.Join(values, ", ")}, nil
+		},
+		Do: func(ctx context.Context) error {
+			found, err := nodes(ctx)
+			if err != nil {
+				return err
+			}
+			results, err := Tune(ctx, api, found, settings)
+			said := false
+			for _, r := range results {
+				if !r.Changed() {
+					continue
+				}
+				engine.Changed(ctx, engine.Change{Object: "node " + r.Node, Action: engine.Update, Detail: fmt.Sprintf("%s %d -> %d", r.Key, r.Old, r.New)})
+				if !said {
+					engine.Progress(ctx, "%s", HostWide)
+					said = true
+				}
+			}
+			return err
+		},
+		Preview: func(ctx context.Context) ([]engine.Change, error) {
+			results, err := check(ctx, api, nodes, settings)
+			var changes []engine.Change
+			for _, r := range results {
+				if !r.Holds() {
+					changes = append(changes, engine.Change{Object: "node " + r.Node, Action: engine.Update, Detail: fmt.Sprintf("%s %d -> %d", r.Key, r.Old, r.Want)})
+				}
+			}
+			return changes, err
+		},
+		Explain: func() []string {
+			var lines []string
+			for _, s := range settings {
+				lines = append(lines, fmt.Sprintf("docker exec <node> sysctl -w %s=%d", s.Key, s.Min))
+			}
+			return lines
+		},
+	}
+}
+
+func check(ctx context.Context, api docker.Execer, nodes func(context.Context) ([]Node, error), settings []Sysctl) ([]Result, error) {
+	found, err := nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return Check(ctx, api, found, settings)
+}
