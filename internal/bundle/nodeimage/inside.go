@@ -1,0 +1,164 @@
+package nodeimage
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"ambientlab/internal/problem"
+)
+
+// nodenetRef is the default CNI's image, as files/default-cni.yaml names it. No registry has it, and none is asked.
+const nodenetRef = "localhost/ambientlab/nodenet:built"
+
+// containerdImageName is the annotation by which containerd, and criseed, name an image of an OCI layout.
+const containerdImageName = "io.containerd.image.name"
+
+// inside is an image that the node image carries in its containerd.
+type inside struct {
+	ref    string
+	layers []*fileLayer
+	entry  string // the program
+}
+
+// insidePrograms are the programs that become images, and where each lies in its own. kubeadm's manifests name most of
+// them without a path; kube-proxy and CoreDNS they expect where the real images have them.
+func insidePrograms() map[string]string {
+	return map[string]string{
+		"etcd":                    "usr/local/bin/etcd",
+		"kube-apiserver":          "usr/local/bin/kube-apiserver",
+		"kube-controller-manager": "usr/local/bin/kube-controller-manager",
+		"kube-scheduler":          "usr/local/bin/kube-scheduler",
+		"kube-proxy":              "usr/local/bin/kube-proxy",
+		"coredns":                 "coredns",
+		"pause":                   "pause",
+		"nodenet":                 "nodenet",
+	}
+}
+
+// kubeadmRefs asks kubeadm which images its cluster runs, and gives them by the name of their program.
+func kubeadmRefs(ctx context.Context, kubeadm, version string) (map[string]string, error) {
+	out, err := output(ctx, nil, "", kubeadm, "config", "images", "list", "--kubernetes-version", version)
+	if err != nil {
+		return nil, problem.New(problem.BuildFailed, err, "kubeadm does not say which images it needs")
+	}
+	refs := map[string]string{"nodenet": nodenetRef}
+	for _, line := range strings.Fields(string(out)) {
+		name, _, ok := strings.Cut(path.Base(line), ":")
+		if !ok || insidePrograms()[name] == "" {
+			return nil, problem.New(problem.BuildFailed, nil, "kubeadm needs the image %q, which the lab cannot build", line)
+		}
+		refs[name] = line
+	}
+	for name := range insidePrograms() {
+		if refs[name] == "" {
+			return nil, problem.New(problem.BuildFailed, nil, "kubeadm names no image of %s", name)
+		}
+	}
+	return refs, nil
+}
+
+// insideImages makes the images, one static program each; kube-proxy's has Debian's network tools below it.
+func (b *builder) insideImages(refs, programs map[string]string, rootfs string) ([]inside, error) {
+	tools, err := netTools(rootfs)
+	if err != nil {
+		return nil, fmt.Errorf("collecting iptables for kube-proxy: %w", err)
+	}
+	toolsLayer, err := b.entriesLayer("nettools", zstdDefault, tools)
+	if err != nil {
+		return nil, err
+	}
+	var out []inside
+	for _, name := range sortedKeys(insidePrograms()) {
+		at := insidePrograms()[name]
+		layer, err := b.entriesLayer("image", zstdDefault, []entry{{Path: at, Mode: 0o755, Source: programs[name]}})
+		if err != nil {
+			return nil, fmt.Errorf("making the image %s: %w", refs[name], err)
+		}
+		i := inside{ref: refs[name], layers: []*fileLayer{layer}, entry: "/" + at}
+		if name == "kube-proxy" {
+			i.layers = []*fileLayer{toolsLayer, layer}
+		}
+		out = append(out, i)
+	}
+	return out, nil
+}
+
+func (i inside) image() (v1.Image, error) {
+	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	for _, l := range i.layers {
+		var err error
+		if img, err = mutate.Append(img, mutate.Addendum{Layer: l, MediaType: l.info.MediaType}); err != nil {
+			return nil, err
+		}
+	}
+	return configured(img, v1.Config{
+		Entrypoint: []string{i.entry},
+		Env:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+		WorkingDir: "/",
+	})
+}
+
+// configured sets an image's configuration and its platform, and no time of creation: that of the same content twice
+// would differ.
+func configured(img v1.Image, config v1.Config) (v1.Image, error) {
+	file, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture, file.Config = "linux", runtime.GOARCH, config
+	file.Created = v1.Time{Time: buildTime}
+	return mutate.ConfigFile(img, file)
+}
+
+// storeLayer is the layer with /var/lib/containerd, in which the images lie as if containerd had pulled them.
+func (b *builder) storeLayer(ctx context.Context, criseed string, images []inside) (*fileLayer, error) {
+	seedPrint, err := fingerprint([]entry{{Source: criseed}})
+	if err != nil {
+		return nil, err
+	}
+	parts := []string{"store", seedPrint}
+	index := v1.ImageIndex(empty.Index)
+	for _, i := range images {
+		img, err := i.image()
+		if err != nil {
+			return nil, fmt.Errorf("making the image %s: %w", i.ref, err)
+		}
+		digest, err := img.Digest()
+		if err != nil {
+			return nil, fmt.Errorf("making the image %s: %w", i.ref, err)
+		}
+		parts = append(parts, i.ref, digest.String())
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add:        img,
+			Descriptor: v1.Descriptor{Annotations: map[string]string{containerdImageName: i.ref}},
+		})
+	}
+	return b.layers.layer(layerKey(parts...), gzipStore, func(t *tar.Writer) error {
+		tmp, err := b.tempDir("store-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(tmp)
+		from, root := filepath.Join(tmp, "layout"), filepath.Join(tmp, "root")
+		if _, err := layout.Write(from, index); err != nil {
+			return fmt.Errorf("laying out the images: %w", err)
+		}
+		if err := run(ctx, criseed, "-layout", from, "-root", root); err != nil {
+			return problem.New(problem.BuildFailed, err, "the images could not be put into the node image")
+		}
+		return writeTree(t, root, "var/lib/containerd")
+	})
+}
