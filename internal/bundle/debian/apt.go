@@ -1,0 +1,203 @@
+package debian
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// keyring is the Debian archive's, of the package debian-archive-keyring, which every Debian has.
+const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+// Download fetches the packages and everything that they depend on, checked against Debian's signed lists, and
+// returns them in the order of their names. It needs apt-get and dpkg-deb, and no root.
+func Download(ctx context.Context, packages []string, opts Options) ([]Package, error) {
+	opts = opts.withDefaults()
+	a, err := newApt(ctx, opts)
+	if err != nil {
+		return nil, fmt.Errorf("preparing apt: %w", err)
+	}
+	if opts.Refresh || !a.hasLists() {
+		opts.Progress("reading the package lists of " + opts.Suite)
+		if _, err := a.run(ctx, "apt-get", "update"); err != nil {
+			return nil, fmt.Errorf("reading Debian's package lists: %w", err)
+		}
+	}
+	files, err := a.install(ctx, packages, opts)
+	if err != nil && !opts.Refresh {
+		// The lists may be so old that the mirror no longer has what they name.
+		if _, updateErr := a.run(ctx, "apt-get", "update"); updateErr == nil {
+			files, err = a.install(ctx, packages, opts)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetching Debian packages: %w", err)
+	}
+	return files, nil
+}
+
+// apt is an apt with a root of its own and nothing installed in it.
+type apt struct {
+	root   string
+	config string
+}
+
+func newApt(ctx context.Context, opts Options) (*apt, error) {
+	root, err := filepath.Abs(filepath.Join(opts.CacheDir, "apt", opts.Suite+"-"+opts.Arch))
+	if err != nil {
+		return nil, err
+	}
+	a := &apt{root: root, config: filepath.Join(root, "apt.conf")}
+	for _, dir := range []string{
+		"etc/apt/apt.conf.d", "etc/apt/preferences.d", "etc/apt/sources.list.d", "etc/apt/trusted.gpg.d",
+		"var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/lib/dpkg",
+	} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	// How the host reaches its mirrors, through a proxy for one, holds here too.
+	acquire, err := a.run(ctx, "apt-config", "dump", "--format", "%F \"%v\";%n", "Acquire")
+	if err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf(`%sDir "%s";
+Dir::State::status "%s";
+APT::Architecture "%s";
+APT::Architectures { "%[4]s"; };
+APT::Install-Recommends "false";
+APT::Sandbox::User "root";
+`, acquire, root, filepath.Join(root, "var/lib/dpkg/status"), opts.Arch)
+	security := strings.TrimSuffix(opts.Mirror, "/") + "-security"
+	if opts.Mirror == Mirror {
+		security = securityMirror
+	}
+	sources := fmt.Sprintf("deb [signed-by=%[1]s] %[2]s %[3]s main\ndeb [signed-by=%[1]s] %[4]s %[3]s-security main\n",
+		keyring, opts.Mirror, opts.Suite, security)
+	for name, content := range map[string]string{
+		"apt.conf": config, "etc/apt/sources.list": sources, "var/lib/dpkg/status": "",
+	} {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(content), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+func (a *apt) hasLists() bool {
+	lists, err := filepath.Glob(filepath.Join(a.root, "var/lib/apt/lists/*_Packages*"))
+	return err == nil && len(lists) > 0
+}
+
+// install downloads what installing the packages on an empty system would install.
+func (a *apt) install(ctx context.Context, packages []string, opts Options) ([]Package, error) {
+	words := append([]string{"--yes", "--print-uris", "install"}, packages...)
+	out, err := a.run(ctx, "apt-get", words...)
+	if err != nil {
+		return nil, err
+	}
+	wanted := parseURIs(out)
+	if len(wanted) > 0 {
+		opts.Progress(fmt.Sprintf("fetching %d packages for %s", len(wanted), strings.Join(packages, ", ")))
+	}
+	if _, err := a.run(ctx, "apt-get", append([]string{"--yes", "--download-only", "install"}, packages...)...); err != nil {
+		return nil, err
+	}
+	// What was there already is not printed, so the plan is asked for once more, with everything in it.
+	out, err = a.run(ctx, "apt-get", append([]string{"--simulate", "install"}, packages...)...)
+	if err != nil {
+		return nil, err
+	}
+	var installed []Package
+	for _, p := range parsePlan(out) {
+		p.File = filepath.Join(a.root, "var/cache/apt/archives", p.fileName())
+		p.SHA256, err = a.checksum(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		installed = append(installed, p)
+	}
+	slices.SortFunc(installed, func(x, y Package) int { return strings.Compare(x.Name, y.Name) })
+	return installed, nil
+}
+
+// fileName is what apt calls the package's file: the colon of an epoch is not for file names.
+func (p Package) fileName() string {
+	return fmt.Sprintf("%s_%s_%s.deb", p.Name, strings.ReplaceAll(p.Version, ":", "%3a"), p.Architecture)
+}
+
+// checksum is the package's in the signed lists.
+func (a *apt) checksum(ctx context.Context, p Package) (string, error) {
+	out, err := a.run(ctx, "apt-cache", "show", p.Name+"="+p.Version)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(out)) {
+		if sum, ok := strings.CutPrefix(line, "SHA256: "); ok {
+			return strings.TrimSpace(sum), nil
+		}
+	}
+	return "", fmt.Errorf("no checksum for %s %s in the lists", p.Name, p.Version)
+}
+
+// parseURIs reads the files that apt would fetch: 'URI' name size checksum.
+func parseURIs(out []byte) []string {
+	var names []string
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		if len(fields) >= 3 && strings.HasPrefix(fields[0], "'") {
+			names = append(names, fields[1])
+		}
+	}
+	return names
+}
+
+// parsePlan reads what apt would install from its simulation: Inst NAME (VERSION ORIGIN [ARCH]).
+func parsePlan(out []byte) []Package {
+	var packages []Package
+	scanner := bufio.NewScanner(bytes.NewReader(out))
+	for scanner.Scan() {
+		rest, ok := strings.CutPrefix(scanner.Text(), "Inst ")
+		if !ok {
+			continue
+		}
+		name, rest, _ := strings.Cut(rest, " ")
+		_, rest, ok = strings.Cut(rest, "(")
+		if !ok {
+			continue
+		}
+		version, rest, _ := strings.Cut(rest, " ")
+		_, arch, _ := strings.Cut(rest, "[")
+		arch, _, _ = strings.Cut(arch, "]")
+		packages = append(packages, Package{Name: name, Version: version, Architecture: arch})
+	}
+	return packages
+}
+
+// run runs one of apt's programs with this apt's settings; the error keeps what it said.
+func (a *apt) run(ctx context.Context, name string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	if _, err := os.Stat(a.config); err == nil && name != "apt-config" {
+		cmd.Env = append(cmd.Env, "APT_CONFIG="+a.config)
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case errors.Is(err, exec.ErrNotFound):
+		return nil, fmt.Errorf("%s is needed, which Debian and its descendants have: %w", name, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.Bytes(), nil
+}

@@ -1,0 +1,182 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// ErrUnknownProgram is wrapped by Binary's error where no program has the name.
+var ErrUnknownProgram = errors.New("no such program")
+
+// Binary builds a program of [Programs], or finds it built from the same inputs, and returns its path. The
+// file is called as the program is, so that it can be run from there. An error of the Go command holds what
+// it said and a command that can be pasted.
+func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
+	p, ok := program(name)
+	if !ok {
+		var names []string
+		for _, p := range Programs() {
+			names = append(names, p.Name)
+		}
+		return "", fmt.Errorf("%w: %q; there are %s", ErrUnknownProgram, name, strings.Join(names, ", "))
+	}
+	key, err := b.key(ctx, p)
+	if err != nil {
+		return "", fmt.Errorf("building %s: %w", name, err)
+	}
+	programs := filepath.Join(b.CacheDir, "bin", b.goos+"-"+b.goarch)
+	path := filepath.Join(programs, name, key, name)
+	if b.goos == "windows" {
+		path += ".exe"
+	}
+	if built(path) {
+		return path, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", fmt.Errorf("building %s: %w", name, err)
+	}
+	// One compilation at a time on the whole machine: a Go build takes every core by itself, and two of them
+	// would compile their common packages twice.
+	release, err := lock(ctx, filepath.Join(programs, "build.lock"), func() {
+		b.Progress(name, "waiting for another build to end")
+	})
+	if err != nil {
+		return "", fmt.Errorf("waiting to build %s: %w", name, err)
+	}
+	defer release()
+	if built(path) {
+		return path, nil
+	}
+	if err := b.compile(ctx, p, path); err != nil {
+		return "", fmt.Errorf("building %s: %w", name, err)
+	}
+	return path, nil
+}
+
+// built tells whether path holds a program; it is only ever put there whole.
+func built(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+func (b *Builder) compile(ctx context.Context, p Program, path string) error {
+	b.Progress(p.Name, fmt.Sprintf("compiling, about %s cold on 2 cores, less where Go's build cache knows its packages", roundly(p.Cold)))
+	start := time.Now()
+	dir, err := os.MkdirTemp(filepath.Dir(path), "build-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, filepath.Base(path))
+	args := append([]string{"build"}, buildFlags(p)...)
+	args = append(args, "-o", out, p.Package)
+	if _, err := b.run(ctx, command{dir: b.moduleFolder(p), env: b.environment(), name: "go", args: args}); err != nil {
+		return err
+	}
+	if err := os.Rename(out, path); err != nil {
+		return err
+	}
+	b.Progress(p.Name, fmt.Sprintf("built in %s", roundly(time.Since(start))))
+	return nil
+}
+
+// buildFlags are the same for every program but for its variables, so that packages compiled for one serve
+// the others. Stamping the checkout's revision is off: a commit to the lab's README would change a program.
+func buildFlags(p Program) []string {
+	return []string{"-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=" + p.linkFlags()}
+}
+
+func (b *Builder) environment() []string {
+	return []string{"CGO_ENABLED=0", "GOFLAGS=-trimpath", "GOWORK=off", "GOOS=" + b.goos, "GOARCH=" + b.goarch}
+}
+
+func (b *Builder) moduleFolder(p Program) string { return filepath.Join(b.ModulesDir, p.Module) }
+
+// key names the inputs of a program's build: Go's version and its settings that change code, the flags, and
+// every file of the nested module. go.sum stands for all that lies outside of it.
+func (b *Builder) key(ctx context.Context, p Program) (string, error) {
+	toolchain, err := b.toolchainOf(ctx)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	fmt.Fprintln(sum, toolchain, b.environment(), buildFlags(p), p.Package)
+	if err := hashFolder(sum, b.moduleFolder(p)); err != nil {
+		return "", fmt.Errorf("reading its sources: %w", err)
+	}
+	return hex.EncodeToString(sum.Sum(nil))[:16], nil
+}
+
+// toolchainOf asks the Go command for what it would build with.
+func (b *Builder) toolchainOf(ctx context.Context) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.toolchain != "" {
+		return b.toolchain, nil
+	}
+	out, err := b.run(ctx, command{
+		dir: b.ModulesDir, env: b.environment(), name: "go",
+		args: []string{"env", "-json", "GOVERSION", "GOEXPERIMENT", "GOAMD64", "GOARM64", "GOFIPS140"},
+	})
+	if err != nil {
+		return "", fmt.Errorf("asking for Go's version: %w", err)
+	}
+	// Decoded and encoded again, so that the order of the Go command's answer does not matter.
+	var settings map[string]string
+	if err := json.Unmarshal(out, &settings); err != nil {
+		return "", fmt.Errorf("asking for Go's version: %w", err)
+	}
+	canonical, err := json.Marshal(settings)
+	if err != nil {
+		return "", err
+	}
+	b.toolchain = string(canonical)
+	return b.toolchain, nil
+}
+
+// hashFolder adds names and contents of a folder's files, those of tests and hidden ones left out.
+func hashFolder(sum io.Writer, dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if path != dir && (strings.HasPrefix(name, ".") || name == "testdata") {
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !d.Type().IsRegular() || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(sum, "%s %x\n", filepath.ToSlash(rel), sha256.Sum256(content))
+		return err
+	})
+}
+
+// roundly prints a duration as people say it.
+func roundly(d time.Duration) string {
+	if d >= 2*time.Minute {
+		return fmt.Sprintf("%.1f min", d.Minutes())
+	}
+	return fmt.Sprintf("%.0f s", d.Seconds())
+}

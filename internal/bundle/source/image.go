@@ -1,0 +1,195 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"ambientlab/internal/bundle/debian"
+	"ambientlab/internal/bundle/source/layer"
+)
+
+// Labels of images built here.
+const (
+	// LabelSubstitute says what an image is where it is not what its reference says.
+	LabelSubstitute = "lab.substitute"
+	// LabelModules names the modules, with versions, that the image's programs are of.
+	LabelModules = "lab.modules"
+)
+
+// ErrUnknownImage is wrapped by Image's error where there is no recipe for the reference.
+var ErrUnknownImage = errors.New("this image cannot be built from source")
+
+// Image is an image built from source.
+type Image struct {
+	// Ref is the reference it stands under.
+	Ref string
+	// Image is its content. It reads the cache's files when it is read.
+	Image v1.Image
+	// Substitute says what it is where it is not what Ref says, and is empty otherwise.
+	Substitute string
+	// Modules lists what is inside: Go modules, Debian packages, and Envoy.
+	Modules []Component
+}
+
+// Refs lists the references that Image can build.
+func (b *Builder) Refs() []string {
+	var refs []string
+	for _, r := range recipes() {
+		refs = append(refs, r.ref)
+	}
+	return refs
+}
+
+// Image builds the image of a reference, in any of its spellings; a digest in it is left aside, as what is
+// built here is never bit for bit what a registry holds. Unless the reference is of [Builder.Refs], the error
+// wraps ErrUnknownImage and lists them.
+func (b *Builder) Image(ctx context.Context, ref string) (Image, error) {
+	r, err := b.recipe(ref)
+	if err != nil {
+		return Image{}, err
+	}
+	image, err := b.forLinux().assemble(ctx, r)
+	if err != nil {
+		return Image{}, fmt.Errorf("building image %s: %w", r.ref, err)
+	}
+	return image, nil
+}
+
+func (b *Builder) recipe(ref string) (recipe, error) {
+	all := recipes()
+	want, err := familiar(ref)
+	if err != nil {
+		return recipe{}, fmt.Errorf("image reference %q: %w", ref, err)
+	}
+	i := slices.IndexFunc(all, func(r recipe) bool {
+		have, err := familiar(r.ref)
+		return err == nil && have == want
+	})
+	if i < 0 {
+		return recipe{}, fmt.Errorf("%w: %s; there are %s", ErrUnknownImage, ref, strings.Join(b.Refs(), ", "))
+	}
+	return all[i], nil
+}
+
+// familiar writes a reference out in full, without a digest.
+func familiar(ref string) (string, error) {
+	ref, _, _ = strings.Cut(ref, "@")
+	tag, err := name.NewTag(ref, name.WeakValidation)
+	if err != nil {
+		return "", err
+	}
+	return tag.Name(), nil
+}
+
+// assemble puts an image together: the layers that change least come first, and each program has its own.
+func (b *Builder) assemble(ctx context.Context, r recipe) (Image, error) {
+	out := Image{Ref: r.ref, Substitute: r.substitute}
+	base, err := layer.FromFiles(baseFiles())
+	if err != nil {
+		return Image{}, err
+	}
+	var layers []mutate.Addendum
+	add := func(l v1.Layer, what string) {
+		layers = append(layers, mutate.Addendum{
+			Layer: l, MediaType: types.OCIUncompressedLayer,
+			History: v1.History{Created: v1.Time{Time: layer.Epoch}, CreatedBy: "ambientlab: " + what},
+		})
+	}
+	if len(r.packages) > 0 {
+		l, installed, err := debian.Extract(ctx, r.packages, b.debian())
+		if err != nil {
+			return Image{}, err
+		}
+		add(l, "Debian packages "+strings.Join(r.packages, " "))
+		out.Modules = append(out.Modules, debianComponents(installed)...)
+	}
+	add(base, "users and folders")
+	if len(r.extra)+len(r.files) > 0 {
+		l, err := b.files(ctx, r)
+		if err != nil {
+			return Image{}, err
+		}
+		add(l, "files")
+	}
+	if r.envoy {
+		l, component, err := b.envoy(ctx)
+		if err != nil {
+			return Image{}, err
+		}
+		add(l, "Envoy "+envoyVersion)
+		out.Modules = append(out.Modules, component)
+	}
+	var mains []string
+	for _, p := range r.programs {
+		binary, err := b.Binary(ctx, p.program)
+		if err != nil {
+			return Image{}, err
+		}
+		l, err := layer.FromFiles([]layer.File{{Path: p.path, Mode: 0o755, Source: binary}})
+		if err != nil {
+			return Image{}, err
+		}
+		add(l, path.Base(p.path))
+		components, main, err := goComponents(p, binary)
+		if err != nil {
+			return Image{}, err
+		}
+		out.Modules = append(out.Modules, components...)
+		if main != "" && !slices.Contains(mains, main) {
+			mains = append(mains, main)
+		}
+	}
+	out.Image, err = b.finish(r, layers, mains)
+	return out, err
+}
+
+// files is the layer of what is copied from modules and written here.
+func (b *Builder) files(ctx context.Context, r recipe) (v1.Layer, error) {
+	files := slices.Clone(r.extra)
+	for _, c := range r.files {
+		dir, err := b.ModuleDir(ctx, c.nested, c.module)
+		if err != nil {
+			return nil, err
+		}
+		content, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(c.from)))
+		if err != nil {
+			return nil, fmt.Errorf("reading %s of module %s: %w", c.from, c.module, err)
+		}
+		files = append(files, layer.File{Path: c.to, Data: content})
+	}
+	return layer.FromFiles(files)
+}
+
+// finish adds the layers to an empty image and sets its configuration.
+func (b *Builder) finish(r recipe, layers []mutate.Addendum, mains []string) (v1.Image, error) {
+	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	image, err := mutate.Append(image, layers...)
+	if err != nil {
+		return nil, err
+	}
+	file, err := image.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture = "linux", b.goarch
+	file.Created = v1.Time{Time: layer.Epoch}
+	file.Config = r.config
+	file.Config.Labels = map[string]string{LabelModules: strings.Join(mains, " ")}
+	if r.substitute != "" {
+		file.Config.Labels[LabelSubstitute] = r.substitute
+	}
+	return mutate.ConfigFile(image, file)
+}
