@@ -1,0 +1,201 @@
+// Package inbound carries what reaches a pod: tunnels on 15008, and plain connections that istio-cni turned to 15006.
+package inbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+
+	"ambientlab/nodeproxy/internal/identity"
+	"ambientlab/nodeproxy/internal/policy"
+	"ambientlab/nodeproxy/internal/ports"
+	"ambientlab/nodeproxy/internal/relay"
+	"ambientlab/nodeproxy/internal/telemetry"
+	"ambientlab/nodeproxy/internal/workload"
+)
+
+// Local is the pod that receives.
+type Local interface {
+	// Workload waits for the pod's record.
+	Workload(ctx context.Context) (*workload.Workload, error)
+	// Certificate waits for the pod's certificate.
+	Certificate(ctx context.Context) (*identity.Certificate, error)
+}
+
+// Network makes connections from inside the pod.
+type Network interface {
+	Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (*net.TCPConn, error)
+}
+
+// Server serves one pod's inbound connections.
+type Server struct {
+	local     Local
+	network   Network
+	workloads *workload.Store
+	policies  *policy.Store
+	telemetry *telemetry.Telemetry
+	relay     *relay.Relay
+	log       *slog.Logger
+	unwatch   func()
+
+	mu    sync.Mutex
+	open  map[*passage]struct{}
+	conns map[drainer]struct{}
+}
+
+// drainer is an HBONE connection, as far as the server has to know it.
+type drainer interface {
+	Drain()
+	Close()
+}
+
+// passage is a connection that a policy has let through and a later one may end.
+type passage struct {
+	conn policy.Connection
+	end  context.CancelCauseFunc
+}
+
+// New makes a server.
+func New(local Local, network Network, workloads *workload.Store, policies *policy.Store, t *telemetry.Telemetry, r *relay.Relay, log *slog.Logger) *Server {
+	s := &Server{
+		local: local, network: network, workloads: workloads, policies: policies, telemetry: t, relay: r, log: log,
+		open: map[*passage]struct{}{}, conns: map[drainer]struct{}{},
+	}
+	s.unwatch = policies.Watch(s.recheck)
+	return s
+}
+
+// Drain tells the peers of every HBONE connection to open no further tunnel.
+func (s *Server) Drain() { s.each(drainer.Drain) }
+
+// Close ends every HBONE connection. Plain connections end with the context of their Handle.
+func (s *Server) Close() {
+	s.unwatch()
+	s.each(drainer.Close)
+}
+
+func (s *Server) each(f func(drainer)) {
+	s.mu.Lock()
+	list := make([]drainer, 0, len(s.conns))
+	for c := range s.conns {
+		list = append(list, c)
+	}
+	s.mu.Unlock()
+	for _, c := range list {
+		f(c)
+	}
+}
+
+// errPolicyChanged ends a connection that a policy of before let through.
+var errPolicyChanged = errors.New("connection closed due to policy change")
+
+// recheck ends the connections that the policies of now would refuse.
+func (s *Server) recheck() {
+	s.mu.Lock()
+	open := make([]*passage, 0, len(s.open))
+	for p := range s.open {
+		open = append(open, p)
+	}
+	s.mu.Unlock()
+	if len(open) == 0 {
+		return
+	}
+	expired, cancel := context.WithCancel(context.Background())
+	cancel()
+	w, err := s.local.Workload(expired)
+	if err != nil {
+		return
+	}
+	for _, p := range open {
+		if err := s.policies.Check(w.Namespace, w.Policies, p.conn); err != nil {
+			p.end(errPolicyChanged)
+		}
+	}
+}
+
+// admit asks the policies. What passes stays under watch until release is called; the context ends if a later policy
+// refuses it.
+func (s *Server) admit(ctx context.Context, w *workload.Workload, c policy.Connection) (_ context.Context, release func(), err error) {
+	ctx, end := context.WithCancelCause(ctx)
+	p := &passage{conn: c, end: end}
+	// Watched before it is asked: a policy that comes in between is not missed.
+	s.mu.Lock()
+	s.open[p] = struct{}{}
+	s.mu.Unlock()
+	release = func() {
+		s.mu.Lock()
+		delete(s.open, p)
+		s.mu.Unlock()
+		end(nil)
+	}
+	if err := s.policies.Check(w.Namespace, w.Policies, c); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return ctx, release, nil
+}
+
+// serviceFor guesses which service a client meant, for telemetry: the one it named, else one that maps to the port.
+func (s *Server) serviceFor(w *workload.Workload, port uint16, named string) *workload.Service {
+	list := s.workloads.ServicesOf(w)
+	for _, svc := range list {
+		if named != "" && svc.Hostname == named {
+			return svc
+		}
+	}
+	for _, svc := range list {
+		for from, to := range svc.Ports {
+			if to == port || w.Services[svc.Key()][from] == port {
+				return svc
+			}
+		}
+	}
+	return nil
+}
+
+// dialApp connects to the pod's application as if from the client.
+func (s *Server) dialApp(ctx context.Context, from netip.Addr, to netip.AddrPort) (relay.End, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	c, err := s.network.Dial(ctx, from, to)
+	if err != nil {
+		return nil, fmt.Errorf("connection failed: %w", err)
+	}
+	return relay.TCP(c), nil
+}
+
+// carry relays until both sides are done, or until ctx ends.
+func (s *Server) carry(ctx context.Context, client, server relay.End, count *telemetry.Connection) error {
+	stop := context.AfterFunc(ctx, func() {
+		client.Abort()
+		server.Abort()
+	})
+	defer stop()
+	err := s.relay.Run(client, server, count)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+func flag(err error) telemetry.Flag {
+	var denied policy.Denial
+	switch {
+	case err == nil:
+		return telemetry.FlagNone
+	case errors.As(err, &denied), errors.Is(err, errPolicyChanged):
+		return telemetry.FlagDenied
+	}
+	return telemetry.FlagConnect
+}
+
+func isOwn(to netip.AddrPort) error {
+	if ports.IsOwn(to.Port()) {
+		return ports.ErrSelfCall
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mark is the packet mark by which istio-cni's rules recognise the proxy's own traffic and leave it alone.
+const Mark = 0x539
+
+// backlog is what the kernel may queue between two accepts; the kernel caps it at net.core.somaxconn.
+const backlog = 4096
+
+// Listen opens a marked IPv4 TCP listener on all of the namespace's addresses. SO_REUSEPORT lets a new proxy listen
+// before the old one has gone, so a rolling update loses no connection.
+func (n *Namespace) Listen(port uint16) (*net.TCPListener, error) {
+	var f *os.File
+	err := n.Do(func() error {
+		fd, err := socket()
+		if err != nil {
+			return err
+		}
+		f = os.NewFile(uintptr(fd), "listener")
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return fmt.Errorf("setting SO_REUSEADDR: %w", err)
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return fmt.Errorf("setting SO_REUSEPORT: %w", err)
+		}
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(port)}); err != nil {
+			return fmt.Errorf("binding: %w", err)
+		}
+		if err := unix.Listen(fd, backlog); err != nil {
+			return fmt.Errorf("listening: %w", err)
+		}
+		return nil
+	})
+	if f != nil {
+		defer f.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("port %d in the pod: %w", port, err)
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("port %d in the pod: %w", port, err)
+	}
+	return l.(*net.TCPListener), nil
+}
+
+// Dial connects from inside the namespace with the proxy's mark. If from is valid, the connection carries it as its
+// source address although it may be no address of the namespace: an application then sees its real client. The reply
+// comes back because istio-cni routes packets of marked connections to the loopback device.
+func (n *Namespace) Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (*net.TCPConn, error) {
+	if !to.Addr().Is4() {
+		return nil, fmt.Errorf("dialling %s: IPv6 is not supported", to)
+	}
+	var f *os.File
+	var connect error
+	err := n.Do(func() error {
+		fd, err := socket()
+		if err != nil {
+			return err
+		}
+		f = os.NewFile(uintptr(fd), "dialled")
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+			return fmt.Errorf("setting TCP_NODELAY: %w", err)
+		}
+		if from.Is4() && from != to.Addr() {
+			if err := spoof(fd, from); err != nil {
+				return err
+			}
+		}
+		connect = unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+		return nil
+	})
+	if f != nil {
+		defer f.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dialling %s from the pod: %w", to, err)
+	}
+	if err := finish(ctx, f, connect); err != nil {
+		return nil, fmt.Errorf("dialling %s from the pod: %w", to, err)
+	}
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("dialling %s from the pod: %w", to, err)
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// OriginalDst returns where a redirected connection was going before istio-cni's rules turned it to the proxy.
+func OriginalDst(c *net.TCPConn) (netip.AddrPort, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("reading the original destination: %w", err)
+	}
+	var ap netip.AddrPort
+	var opt error
+	err = raw.Control(func(fd uintptr) {
+		// The option fills a sockaddr_in of 16 bytes; IPv6Mreq is the one getter of x/sys/unix that carries that many.
+		var m *unix.IPv6Mreq
+		if m, opt = unix.GetsockoptIPv6Mreq(int(fd), unix.SOL_IP, unix.SO_ORIGINAL_DST); opt != nil {
+			return
+		}
+		b := m.Multiaddr
+		ap = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), uint16(b[2])<<8|uint16(b[3]))
+	})
+	if err := errors.Join(err, opt); err != nil {
+		return netip.AddrPort{}, fmt.Errorf("reading the original destination: %w", err)
+	}
+	return ap, nil
+}
+
+func socket() (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("making a socket: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, Mark); err != nil {
+		return -1, errors.Join(fmt.Errorf("marking a socket: %w", err), unix.Close(fd))
+	}
+	return fd, nil
+}
+
+func spoof(fd int, from netip.Addr) error {
+	for _, opt := range []int{unix.IP_FREEBIND, unix.IP_TRANSPARENT, unix.IP_BIND_ADDRESS_NO_PORT} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_IP, opt, 1); err != nil {
+			return fmt.Errorf("allowing a foreign source address (option %d): %w", opt, err)
+		}
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4()}); err != nil {
+		return fmt.Errorf("binding to the source address %s: %w", from, err)
+	}
+	return nil
+}
+
+// finish waits for a non-blocking connect to be decided, or for ctx to end.
+func finish(ctx context.Context, f *os.File, started error) error {
+	if started == nil {
+		return nil
+	}
+	if !errors.Is(started, unix.EINPROGRESS) {
+		return started
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := f.SetWriteDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { _ = f.SetWriteDeadline(time.Unix(1, 0)) })
+	defer stop()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var result error
+	err = raw.Write(func(fd uintptr) bool {
+		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		switch {
+		case err != nil:
+			result = err
+			return true
+		case code != 0:
+			result = unix.Errno(code)
+			return true
+		}
+		// No error yet: connected, or still under way, which only the peer's name tells.
+		_, err = unix.Getpeername(int(fd))
+		return err == nil
+	})
+	if cause := context.Cause(ctx); cause != nil && err != nil {
+		return cause
+	}
+	return errors.Join(err, result)
+}

@@ -1,0 +1,37 @@
+package outbound
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"ambientlab/nodeproxy/internal/hbone"
+	"ambientlab/nodeproxy/internal/workload"
+)
+
+// tunnelHeaders tell the next hop who the client is, for its telemetry: baggage names the workload, forwarded (RFC
+// 7239) the client's address and the service that it asked for. Nothing is decided by them.
+func tunnelHeaders(src netip.AddrPort, w *workload.Workload, svc *workload.Service) []hbone.Header {
+	forwarded := fmt.Sprintf("for=%q", src.String())
+	if svc != nil {
+		forwarded += ";host=" + svc.Hostname
+	}
+	return []hbone.Header{{Name: "baggage", Value: baggage(w)}, {Name: "forwarded", Value: forwarded}}
+}
+
+func baggage(w *workload.Workload) string {
+	var parts []string
+	add := func(name, value string) {
+		if value != "" {
+			parts = append(parts, name+"="+value)
+		}
+	}
+	add("k8s.cluster.name", w.ClusterID)
+	add("k8s.namespace.name", w.Namespace)
+	add("k8s."+w.WorkloadType+".name", w.WorkloadName)
+	add("service.name", w.CanonicalName)
+	add("service.version", w.CanonicalRevision)
+	add("cloud.region", w.Region)
+	add("cloud.availability_zone", w.Zone)
+	return strings.Join(parts, ",")
+}

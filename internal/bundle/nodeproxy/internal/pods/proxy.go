@@ -1,0 +1,136 @@
+// Package pods runs the proxy of each pod of the node: its listeners, its identity and its open connections.
+package pods
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"ambientlab/nodeproxy/internal/identity"
+	"ambientlab/nodeproxy/internal/inbound"
+	"ambientlab/nodeproxy/internal/netns"
+	"ambientlab/nodeproxy/internal/outbound"
+	"ambientlab/nodeproxy/internal/policy"
+	"ambientlab/nodeproxy/internal/ports"
+	"ambientlab/nodeproxy/internal/relay"
+	"ambientlab/nodeproxy/internal/telemetry"
+	"ambientlab/nodeproxy/internal/workload"
+	"ambientlab/nodeproxy/internal/zds"
+)
+
+// Deps is what all pods of the node share.
+type Deps struct {
+	Home      *os.File
+	Workloads *workload.Store
+	Policies  *policy.Store
+	Certs     *identity.Store
+	Telemetry *telemetry.Telemetry
+	Log       *slog.Logger
+}
+
+// errStopped ends the connections of a pod that is no longer served.
+var errStopped = errors.New("connection closed due to connection drain")
+
+// proxy serves one pod.
+type proxy struct {
+	pod   zds.Pod
+	ns    *netns.Namespace
+	local *local
+	in    *inbound.Server
+	out   *outbound.Server
+
+	listeners []*net.TCPListener
+	end       context.CancelCauseFunc
+	accepting sync.WaitGroup
+	handling  sync.WaitGroup
+}
+
+// start opens the listeners and serves. It owns ns from here on, also if it fails.
+func start(d Deps, pod zds.Pod, ns *netns.Namespace) (_ *proxy, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ns.Close())
+		}
+	}()
+	p := &proxy{pod: pod, ns: ns}
+	var bound []*net.TCPListener
+	for _, port := range []uint16{ports.Outbound, ports.Plaintext, ports.HBONE} {
+		l, err := ns.Listen(port)
+		if err != nil {
+			for _, b := range bound {
+				err = errors.Join(err, b.Close())
+			}
+			return nil, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, err)
+		}
+		bound = append(bound, l)
+	}
+	p.listeners = bound
+	ctx, end := context.WithCancelCause(context.Background())
+	p.end = end
+	p.local = newLocal(ctx, pod, d.Workloads, d.Certs)
+	carrier := &relay.Relay{}
+	p.in = inbound.New(p.local, ns, d.Workloads, d.Policies, d.Telemetry, carrier, d.Log)
+	p.out = outbound.New(p.local, ns, d.Workloads, d.Telemetry, carrier)
+	for i, handle := range []func(context.Context, *net.TCPConn){p.out.Handle, p.in.HandlePlaintext, p.in.HandleHBONE} {
+		source := i == 0
+		p.accepting.Go(func() { p.accept(ctx, d, bound[i], source, handle) })
+	}
+	return p, nil
+}
+
+func (p *proxy) accept(ctx context.Context, d Deps, l *net.TCPListener, source bool, handle func(context.Context, *net.TCPConn)) {
+	for {
+		c, err := l.AcceptTCP()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				d.Log.Error("listener of a pod ended", "pod", p.pod.Namespace+"/"+p.pod.Name, "addr", l.Addr().String(), "error", err)
+			}
+			return
+		}
+		closed := d.Telemetry.Socket(source)
+		p.handling.Go(func() {
+			defer closed()
+			handle(ctx, c)
+		})
+	}
+}
+
+// stopListening closes the listeners, so that a new proxy gets every new connection.
+func (p *proxy) stopListening() {
+	for _, l := range p.listeners {
+		_ = l.Close()
+	}
+	p.accepting.Wait()
+}
+
+// drain lets connections end by themselves until ctx ends, and then ends them.
+func (p *proxy) drain(ctx context.Context) {
+	p.stopListening()
+	p.in.Drain()
+	p.out.Drain()
+	done := make(chan struct{})
+	go func() {
+		p.handling.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	p.stop()
+}
+
+// stop ends the pod's connections and gives everything back.
+func (p *proxy) stop() {
+	p.stopListening()
+	p.end(errStopped)
+	p.in.Close()
+	p.out.Close()
+	p.handling.Wait()
+	p.local.release()
+	_ = p.ns.Close()
+}

@@ -1,0 +1,252 @@
+// Package workload holds what the control plane says about workloads, services and policies, and answers the
+// questions the proxy asks of it.
+package workload
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"ambientlab/nodeproxy/internal/identity"
+	"istio.io/istio/pkg/workloadapi"
+)
+
+// DefaultTrustDomain is what a workload without a trust domain is of (workload.proto: "may be elided if this is the
+// mesh wide default").
+const DefaultTrustDomain = "cluster.local"
+
+// Workload is one pod or other endpoint. It is never changed once it is in the store.
+type Workload struct {
+	UID, Name, Namespace, ServiceAccount, TrustDomain string
+
+	Network   string
+	Addresses []netip.Addr
+	Hostname  string
+	HBONE     bool
+	// Shared says that the addresses are the node's and stand for other workloads too.
+	Shared   bool
+	Waypoint *Gateway
+	// Services maps the key of each service that it serves to its own port numbers for the service's ports.
+	Services map[string]map[uint16]uint16
+	Policies []string
+	Healthy  bool
+	Capacity uint32
+
+	Node, ClusterID, CanonicalName, CanonicalRevision string
+	WorkloadName, WorkloadType                        string
+	Region, Zone, Subzone                             string
+	AppTunnel                                         bool
+	AppTunnelPort                                     uint16
+	Gatewayed                                         bool
+}
+
+// Identity is the SPIFFE identity that the workload's certificate carries.
+func (w *Workload) Identity() identity.Identity {
+	return identity.Identity{TrustDomain: w.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount}
+}
+
+// Has says whether a is an address of the workload.
+func (w *Workload) Has(a netip.Addr) bool {
+	for _, own := range w.Addresses {
+		if own == a {
+			return true
+		}
+	}
+	return false
+}
+
+// Gateway is where a waypoint is reached: a hostname with its namespace, or an address with its network.
+type Gateway struct {
+	Namespace, Hostname string
+	Network             string
+	Address             netip.Addr
+	Port                uint16
+}
+
+func (g Gateway) String() string {
+	if g.Hostname != "" {
+		return g.Namespace + "/" + g.Hostname
+	}
+	return g.Network + "/" + g.Address.String()
+}
+
+// Service is a service. It is never changed once it is in the store.
+type Service struct {
+	Name, Namespace, Hostname string
+	VIPs                      []VIP
+	// Ports maps each port to its target; 0 where only the endpoints know it.
+	Ports         map[uint16]uint16
+	Waypoint      *Gateway
+	Weighted      []WeightedGateway
+	SANs          []string
+	Canonical     bool
+	NamespaceOnly bool
+
+	Mode         workloadapi.LoadBalancing_Mode
+	Preferences  []workloadapi.LoadBalancing_Scope
+	AllowAll     bool // unhealthy endpoints too
+	LoadBalanced bool
+}
+
+// Key names a service in the store, as xDS names the resource.
+func (s *Service) Key() string { return s.Namespace + "/" + s.Hostname }
+
+// VIP is an address of a service in a network.
+type VIP struct {
+	Network string
+	Address netip.Addr
+}
+
+// WeightedGateway is one of several waypoints that share a service's connections.
+type WeightedGateway struct {
+	Gateway Gateway
+	Weight  uint32
+}
+
+// ParseWorkload reads a workload from the control plane, and refuses what the proxy could not use rightly.
+func ParseWorkload(w *workloadapi.Workload) (*Workload, error) {
+	if w.GetUid() == "" {
+		return nil, fmt.Errorf("workload %s/%s has no uid", w.GetNamespace(), w.GetName())
+	}
+	out := &Workload{
+		UID: w.GetUid(), Name: w.GetName(), Namespace: w.GetNamespace(),
+		ServiceAccount: or(w.GetServiceAccount(), "default"), TrustDomain: or(w.GetTrustDomain(), DefaultTrustDomain),
+		Network: w.GetNetwork(), Hostname: w.GetHostname(),
+		HBONE:    w.GetTunnelProtocol() == workloadapi.TunnelProtocol_HBONE,
+		Shared:   w.GetNetworkMode() == workloadapi.NetworkMode_HOST_NETWORK,
+		Policies: w.GetAuthorizationPolicies(), Healthy: w.GetStatus() == workloadapi.WorkloadStatus_HEALTHY,
+		Capacity: 1,
+		Node:     w.GetNode(), ClusterID: w.GetClusterId(),
+		CanonicalName: w.GetCanonicalName(), CanonicalRevision: w.GetCanonicalRevision(),
+		WorkloadName: w.GetWorkloadName(), WorkloadType: strings.ToLower(w.GetWorkloadType().String()),
+		Region: w.GetLocality().GetRegion(), Zone: w.GetLocality().GetZone(), Subzone: w.GetLocality().GetSubzone(),
+		Gatewayed: w.GetNetworkGateway() != nil,
+		Services:  map[string]map[uint16]uint16{},
+	}
+	if c := w.GetCapacity(); c != nil {
+		out.Capacity = c.GetValue()
+	}
+	if t := w.GetApplicationTunnel(); t != nil {
+		out.AppTunnel = true
+		port, err := portNumber(t.GetPort())
+		if err != nil {
+			return nil, fmt.Errorf("workload %s: application tunnel: %w", out.UID, err)
+		}
+		out.AppTunnelPort = port
+	}
+	for _, raw := range w.GetAddresses() {
+		a, err := address(raw)
+		if err != nil {
+			return nil, fmt.Errorf("workload %s: %w", out.UID, err)
+		}
+		out.Addresses = append(out.Addresses, a)
+	}
+	var err error
+	if out.Waypoint, err = parseGateway(w.GetWaypoint()); err != nil {
+		return nil, fmt.Errorf("workload %s: %w", out.UID, err)
+	}
+	for key, list := range w.GetServices() {
+		ports, err := parsePorts(list.GetPorts())
+		if err != nil {
+			return nil, fmt.Errorf("workload %s: service %s: %w", out.UID, key, err)
+		}
+		out.Services[key] = ports
+	}
+	return out, nil
+}
+
+// ParseService reads a service from the control plane.
+func ParseService(s *workloadapi.Service) (*Service, error) {
+	out := &Service{
+		Name: s.GetName(), Namespace: s.GetNamespace(), Hostname: s.GetHostname(),
+		SANs: s.GetSubjectAltNames(), Canonical: s.GetCanonical(),
+		NamespaceOnly: s.GetVisibility() == workloadapi.Service_NAMESPACE,
+		Mode:          s.GetLoadBalancing().GetMode(), Preferences: s.GetLoadBalancing().GetRoutingPreference(),
+		AllowAll:     s.GetLoadBalancing().GetHealthPolicy() == workloadapi.LoadBalancing_ALLOW_ALL,
+		LoadBalanced: s.GetLoadBalancing() != nil,
+	}
+	if out.Hostname == "" {
+		return nil, fmt.Errorf("service %s/%s has no hostname", out.Namespace, out.Name)
+	}
+	for _, na := range s.GetAddresses() {
+		if l := na.GetLength(); na.Length != nil && int(l) != len(na.GetAddress())*8 {
+			continue // a range of addresses, which only egress uses
+		}
+		a, err := address(na.GetAddress())
+		if err != nil {
+			return nil, fmt.Errorf("service %s: %w", out.Key(), err)
+		}
+		out.VIPs = append(out.VIPs, VIP{Network: na.GetNetwork(), Address: a})
+	}
+	var err error
+	if out.Ports, err = parsePorts(s.GetPorts()); err != nil {
+		return nil, fmt.Errorf("service %s: %w", out.Key(), err)
+	}
+	if out.Waypoint, err = parseGateway(s.GetWaypoint()); err != nil {
+		return nil, fmt.Errorf("service %s: %w", out.Key(), err)
+	}
+	for _, ww := range s.GetWeightedWaypoints() {
+		g, err := parseGateway(ww.GetDestination())
+		if err != nil || g == nil {
+			return nil, fmt.Errorf("service %s: weighted waypoint: %w", out.Key(), err)
+		}
+		out.Weighted = append(out.Weighted, WeightedGateway{Gateway: *g, Weight: ww.GetWeight()})
+	}
+	return out, nil
+}
+
+func parseGateway(g *workloadapi.GatewayAddress) (*Gateway, error) {
+	if g == nil {
+		return nil, nil
+	}
+	port, err := portNumber(g.GetHboneMtlsPort())
+	if err != nil {
+		return nil, fmt.Errorf("waypoint: %w", err)
+	}
+	if h := g.GetHostname(); h != nil {
+		return &Gateway{Namespace: h.GetNamespace(), Hostname: h.GetHostname(), Port: port}, nil
+	}
+	a, err := address(g.GetAddress().GetAddress())
+	if err != nil {
+		return nil, fmt.Errorf("waypoint: %w", err)
+	}
+	return &Gateway{Network: g.GetAddress().GetNetwork(), Address: a, Port: port}, nil
+}
+
+func parsePorts(list []*workloadapi.Port) (map[uint16]uint16, error) {
+	ports := make(map[uint16]uint16, len(list))
+	for _, p := range list {
+		from, err := portNumber(p.GetServicePort())
+		if err != nil {
+			return nil, err
+		}
+		to, err := portNumber(p.GetTargetPort())
+		if err != nil {
+			return nil, err
+		}
+		ports[from] = to
+	}
+	return ports, nil
+}
+
+func portNumber(p uint32) (uint16, error) {
+	if p > 65535 {
+		return 0, fmt.Errorf("%d is no port number", p)
+	}
+	return uint16(p), nil
+}
+
+func address(b []byte) (netip.Addr, error) {
+	a, ok := netip.AddrFromSlice(b)
+	if !ok {
+		return netip.Addr{}, fmt.Errorf("%d bytes are no IP address", len(b))
+	}
+	return a.Unmap(), nil
+}
+
+func or(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}

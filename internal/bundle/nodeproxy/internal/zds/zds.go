@@ -1,0 +1,303 @@
+// Package zds learns from istio-cni which pods of the node to serve.
+//
+// istio-cni listens on a seqpacket socket. The proxy connects and says hello; each message that follows tells of one
+// pod, with its network namespace as a descriptor, and waits for an answer. istio-cni lets a new pod start only after
+// a good answer, so that no pod is ever redirected to listeners that do not stand yet.
+package zds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"istio.io/istio/pkg/zdsapi"
+)
+
+const (
+	// maxMessage is far above what a pod's names need (253 + 63 + 253 bytes).
+	maxMessage = 64 << 10
+	retryFirst = 20 * time.Millisecond
+	retryMost  = 5 * time.Second
+	retryPods  = 5 * time.Second
+)
+
+// Pod is a pod to serve.
+type Pod struct {
+	UID, Name, Namespace, ServiceAccount string
+}
+
+// Pods is what serves them. Its methods are called from one goroutine.
+type Pods interface {
+	// Add starts to serve a pod, and returns once its listeners stand. It owns netns, also if it fails. A pod that
+	// is served already in the same namespace is left as it is. A pod that could not be started is kept for Retry.
+	Add(pod Pod, netns *os.File) error
+	// Delete stops serving a pod at once.
+	Delete(uid string)
+	// Keep deletes every pod whose UID is not in the set, and forgets failed ones that are not.
+	Keep(uids map[string]bool)
+	// Retry starts what could not be started before, and says whether anything still waits.
+	Retry() (waiting bool)
+}
+
+// Client holds the connection to istio-cni.
+type Client struct {
+	path    string
+	pods    Pods
+	log     *slog.Logger
+	onReady func(bool)
+}
+
+// New makes a client of the socket at path. onReady hears true once all pods of a snapshot are served, and false when
+// the connection is lost.
+func New(path string, pods Pods, log *slog.Logger, onReady func(bool)) *Client {
+	return &Client{path: path, pods: pods, log: log, onReady: onReady}
+}
+
+// Run connects, and connects again whenever the connection is lost, until ctx ends. Pods are served on meanwhile.
+func (c *Client) Run(ctx context.Context) {
+	pause := retryFirst
+	for ctx.Err() == nil {
+		synced, err := c.session(ctx)
+		c.onReady(false)
+		if ctx.Err() != nil {
+			return
+		}
+		if synced {
+			pause = retryFirst
+		}
+		c.log.Warn("connection to istio-cni lost, will reconnect; pods are served on", "error", err, "in", pause.String())
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, retryMost)
+	}
+}
+
+type received struct {
+	msg *message
+	err error
+}
+
+// session is one connection; it says whether it got as far as a snapshot.
+func (c *Client) session(ctx context.Context) (synced bool, err error) {
+	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: c.path, Net: "unixpacket"})
+	if err != nil {
+		return false, fmt.Errorf("connecting to istio-cni: %w", err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if err := send(conn, &zdsapi.ZdsHello{Version: zdsapi.Version_V1}); err != nil {
+		return false, fmt.Errorf("greeting istio-cni: %w", err)
+	}
+	incoming := make(chan received)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			m, err := receive(conn)
+			select {
+			case incoming <- received{m, err}:
+			case <-done:
+				m.close()
+				return
+			}
+			if err != nil && !errors.Is(err, errBadMessage) {
+				return
+			}
+		}
+	}()
+	s := session{c: c, seen: map[string]bool{}}
+	tick := time.NewTicker(retryPods)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.retry()
+			continue
+		case r := <-incoming:
+			if r.err != nil && !errors.Is(r.err, errBadMessage) {
+				return s.snapshot, fmt.Errorf("reading from istio-cni: %w", r.err)
+			}
+			fatal := r.err
+			answer := r.err
+			if r.err == nil {
+				fatal, answer = s.handle(r.msg)
+			}
+			ack := &zdsapi.Ack{}
+			if answer != nil {
+				c.log.Error("message of istio-cni refused", "error", answer)
+				ack.Error = answer.Error()
+			}
+			resp := &zdsapi.WorkloadResponse{Payload: &zdsapi.WorkloadResponse_Ack{Ack: ack}}
+			if err := send(conn, resp); err != nil {
+				return s.snapshot, fmt.Errorf("answering istio-cni: %w", err)
+			}
+			if fatal != nil {
+				return s.snapshot, fatal
+			}
+		}
+	}
+}
+
+type session struct {
+	c        *Client
+	seen     map[string]bool
+	snapshot bool
+	waiting  bool
+}
+
+// handle acts on a message. fatal means that the two sides no longer understand each other, and the connection goes.
+func (s *session) handle(m *message) (fatal, answer error) {
+	switch p := m.req.GetPayload().(type) {
+	case *zdsapi.WorkloadRequest_Add:
+		info := p.Add.GetWorkloadInfo()
+		pod := Pod{UID: p.Add.GetUid(), Name: info.GetName(), Namespace: info.GetNamespace(), ServiceAccount: info.GetServiceAccount()}
+		s.seen[pod.UID] = true
+		s.c.log.Info("pod received", "uid", pod.UID, "name", pod.Name, "namespace", pod.Namespace)
+		err := s.c.pods.Add(pod, m.netns)
+		if err != nil {
+			s.waiting = true
+			err = fmt.Errorf("failure to start proxy: %w", err)
+		}
+		s.report()
+		return nil, err
+	case *zdsapi.WorkloadRequest_Keep:
+		if s.snapshot {
+			err := errors.New("keep after the snapshot")
+			return err, err
+		}
+		s.seen[p.Keep.GetUid()] = true
+	case *zdsapi.WorkloadRequest_Del:
+		s.c.log.Info("pod deleted", "uid", p.Del.GetUid())
+		delete(s.seen, p.Del.GetUid())
+		s.c.pods.Delete(p.Del.GetUid())
+	case *zdsapi.WorkloadRequest_SnapshotSent:
+		if s.snapshot {
+			err := errors.New("second snapshot on one connection")
+			return err, err
+		}
+		s.snapshot = true
+		s.c.pods.Keep(s.seen)
+		s.c.log.Info("snapshot of istio-cni complete", "pods", len(s.seen))
+		s.seen = map[string]bool{}
+		s.report()
+	}
+	return nil, nil
+}
+
+func (s *session) retry() {
+	if s.waiting {
+		s.waiting = s.c.pods.Retry()
+		s.report()
+	}
+}
+
+func (s *session) report() { s.c.onReady(s.snapshot && !s.waiting) }
+
+// message is one request of istio-cni, with a network namespace if it adds a pod.
+type message struct {
+	req   *zdsapi.WorkloadRequest
+	netns *os.File
+}
+
+func (m *message) close() {
+	if m != nil && m.netns != nil {
+		_ = m.netns.Close()
+	}
+}
+
+// errBadMessage marks a message that was read whole but makes no sense; the answer says so.
+var errBadMessage = errors.New("malformed message")
+
+func receive(conn *net.UnixConn) (*message, error) {
+	buf := make([]byte, maxMessage)
+	oob := make([]byte, unix.CmsgSpace(8*4)) // room for a few too many, so that they can be seen and closed
+	n, oobn, flags, _, err := conn.ReadMsgUnix(buf, oob)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 && oobn == 0 {
+		return nil, io.EOF
+	}
+	files, err := descriptors(oob[:oobn])
+	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		err = fmt.Errorf("%w: truncated", errBadMessage)
+	}
+	var m *message
+	if err == nil {
+		m, err = decode(buf[:n], files)
+	}
+	if err != nil {
+		for _, f := range files {
+			_ = f.Close()
+		}
+		return nil, err
+	}
+	return m, nil
+}
+
+// descriptors takes ownership of every descriptor in control messages.
+func descriptors(oob []byte) ([]*os.File, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, fmt.Errorf("%w: control data: %w", errBadMessage, err)
+	}
+	var files []*os.File
+	for i := range msgs {
+		if msgs[i].Header.Level != unix.SOL_SOCKET || msgs[i].Header.Type != unix.SCM_RIGHTS {
+			continue
+		}
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			return files, fmt.Errorf("%w: descriptors: %w", errBadMessage, err)
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "netns"))
+		}
+	}
+	return files, nil
+}
+
+// decode reads a request; the caller keeps the files if it fails.
+func decode(b []byte, files []*os.File) (*message, error) {
+	m := &message{req: &zdsapi.WorkloadRequest{}}
+	if err := proto.Unmarshal(b, m.req); err != nil {
+		return nil, fmt.Errorf("%w: %w", errBadMessage, err)
+	}
+	want := 0
+	switch p := m.req.GetPayload().(type) {
+	case nil:
+		return nil, fmt.Errorf("%w: no payload", errBadMessage)
+	case *zdsapi.WorkloadRequest_Add:
+		want = 1
+		if p.Add.GetUid() == "" || p.Add.GetWorkloadInfo() == nil {
+			return nil, fmt.Errorf("%w: pod without uid or names", errBadMessage)
+		}
+	}
+	if len(files) != want {
+		return nil, fmt.Errorf("%w: %d descriptors with a %T, want %d", errBadMessage, len(files), m.req.GetPayload(), want)
+	}
+	if want == 1 {
+		m.netns = files[0]
+	}
+	return m, nil
+}
+
+func send(conn *net.UnixConn, m proto.Message) error {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encoding: %w", err)
+	}
+	_, err = conn.Write(b)
+	return err
+}
