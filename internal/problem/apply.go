@@ -44,10 +44,31 @@ var (
 		Title:  "an object is not going away",
 		Advice: []string{"Its finalizers are named above; see that their controller runs, then run `mage sm:delete` again."},
 	}
+	WebhookSilent = Kind{
+		ID: "LAB-WEBHOOK-NOT-ANSWERING", Layer: LayerApply, Number: 8,
+		Title:  "an admission webhook does not answer, so the API server refuses what it would check",
+		Advice: []string{"Look at the pods behind the webhook named above; where its owner is gone, delete the webhook configuration."},
+	}
+	KindUnknown = Kind{
+		ID: "LAB-KIND-UNKNOWN", Layer: LayerApply, Number: 9,
+		Title:  "the cluster does not serve a kind of object that the lab needs",
+		Advice: []string{"Its CRD is not installed: run `mage sm:install`, which brings it back."},
+	}
+	ObjectMissing = Kind{
+		ID: "LAB-OBJECT-MISSING", Layer: LayerApply, Number: 9,
+		Title:  "an object that the lab adds something to does not exist",
+		Advice: []string{"Run the target that makes it first: `mage sm:apps`."},
+	}
+	ObjectOfAnotherLab = Kind{
+		ID: "LAB-OBJECT-OF-ANOTHER-LAB", Layer: LayerApply, Number: 1,
+		Title:  "an object belongs to another lab in the same cluster",
+		Advice: []string{"Delete the other lab first, or use another cluster (SM_CLUSTER)."},
+	}
 )
 
 func applyKinds() []Kind {
 	return []Kind{
 		ApplyRejected, ApplyConflict, ApplyForbidden, NotReady, ImagePull, CrashLoop, Unschedulable, DeleteStuck,
+		WebhookSilent, KindUnknown, ObjectMissing, ObjectOfAnotherLab,
 	}
 }
