@@ -24,7 +24,12 @@ import (
 // makeImage makes an image of random layers; substitute becomes its label.
 func makeImage(t testing.TB, layers int, substitute string) v1.Image {
 	t.Helper()
-	img, err := random.Image(32<<10, int64(layers))
+	return makeSized(t, 32<<10, layers, substitute)
+}
+
+func makeSized(t testing.TB, size int64, layers int, substitute string) v1.Image {
+	t.Helper()
+	img, err := random.Image(size, int64(layers))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,307 @@
+package bundle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"ambientlab/internal/problem"
+)
+
+// threeImages writes a bundle of three images, the last two of which share layers.
+func threeImages(t testing.TB) (*Bundle, []string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "bundle")
+	shared := makeImage(t, 3, "")
+	writeBundle(t, dir, map[string]v1.Image{"a.example/one:1": makeImage(t, 2, ""), "a.example/two:1": shared, "a.example/three:1": shared})
+	return openBundle(t, dir), []string{"a.example/one:1", "a.example/two:1", "a.example/three:1"}
+}
+
+// total is the size of a bundle's blobs, each once.
+func total(b *Bundle) int64 {
+	var sum int64
+	seen := map[v1.Hash]bool{}
+	for _, e := range b.entries {
+		for _, d := range e.blobs {
+			if !seen[d.Digest] {
+				sum += d.Size
+			}
+			seen[d.Digest] = true
+		}
+	}
+	return sum
+}
+
+func TestAllNodesAreServedFromOneReading(t *testing.T) {
+	b, refs := threeImages(t)
+	docker := newFakeNodes(t, "n1", "n2", "n3")
+	report, err := LoadNodes(t.Context(), docker, b, refs, []string{"n1", "n2", "n3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Read != total(b) {
+		t.Errorf("%d bytes were read, want %d: the bundle once", report.Read, total(b))
+	}
+	for _, r := range report.Nodes {
+		if !slices.Equal(r.Loaded, refs) || r.Sent != total(b) {
+			t.Errorf("%s: loaded %v, sent %d", r.Node, r.Loaded, r.Sent)
+		}
+		n := docker.nodes[r.Node]
+		if got := n.images["a.example/two:1"]; got != b.entries[0].Digest.String() && got != b.entries[2].Digest.String() {
+			t.Errorf("%s has %v", r.Node, n.images)
+		}
+		if args := strings.Join(n.imports[0], " "); args != "ctr --namespace=k8s.io images import --all-platforms --no-unpack -" {
+			t.Errorf("%s ran %s", r.Node, args)
+		}
+	}
+	// A second time nothing is sent.
+	report, err = LoadNodes(t.Context(), docker, b, refs, []string{"n1", "n2", "n3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range report.Nodes {
+		if !slices.Equal(r.Held, refs) || r.Sent != 0 || len(docker.nodes[r.Node].imports) != 1 {
+			t.Errorf("second time: %+v", r)
+		}
+	}
+	if report.Read != 0 {
+		t.Errorf("second time: %d bytes were read", report.Read)
+	}
+}
+
+func TestNodesThatNeedDifferentImages(t *testing.T) {
+	b, refs := threeImages(t)
+	docker := newFakeNodes(t, "all", "first", "last", "none", "stale")
+	give := func(node string, refs ...string) {
+		for _, ref := range refs {
+			e, err := b.find(ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			docker.nodes[node].images[e.Ref] = e.Digest.String()
+		}
+	}
+	give("first", refs[1:]...)
+	give("last", refs[:2]...)
+	give("none", refs...)
+	docker.nodes["stale"].images[refs[0]] = "sha256:" + strings.Repeat("0", 64)
+	names := []string{"all", "first", "last", "none", "stale"}
+	missing, err := Loader{Docker: docker, Bundle: b}.Missing(t.Context(), refs, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := LoadNodes(t.Context(), docker, b, refs, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [][]string{refs, refs[:1], refs[2:], nil, refs}
+	for i, r := range report.Nodes {
+		if !slices.Equal(r.Loaded, want[i]) || !slices.Equal(missing[r.Node], want[i]) {
+			t.Errorf("%s: loaded %v, missing %v, want %v", r.Node, r.Loaded, missing[r.Node], want[i])
+		}
+	}
+	if report.Read != total(b) {
+		t.Errorf("%d bytes were read, want %d", report.Read, total(b))
+	}
+}
+
+func TestAFailedNodeIsNamedAndTheOthersFinish(t *testing.T) {
+	b, refs := threeImages(t)
+	docker := newFakeNodes(t, "n1", "n2", "n3", "n4")
+	docker.nodes["n2"].during = func(blobs int) error {
+		if blobs == 2 {
+			return errors.New("write /var/lib/containerd: no space left on device")
+		}
+		return nil
+	}
+	docker.nodes["n4"].forgetful = true
+	var told []string
+	loader := Loader{Docker: docker, Bundle: b, Clock: &fastClock{}, Progress: func(r NodeReport) { told = append(told, r.Node) }}
+	report, err := loader.Load(t.Context(), refs, []string{"n1", "n2", "n3", "n4", "absent"})
+	for _, want := range []string{
+		"loading images into node n2: `docker exec -i n2 ctr --namespace=k8s.io images import --all-platforms --no-unpack -` ended with code 1: ctr: write /var/lib/containerd: no space left on device",
+		"loading images into node n4: its containerd took the images without an error, but lacks a.example/one:1",
+		"loading images into node absent: starting ctr in node absent: No such container: absent",
+	} {
+		if !problem.Is(err, problem.ImageLoadFailed) || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error\n%v\ndoes not say\n%s", err, want)
+		}
+	}
+	if got := len(problem.All(err)); got != 3 {
+		t.Errorf("%d problems, want 3", got)
+	}
+	for i, failed := range []bool{false, true, false, true, true} {
+		if (report.Nodes[i].Err != nil) != failed || !failed && !slices.Equal(report.Nodes[i].Loaded, refs) {
+			t.Errorf("%+v", report.Nodes[i])
+		}
+	}
+	if slices.Sort(told); !slices.Equal(told, []string{"absent", "n1", "n2", "n3", "n4"}) {
+		t.Errorf("progress told of %v", told)
+	}
+}
+
+// A node that reads slower than the others must not hold them up: here it reads on
+// only once both others have finished.
+func TestASlowNodeDoesNotHoldUpTheOthers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bundle")
+	images := map[string]v1.Image{}
+	var refs []string
+	for i := range 4 { // 32 MiB: more than the connection's buffers and the window hold
+		refs = append(refs, fmt.Sprintf("a.example/x%d:1", i))
+		images[refs[i]] = makeSized(t, 2<<20, 4, "")
+	}
+	writeBundle(t, dir, images)
+	b := openBundle(t, dir)
+	docker := newFakeNodes(t, "fast1", "slow", "fast2")
+	others := make(chan struct{})
+	docker.nodes["slow"].during = func(blobs int) error {
+		if blobs == 3 {
+			<-others
+		}
+		return nil
+	}
+	done := 0
+	loader := Loader{Docker: docker, Bundle: b, Clock: &fastClock{}, Window: 1 << 20, Progress: func(r NodeReport) {
+		if done++; done == 2 {
+			close(others)
+		}
+	}}
+	report, err := loader.Load(t.Context(), refs, []string{"fast1", "slow", "fast2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range report.Nodes {
+		if !slices.Equal(r.Loaded, refs) {
+			t.Errorf("%s loaded %d images", r.Node, len(r.Loaded))
+		}
+	}
+	if report.Read <= total(b) {
+		t.Errorf("%d bytes were read; the bundle has %d, and the slow node should have read some again", report.Read, total(b))
+	}
+}
+
+func TestANodeThatDoesNotAnswerDoesNotHoldUpTheOthers(t *testing.T) {
+	b, refs := threeImages(t)
+	docker := newFakeNodes(t, "quick", "mute")
+	finished := make(chan struct{})
+	var muted bool
+	docker.nodes["mute"].checking = func() {
+		if !muted {
+			muted = true
+			<-finished
+		}
+	}
+	loader := Loader{Docker: docker, Bundle: b, Clock: &fastClock{}, Progress: func(r NodeReport) {
+		if r.Node == "quick" {
+			close(finished)
+		}
+	}}
+	report, err := loader.Load(t.Context(), refs, []string{"quick", "mute"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Nodes[0].Loaded) != 3 || len(report.Nodes[1].Loaded) != 3 {
+		t.Errorf("%+v", report)
+	}
+}
+
+func TestCancellingEndsALoad(t *testing.T) {
+	b, refs := threeImages(t)
+	docker := newFakeNodes(t, "stuck", "fine")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	release := make(chan struct{})
+	defer close(release)
+	docker.nodes["stuck"].during = func(int) error { <-release; return nil }
+	why := errors.New("the user went home")
+	loader := Loader{Docker: docker, Bundle: b, Clock: systemClock{}, Progress: func(r NodeReport) {
+		if r.Node == "fine" {
+			cancel(why)
+		}
+	}}
+	started := time.Now()
+	report, err := loader.Load(ctx, refs, []string{"stuck", "fine"})
+	if !errors.Is(err, why) || report.Nodes[1].Err != nil {
+		t.Errorf("%v, %+v", err, report)
+	}
+	if took := time.Since(started); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+func TestAnAlteredBundleIsNotLoaded(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bundle")
+	img := makeImage(t, 3, "")
+	writeBundle(t, dir, map[string]v1.Image{"a.example/x:1": img})
+	for _, layer := range layersOf(t, img) {
+		flip(t, blobPath(dir, layer))
+		docker := newFakeNodes(t, "n1", "n2")
+		_, err := LoadNodes(t.Context(), docker, openBundle(t, dir), []string{"a.example/x:1"}, []string{"n1", "n2"})
+		if !problem.Is(err, problem.BundleCorrupt) || problem.Is(err, problem.ImageLoadFailed) || !strings.Contains(err.Error(), layer.String()) {
+			t.Errorf("loading: %v", err)
+		}
+		for name, n := range docker.nodes {
+			if len(n.images) > 0 {
+				t.Errorf("%s has %v", name, n.images)
+			}
+		}
+		flip(t, blobPath(dir, layer))
+	}
+}
+
+func TestReferencesWithADigestGetThatNameToo(t *testing.T) {
+	b, _ := threeImages(t)
+	e := b.entries[0]
+	docker := newFakeNodes(t, "n1")
+	if _, err := LoadNodes(t.Context(), docker, b, []string{e.Ref, e.Ref + "@" + e.Digest.String()}, []string{"n1"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a.example/one:1", "a.example/one@" + e.Digest.String()} {
+		if docker.nodes["n1"].images[name] != e.Digest.String() {
+			t.Errorf("no %s in %v", name, docker.nodes["n1"].images)
+		}
+	}
+}
+
+func TestUnpackNamesTheSnapshotter(t *testing.T) {
+	b, refs := threeImages(t)
+	docker := newFakeNodes(t, "n1")
+	if _, err := (Loader{Docker: docker, Bundle: b, Unpack: true}).Load(t.Context(), refs, []string{"n1"}); err != nil {
+		t.Fatal(err)
+	}
+	if args := docker.nodes["n1"].imports[0]; !slices.Contains(args, "--snapshotter=fuse-overlayfs") || slices.Contains(args, "--no-unpack") {
+		t.Errorf("%v", args)
+	}
+}
+
+func TestParseCheck(t *testing.T) {
+	const table = `REF                                     TYPE                                       DIGEST     STATUS           SIZE                UNPACKED
+docker.io/istio/pilot:1.31.1-distroless application/vnd.oci.image.manifest.v1+json sha256:aa1 complete (4/4)   81.2 MiB/81.2 MiB   false
+docker.io/istio/ztunnel:1.31.1          application/vnd.oci.image.manifest.v1+json sha256:aa2 incomplete (2/4) 10.0 MiB/81.2 MiB   false
+docker.io/istio/proxyv2:1.31.1          application/vnd.oci.image.manifest.v1+json sha256:aa3 unavailable (0/?) 0.0 B/?            false
+quay.io/metallb/speaker:v0.16.1         application/vnd.oci.image.manifest.v1+json sha256:aa4 error            -                   false
+`
+	got := parseCheck(table)
+	if len(got) != 1 || got["docker.io/istio/pilot:1.31.1-distroless"] != "sha256:aa1" {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestParseSnapshotter(t *testing.T) {
+	for config, want := range map[string]string{
+		"":                                      "overlayfs",
+		"[plugins]\n  snapshotter = ''\n":       "overlayfs",
+		"version = 2\n snapshotter = \"zfs\"\n": "zfs",
+		"default_snapshotter = 'a'\nsnapshotter = 'native'": "native",
+	} {
+		if got := parseSnapshotter(config); got != want {
+			t.Errorf("%q gives %s, want %s", config, got, want)
+		}
+	}
+}
