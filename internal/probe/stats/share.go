@@ -59,13 +59,13 @@ func (s Share) Judge(k, n int) Answer {
 func (s Share) level() float64 { return s.Error / 4 }
 
 // Samples is a number of requests, close to the smallest, with which a right claim is proven with probability at
-// least 1-2*Error. When that would be more than MaxSamples it returns MaxSamples and an error: with so few, the answer
+// least 1-Error. When that would be more than MaxSamples it returns MaxSamples and an error: with so few, the answer
 // will be TooFew.
 func (s Share) Samples() (int, error) {
 	if s.Want <= 0 || s.Want > 1 || s.Within <= 0 || s.Error <= 0 || s.Error >= 0.5 {
 		return 0, fmt.Errorf("cannot test a share of %g within %g at an error of %g", s.Want, s.Within, s.Error)
 	}
-	enough := func(n int) bool { return s.power(n) >= 1-2*s.Error }
+	enough := func(n int) bool { return s.power(n) >= 1-s.Error }
 	if !enough(MaxSamples) {
 		return MaxSamples, fmt.Errorf("telling a share of %.3g%% from its neighbours takes more than %d requests", s.Want*100, MaxSamples)
 	}

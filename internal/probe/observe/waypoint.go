@@ -1,0 +1,143 @@
+package observe
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"ambientlab/internal/probe/traffic"
+)
+
+// Waypoint is the waypoint of a cluster, seen through its pods.
+type Waypoint struct {
+	Cluster   traffic.Cluster
+	Namespace string
+	// Selector finds the waypoint's pods.
+	Selector string
+}
+
+const (
+	proxyContainer = "istio-proxy"
+	adminPort      = 15000 // Envoy's admin port, on the pod's loopback, which a port-forward enters
+)
+
+// Counters reads the counters of all pods of the waypoint. Without pods there are none, which is no error.
+func (w Waypoint) Counters(ctx context.Context) (Counters, error) {
+	pods, err := w.Cluster.Pods(ctx, w.Namespace, w.Selector)
+	if err != nil {
+		return Counters{}, fmt.Errorf("listing the waypoint's pods: %w", err)
+	}
+	var sum Counters
+	for _, pod := range pods {
+		if !pod.Ready {
+			continue
+		}
+		sum.Pods = append(sum.Pods, pod.Incarnation())
+		answer, err := w.stats(ctx, pod.Name)
+		if err == nil {
+			err = sum.AddStats(answer)
+		}
+		if err != nil {
+			return Counters{}, fmt.Errorf("reading the counters of waypoint %s: %w", pod.Name, err)
+		}
+	}
+	return sum, nil
+}
+
+func (w Waypoint) stats(ctx context.Context, pod string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	address, stop, err := w.Cluster.PodPort(ctx, w.Namespace, pod, adminPort)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	target := "http://" + address + "/stats?format=json&filter=" + url.QueryEscape(StatsFilter)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("Envoy's admin port answers %s", response.Status)
+	}
+	return io.ReadAll(io.LimitReader(response.Body, 8<<20))
+}
+
+// Crossings follows the access log of all pods of the waypoint from a moment on and hands over each request until
+// enough says so or ctx ends, which is no error: what was not logged by then did not cross.
+func (w Waypoint) Crossings(ctx context.Context, since time.Time, enough func(Crossing) bool) error {
+	pods, err := w.Cluster.Pods(ctx, w.Namespace, w.Selector)
+	if err != nil {
+		return fmt.Errorf("listing the waypoint's pods: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	found := make(chan Crossing)
+	ended := make(chan error, len(pods))
+	following := 0
+	for _, pod := range pods {
+		if !pod.Ready {
+			continue
+		}
+		following++
+		go func() { ended <- w.follow(ctx, pod.Name, since, found) }()
+	}
+	done := false
+	for following > 0 {
+		select {
+		case crossing := <-found:
+			if !done && enough(crossing) {
+				done = true
+				cancel()
+			}
+		case end := <-ended:
+			following--
+			if end != nil && ctx.Err() == nil {
+				err = errors.Join(err, end)
+			}
+		}
+	}
+	return err
+}
+
+func (w Waypoint) follow(ctx context.Context, pod string, since time.Time, found chan<- Crossing) error {
+	log, err := w.Cluster.Logs(ctx, w.Namespace, pod, proxyContainer, since)
+	if err != nil {
+		return fmt.Errorf("reading the log of waypoint %s: %w", pod, err)
+	}
+	// A reader that is blocked in the log notices the end of ctx only when the log is closed under it.
+	stop := context.AfterFunc(ctx, func() { _ = log.Close() })
+	defer func() {
+		if stop() {
+			_ = log.Close()
+		}
+	}()
+	lines := bufio.NewScanner(log)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		crossing, ok := Parse(lines.Text())
+		if !ok {
+			continue
+		}
+		select {
+		case found <- crossing:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("reading the log of waypoint %s: %w", pod, err)
+	}
+	return nil
+}

@@ -1,0 +1,252 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ambientlab/internal/probe/traffic"
+)
+
+var (
+	off       = Lessons{}
+	waypoint  = Lessons{Waypoint: true}
+	faultOnly = Lessons{Waypoint: true, Fault: Fault{On: true, Percent: 50, Delay: 2 * time.Second, Path: "/headers"}}
+	authzOnly = Lessons{Waypoint: true, Authz: Authz{On: true}}
+	everyOn   = Lessons{Waypoint: true, Fault: faultOnly.Fault, Authz: Authz{On: true}}
+	closed    = Lessons{Waypoint: true, Fault: faultOnly.Fault, Authz: Authz{On: true, Strict: true}}
+	takenOut  = Lessons{Waypoint: true, Authz: Authz{On: true, Without: []string{"appa"}}}
+)
+
+// A lab that is as claimed proves every claim, whichever lessons are on.
+func TestRightLabIsProven(t *testing.T) {
+	for name, lessons := range map[string]Lessons{
+		"off": off, "waypoint": waypoint, "fault": faultOnly, "authz": authzOnly, "all": everyOn, "strict": closed, "taken out": takenOut,
+		"small share": {Waypoint: true, Fault: Fault{On: true, Percent: 10, Delay: time.Second, Path: "/ip"}},
+		"whole share": {Waypoint: true, Fault: Fault{On: true, Percent: 100, Delay: time.Second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSim(lessons)
+			report, err := Run(t.Context(), s.env(lessons))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range report.Claims {
+				if c.Verdict != Proven || len(c.Causes) > 0 {
+					t.Errorf("%s: %s: %+v %q", c.ID, c.Verdict, c.Checks, c.Causes)
+				}
+			}
+			if !report.Proven() || !s.closed {
+				t.Errorf("proven %v, closed %v", report.Proven(), s.closed)
+			}
+		})
+	}
+}
+
+// Every way to be wrong or in doubt: what is claimed, what is really so, and what must come of which claim.
+func TestWrongLabIsNotProven(t *testing.T) {
+	type want struct {
+		id      string
+		verdict Verdict
+		says    string // in a check's text
+		cause   string // in a cause
+	}
+	for _, c := range []struct {
+		name    string
+		claimed Lessons
+		change  func(*sim)
+		want    []want
+	}{
+		{"appa out of the mesh", everyOn, func(s *sim) {
+			s.appaOutOfMesh, s.facts.AppaMeshed, s.facts.AppaWhyNot = true, false, "its label istio.io/dataplane-mode is none"
+		}, []want{
+			{"waypoint-appa", Refuted, "0 of the 20", "dataplane-mode is none"},
+			{"fault-appa", Refuted, "went around", "not in the mesh"},
+			{"authz-get-appa", Refuted, "went around", "not in the mesh"},
+			{"authz-post-appa", Refuted, "expected \"RBAC: access denied\"", "not in the mesh"},
+			{"waypoint-gateway", Proven, "", ""},
+		}},
+		{"ingress label removed", everyOn, func(s *sim) { s.noIngress, s.facts.IngressUseWaypoint = true, "" }, []want{
+			{"waypoint-gateway", Refuted, "around", "ingress-use-waypoint"},
+			{"fault-gateway", Refuted, "0 of", "ingress-use-waypoint"},
+			{"authz-post-gateway", Refuted, "", "ingress-use-waypoint"},
+			{"waypoint-appa", Proven, "", ""},
+		}},
+		{"waypoint scaled to zero", everyOn, func(s *sim) { s.scaledToZero, s.facts.WaypointReady = true, 0 }, []want{
+			{"waypoint-appa", Refuted, "no pod that is ready", "scaled to zero"},
+			{"fault-appa", Refuted, "no pod", "scaled to zero"},
+			{"authz-outsider", Refuted, "", "scaled to zero"},
+		}},
+		{"no waypoint at all", everyOn, func(s *sim) { s.actual.Waypoint, s.facts.WaypointExists, s.facts.UseWaypoint = false, false, "" }, []want{
+			{"waypoint-appa", Refuted, "", "does not exist"},
+			{"waypoint-gateway", Refuted, "", "no label istio.io/use-waypoint"},
+		}},
+		{"gateway not programmed", waypoint, func(s *sim) {
+			s.scaledToZero, s.facts.Programmed, s.facts.ProgrammedMessage = true, false, "AddressNotAssigned"
+		}, []want{{"waypoint-appa", Refuted, "", "AddressNotAssigned"}}},
+		{"policy with selector", authzOnly, func(s *sim) {
+			s.selector = true
+			s.facts.Policies = []PolicyFact{{Name: "appb-get-only", Selector: true, Layer7: true}}
+		}, []want{
+			{"authz-post-appa", Refuted, "expected: all", "`selector`"},
+			{"authz-outsider", Refuted, "", "`selector`"},
+		}},
+		{"policy not attached", authzOnly, func(s *sim) {
+			s.actual.Authz.On = false
+			s.facts.Policies = nil
+		}, []want{{"authz-post-appa", Refuted, "", "No AuthorizationPolicy"}}},
+		{"policy on another target", authzOnly, func(s *sim) {
+			s.actual.Authz.On = false
+			s.facts.Policies[0].Targets = []string{"Service/appc"}
+		}, []want{{"authz-post-gateway", Refuted, "", "Service/appc"}}},
+		{"policy not accepted", authzOnly, func(s *sim) {
+			s.actual.Authz.On = false
+			s.facts.Policies[0].Message = "target not found"
+		}, []want{{"authz-post-appa", Refuted, "", "target not found"}}},
+		{"policy still there", waypoint, func(s *sim) {
+			s.actual.Authz.On = true
+			s.facts.Policies = goodFacts(authzOnly).Policies
+		}, []want{{"authz-off-post", Refuted, "403", "still attached"}}},
+		{"virtual service for another host", faultOnly, func(s *sim) { s.actual.Fault.On, s.facts.Routes[0].Hosts = false, []string{"appc"} }, []want{
+			{"fault-appa", Refuted, "0 of", "host appc"},
+			{"fault-gateway", Refuted, "0 of", "host appc"},
+		}},
+		{"no virtual service", faultOnly, func(s *sim) { s.actual.Fault.On, s.facts.Routes = false, nil }, []want{{"fault-appa", Refuted, "", "no VirtualService"}}},
+		{"30 % where 50 % is claimed", faultOnly, func(s *sim) { s.actual.Fault.Percent, s.facts.Routes[0].Percent = 30, 30 }, []want{
+			{"fault-appa", Refuted, "set: 50 %", "asks for 30 %"},
+			{"fault-gateway", Refuted, "set: 50 %", "asks for 30 %"},
+		}},
+		{"another path delayed", faultOnly, func(s *sim) { s.actual.Fault.Path, s.facts.Routes[0].Paths = "/ip", []string{"/ip"} }, []want{{"fault-appa", Refuted, "expected: none", "delays /ip"}}},
+		{"delay shorter than set", faultOnly, func(s *sim) { s.actual.Fault.Delay = 1600 * time.Millisecond }, []want{{"fault-appa", Refuted, "too fast for this one", ""}}},
+		{"delay much longer than set", faultOnly, func(s *sim) { s.actual.Fault.Delay = 6 * time.Second }, []want{{"fault-appa", Refuted, "longer than one delay explains", "None of the known"}}},
+		{"fault still on", waypoint, func(s *sim) { s.actual.Fault, s.facts.Routes = faultOnly.Fault, goodFacts(faultOnly).Routes }, []want{
+			{"fault-off-appa", Refuted, "expected: none", "still asks"},
+		}},
+		{"machine busy", waypoint, func(s *sim) { s.hiccups = 2 }, []want{{"fault-off-appa", Inconclusive, "busy", ""}}},
+		{"baseline too slow", faultOnly, func(s *sim) { s.noise = 1600 * time.Millisecond }, []want{{"fault-appa", Refuted, "", ""}}},
+		{"share too small to know", Lessons{Waypoint: true, Fault: Fault{On: true, Percent: 1, Delay: time.Second}}, func(*sim) {}, []want{{"fault-appa", Inconclusive, "more requests would be needed", ""}}},
+		{"still open though strict", closed, func(s *sim) { s.actual.Authz.Strict, s.facts.StrictTLS = false, false }, []want{
+			{"direct-closed", Refuted, "instead 5 × 200", "STRICT"},
+			{"unmeshed-closed", Refuted, "no HTTP answer; expected", ""},
+		}},
+		{"closed though not strict", authzOnly, func(s *sim) { s.actual.Authz.Strict = true }, []want{{"direct-open", Refuted, "no HTTP answer", ""}}},
+		{"foreign traffic throughout", waypoint, func(s *sim) { s.foreign = slices.Repeat([]int{3}, 99) }, []want{{"waypoint-appa", Inconclusive, "somebody else used the waypoint meanwhile (curl/8) (measured 2 times)", ""}}},
+		{"foreign traffic once", waypoint, func(s *sim) { s.foreign = []int{0, 0, 0, 3} }, []want{{"waypoint-appa", Proven, "measured 2 times", ""}}},
+		{"sent twice", waypoint, func(s *sim) { s.retried = true }, []want{{"waypoint-appa", Inconclusive, "sent twice", ""}}},
+		{"lost exit status", everyOn, func(s *sim) { s.lost = true }, []want{
+			{"reach-appa", Inconclusive, "exit status of the command was lost", ""},
+			{"authz-post-appa", Inconclusive, "lost", ""},
+		}},
+		{"caller cannot be started", authzOnly, func(s *sim) { s.unsent = errBroken }, []want{{"authz-outsider", Inconclusive, "the caller is not there: broken", ""}}},
+		{"appb restarted", everyOn, func(s *sim) { s.restartAfter = "appb-1" }, []want{{"reach-appa", Inconclusive, "pod appb-1 was restarted", ""}}},
+		{"no counters", waypoint, func(s *sim) { s.hideCounters = true }, []want{{"waypoint-appa", Proven, "no counter to compare with", ""}}},
+		{"no counter of denials", authzOnly, func(s *sim) { s.hideCounters = true }, []want{{"authz-post-appa", Refuted, "no counter of denied", ""}}},
+		{"denied by something else", authzOnly, func(s *sim) { s.deniedEarly = true }, []want{{"authz-post-appa", Refuted, "moved by 0", ""}}},
+		{"counters unreadable", waypoint, func(s *sim) { s.counterErr = errBroken }, []want{{"waypoint-appa", Inconclusive, "cannot be looked at", ""}}},
+		{"no principal in the log", waypoint, func(s *sim) { s.hidePrincipal = true }, []want{{"waypoint-appa", Inconclusive, "accessLogFormat", ""}}},
+		{"another identity", waypoint, func(s *sim) { s.wrongSeen = "spiffe://cluster.local/ns/default/sa/default" }, []want{{"waypoint-gateway", Refuted, "sa/default", ""}}},
+		{"denied in other words", authzOnly, func(s *sim) { s.body = "go away" }, []want{{"authz-post-appa", Refuted, "go away", ""}}},
+		{"appa not taken out", takenOut, func(s *sim) { s.actual.Authz.Without = nil }, []want{{"authz-taken-out-appa", Refuted, "200", ""}}},
+		{"facts unreadable", waypoint, func(s *sim) { s.scaledToZero, s.factsErr = true, errBroken }, []want{{"waypoint-appa", Refuted, "", "broken"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSim(c.claimed)
+			c.change(s)
+			report, err := Run(t.Context(), s.env(c.claimed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range c.want {
+				i := slices.IndexFunc(report.Claims, func(r Result) bool { return r.ID == w.id })
+				if i < 0 {
+					t.Fatalf("claim %s was not made", w.id)
+				}
+				got := report.Claims[i]
+				says := slices.ContainsFunc(got.Checks, func(k Check) bool { return strings.Contains(k.Text, w.says) })
+				cause := w.cause == "" || strings.Contains(strings.Join(got.Causes, "\n"), w.cause)
+				if got.Verdict != w.verdict || !says || !cause {
+					t.Errorf("%s: %s, want %s saying %q because %q;\nchecks %+v\ncauses %q", w.id, got.Verdict, w.verdict, w.says, w.cause, got.Checks, got.Causes)
+				}
+			}
+		})
+	}
+}
+
+// The lab's negative control as a whole: with appa out of the mesh no claim about appa that needs the waypoint is
+// proven, at whichever settings.
+func TestNothingAboutTheWaypointIsProvenOutsideTheMesh(t *testing.T) {
+	for _, lessons := range []Lessons{waypoint, faultOnly, authzOnly, everyOn, closed} {
+		s := newSim(lessons)
+		s.appaOutOfMesh = true
+		report, err := Run(t.Context(), s.env(lessons))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, claim := range Claims() {
+			if !fromAppa(claim) || !needsWaypoint(claim) {
+				continue
+			}
+			for _, r := range report.Claims {
+				if r.ID == claim.ID && r.Verdict == Proven {
+					t.Errorf("%s is proven", r.ID)
+				}
+			}
+		}
+	}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	s := newSim(everyOn)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	s.cancel = func() { cancel(errBroken) }
+	s.closeErr = errors.New("no leave to delete")
+	report, err := Run(ctx, s.env(everyOn))
+	if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "no leave to delete") || !s.closed {
+		t.Errorf("error %v, closed %v", err, s.closed)
+	}
+	if report.Proven() || len(report.Claims) != 0 {
+		t.Errorf("claims %v", report.Claims)
+	}
+}
+
+func TestOnlyAndDefaults(t *testing.T) {
+	s := newSim(waypoint)
+	env := s.env(waypoint)
+	env.Only = []string{"reach-appa"}
+	report, err := Run(t.Context(), env)
+	if err != nil || len(report.Claims) != 1 || report.Claims[0].ID != "reach-appa" {
+		t.Errorf("%v %v", report.Claims, err)
+	}
+	if _, err := Run(t.Context(), Env{}); err == nil {
+		t.Error("a run without a cluster went well")
+	}
+	if conclude(nil) != Inconclusive {
+		t.Error("no evidence is not inconclusive")
+	}
+}
+
+// The table itself: IDs are unique, and every shot can be sent.
+func TestClaimsAreWellFormed(t *testing.T) {
+	env, err := newSim(everyOn).env(everyOn).withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, c := range Claims() {
+		if seen[c.ID] || c.Title == "" || c.Learn == "" || c.When == nil {
+			t.Errorf("claim %q is a double or lacks something", c.ID)
+		}
+		seen[c.ID] = true
+		for _, s := range everyShot(c) {
+			if l := env.load(s); l.Count < 1 || l.Count > traffic.MaxCount || l.Path[0] != '/' {
+				t.Errorf("%s: load %+v", c.ID, l)
+			}
+			if s.Expect.Share && (len(c.Controls) == 0 || !c.Controls[0].Expect.Prompt) {
+				t.Errorf("%s: a share without a baseline", c.ID)
+			}
+		}
+	}
+}
