@@ -78,7 +78,10 @@ func run(ctx context.Context, s *settings.Settings) error {
 
 	const fromCNI, fromControlPlane, running = "pods of istio-cni", "discovery of istiod", "shutdown"
 	ready := admin.NewReadiness(fromCNI, fromControlPlane)
-	if err := serve(ctx, s, ready, tel, admin.Source{
+	// The pages outlive ctx, so that readiness and metrics can be seen while connections drain.
+	pages, closePages := context.WithCancel(context.WithoutCancel(ctx))
+	defer closePages()
+	if err := serve(pages, s, ready, tel, admin.Source{
 		Version: version(), Workloads: workloads, Policies: policies, Certs: certs, Pods: manager,
 	}); err != nil {
 		return err
@@ -109,8 +112,6 @@ func run(ctx context.Context, s *settings.Settings) error {
 }
 
 func serve(ctx context.Context, s *settings.Settings, ready http.Handler, tel *telemetry.Telemetry, dump http.Handler) error {
-	// The pages outlive ctx, so that readiness and metrics can be seen while connections drain.
-	ctx = context.WithoutCancel(ctx)
 	pages := []struct {
 		addr, path string
 		handler    http.Handler

@@ -376,4 +376,3 @@ func (c *Conn) onGoAway(f *http2.GoAwayFrame) {
 		c.fail(fmt.Errorf("peer is going away: %s", f.ErrCode))
 	}
 }
-

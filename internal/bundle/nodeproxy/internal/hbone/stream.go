@@ -212,4 +212,3 @@ func (s *Stream) closeStatus() {
 		close(s.status)
 	}
 }
-

@@ -1,0 +1,193 @@
+//go:build e2e
+
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"istio.io/istio/pkg/workloadapi"
+)
+
+// service is appb's, on vip:svcPort, to appPort of the given pods.
+func (l *lab) service(pods ...*pod) *workloadapi.Service {
+	for _, p := range pods {
+		w := p.workload()
+		w.Services = map[string]*workloadapi.PortList{
+			"default/appb.default.svc.cluster.local": {Ports: []*workloadapi.Port{{ServicePort: svcPort, TargetPort: appPort}}},
+		}
+		l.put(w)
+	}
+	svc := &workloadapi.Service{
+		Name: "appb", Namespace: "default", Hostname: "appb.default.svc.cluster.local",
+		Addresses: []*workloadapi.NetworkAddress{{Address: netip.MustParseAddr(vip).AsSlice()}},
+		Ports:     []*workloadapi.Port{{ServicePort: svcPort, TargetPort: appPort}},
+	}
+	l.put(svc)
+	return svc
+}
+
+var (
+	toVIP = fmt.Sprintf("%s:%d", vip, svcPort)
+)
+
+func (p *pod) app() string { return netip.AddrPortFrom(p.ip, appPort).String() }
+
+func TestPodToPod(t *testing.T) {
+	l := newLab(t)
+	a, b, outside := l.meshed("appa"), l.meshed("appb"), l.bare("outside")
+	l.service(b)
+	seen := make(chan string, 100)
+	b.serve(appPort, func(c *net.TCPConn) {
+		seen <- ipOf(c.RemoteAddr())
+		echo(c)
+	})
+	outside.serve(appPort, func(c *net.TCPConn) {
+		seen <- ipOf(c.RemoteAddr())
+		echo(c)
+	})
+	l.node("node-a", a)
+	l.node("node-b", b)
+	wire := l.capture()
+
+	secret := "plain words that must not be seen"
+	for _, to := range []string{toVIP, b.app()} {
+		got, err := a.ask(to, secret)
+		if err != nil || got != secret {
+			t.Fatalf("%s: %q, %v", to, got, err)
+		}
+		if from := <-seen; from != a.ip.String() {
+			t.Errorf("%s: application sees its client as %s, want %s", to, from, a.ip)
+		}
+	}
+	packets, tls := wire.stop(secret)
+	if packets != 0 {
+		t.Errorf("%d packets on the wire carry the plain text", packets)
+	}
+	if tls == 0 {
+		t.Error("no TLS on port 15008 on the wire")
+	}
+	// To the mesh from outside, and out of the mesh, in plain.
+	if got, err := outside.ask(b.app(), "x"); err != nil || got != "x" {
+		t.Errorf("from outside: %q, %v", got, err)
+	}
+	if from := <-seen; from != outside.ip.String() {
+		t.Errorf("application sees an outside client as %s, want %s", from, outside.ip)
+	}
+	if got, err := a.ask(outside.app(), "x"); err != nil || got != "x" {
+		t.Errorf("to outside: %q, %v", got, err)
+	}
+	if from := <-seen; from != a.ip.String() {
+		t.Errorf("outside application sees %s, want %s", from, a.ip)
+	}
+}
+
+func ipOf(a net.Addr) string { return a.(*net.TCPAddr).IP.String() }
+
+func TestConnectionsAreCarriedFaithfully(t *testing.T) {
+	l := newLab(t)
+	a, b := l.meshed("appa"), l.meshed("appb")
+	l.service(b)
+	results := make(chan error, 10)
+	b.serve(appPort, echo)
+	// 8081 ends first and reads on; 8082 resets; 8083 waits for a reset.
+	b.serve(8081, func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, "bye")
+		_ = c.CloseWrite()
+		got, err := io.ReadAll(c)
+		if err == nil && string(got) != "still here" {
+			err = fmt.Errorf("server read %q", got)
+		}
+		results <- err
+	})
+	b.serve(8082, func(c *net.TCPConn) {
+		_, _ = c.Read(make([]byte, 1))
+		_ = c.SetLinger(0)
+	})
+	b.serve(8083, func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, "x")
+		_, err := io.ReadAll(c)
+		results <- err
+	})
+	l.node("node-a", a)
+	l.node("node-b", b)
+
+	t.Run("every byte", func(t *testing.T) {
+		c, err := a.dial(toVIP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := make([]byte, 20<<20)
+		_, _ = rand.Read(want)
+		go func() {
+			_, _ = c.Write(want)
+			_ = c.CloseWrite()
+		}()
+		got, err := io.ReadAll(c)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+		}
+	})
+	t.Run("server ends first", func(t *testing.T) {
+		c, err := a.dial(netip.AddrPortFrom(b.ip, 8081).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(c); string(got) != "bye" || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+		_, _ = io.WriteString(c, "still here")
+		_ = c.CloseWrite()
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("server resets", func(t *testing.T) {
+		c, err := a.dial(netip.AddrPortFrom(b.ip, 8082).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, "xx")
+		if _, err := io.ReadAll(c); !isReset(err) {
+			t.Errorf("client saw %v, want a reset", err)
+		}
+	})
+	t.Run("client resets", func(t *testing.T) {
+		c, err := a.dial(netip.AddrPortFrom(b.ip, 8083).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetLinger(0)
+		_ = c.Close()
+		if err := <-results; !isReset(err) {
+			t.Errorf("server saw %v, want a reset", err)
+		}
+	})
+	t.Run("nobody listens", func(t *testing.T) {
+		_, err := a.ask(netip.AddrPortFrom(b.ip, 9).String(), "x")
+		if !isReset(err) && (err == nil || !strings.Contains(err.Error(), "broken pipe")) {
+			t.Errorf("got %v, want a reset", err)
+		}
+	})
+	t.Run("own ports", func(t *testing.T) {
+		for _, port := range []uint16{15001, 15006} {
+			if _, err := a.ask(netip.AddrPortFrom(b.ip, port).String(), "x"); err == nil {
+				t.Errorf("port %d of the proxy was reached", port)
+			}
+		}
+	})
+	t.Run("to itself by its service", func(t *testing.T) {
+		if got, err := b.ask(toVIP, "x"); err != nil || got != "x" {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
