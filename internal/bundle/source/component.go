@@ -59,8 +59,14 @@ func goComponents(p placed, binary string) (components []Component, main string,
 	if err != nil {
 		return nil, "", fmt.Errorf("reading what is inside %s: %w", filepath.Base(binary), err)
 	}
+	components, main = linked(p.path, info)
+	return components, main, nil
+}
+
+// linked lists the modules of a program that lies at path.
+func linked(path string, info *debug.BuildInfo) (components []Component, main string) {
 	for _, m := range append([]*debug.Module{&info.Main}, info.Deps...) {
-		inPlace := Component{Kind: KindGo, Name: m.Path, Version: m.Version, Sum: m.Sum, Inside: []string{p.path}}
+		inPlace := Component{Kind: KindGo, Name: m.Path, Version: m.Version, Sum: m.Sum, Inside: []string{path}}
 		if m.Replace != nil {
 			// A module that stands in for another: a folder of this project has no version.
 			inPlace.Sum = m.Replace.Sum
@@ -81,7 +87,7 @@ func goComponents(p placed, binary string) (components []Component, main string,
 			}
 		}
 	}
-	return components, main, nil
+	return components, main
 }
 
 func debianComponents(packages []debian.Package) []Component {
