@@ -1,0 +1,241 @@
+package lb
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/moby/moby/api/types/network"
+
+	"ambientlab/internal/docker/dockertest"
+	"ambientlab/internal/node"
+	"ambientlab/internal/problem"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func ipam(subnets ...string) []network.IPAMConfig {
+	var entries []network.IPAMConfig
+	for _, s := range subnets {
+		p := netip.MustParsePrefix(s)
+		entries = append(entries, network.IPAMConfig{Subnet: p, Gateway: p.Masked().Addr().Next()})
+	}
+	return entries
+}
+
+// lab puts a lab's control plane on the network.
+func lab(e *dockertest.Engine, name, ip string, slot int, created int64) {
+	e.Add(dockertest.Container{
+		Name: name + "-control-plane", Network: "kind", IP: ip, Created: created,
+		Labels: map[string]string{node.ClusterLabel: name, node.RoleLabel: node.ControlPlane},
+		Mounts: []string{node.Mark{Lab: name, Slot: slot}.MountPoint()},
+	})
+}
+
+func find(t *testing.T, e *dockertest.Engine, name string) (Pool, error) {
+	t.Helper()
+	nodes, err := node.List(t.Context(), e, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Find(t.Context(), e, nodes)
+}
+
+func TestFind(t *testing.T) {
+	tests := []struct {
+		name    string
+		ipam    []network.IPAMConfig
+		slot    int
+		ip      string
+		used    []string // running containers
+		stopped []string // stopped ones with a fixed address
+		want    string
+		fails   string
+	}{
+		{name: "/16", ipam: ipam("172.18.0.0/16"), ip: "172.18.0.2", want: "172.18.255.240-172.18.255.254"},
+		{name: "/16, second lab", ipam: ipam("172.18.0.0/16"), slot: 1, ip: "172.18.0.2", want: "172.18.255.224-172.18.255.239"},
+		{name: "/20", ipam: ipam("192.168.16.0/20"), ip: "192.168.16.2", want: "192.168.31.240-192.168.31.254"},
+		{name: "/24", ipam: ipam("10.1.2.0/24"), ip: "10.1.2.2", want: "10.1.2.240-10.1.2.254"},
+		{name: "/26", ipam: ipam("10.1.2.64/26"), ip: "10.1.2.66", want: "10.1.2.124-10.1.2.126"},
+		{name: "/28", ipam: ipam("10.1.2.16/28"), ip: "10.1.2.18", want: "10.1.2.28-10.1.2.30"},
+		{name: "/28, second lab", ipam: ipam("10.1.2.16/28"), slot: 1, ip: "10.1.2.18", want: "10.1.2.24-10.1.2.27"},
+		{name: "IPv6 listed first", ipam: ipam("fc00:f853:ccd:e793::/64", "172.18.0.0/16"), ip: "172.18.0.2", want: "172.18.255.240-172.18.255.254"},
+		{name: "IPv6 listed last", ipam: ipam("172.18.0.0/16", "fc00:f853:ccd:e793::/64"), ip: "172.18.0.2", want: "172.18.255.240-172.18.255.254"},
+		{name: "a container in the middle", ipam: ipam("172.18.0.0/16"), ip: "172.18.0.2", used: []string{"172.18.255.250"}, want: "172.18.255.240-172.18.255.249,172.18.255.251-172.18.255.254"},
+		{name: "a stopped container's fixed address", ipam: ipam("172.18.0.0/16"), ip: "172.18.0.2", stopped: []string{"172.18.255.254"}, want: "172.18.255.240-172.18.255.253"},
+		{name: "gateway at the top", ipam: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.1.2.0/24"), Gateway: netip.MustParseAddr("10.1.2.254"), AuxAddress: map[string]netip.Addr{"dns": netip.MustParseAddr("10.1.2.253")}}}, ip: "10.1.2.2", want: "10.1.2.240-10.1.2.252"},
+		{name: "nothing left", ipam: ipam("10.1.2.16/28"), ip: "10.1.2.18", used: []string{"10.1.2.28", "10.1.2.29", "10.1.2.30"}, fails: "every address"},
+		{name: "no IPv4", ipam: ipam("fc00::/64"), ip: "172.18.0.2", fails: "no IPv4 subnet"},
+		{name: "too small", ipam: ipam("10.1.2.0/29"), ip: "10.1.2.2", fails: "smaller than a /28"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e := &dockertest.Engine{Networks: map[string][]network.IPAMConfig{"kind": tt.ipam}}
+			lab(e, "ambient", tt.ip, tt.slot, 1)
+			for i, ip := range tt.used {
+				e.Add(dockertest.Container{Name: fmt.Sprintf("used%d", i), Network: "kind", IP: ip})
+			}
+			for i, ip := range tt.stopped {
+				e.Add(dockertest.Container{Name: fmt.Sprintf("stopped%d", i), Network: "kind", FixedIP: ip, Stopped: true})
+			}
+			pool, err := find(t, e, "ambient")
+			if tt.fails != "" {
+				if !problem.Is(err, problem.PoolExhausted) || !strings.Contains(err.Error(), tt.fails) {
+					t.Errorf("got %v, want a problem saying %q", err, tt.fails)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var ranges []string
+			for _, r := range pool.Ranges {
+				ranges = append(ranges, r.String())
+			}
+			if got := strings.Join(ranges, ","); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestLabsOnOneNetworkKeepApart(t *testing.T) {
+	e := &dockertest.Engine{Networks: map[string][]network.IPAMConfig{"kind": ipam("10.1.2.0/24")}}
+	if slot, err := Choose(t.Context(), e, "kind"); slot != 0 || err != nil {
+		t.Errorf("first lab: %d, %v", slot, err)
+	}
+	if slot, err := Choose(t.Context(), e, "elsewhere"); slot != 0 || err != nil {
+		t.Errorf("a network that does not exist yet: %d, %v", slot, err)
+	}
+	lab(e, "one", "10.1.2.2", 0, 10)
+	if slot, err := Choose(t.Context(), e, "kind"); slot != 1 || err != nil {
+		t.Errorf("second lab: %d, %v", slot, err)
+	}
+	// Two that saw nothing of each other, and one that came later.
+	lab(e, "two", "10.1.2.3", 0, 11)
+	lab(e, "three", "10.1.2.4", 1, 12)
+	e.Add(dockertest.Container{Name: "theirs-control-plane", Network: "kind", IP: "10.1.2.5", Labels: map[string]string{node.ClusterLabel: "theirs", node.RoleLabel: node.ControlPlane}})
+	pools := make(map[string]Pool)
+	for _, name := range []string{"one", "two", "three", "theirs"} {
+		pool, err := find(t, e, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := find(t, e, name); err != nil || fmt.Sprint(again) != fmt.Sprint(pool) {
+			t.Errorf("%s: %v, then %v, %v", name, pool, again, err)
+		}
+		for other, p := range pools {
+			for _, r := range p.Ranges {
+				if pool.Contains(r.First) || pool.Contains(r.Last) {
+					t.Errorf("%s %v and %s %v overlap", name, pool.Ranges, other, p.Ranges)
+				}
+			}
+		}
+		pools[name] = pool
+	}
+	if pools["one"].Slot != 0 || pools["three"].Slot != 1 || pools["two"].Slot != 2 {
+		t.Errorf("slots one=%d two=%d three=%d, want 0, 2, 1: who was there first, and who was not contested, keeps its own", pools["one"].Slot, pools["two"].Slot, pools["three"].Slot)
+	}
+}
+
+func TestNoDockerNetwork(t *testing.T) {
+	_, err := Find(t.Context(), &dockertest.Engine{}, []node.Node{{Name: "gke-1"}})
+	if !problem.Is(err, problem.PoolExhausted) || !strings.Contains(problem.All(err)[0].Advice[0], "SM_METALLB=off") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestObjectsGolden(t *testing.T) {
+	pool := Pool{Ranges: []Range{
+		{First: netip.MustParseAddr("172.18.255.240"), Last: netip.MustParseAddr("172.18.255.249")},
+		{First: netip.MustParseAddr("172.18.255.251"), Last: netip.MustParseAddr("172.18.255.254")},
+	}}
+	got, err := json.MarshalIndent(Objects(pool), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden := filepath.Join("testdata", "objects.json")
+	if *update {
+		if err := os.WriteFile(golden, append(got, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got)+"\n" != string(want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// FuzzSlots holds for every subnet of the supported sizes: slots lie in the upper
+// half, do not overlap, and never hold the broadcast address or a taken one.
+func FuzzSlots(f *testing.F) {
+	f.Add(uint32(0xac120000), 16, uint32(0xac12fffa), uint32(0xac120001))
+	f.Add(uint32(0x0a010210), 28, uint32(0x0a01021c), uint32(0x0a010211))
+	f.Add(uint32(0xffffff00), 24, uint32(0xfffffffe), uint32(0))
+	f.Add(uint32(0), 8, uint32(0x00ffffff), uint32(1))
+	f.Fuzz(func(t *testing.T, base uint32, bits int, taken1, taken2 uint32) {
+		bits = 8 + abs(bits)%(maxBits-8+1)
+		subnet := netip.PrefixFrom(address(base), bits).Masked()
+		first := number(subnet.Addr())
+		last := first + uint32(1)<<(32-bits) - 1
+		taken := map[netip.Addr]bool{address(taken1): true, address(taken2): true}
+		size, count := slots(subnet)
+		if count < 2 || size < minSlotSize || size > maxSlotSize || uint64(size*count)*2 > uint64(1)<<(32-bits) {
+			t.Fatalf("%s: %d slots of %d", subnet, count, size)
+		}
+		seen := make(map[uint32]int)
+		for i := range count {
+			whole, err := slotRange(subnet, i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := number(whole.First); ; n++ {
+				if n <= first+(last-first)/2 || n >= last {
+					t.Fatalf("%s slot %d %s: %s is not in the upper half, or is the broadcast address", subnet, i, whole, address(n))
+				}
+				if other, ok := seen[n]; ok {
+					t.Fatalf("%s: slots %d and %d share %s", subnet, other, i, address(n))
+				}
+				seen[n] = i
+				if n == number(whole.Last) {
+					break
+				}
+			}
+			left, total := without(whole, taken), 0
+			for _, r := range left {
+				total += r.Size()
+				for a := range taken {
+					if r.Contains(a) {
+						t.Fatalf("%s holds %s, which is taken", r, a)
+					}
+				}
+			}
+			for a := range taken {
+				if whole.Contains(a) {
+					total++
+				}
+			}
+			if total != whole.Size() {
+				t.Fatalf("%s without %v is %v: %d addresses are accounted for, want %d", whole, taken, left, total, whole.Size())
+			}
+		}
+		if _, err := slotRange(subnet, count); err == nil {
+			t.Fatalf("%s gives slot %d of %d", subnet, count, count)
+		}
+	})
+}
+
+func abs(n int) int {
+	if n < 0 {
+		return -(n + 1)
+	}
+	return n
+}
