@@ -1,0 +1,267 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ambientlab/internal/problem"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
+)
+
+// Tunnel is one connection through the API server to one port of one pod, over which
+// any number of connections are opened, as kubectl port-forward does. It is dialled
+// when first used, and again when it was lost.
+//
+// client-go's own PortForwarder is not used: it needs a local port even for a client in
+// this process, reports errors to the process-wide log instead of the caller, and ends
+// when the pod does.
+type Tunnel struct {
+	namespace, pod string
+	port           int
+	dial           func() (httpstream.Connection, error)
+
+	mu     sync.Mutex
+	conn   httpstream.Connection
+	nextID int
+	closed bool
+}
+
+// Tunnel prepares a tunnel; nothing is dialled yet.
+func (f *Forwarder) Tunnel(namespace, pod string, port int) *Tunnel {
+	t := &Tunnel{namespace: namespace, pod: pod, port: port}
+	t.dial = func() (httpstream.Connection, error) { return dialPod(f.config, namespace, pod) }
+	return t
+}
+
+// dialPod asks the API server for a port-forward connection: tunnelled through a
+// WebSocket, and where that is refused (an older server, a proxy that does not know
+// it) by the SPDY upgrade.
+func dialPod(config *rest.Config, namespace, pod string) (httpstream.Connection, error) {
+	base, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("reading the API server's address: %w", err)
+	}
+	target := base.JoinPath("api/v1/namespaces", url.PathEscape(namespace), "pods", url.PathEscape(pod), "portforward")
+	transport, upgrader, err := spdy.RoundTripperFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the SPDY transport: %w", err)
+	}
+	overSPDY := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, target)
+	overWebSocket, err := portforward.NewSPDYOverWebsocketDialerForStreaming(target, config)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the WebSocket transport: %w", err)
+	}
+	dialer := portforward.NewFallbackDialerForStreaming(overWebSocket, overSPDY, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	})
+	conn, _, err := dialer.Dial(portforward.PortForwardProtocolV1Name)
+	return conn, err
+}
+
+func (t *Tunnel) String() string { return fmt.Sprintf("pod %s/%s port %d", t.namespace, t.pod, t.port) }
+
+// connection gives the connection in use, dialling where there is none that lives.
+func (t *Tunnel) connection(ctx context.Context) (conn httpstream.Connection, id int, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, 0, net.ErrClosed
+	}
+	t.nextID++
+	if t.conn != nil {
+		select {
+		case <-t.conn.CloseChan():
+			t.conn = nil
+		default:
+			return t.conn, t.nextID, nil
+		}
+	}
+	type dialled struct {
+		conn httpstream.Connection
+		err  error
+	}
+	// The dialer knows no context; a connection that comes too late is closed.
+	result := make(chan dialled, 1)
+	go func() {
+		c, err := t.dial()
+		result <- dialled{c, err}
+	}()
+	select {
+	case r := <-result:
+		if r.err != nil {
+			return nil, 0, r.err
+		}
+		t.conn = r.conn
+		return t.conn, t.nextID, nil
+	case <-ctx.Done():
+		go func() {
+			if r := <-result; r.conn != nil {
+				_ = r.conn.Close()
+			}
+		}()
+		return nil, 0, context.Cause(ctx)
+	}
+}
+
+// DialContext opens a connection to the pod's port. The error is a
+// problem.ProxyUnreachable with the API server's or kubelet's words.
+func (t *Tunnel) DialContext(ctx context.Context) (net.Conn, error) {
+	conn, id, err := t.connection(ctx)
+	if err != nil {
+		return nil, t.problem(err)
+	}
+	headers := http.Header{}
+	headers.Set(corev1.StreamType, corev1.StreamTypeError)
+	headers.Set(corev1.PortHeader, strconv.Itoa(t.port))
+	headers.Set(corev1.PortForwardRequestIDHeader, strconv.Itoa(id))
+	errorStream, err := conn.CreateStream(headers)
+	if err != nil {
+		t.drop(conn)
+		return nil, t.problem(fmt.Errorf("opening the error stream: %w", err))
+	}
+	// Nothing is written to it.
+	_ = errorStream.Close()
+	headers.Set(corev1.StreamType, corev1.StreamTypeData)
+	data, err := conn.CreateStream(headers)
+	if err != nil {
+		conn.RemoveStreams(errorStream)
+		t.drop(conn)
+		return nil, t.problem(fmt.Errorf("opening the data stream: %w", err))
+	}
+	s := &stream{tunnel: t, conn: conn, data: data, errs: errorStream, refused: make(chan error, 1)}
+	go s.listenForRefusal()
+	return s, nil
+}
+
+func (t *Tunnel) problem(err error) error {
+	return problem.New(problem.ProxyUnreachable, err, "no connection to %s", t)
+}
+
+// drop forgets a connection that no longer works.
+func (t *Tunnel) drop(conn httpstream.Connection) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == conn {
+		t.conn = nil
+	}
+	_ = conn.Close()
+}
+
+// Close ends the tunnel and every connection in it.
+func (t *Tunnel) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	if t.conn == nil {
+		return nil
+	}
+	conn := t.conn
+	t.conn = nil
+	return conn.Close()
+}
+
+// stream is one connection inside a tunnel.
+type stream struct {
+	tunnel *Tunnel
+	conn   httpstream.Connection
+	data   httpstream.Stream
+	errs   httpstream.Stream
+
+	// refused yields, once, what the kubelet said on the error stream; it is closed
+	// afterwards.
+	refused chan error
+	read    atomic.Bool
+	closing sync.Once
+}
+
+// listenForRefusal reads the error stream: kubelet says there why it could not reach
+// the port, and then the whole connection is of no more use.
+func (s *stream) listenForRefusal() {
+	defer close(s.refused)
+	message, err := io.ReadAll(s.errs)
+	if err == nil && len(message) > 0 {
+		s.refused <- errors.New(strings.TrimSpace(string(message)))
+		s.tunnel.drop(s.conn)
+	}
+}
+
+// refusalWait is how long a connection that ended without a byte waits for the reason,
+// which travels on another stream.
+const refusalWait = 2 * time.Second
+
+// Read implements net.Conn. A port that nobody listens on shows as an end before the
+// first byte; kubelet's reason takes its place.
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.data.Read(p)
+	if n > 0 {
+		s.read.Store(true)
+	}
+	if err == nil {
+		return n, nil
+	}
+	if !s.read.Load() {
+		timer := time.NewTimer(refusalWait)
+		defer timer.Stop()
+		select {
+		case refusal := <-s.refused:
+			if refusal != nil {
+				return n, s.tunnel.problem(refusal)
+			}
+		case <-timer.C:
+		}
+	}
+	select {
+	case <-s.conn.CloseChan():
+		if !errors.Is(err, io.EOF) || !s.read.Load() {
+			return n, s.tunnel.problem(errors.New("the connection to the pod was lost; it was stopped or has restarted"))
+		}
+	default:
+	}
+	return n, err
+}
+
+func (s *stream) Write(p []byte) (int, error) { return s.data.Write(p) }
+
+// CloseWrite tells the other side that no more comes.
+func (s *stream) CloseWrite() error { return s.data.Close() }
+
+// Close drops what is under way in both directions.
+func (s *stream) Close() error {
+	var err error
+	s.closing.Do(func() {
+		err = s.data.Reset()
+		_ = s.errs.Reset()
+		s.conn.RemoveStreams(s.data, s.errs)
+	})
+	return err
+}
+
+// streamAddr names the pod's port.
+type streamAddr string
+
+func (streamAddr) Network() string  { return "portforward" }
+func (a streamAddr) String() string { return string(a) }
+
+func (s *stream) LocalAddr() net.Addr  { return streamAddr("localhost") }
+func (s *stream) RemoteAddr() net.Addr { return streamAddr(s.tunnel.String()) }
+
+// Deadlines do not exist inside a tunnel; contexts end what takes too long.
+func (s *stream) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
+func (s *stream) SetReadDeadline(time.Time) error  { return os.ErrNoDeadline }
+func (s *stream) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }
