@@ -94,6 +94,9 @@ func rootfs(ctx context.Context, cacheDir string, progress func(string)) (string
 		return "", fmt.Errorf("cleaning the root file system: %w", err)
 	}
 	if err := os.Rename(tmp, dir); err != nil {
+		if _, statErr := os.Stat(dir); statErr == nil {
+			return dir, nil // Another run has put the same one there meanwhile.
+		}
 		return "", fmt.Errorf("keeping the root file system: %w", err)
 	}
 	return dir, nil

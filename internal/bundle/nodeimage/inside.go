@@ -3,6 +3,7 @@ package nodeimage
 import (
 	"archive/tar"
 	"context"
+	"debug/elf"
 	"fmt"
 	"os"
 	"path"
@@ -81,6 +82,9 @@ func (b *builder) insideImages(refs, programs map[string]string, rootfs string) 
 	}
 	var out []inside
 	for _, name := range sortedKeys(insidePrograms()) {
+		if err := mustBeStatic(programs[name]); err != nil {
+			return nil, fmt.Errorf("making the image %s: %w", refs[name], err)
+		}
 		at := insidePrograms()[name]
 		layer, err := b.entriesLayer("image", zstdDefault, []entry{{Path: at, Mode: 0o755, Source: programs[name]}})
 		if err != nil {
@@ -93,6 +97,21 @@ func (b *builder) insideImages(refs, programs map[string]string, rootfs string) 
 		out = append(out, i)
 	}
 	return out, nil
+}
+
+// mustBeStatic refuses a program that asks for a dynamic loader: an image of nothing else has none, and would fail only
+// in the cluster, with "no such file or directory" about a file that is there.
+func mustBeStatic(program string) error {
+	f, err := elf.Open(program)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", program, err)
+	}
+	defer f.Close()
+	if f.Section(".interp") != nil {
+		return problem.New(problem.BuildFailed, nil, "%s is dynamically linked, and has to be static", program).
+			With("Build it with CGO_ENABLED=0.")
+	}
+	return nil
 }
 
 func (i inside) image() (v1.Image, error) {

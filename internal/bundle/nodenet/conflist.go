@@ -44,21 +44,24 @@ func ownPlugins(podCIDRs []netip.Prefix, mtu int) []plugin {
 // behind them. It says whether that differs from what is there: rewriting an unchanged file would make istio-cni, which
 // watches it, check and perhaps chain itself again each time.
 func merge(existing []byte, own []plugin) (merged []byte, changed bool, err error) {
-	list := map[string]any{}
+	var list map[string]any
 	var foreign, had []plugin
 	var plugins struct {
 		Plugins []plugin `json:"plugins"`
 	}
-	// A file that does not parse holds nothing worth keeping.
+	// A file that does not parse holds nothing worth keeping, and an entry without a type nothing that could run.
 	if json.Unmarshal(existing, &list) == nil && json.Unmarshal(existing, &plugins) == nil {
 		for _, p := range plugins.Plugins {
 			if p.own() {
 				had = append(had, p)
-			} else {
+			} else if p["type"] != nil {
 				foreign = append(foreign, p)
 			}
 		}
 	} else {
+		list = nil
+	}
+	if list == nil {
 		list = map[string]any{}
 	}
 	if reflect.DeepEqual(had, own) {
