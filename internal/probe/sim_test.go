@@ -139,6 +139,9 @@ func (c simCaller) Send(_ context.Context, l traffic.Load, each func(traffic.Rep
 		}
 		r := traffic.Reply{At: c.now.Add(time.Duration(i) * 12 * time.Millisecond), Latency: latency, Status: status}
 		batch.Replies = append(batch.Replies, r)
+		if each != nil {
+			each(r)
+		}
 		c.seen(l, status, delayed)
 		if c.retried && i == 0 {
 			c.seen(l, status, delayed)

@@ -24,7 +24,7 @@ func loadCommand(l Load, url string) []string {
 		"fortio", "load", "-json", "-", "-access-log-file", "/dev/stdout", "-access-log-format", "json",
 		"-n", strconv.Itoa(l.Count), "-c", strconv.Itoa(min(l.Concurrency, l.Count)),
 		"-qps", strconv.FormatFloat(l.Rate, 'g', 4, 64), "-timeout", l.Timeout.String(),
-		"-allow-initial-errors", "-loglevel", "error", "-log-errors=false",
+		"-uniform", "-allow-initial-errors", "-loglevel", "error", "-log-errors=false",
 	}, request(l, url)...)
 }
 

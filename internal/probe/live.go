@@ -1,0 +1,281 @@
+package probe
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"ambientlab/internal/probe/observe"
+	"ambientlab/internal/probe/stats"
+	"ambientlab/internal/probe/traffic"
+)
+
+// Live is the endless loop of the lessons, made visible.
+type Live struct {
+	// From is who sends, Appa or Gateway; Method and Path what; Path is the fault's when empty.
+	From         Caller
+	Method, Path string
+	// RPS is how many requests a second, 2 when 0; Count how many in all, until ctx ends (at most LiveLimit) when 0.
+	RPS   float64
+	Count int
+	// Out is written to, a line a request. Terminal says that the running histogram may be redrawn below them.
+	Out      io.Writer
+	Terminal bool
+}
+
+// LiveLimit is where an endless loop ends all the same.
+const LiveLimit = 20_000
+
+// span is how long a batch of the loop lasts: what is under way when the loop is interrupted ends by itself after
+// that, since the API server does not end a command whose caller has gone.
+const span = 5 * time.Second
+
+// Summary is what a live loop has seen.
+type Summary struct {
+	Run      string
+	Sent     int
+	Statuses map[int]int
+	// Latencies of the answers, in the order in which they came.
+	Latencies []time.Duration
+	Delayed   int
+	// Crossed is how many the waypoint logged, by the identity that it saw; nil when it was not looked at.
+	Crossed map[string]int
+}
+
+// Traffic runs a live loop until its count is reached or ctx ends; the end of ctx is how a user ends it and no error.
+func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
+	env, err := env.withDefaults()
+	if err != nil {
+		return Summary{}, err
+	}
+	live, err = live.withDefaults(env.Lessons)
+	if err != nil {
+		return Summary{}, err
+	}
+	sender, err := env.World.Caller(ctx, live.From)
+	if err != nil {
+		return Summary{}, fmt.Errorf("looking for %s: %w", live.From, err)
+	}
+	screen := screen{out: live.Out, terminal: live.Terminal, delay: env.Lessons.Fault.Delay}
+	summary := Summary{Run: env.NewRun(), Statuses: map[int]int{}}
+	started := env.Now()
+	screen.printf("%s %s from %s, %g a second; every request bears %s: %s; Ctrl-C ends\n", live.Method, live.Path, live.From, live.RPS, traffic.RunHeader, summary.Run)
+	for summary.Sent < live.Count && ctx.Err() == nil {
+		_, err := sender.Send(ctx, live.batch(env, summary), func(r traffic.Reply) {
+			summary.add(r, env.Lessons.Fault.Delay)
+			screen.reply(r, summary)
+		})
+		if err != nil && ctx.Err() == nil {
+			screen.summary(summary, nil)
+			return summary, fmt.Errorf("sending from %s: %w", live.From, err)
+		}
+	}
+	screen.clear()
+	screen.summary(summary, env.crossed(ctx, started, &summary))
+	return summary, nil
+}
+
+func (l Live) withDefaults(lessons Lessons) (Live, error) {
+	if l.From != Appa && l.From != Gateway {
+		return l, fmt.Errorf("traffic comes from %s or %s, not from %q", Appa, Gateway, l.From)
+	}
+	if l.Method == "" {
+		l.Method = "GET"
+	}
+	if l.Path == "" {
+		l.Path = lessons.Fault.Path
+	}
+	if l.RPS == 0 {
+		l.RPS = 2
+	}
+	if l.RPS < 0.1 || l.RPS > traffic.MaxRate {
+		return l, fmt.Errorf("%g requests a second are outside 0.1 to %g", l.RPS, traffic.MaxRate)
+	}
+	if l.Count < 0 || l.Count > LiveLimit {
+		return l, fmt.Errorf("a count of %d is outside 0 to %d", l.Count, LiveLimit)
+	}
+	if l.Count == 0 {
+		l.Count = LiveLimit
+	}
+	return l, nil
+}
+
+// batch is the next part of the loop. As many requests may be under way as come in during one delay, lest delayed ones
+// hold up the others.
+func (l Live) batch(env Env, so Summary) traffic.Load {
+	count := min(max(int(l.RPS*span.Seconds()), 1), l.Count-so.Sent, traffic.MaxCount)
+	delay := env.Lessons.Fault.Delay
+	return traffic.Load{
+		Method: l.Method, Path: l.Path, Count: count, Rate: l.RPS, Timeout: delay + slack, Run: so.Run,
+		Concurrency: min(max(int(math.Ceil(l.RPS*(delay+time.Second).Seconds())), 1), traffic.MaxConcurrency, count),
+	}
+}
+
+func (s *Summary) add(r traffic.Reply, delay time.Duration) {
+	s.Sent++
+	s.Statuses[r.Status]++
+	s.Latencies = append(s.Latencies, r.Latency)
+	if delayed(r, delay) {
+		s.Delayed++
+	}
+}
+
+func delayed(r traffic.Reply, delay time.Duration) bool {
+	return stats.Modes{Delay: delay}.Of(r.Latency) == stats.Delayed && r.Status != traffic.NoAnswer
+}
+
+// crossed asks the waypoint what it saw, also after an interruption.
+func (e Env) crossed(ctx context.Context, since time.Time, s *Summary) error {
+	if !e.Lessons.Waypoint || s.Sent == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logGlance)
+	defer cancel()
+	s.Crossed = map[string]int{}
+	n := 0
+	return e.World.Crossings(ctx, since, func(c observe.Crossing) bool {
+		if c.Run == s.Run {
+			s.Crossed[c.Principal]++
+			n++
+		}
+		return n >= s.Sent
+	})
+}
+
+// Effect is the first sign that a lesson acts.
+type Effect struct {
+	// After is how long it took from the call on, Requests how many were sent until then.
+	After    time.Duration
+	Requests int
+}
+
+// FirstDelayed sends requests to the fault's path until one is delayed.
+func FirstDelayed(ctx context.Context, env Env, who Caller) (Effect, error) {
+	return until(ctx, env, who, 6, func(slow int) bool { return slow > 0 })
+}
+
+// NoneDelayed sends requests to the fault's path until so many in a row were not delayed that the fault is gone.
+func NoneDelayed(ctx context.Context, env Env, who Caller) (Effect, error) {
+	return until(ctx, env, who, env.Lessons.withDefaults().missed(0.001), func(slow int) bool { return slow == 0 })
+}
+
+func until(ctx context.Context, env Env, who Caller, count int, enough func(slow int) bool) (Effect, error) {
+	env, err := env.withDefaults()
+	if err != nil {
+		return Effect{}, err
+	}
+	sender, err := env.World.Caller(ctx, who)
+	if err != nil {
+		return Effect{}, fmt.Errorf("looking for %s: %w", who, err)
+	}
+	started, sent := env.Now(), 0
+	fault := env.Lessons.Fault
+	for {
+		batch, err := sender.Send(ctx, traffic.Load{
+			Method: "GET", Path: fault.Path, Count: count, Concurrency: min(count, concurrency/2), Rate: rate, Timeout: fault.Delay + slack, Run: env.NewRun(),
+		}, nil)
+		if err != nil {
+			return Effect{}, fmt.Errorf("%d requests from %s so far: %w", sent, who, err)
+		}
+		sent += count
+		slow := slices.DeleteFunc(slices.Clone(batch.Replies), func(r traffic.Reply) bool { return !delayed(r, fault.Delay) })
+		if enough(len(slow)) {
+			return Effect{After: env.Now().Sub(started), Requests: sent}, nil
+		}
+	}
+}
+
+// screen writes the lines of a live loop.
+type screen struct {
+	out      io.Writer
+	terminal bool
+	delay    time.Duration
+	drawn    int // lines of the histogram that stand below the last reply
+}
+
+func (s *screen) printf(format string, args ...any) {
+	// The writer is the user's screen; when it is gone, the loop ends with its context.
+	_, _ = fmt.Fprintf(s.out, format, args...)
+}
+
+// clear takes the histogram away, so that the next line stands where it began.
+func (s *screen) clear() {
+	if s.drawn > 0 {
+		s.printf("\x1b[%dA\x1b[J", s.drawn)
+		s.drawn = 0
+	}
+}
+
+func (s *screen) reply(r traffic.Reply, so Summary) {
+	s.clear()
+	mode := ""
+	if delayed(r, s.delay) {
+		mode = "delayed"
+	}
+	status := fmt.Sprint(r.Status)
+	if r.Status == traffic.NoAnswer {
+		status = "---"
+	}
+	s.printf("%s  #%-5d %s  %9s  %-7s  %s\n", r.At.Local().Format("15:04:05.000"), so.Sent, status, r.Latency.Round(100*time.Microsecond), mode, answerer(r))
+	if s.terminal {
+		chart := Histogram(so.Latencies, s.delay, 50)
+		s.printf("%s", chart)
+		s.drawn = strings.Count(chart, "\n")
+	}
+}
+
+// answerer names who answered. A caller that does not keep headers leaves it to the status.
+func answerer(r traffic.Reply) string {
+	switch {
+	case r.By != "":
+		return r.By
+	case r.Status == traffic.NoAnswer:
+		return "nobody (the connection was refused or reset)"
+	case r.Status == 403:
+		return "the waypoint's policy"
+	case r.Status == 503, r.Status == 504:
+		return "a proxy that reached nobody"
+	}
+	return "appb"
+}
+
+func (s *screen) summary(so Summary, lookErr error) {
+	s.printf("\n%d requests", so.Sent)
+	for _, status := range slices.Sorted(keys(so.Statuses)) {
+		s.printf(", %d × %s", so.Statuses[status], statusWords(fmt.Sprint(status)))
+	}
+	s.printf("\n")
+	if so.Sent == 0 {
+		return
+	}
+	low, high := stats.Interval(so.Delayed, so.Sent, 0.05)
+	s.printf("%d delayed by %s or longer: %.1f %% (95 %% interval %.1f %% to %.1f %%)\n", so.Delayed, s.delay, 100*float64(so.Delayed)/float64(so.Sent), 100*low, 100*high)
+	s.printf("%s", Histogram(so.Latencies, s.delay, 50))
+	switch {
+	case lookErr != nil:
+		s.printf("the waypoint's log could not be read: %v\n", lookErr)
+	case so.Crossed != nil && len(so.Crossed) == 0:
+		s.printf("the waypoint saw none of them\n")
+	}
+	for _, who := range slices.Sorted(keys(so.Crossed)) {
+		name := who
+		if name == "" {
+			name = "a caller that its log does not name"
+		}
+		s.printf("the waypoint saw %d of them, as %s\n", so.Crossed[who], name)
+	}
+}
+
+func keys[K comparable, V any](m map[K]V) func(yield func(K) bool) {
+	return func(yield func(K) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
