@@ -72,6 +72,12 @@ func built(path string) bool {
 func (b *Builder) compile(ctx context.Context, p Program, path string) error {
 	b.Progress(p.Name, fmt.Sprintf("compiling, about %s cold on 2 cores, less where Go's build cache knows its packages", roundly(p.Cold)))
 	start := time.Now()
+	// What a killed build left behind; the lock says that none is running.
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "build-*")); err == nil {
+		for _, dir := range left {
+			_ = os.RemoveAll(dir)
+		}
+	}
 	dir, err := os.MkdirTemp(filepath.Dir(path), "build-")
 	if err != nil {
 		return err

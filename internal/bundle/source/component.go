@@ -52,14 +52,20 @@ func purlVersion(v string) string {
 	return strings.NewReplacer("%", "%25", "+", "%2B", ":", "%3A", " ", "%20").Replace(v)
 }
 
-// goComponents lists the modules that the linker recorded in a program: what really is inside, where a go.mod
-// lists what might be. main is the module of the program itself, with its version.
-func goComponents(p placed, binary string) (components []Component, main string, err error) {
+// GoComponents lists the modules that the linker recorded in a program, which lies at the path inside of its
+// image: what really is in there, where a go.mod lists what might be.
+func GoComponents(inside, binary string) ([]Component, error) {
+	components, _, err := goComponents(inside, binary)
+	return components, err
+}
+
+// goComponents also gives the module that the program itself is of, with its version.
+func goComponents(inside, binary string) (components []Component, main string, err error) {
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {
 		return nil, "", fmt.Errorf("reading what is inside %s: %w", filepath.Base(binary), err)
 	}
-	components, main = linked(p.path, info)
+	components, main = linked(inside, info)
 	return components, main, nil
 }
 

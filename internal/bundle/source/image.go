@@ -142,7 +142,7 @@ func (b *Builder) assemble(ctx context.Context, r recipe) (Image, error) {
 			return Image{}, err
 		}
 		add(l, path.Base(p.path))
-		components, main, err := goComponents(p, binary)
+		components, main, err := goComponents(p.path, binary)
 		if err != nil {
 			return Image{}, err
 		}
