@@ -100,7 +100,7 @@ func (m *Manager) Keep(uids map[string]bool) {
 }
 
 // Retry implements zds.Pods.
-func (m *Manager) Retry() bool {
+func (m *Manager) Retry() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	defer m.count()
@@ -111,6 +111,12 @@ func (m *Manager) Retry() bool {
 			m.deps.Log.Warn("pod still not served", "pod", w.pod.Namespace+"/"+w.pod.Name, "error", err)
 		}
 	}
+}
+
+// Waiting implements zds.Pods.
+func (m *Manager) Waiting() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return len(m.pending) > 0
 }
 

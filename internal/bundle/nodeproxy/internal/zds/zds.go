@@ -43,8 +43,10 @@ type Pods interface {
 	Delete(uid string)
 	// Keep deletes every pod whose UID is not in the set, and forgets failed ones that are not.
 	Keep(uids map[string]bool)
-	// Retry starts what could not be started before, and says whether anything still waits.
-	Retry() (waiting bool)
+	// Retry starts what could not be started before.
+	Retry()
+	// Waiting says whether any pod could not be started yet.
+	Waiting() bool
 }
 
 // Client holds the connection to istio-cni.
@@ -153,7 +155,6 @@ type session struct {
 	c        *Client
 	seen     map[string]bool
 	snapshot bool
-	waiting  bool
 }
 
 // handle acts on a message. fatal means that the two sides no longer understand each other, and the connection goes.
@@ -166,7 +167,6 @@ func (s *session) handle(m *message) (fatal, answer error) {
 		s.c.log.Info("pod received", "uid", pod.UID, "name", pod.Name, "namespace", pod.Namespace)
 		err := s.c.pods.Add(pod, m.netns)
 		if err != nil {
-			s.waiting = true
 			err = fmt.Errorf("failure to start proxy: %w", err)
 		}
 		s.report()
@@ -181,6 +181,7 @@ func (s *session) handle(m *message) (fatal, answer error) {
 		s.c.log.Info("pod deleted", "uid", p.Del.GetUid())
 		delete(s.seen, p.Del.GetUid())
 		s.c.pods.Delete(p.Del.GetUid())
+		s.report()
 	case *zdsapi.WorkloadRequest_SnapshotSent:
 		if s.snapshot {
 			err := errors.New("second snapshot on one connection")
@@ -196,13 +197,13 @@ func (s *session) handle(m *message) (fatal, answer error) {
 }
 
 func (s *session) retry() {
-	if s.waiting {
-		s.waiting = s.c.pods.Retry()
+	if s.c.pods.Waiting() {
+		s.c.pods.Retry()
 		s.report()
 	}
 }
 
-func (s *session) report() { s.c.onReady(s.snapshot && !s.waiting) }
+func (s *session) report() { s.c.onReady(s.snapshot && !s.c.pods.Waiting()) }
 
 // message is one request of istio-cni, with a network namespace if it adds a pod.
 type message struct {
