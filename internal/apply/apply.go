@@ -132,6 +132,11 @@ func (c *Client) applyOne(ctx context.Context, w write, record *record) error {
 			}
 			live = nil
 		}
+		if live == nil {
+			// Nothing to compare with: the write itself tells all that a dry run would.
+			change = &engine.Change{Object: idOf(w.obj).String(), Action: engine.Create}
+			return nil
+		}
 		change, err = c.plan(ctx, w, live)
 		return err
 	})

@@ -101,7 +101,10 @@ func (c *Client) objects(set Set) ([]*unstructured.Unstructured, error) {
 	seen := make(map[id]bool, len(set.Objects))
 	objs := make([]*unstructured.Unstructured, 0, len(set.Objects))
 	for i, original := range set.Objects {
-		obj := original.DeepCopy()
+		obj, err := duplicate(original)
+		if err != nil {
+			return nil, fmt.Errorf("part %s: %w", set.Name, err)
+		}
 		if obj.GetName() == "" || obj.GetKind() == "" || obj.GetAPIVersion() == "" {
 			return nil, fmt.Errorf("object %d of part %s lacks an apiVersion, a kind or a name", i+1, set.Name)
 		}
@@ -117,6 +120,7 @@ func (c *Client) objects(set Set) ([]*unstructured.Unstructured, error) {
 		}
 		c.label(obj, set.Name)
 		disown(obj)
+		fingerprint(obj)
 		if seen[idOf(obj)] {
 			return nil, fmt.Errorf("part %s holds %s twice", set.Name, idOf(obj))
 		}

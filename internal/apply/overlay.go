@@ -35,7 +35,10 @@ func (c *Client) overlay(o Overlay) (write, error) {
 	if o.Name == "" || o.Object == nil || o.Object.GetName() == "" {
 		return write{}, fmt.Errorf("overlay %q names no object", o.Name)
 	}
-	obj := o.Object.DeepCopy()
+	obj, err := duplicate(o.Object)
+	if err != nil {
+		return write{}, fmt.Errorf("overlay %s: %w", o.Name, err)
+	}
 	inNamespace, err := c.namespaced(obj.GroupVersionKind(), Set{})
 	if err != nil {
 		return write{}, fmt.Errorf("looking up kind %s: %w", obj.GetKind(), err)

@@ -91,8 +91,12 @@ func (c *Client) warnings(ctx context.Context, namespace, kind, name string) []c
 	if err != nil {
 		return nil
 	}
-	slices.SortStableFunc(list.Items, func(a, b corev1.Event) int { return lastSeen(b).Compare(lastSeen(a)) })
-	return list.Items
+	// Asked for already; a server that ignores a selector must not mislead.
+	events := slices.DeleteFunc(list.Items, func(e corev1.Event) bool {
+		return e.Type != corev1.EventTypeWarning || e.InvolvedObject.Kind != kind || e.InvolvedObject.Name != name
+	})
+	slices.SortStableFunc(events, func(a, b corev1.Event) int { return lastSeen(b).Compare(lastSeen(a)) })
+	return events
 }
 
 // lastSeen is when an event last happened: each of the API's generations of events

@@ -53,6 +53,9 @@ func (c *Client) plan(ctx context.Context, w write, live *unstructured.Unstructu
 		if err := c.adopt(w, live); err != nil {
 			return nil, err
 		}
+		if unchanged(w.obj, live) {
+			return nil, nil
+		}
 	}
 	result, err := c.send(ctx, w, true)
 	switch {
@@ -103,12 +106,7 @@ func (c *Client) adopt(w write, live *unstructured.Unstructured) error {
 	default:
 		return problem.New(problem.ObjectOfAnotherLab, nil, "%s belongs to the lab %s, and this lab is %s", idOf(obj), owner, c.lab)
 	}
-	annotations := obj.GetAnnotations()
-	if annotations == nil {
-		annotations = map[string]string{}
-	}
-	annotations[AnnotationAdopted] = "true"
-	obj.SetAnnotations(annotations)
+	annotate(obj, AnnotationAdopted, "true")
 	return nil
 }
 

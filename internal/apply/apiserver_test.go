@@ -1,0 +1,119 @@
+//go:build integration
+
+package apply
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"ambientlab/internal/bundle/source"
+)
+
+// controlPlane is a real etcd, API server and controller manager, without any node. It
+// is started once for the whole package.
+type controlPlane struct {
+	config     *rest.Config
+	kubeconfig string // a file
+	stop       func()
+}
+
+// sharedControlPlane starts the control plane when the first test asks for it.
+var sharedControlPlane = sync.OnceValues(startControlPlane)
+
+// binaries gives a folder with the control plane's programs: the one that envtest's
+// own variable names, or else one with what the bundle's builder makes from source.
+func binaries(ctx context.Context, dir string) (string, error) {
+	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
+		return assets, nil
+	}
+	builder, err := source.New(source.Options{})
+	if err != nil {
+		return "", err
+	}
+	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager"} {
+		path, err := builder.Binary(ctx, name)
+		if err != nil {
+			return "", err
+		}
+		if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
+func startControlPlane() (plane *controlPlane, err error) {
+	dir, err := os.MkdirTemp("", "apply-test-")
+	if err != nil {
+		return nil, err
+	}
+	assets, err := binaries(context.Background(), dir)
+	if err != nil {
+		return nil, err
+	}
+	env := &envtest.Environment{BinaryAssetsDirectory: assets, ControlPlaneStopTimeout: 20 * time.Second}
+	if _, err := env.Start(); err != nil {
+		return nil, err
+	}
+	admin, err := env.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	text, err := admin.KubeConfig()
+	if err != nil {
+		return nil, err
+	}
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	if err := os.WriteFile(kubeconfig, text, 0o600); err != nil {
+		return nil, err
+	}
+	manager := exec.Command(filepath.Join(assets, "kube-controller-manager"),
+		"--kubeconfig="+kubeconfig, "--leader-elect=false", "--secure-port=0", "--v=0")
+	manager.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := manager.Start(); err != nil {
+		return nil, err
+	}
+	return &controlPlane{config: admin.Config(), kubeconfig: kubeconfig, stop: func() {
+		_ = manager.Process.Kill()
+		_ = manager.Wait()
+		_ = env.Stop()
+		_ = os.RemoveAll(dir)
+	}}, nil
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if started {
+		if plane, err := sharedControlPlane(); err == nil {
+			plane.stop()
+		}
+	}
+	os.Exit(code)
+}
+
+// started is set once a test has asked for the control plane.
+var started bool
+
+// cluster gives a client for a lab of the test's own on the real API server.
+func cluster(t *testing.T, lab string) *Client {
+	t.Helper()
+	started = true
+	plane, err := sharedControlPlane()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(plane.config, lab)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
