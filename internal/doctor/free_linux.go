@@ -1,0 +1,12 @@
+package doctor
+
+import "syscall"
+
+// free gives the bytes an unprivileged user may still write at path.
+func free(path string) (uint64, error) {
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs(path, &stat); err != nil {
+		return 0, err
+	}
+	return stat.Bavail * uint64(stat.Bsize), nil
+}
