@@ -57,7 +57,7 @@ func TestAllNodesAreServedFromOneReading(t *testing.T) {
 		if got := n.images["a.example/two:1"]; got != b.entries[0].Digest.String() && got != b.entries[2].Digest.String() {
 			t.Errorf("%s has %v", r.Node, n.images)
 		}
-		if args := strings.Join(n.imports[0], " "); args != "ctr --namespace=k8s.io images import --all-platforms --no-unpack -" {
+		if args := strings.Join(n.imports[0], " "); args != "ctr --namespace=k8s.io images import --local --all-platforms --no-unpack -" {
 			t.Errorf("%s ran %s", r.Node, args)
 		}
 	}
@@ -126,7 +126,7 @@ func TestAFailedNodeIsNamedAndTheOthersFinish(t *testing.T) {
 	loader := Loader{Docker: docker, Bundle: b, Clock: &fastClock{}, Progress: func(r NodeReport) { told = append(told, r.Node) }}
 	report, err := loader.Load(t.Context(), refs, []string{"n1", "n2", "n3", "n4", "absent"})
 	for _, want := range []string{
-		"loading images into node n2: `docker exec -i n2 ctr --namespace=k8s.io images import --all-platforms --no-unpack -` ended with code 1: ctr: write /var/lib/containerd: no space left on device",
+		"loading images into node n2: `docker exec -i n2 ctr --namespace=k8s.io images import --local --all-platforms --no-unpack -` ended with code 1: ctr: write /var/lib/containerd: no space left on device",
 		"loading images into node n4: its containerd took the images without an error, but lacks a.example/one:1",
 		"loading images into node absent: starting ctr in node absent: No such container: absent",
 	} {
