@@ -139,7 +139,16 @@ func (d *Dump) addRejection(kind string, item node) {
 	if err != nil {
 		at = time.Time{} // not said: the rejection still stands
 	}
-	d.Rejections = append(d.Rejections, Rejection{
-		Resource: strings.TrimSpace(kind + " " + name), Details: state.get("details").str(), At: at,
-	})
+	refused := Rejection{Resource: strings.TrimSpace(kind + " " + name), Details: state.get("details").str(), At: at}
+	// Envoy lists a listener that it never accepted twice: once under its name, and once
+	// without name or time.
+	for i, known := range d.Rejections {
+		if known.Resource == refused.Resource {
+			if refused.At.After(known.At) {
+				d.Rejections[i] = refused
+			}
+			return
+		}
+	}
+	d.Rejections = append(d.Rejections, refused)
 }

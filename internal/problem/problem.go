@@ -185,6 +185,16 @@ func All(err error) []*Problem {
 	return found
 }
 
+// Lookup finds a kind by its ID.
+func Lookup(id string) (kind Kind, known bool) {
+	for _, k := range Catalogue() {
+		if k.ID == id {
+			return k, true
+		}
+	}
+	return Kind{}, false
+}
+
 // Catalogue lists every kind, layer by layer.
 func Catalogue() []Kind {
 	return slices.Concat(

@@ -1,0 +1,151 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const rbacFilter = "envoy.filters.http.rbac"
+
+// AuthzHeld tells whether a waypoint enforces the policy on a Service as wanted: the
+// same identities, the same methods, no more and no fewer.
+func AuthzHeld(d *Dump, s Service, want Authz) (held bool, reason string) {
+	managers, reason := d.serviceManagers(s)
+	if reason != "" {
+		return false, reason
+	}
+	for _, manager := range managers {
+		rules := policyRules(manager, want.Namespace, want.Name)
+		if len(rules) == 0 {
+			return false, fmt.Sprintf("the waypoint does not enforce %s/%s on %s", want.Namespace, want.Name, s)
+		}
+		var principals, methods []string
+		for _, rule := range rules {
+			principals = append(principals, identities(rule.get("principals"))...)
+			methods = append(methods, requestMethods(rule.get("permissions"))...)
+		}
+		if text, same := compare(principals, want.Principals); !same {
+			return false, fmt.Sprintf("the waypoint lets %s in under %s/%s, not %s", text, want.Namespace, want.Name, orNobody(want.Principals))
+		}
+		if len(want.Principals) == 0 {
+			continue // nobody may do anything: there are no methods
+		}
+		if text, same := compare(methods, want.Methods); !same {
+			return false, fmt.Sprintf("the waypoint allows the methods %s under %s/%s, not %s", text, want.Namespace, want.Name, orNobody(want.Methods))
+		}
+	}
+	return true, ""
+}
+
+// AuthzGone tells whether a waypoint enforces no such policy on a Service.
+func AuthzGone(d *Dump, s Service, namespace, name string) (gone bool, reason string) {
+	managers, _ := d.serviceManagers(s)
+	for _, manager := range managers {
+		if len(policyRules(manager, namespace, name)) > 0 {
+			return false, fmt.Sprintf("the waypoint still enforces %s/%s on %s", namespace, name, s)
+		}
+	}
+	return true, ""
+}
+
+// policyRules gives the ALLOW rules a connection manager got from a policy. Istio
+// names each ns[<namespace>]-policy[<name>]-rule[<n>]. ALLOW is the action's zero
+// value, so it is mostly not written.
+func policyRules(manager node, namespace, name string) []node {
+	prefix := fmt.Sprintf("ns[%s]-policy[%s]-rule[", namespace, name)
+	var rules []node
+	for _, filter := range manager.get("http_filters").list() {
+		config := filter.get("typed_config", "rules")
+		action := config.get("action").str()
+		if filter.get("name").str() != rbacFilter || (action != "" && action != "ALLOW") {
+			continue
+		}
+		for key, rule := range config.get("policies").fields() {
+			if strings.HasPrefix(key, prefix) {
+				rules = append(rules, node{rule})
+			}
+		}
+	}
+	return rules
+}
+
+// identities lists whom a rule lets in. Istio compares the caller's SPIFFE ID, kept in
+// filter state at a waypoint; anything other than an exact comparison is listed as it
+// is written, so that it equals nothing that was wanted. A rule for nobody is written
+// as not(any).
+func identities(principals node) []string {
+	var found []string
+	principals.each(func(n node) bool {
+		for _, match := range []node{n.get("filter_state", "string_match"), n.get("authenticated", "principal_name")} {
+			if !match.exists() {
+				continue
+			}
+			name := match.text()
+			if exact := match.get("exact").str(); exact != "" {
+				name = strings.TrimPrefix(exact, "spiffe://")
+			}
+			found = append(found, name)
+			return false
+		}
+		if not := n.get("not_id"); not.exists() {
+			if !isTrue(not.get("any")) {
+				found = append(found, "not "+not.text())
+			}
+			return false
+		}
+		if isTrue(n.get("any")) {
+			found = append(found, "everybody")
+		}
+		return true
+	})
+	return found
+}
+
+// requestMethods lists the HTTP methods a rule allows; a rule for every method gives
+// "any".
+func requestMethods(permissions node) []string {
+	var found []string
+	permissions.each(func(n node) bool {
+		if header := n.get("header"); header.get("name").str() == ":method" {
+			method := header.get("string_match", "exact").str()
+			if method == "" {
+				method = header.text()
+			}
+			found = append(found, method)
+			return false
+		}
+		if n.get("not_rule").exists() {
+			return false
+		}
+		if isTrue(n.get("any")) {
+			found = append(found, "any")
+		}
+		return true
+	})
+	return found
+}
+
+func isTrue(n node) bool {
+	b, _ := n.value.(bool)
+	return b
+}
+
+// compare tells whether two lists hold the same, whatever the order and repetition,
+// and writes the first.
+func compare(found, want []string) (text string, same bool) {
+	unique := func(list []string) []string {
+		sorted := slices.Clone(list)
+		slices.Sort(sorted)
+		return slices.Compact(sorted)
+	}
+	found, want = unique(found), unique(want)
+	return orNobody(found), slices.Equal(found, want)
+}
+
+func orNobody(list []string) string {
+	if len(list) == 0 {
+		return "nobody"
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,119 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"ambientlab/internal/problem"
+)
+
+// Proxy is one proxy that can be asked for its configuration and whether it is
+// connected to istiod.
+type Proxy interface {
+	ConfigSource
+	// Connected tells whether the proxy has a stream to istiod.
+	Connected(ctx context.Context) (bool, error)
+	// Close gives back what the Proxy holds, such as a port-forward.
+	Close() error
+}
+
+// Admin is an Envoy's admin interface, reached by port-forward.
+type Admin struct {
+	tunnel *Tunnel
+	client *http.Client
+}
+
+const (
+	// adminPort is where pilot-agent lets Envoy's admin interface listen, on loopback.
+	adminPort = 15000
+	// adminLimit bounds one request, so that a proxy that hangs does not hide behind
+	// the deadline of the whole wait.
+	adminLimit = 10 * time.Second
+)
+
+// Admin gives the admin interface of a pod's Envoy. Its port-forward is opened by the
+// first request and reused by all that follow; Close ends it.
+func (f *Forwarder) Admin(namespace, pod string) *Admin {
+	return newAdmin(f.Tunnel(namespace, pod, adminPort))
+}
+
+func newAdmin(tunnel *Tunnel) *Admin {
+	transport := &http.Transport{MaxIdleConnsPerHost: 1, ResponseHeaderTimeout: adminLimit, DisableCompression: true}
+	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return tunnel.DialContext(ctx) }
+	return &Admin{tunnel: tunnel, client: &http.Client{Transport: transport}}
+}
+
+// Get reads a path of the admin interface, such as /config_dump. The error is a
+// problem.ProxyUnreachable where the proxy cannot be reached.
+func (a *Admin) Get(ctx context.Context, path string) ([]byte, error) {
+	limited, cancel := context.WithTimeout(ctx, adminLimit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(limited, http.MethodGet, "http://localhost:15000"+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("asking for %s: %w", path, err)
+	}
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return nil, a.failed(path, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, a.failed(path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, problem.New(problem.ProxyUnreachable, nil, "the proxy in %s answers %s to %s: %.200s", a.tunnel, resp.Status, path, body)
+	}
+	return body, nil
+}
+
+func (a *Admin) failed(path string, err error) error {
+	if found := problem.All(err); len(found) > 0 {
+		return found[0] // it names the pod already; net/http's wrapping adds a made-up address
+	}
+	return problem.New(problem.ProxyUnreachable, err, "the proxy in %s does not answer %s", a.tunnel, path)
+}
+
+// Dump implements ConfigSource. Endpoints are included.
+func (a *Admin) Dump(ctx context.Context) (*Dump, error) {
+	body, err := a.Get(ctx, "/config_dump?include_eds")
+	if err != nil {
+		return nil, err
+	}
+	d, err := ParseDump(body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.tunnel, err)
+	}
+	return d, nil
+}
+
+// Connected implements Proxy, by Envoy's gauge control_plane.connected_state.
+func (a *Admin) Connected(ctx context.Context) (bool, error) {
+	body, err := a.Get(ctx, "/stats?filter=^control_plane.connected_state$")
+	if err != nil {
+		return false, err
+	}
+	_, value, found := strings.Cut(strings.TrimSpace(string(body)), ": ")
+	if !found {
+		return false, problem.New(problem.ProxyUnreachable, nil, "the proxy in %s does not say whether it is connected to istiod", a.tunnel)
+	}
+	return value == "1", nil
+}
+
+// Close implements Proxy.
+func (a *Admin) Close() error {
+	a.client.CloseIdleConnections()
+	return a.tunnel.Close()
+}
+
+// ConfigDump reads the configuration of the Envoy in a pod, once.
+func (f *Forwarder) ConfigDump(ctx context.Context, namespace, pod string) (*Dump, error) {
+	admin := f.Admin(namespace, pod)
+	defer func() { _ = admin.Close() }()
+	return admin.Dump(ctx)
+}
