@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	watchtools "k8s.io/client-go/tools/watch"
+	"k8s.io/klog/v2"
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
@@ -101,6 +103,8 @@ func waitNodes(ctx context.Context, cfg *rest.Config, want int) error {
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
+	// The informer's own log would say on standard error that its watch was cancelled.
+	quiet := klog.NewContext(ctx, logr.Discard())
 	r := &roster{reasons: make(map[string]string), want: want}
 	list := cache.NewListWatchFromClient(kube.CoreV1().RESTClient(), "nodes", metav1.NamespaceAll, fields.Everything())
 	first := func(store cache.Store) (bool, error) {
@@ -111,7 +115,7 @@ func waitNodes(ctx context.Context, cfg *rest.Config, want int) error {
 		}
 		return r.report(ctx) == "", nil
 	}
-	_, err = watchtools.UntilWithSync(ctx, list, &corev1.Node{}, first, func(ev watch.Event) (bool, error) {
+	_, err = watchtools.UntilWithSync(quiet, list, &corev1.Node{}, first, func(ev watch.Event) (bool, error) {
 		n, ok := ev.Object.(*corev1.Node)
 		switch {
 		case !ok:

@@ -33,6 +33,7 @@ func newFixture(t *testing.T) *fixture {
 	f := &fixture{free: 100 * gib, files: map[string]string{
 		"/proc/sys/fs/inotify/max_user_instances": "1024\n",
 		"/proc/sys/fs/inotify/max_user_watches":   "1048576\n",
+		"/proc/modules":                           "",
 	}}
 	f.engine = &dockertest.Engine{Host: system.Info{
 		ServerVersion: "28.2.2", OSType: "linux", MemTotal: 16 * gib, NCPU: 8, CgroupVersion: "2", DockerRootDir: "/var/lib/docker",
@@ -105,6 +106,7 @@ func TestChecks(t *testing.T) {
 				return stat(path)
 			}
 		}, "modules", doctor.Warning, problem.HostUnsupported, "ip_set"},
+		{"a kernel without modules", func(f *fixture) { delete(f.files, "/proc/modules") }, "modules", doctor.Skipped, problem.Kind{}, "built into"},
 		{"port taken", func(f *fixture) { f.host.Listen = func(a string) error { return fmt.Errorf("listen %s: in use", a) } }, "ports", doctor.Warning, problem.PortInUse, "3000"},
 		{"kubeconfig locked", func(f *fixture) {
 			f.host.Kubeconfig = filepath.Join(filepath.Dir(filepath.Dir(f.host.Kubeconfig)), "config")

@@ -224,8 +224,10 @@ func (h Host) modules(context.Context) (string, error) {
 	if !h.local() {
 		return "", ErrHidden
 	}
-	if _, err := h.Stat(modulesDirectory); err != nil {
-		return "", fmt.Errorf("%s: %w", modulesDirectory, ErrHidden)
+	// A kernel without loadable modules has no such file; what is built in leaves a
+	// trace in /sys/module only where it has parameters.
+	if _, err := h.ReadFile("/proc/modules"); err != nil {
+		return "everything is built into this kernel", fmt.Errorf("/proc/modules: %w", ErrHidden)
 	}
 	var missing []string
 	for _, any := range [][]string{{"nf_tables", "ip_tables"}, {"nf_nat"}, {"nf_conntrack"}, {"ip_set"}} {

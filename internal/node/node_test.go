@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -10,8 +11,6 @@ import (
 	"ambientlab/internal/engine"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
-
-	"context"
 )
 
 // kernel is the host's settings, seen alike from every node.

@@ -1,0 +1,137 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/version"
+	discovery "k8s.io/client-go/discovery/fake"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
+	clienttesting "k8s.io/client-go/testing"
+
+	"ambientlab/internal/docker/dockertest"
+	"ambientlab/internal/node"
+	"ambientlab/internal/problem"
+)
+
+func workerNode(name, ip string, ready corev1.ConditionStatus) *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Status: corev1.NodeStatus{
+			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}, {Type: corev1.NodeInternalIP, Address: ip}},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready, Reason: "KubeletNotReady", Message: "cni plugin not initialized"}},
+		},
+	}
+}
+
+// existing is a cluster of one version, in which the verbs in denied may not be used.
+func existing(t *testing.T, kubeconfig, gitVersion string, denied []string, objects ...runtime.Object) *Existing {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config")
+	if kubeconfig != "" {
+		if err := os.WriteFile(path, []byte(kubeconfig), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kube := fake.NewClientset(append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system"}})...)
+	kube.Discovery().(*discovery.FakeDiscovery).FakedServerVersion = &version.Info{GitVersion: gitVersion}
+	kube.PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		review := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
+		review.Status.Allowed = !slices.Contains(denied, review.Spec.ResourceAttributes.Verb)
+		return true, review, nil
+	})
+	e := NewExisting(ExistingOptions{Kubeconfig: path})
+	e.kube = func(*rest.Config) (kubernetes.Interface, error) { return kube, nil }
+	return e
+}
+
+func TestExistingCreateOnlyChecks(t *testing.T) {
+	tests := []struct {
+		name, kubeconfig, version string
+		denied                    []string
+		kind                      problem.Kind
+		says                      string
+	}{
+		{name: "good", kubeconfig: minesOnly, version: "v1.36.3"},
+		{name: "a vendor's version", kubeconfig: minesOnly, version: "v1.32.1-gke.1002000"},
+		{name: "too old", kubeconfig: minesOnly, version: "v1.31.9", kind: problem.ClusterVersion, says: "v1.31.9"},
+		{name: "rights missing", kubeconfig: minesOnly, version: "v1.36.3", denied: []string{"escalate", "create"}, kind: problem.ApplyForbidden, says: "create namespaces, escalate clusterroles rbac.authorization.k8s.io"},
+		{name: "no kubeconfig", version: "v1.36.3", kind: problem.ClusterNone, says: "no current context"},
+		{name: "no such context", kubeconfig: strings.Replace(minesOnly, `"current-context":"mine"`, `"current-context":"theirs"`, 1), version: "v1.36.3", kind: problem.KubeconfigInvalid, says: `"theirs" does not exist`},
+		{name: "not a kubeconfig", kubeconfig: "{", version: "v1.36.3", kind: problem.KubeconfigInvalid, says: "reading"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			err := existing(t, tt.kubeconfig, tt.version, tt.denied).Create(t.Context())
+			if tt.says == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !problem.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("got %v, want %s saying %q", err, tt.kind.ID, tt.says)
+			}
+		})
+	}
+}
+
+func TestExistingInspect(t *testing.T) {
+	e := existing(t, minesOnly, "v1.36.3", nil, workerNode("n1", "172.18.0.2", corev1.ConditionTrue), workerNode("n2", "10.0.0.2", corev1.ConditionFalse))
+	engine := &dockertest.Engine{}
+	for i, name := range []string{"n1", "n2"} {
+		engine.Add(dockertest.Container{ID: "id-" + name, Name: name, Network: "kind", IP: fmt.Sprintf("172.18.0.%d", i+2), Labels: map[string]string{node.ClusterLabel: "theirs"}})
+	}
+	e.opts.Docker = engine
+	info, err := e.Inspect(t.Context())
+	if err != nil || info.Context != "mine" || info.Server != "https://192.0.2.1" || info.Owned || info.Version != "v1.36.3" {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if info.State != NotReady || info.Message != "node n2: KubeletNotReady: cni plugin not initialized" {
+		t.Errorf("state %q: %s", info.State, info.Message)
+	}
+	if info.Nodes[0].ContainerID != "id-n1" || info.Nodes[0].Network != "kind" || info.Nodes[1].ContainerID != "" {
+		t.Errorf("only a node of the same name and address is the container: %+v", info.Nodes)
+	}
+	if err := e.Delete(t.Context()); err != nil {
+		t.Error(err)
+	}
+	dir := t.TempDir()
+	if err := e.CollectLogs(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+	if files, err := filepath.Glob(filepath.Join(dir, "*.json")); err != nil || len(files) != 3 {
+		t.Errorf("logs: %v, %v", files, err)
+	}
+}
+
+func TestExistingUnreachable(t *testing.T) {
+	e := NewExisting(ExistingOptions{Kubeconfig: filepath.Join(t.TempDir(), "config")})
+	refused := strings.Replace(minesOnly, "https://192.0.2.1", "https://127.0.0.1:1", 1)
+	if err := os.WriteFile(e.opts.Kubeconfig, []byte(refused), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	info, err := e.Inspect(t.Context())
+	if err != nil || info.State != NotReady || !strings.Contains(info.Message, "refused") {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if err := e.Create(t.Context()); !problem.Is(err, problem.ClusterUnreachable) {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := e.Inspect(ctx); err == nil {
+		t.Error("a cancelled look is an error, not a verdict")
+	}
+}
