@@ -282,3 +282,13 @@ func TestSBOM(t *testing.T) {
 		t.Error("a checksum that is none was taken")
 	}
 }
+
+func TestWithoutMetadataDiscovery(t *testing.T) {
+	got, err := withoutMetadataDiscovery([]byte(`[{{- if .metadata_discovery }}{"a":1},{{- end }}{"b":2}]`))
+	if err != nil || string(got) != `[{{- if false }}{"a":1},{{- end }}{"b":2}]` {
+		t.Errorf("got %s: %v", got, err)
+	}
+	if _, err := withoutMetadataDiscovery([]byte(`[]`)); err == nil {
+		t.Error("a template that has changed was taken")
+	}
+}

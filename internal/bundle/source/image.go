@@ -167,6 +167,11 @@ func (b *Builder) files(ctx context.Context, r recipe) (v1.Layer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading %s of module %s: %w", c.from, c.module, err)
 		}
+		if c.edit != nil {
+			if content, err = c.edit(content); err != nil {
+				return nil, fmt.Errorf("%s of module %s: %w", c.from, c.module, err)
+			}
+		}
 		files = append(files, layer.File{Path: c.to, Data: content})
 	}
 	return layer.FromFiles(files)

@@ -1,6 +1,9 @@
 package source
 
 import (
+	"bytes"
+	"errors"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"ambientlab/internal/bundle/source/layer"
@@ -27,7 +30,11 @@ type recipe struct {
 
 type placed struct{ program, path string }
 
-type copied struct{ nested, module, from, to string }
+type copied struct {
+	nested, module, from, to string
+	// edit, where there is one, changes the content on its way.
+	edit func([]byte) ([]byte, error)
+}
 
 // Users of the images' programs, as the real images number them.
 const (
@@ -80,7 +87,7 @@ func recipes() []recipe {
 			programs: []placed{{"pilot-agent", "/usr/local/bin/pilot-agent"}},
 			files: []copied{{
 				"istio", "istio.io/istio", "tools/packaging/common/envoy_bootstrap.json",
-				"/var/lib/istio/envoy/envoy_bootstrap_tmpl.json",
+				"/var/lib/istio/envoy/envoy_bootstrap_tmpl.json", withoutMetadataDiscovery,
 			}},
 			packages: []string{"libc6"},
 			envoy:    true,
@@ -112,7 +119,7 @@ func recipes() []recipe {
 			programs: []placed{{"prometheus", "/bin/prometheus"}},
 			files: []copied{{
 				"prometheus", "github.com/prometheus/prometheus", "documentation/examples/prometheus.yml",
-				"/etc/prometheus/prometheus.yml",
+				"/etc/prometheus/prometheus.yml", nil,
 			}},
 			extra: []layer.File{{Path: "/prometheus", Dir: true, UID: 65534, GID: 65534, Mode: 0o775}},
 			config: v1.Config{
@@ -142,6 +149,17 @@ func recipes() []recipe {
 			config:   v1.Config{Entrypoint: []string{"/speaker"}, Env: []string{usualPath}},
 		},
 	}
+}
+
+// withoutMetadataDiscovery takes the extension istio.workload.BootstrapExtension out of Istio's bootstrap
+// template. The agent asks for it in every waypoint, whatever its settings, and Envoy without Istio's extensions
+// ends at once on a bootstrap that names it. It only adds the peers' names to telemetry.
+func withoutMetadataDiscovery(template []byte) ([]byte, error) {
+	condition := []byte("{{- if .metadata_discovery }}")
+	if !bytes.Contains(template, condition) {
+		return nil, errors.New("the bootstrap template does not ask for metadata discovery where it used to")
+	}
+	return bytes.ReplaceAll(template, condition, []byte("{{- if false }}")), nil
 }
 
 // iptablesLinks are what the iptables package's scripts would set up through update-alternatives.
