@@ -21,16 +21,13 @@ type Conn struct {
 	handler func(*Request)
 	pool    sync.Pool
 
-	// wmu is held while a frame is written. The reading goroutine never takes it: a peer that stops reading must
-	// not stop us from reading, or two such peers wait for each other for ever. It queues control frames instead.
+	batch *Batch // below TLS; nil if nc is something else
+
 	wmu  sync.Mutex
+	out  out
 	fr   *http2.Framer
 	henc *hpack.Encoder
 	hbuf bytes.Buffer
-
-	qmu   sync.Mutex
-	queue []func() error
-	wake  chan struct{}
 
 	mu       sync.Mutex
 	streams  map[uint32]*Stream
@@ -59,10 +56,9 @@ type peerSettings struct {
 func newConn(nc net.Conn, client bool, handler func(*Request)) *Conn {
 	c := &Conn{
 		nc: nc, client: client, handler: handler,
-		wake:      make(chan struct{}, 1),
 		streams:   map[uint32]*Stream{},
 		sendWin:   65535,
-		peer:      peerSettings{window: 65535, frame: 16 << 10, streams: assumedStreams},
+		peer:      peerSettings{window: 65535, frame: 16 << 10, streams: usedStreams},
 		blocked:   map[*Stream]struct{}{},
 		done:      make(chan struct{}),
 		pong:      make(chan struct{}, 1),
@@ -70,7 +66,12 @@ func newConn(nc net.Conn, client bool, handler func(*Request)) *Conn {
 		idleSince: time.Now(),
 	}
 	c.pool.New = func() any { return new([16 << 10]byte) }
-	c.fr = http2.NewFramer(nc, bufio.NewReaderSize(nc, 64<<10))
+	c.out.room = sync.NewCond(&c.wmu)
+	c.out.wake = make(chan struct{}, 1)
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		c.batch, _ = t.NetConn().(*Batch)
+	}
+	c.fr = http2.NewFramer(&c.out, bufio.NewReaderSize(nc, 64<<10))
 	c.fr.SetReuseFrames()
 	c.fr.SetMaxReadFrameSize(16 << 10)
 	c.fr.MaxHeaderListSize = maxHeaderList
@@ -85,7 +86,7 @@ func Client(nc net.Conn) (*Conn, error) {
 	if err := c.greet(); err != nil {
 		return nil, errors.Join(err, nc.Close())
 	}
-	go c.writeQueued()
+	go c.sendLoop()
 	go c.pingLoop()
 	go func() { c.fail(c.readLoop()) }()
 	return c, nil
@@ -110,7 +111,7 @@ func Serve(nc net.Conn, handler func(*Request), start func(*Conn)) error {
 	if start != nil {
 		start(c)
 	}
-	go c.writeQueued()
+	go c.sendLoop()
 	go c.pingLoop()
 	err := c.readLoop()
 	c.fail(err)
@@ -148,7 +149,7 @@ func (c *Conn) greet() error {
 	}
 	return c.write(func() error {
 		if c.client {
-			if _, err := io.WriteString(c.nc, http2.ClientPreface); err != nil {
+			if _, err := io.WriteString(&c.out, http2.ClientPreface); err != nil {
 				return err
 			}
 		}
@@ -194,7 +195,7 @@ func (c *Conn) Drain() {
 	c.mu.Unlock()
 	c.enqueue(func() error { return c.fr.WriteGoAway(last, http2.ErrCodeNo, nil) })
 	if empty {
-		c.enqueue(func() error { return ErrClosed })
+		c.endAfter(ErrClosed)
 	}
 }
 
@@ -213,6 +214,10 @@ func (c *Conn) fail(err error) {
 	c.streams = map[uint32]*Stream{}
 	close(c.done)
 	c.mu.Unlock()
+	if c.batch != nil && !errors.Is(err, ErrClosed) {
+		// Closing TLS says goodbye first, which may take seconds with a peer that no longer reads.
+		_ = c.batch.Conn.Close()
+	}
 	_ = c.nc.Close()
 	for _, s := range streams {
 		s.abort(fmt.Errorf("HBONE connection lost: %w", err))
@@ -231,7 +236,7 @@ func (c *Conn) forget(s *Stream) {
 	last := c.draining && empty
 	c.mu.Unlock()
 	if last {
-		c.enqueue(func() error { return ErrClosed })
+		c.endAfter(ErrClosed)
 	}
 }
 

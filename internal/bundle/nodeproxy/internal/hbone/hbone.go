@@ -22,13 +22,16 @@ const (
 	frameSize = 16<<10 - 9
 	// maxStreams is what this side lets a peer open at once on one connection.
 	maxStreams = 1000
-	// assumedStreams is what a peer is taken to allow until its settings say otherwise (RFC 9113 recommends 100).
-	assumedStreams = 100
+	// usedStreams is how many streams this side puts on one connection, even where the peer would take more: one
+	// connection is one TLS session, and runs on one core.
+	usedStreams = 100
 	// maxHeaderList bounds the headers of one CONNECT, in bytes.
 	maxHeaderList = 16 << 10
-	// maxQueued bounds control frames waiting to be written: a peer that floods with PING or SETTINGS and does not
-	// read the answers is cut off.
-	maxQueued = 2000
+	// maxPending bounds what waits to be sent, in bytes; who wants to send more has to wait.
+	maxPending = 256 << 10
+	// maxControl bounds what control frames may add to that, in bytes: a peer that floods with PING or SETTINGS and
+	// does not read the answers is cut off.
+	maxControl = 256 << 10
 	// pingEvery and pingTimeout find dead peers.
 	pingEvery   = 10 * time.Second
 	pingTimeout = 20 * time.Second

@@ -26,9 +26,8 @@ func (c *Conn) readLoop() error {
 			c.mu.Lock()
 			last := c.lastPeer
 			c.mu.Unlock()
-			c.enqueue(func() error {
-				return errors.Join(c.fr.WriteGoAway(last, http2.ErrCode(connErr), nil), err)
-			})
+			c.enqueue(func() error { return c.fr.WriteGoAway(last, http2.ErrCode(connErr), nil) })
+			c.endAfter(err)
 			<-c.done
 			return err
 		default:
@@ -116,7 +115,7 @@ func (c *Conn) onSettings(f *http2.SettingsFrame) error {
 		case http2.SettingMaxFrameSize:
 			c.peer.frame = int(s.Val)
 		case http2.SettingMaxConcurrentStreams:
-			c.peer.streams = int(min(s.Val, maxStreams))
+			c.peer.streams = int(min(s.Val, usedStreams))
 		case http2.SettingHeaderTableSize:
 			table, hasTable = s.Val, true
 		}

@@ -63,10 +63,10 @@ func (c *Conn) Connect(ctx context.Context, authority string, headers ...Header)
 		return c.frameHeaders(s.id, fields, false)
 	})
 	switch {
-	case err != nil:
-		return nil, fmt.Errorf("opening a tunnel to %s: %w", authority, err)
 	case s == nil:
 		return nil, ErrUnavailable
+	case err != nil:
+		return nil, fmt.Errorf("opening a tunnel to %s: %w", authority, err)
 	}
 	select {
 	case <-ctx.Done():

@@ -61,7 +61,7 @@ func (s *Server) handshake(ctx context.Context, c *net.TCPConn) (*tls.Conn, iden
 	if err != nil {
 		return nil, identity.Identity{}, err
 	}
-	tc := tls.Server(c, identity.ServerConfig(cert, time.Now))
+	tc := tls.Server(hbone.NewBatch(c), identity.ServerConfig(cert, time.Now))
 	peer, err := identity.Handshake(ctx, tc)
 	return tc, peer, err
 }

@@ -138,7 +138,7 @@ func (s *Server) dial(ctx context.Context, r *workload.Route) (*hbone.Conn, erro
 	if err != nil {
 		return nil, fmt.Errorf("connection failed: %w", err)
 	}
-	tc := tls.Client(c, identity.ClientConfig(cert, r.Peers, time.Now))
+	tc := tls.Client(hbone.NewBatch(c), identity.ClientConfig(cert, r.Peers, time.Now))
 	if _, err := identity.Handshake(ctx, tc); err != nil {
 		_ = c.Close()
 		return nil, tlsError{err}
