@@ -47,23 +47,36 @@ type NodeImage struct {
 	Held bool
 }
 
+// NodeImageLoaded tells whether Docker has this very image of the bundle; it changes nothing.
+func NodeImageLoaded(ctx context.Context, docker ImageEngine, b *Bundle, ref string) (bool, error) {
+	e, img, familiar, err := b.forDocker(ref)
+	if err != nil {
+		return false, err
+	}
+	_, same, err := inDocker(ctx, docker, img, e, familiar)
+	return same, err
+}
+
+// forDocker finds an image of the bundle and the name that Docker knows it by.
+func (b *Bundle) forDocker(ref string) (e entry, img v1.Image, familiar string, err error) {
+	if e, err = b.find(ref); err != nil {
+		return e, nil, "", err
+	}
+	if img, err = b.Image(ref); err != nil {
+		return e, nil, "", err
+	}
+	parsed, err := ParseReference(e.Ref)
+	return e, img, parsed.Familiar(), err
+}
+
 // LoadNodeImage brings an image of the bundle, the kind node image, into Docker. The
 // image is streamed as it is made; nothing is written to disk on this side. Where
 // Docker has the image already, nothing is sent. A failure is the problem ImageLoadFailed.
 func LoadNodeImage(ctx context.Context, docker ImageEngine, b *Bundle, ref string) (NodeImage, error) {
-	e, err := b.find(ref)
+	e, img, familiar, err := b.forDocker(ref)
 	if err != nil {
 		return NodeImage{}, err
 	}
-	img, err := b.Image(ref)
-	if err != nil {
-		return NodeImage{}, err
-	}
-	parsed, err := ParseReference(e.Ref)
-	if err != nil {
-		return NodeImage{}, err
-	}
-	familiar := parsed.Familiar()
 	id, same, err := inDocker(ctx, docker, img, e, familiar)
 	if err != nil || same {
 		return NodeImage{Ref: familiar, ID: id, Held: same}, err

@@ -3,11 +3,8 @@ package bundle
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -151,8 +148,7 @@ func (w *Writer) add(ctx context.Context, ref Reference, img v1.Image, substitut
 // into the index to be.
 func (w *Writer) enter(ctx context.Context, e entry, rawManifest, rawConfig []byte) error {
 	for i, raw := range [][]byte{rawManifest, rawConfig} {
-		open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }
-		if err := w.put(ctx, e.blobs[i], open); err != nil {
+		if err := w.putBytes(ctx, e.blobs[i], raw); err != nil {
 			return err
 		}
 	}
@@ -172,135 +168,4 @@ func (w *Writer) AddFile(name string, content []byte) error {
 	defer w.mu.Unlock()
 	w.files[name] = bytes.Clone(content)
 	return nil
-}
-
-// put puts a blob in place, unless it is there already. Two callers with one blob
-// share the work.
-func (w *Writer) put(ctx context.Context, d v1.Descriptor, open func() (io.ReadCloser, error)) error {
-	return w.once(ctx, d, func() error {
-		r, err := open()
-		if err != nil {
-			return fmt.Errorf("reading blob %s: %w", d.Digest, err)
-		}
-		defer r.Close()
-		return w.copyBlob(ctx, d, r)
-	})
-}
-
-// once runs write for a blob that is not there yet, one caller at a time. A caller
-// whose forerunner failed tries by itself: the failure may have been its context's.
-func (w *Writer) once(ctx context.Context, d v1.Descriptor, write func() error) error {
-	for {
-		w.mu.Lock()
-		f, running := w.blobs[d.Digest]
-		if !running {
-			f = &flight{done: make(chan struct{})}
-			w.blobs[d.Digest] = f
-		}
-		w.mu.Unlock()
-		if !running {
-			return w.fly(f, d, write)
-		}
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if f.err == nil {
-			return nil
-		}
-	}
-}
-
-func (w *Writer) fly(f *flight, d v1.Descriptor, write func() error) error {
-	defer close(f.done)
-	have, err := w.have(d)
-	if err == nil && !have {
-		err = write()
-	}
-	if f.err = err; err != nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.blobs, d.Digest)
-	}
-	return err
-}
-
-// have tells whether a blob lies in the folder whole. One that was altered is removed.
-func (w *Writer) have(d v1.Descriptor) (bool, error) {
-	if _, err := parseHash(d.Digest.String()); err != nil {
-		return false, err
-	}
-	name := w.path(blobName(d.Digest))
-	f, err := os.Open(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("looking for blob %s: %w", d.Digest, err)
-	}
-	got, size, err := v1.SHA256(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return false, fmt.Errorf("checking blob %s: %w", d.Digest, err)
-	}
-	if got == d.Digest && size == d.Size {
-		return true, nil
-	}
-	if err := os.Remove(name); err != nil {
-		return false, fmt.Errorf("removing the altered blob %s: %w", d.Digest, err)
-	}
-	return false, nil
-}
-
-func (w *Writer) copyBlob(ctx context.Context, d v1.Descriptor, r io.Reader) (err error) {
-	f, err := os.CreateTemp(w.path(partialDir), "put-*")
-	if err != nil {
-		return fmt.Errorf("writing blob %s: %w", d.Digest, err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
-	hash := sha256.New()
-	size, err := io.Copy(io.MultiWriter(f, hash), untilDone{ctx, r})
-	if err != nil {
-		return fmt.Errorf("writing blob %s: %w", d.Digest, err)
-	}
-	got := v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(hash.Sum(nil))}
-	if got != d.Digest || size != d.Size {
-		return fmt.Errorf("blob %s of %d bytes turned out to be %s of %d bytes", d.Digest, d.Size, got, size)
-	}
-	return settle(f, w.path(blobName(d.Digest)))
-}
-
-// settle closes a written file and gives it its name, so that the name never stands
-// for less than the whole content, even after a power cut.
-func settle(f *os.File, name string) error {
-	if err := f.Chmod(0o644); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	return nil
-}
-
-// untilDone is a reader that ends with its context's cause.
-type untilDone struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (u untilDone) Read(p []byte) (int, error) {
-	if u.ctx.Err() != nil {
-		return 0, context.Cause(u.ctx)
-	}
-	return u.r.Read(p)
 }
