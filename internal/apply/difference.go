@@ -38,7 +38,7 @@ func differences(before, after *unstructured.Unstructured) []string {
 			}
 			return
 		}
-		if secret && strings.HasPrefix(path, ".data") {
+		if secret && (strings.HasPrefix(path, ".data") || strings.HasPrefix(path, ".stringData")) {
 			found = append(found, strings.TrimPrefix(path, ".")+": changed")
 			return
 		}

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -67,14 +68,27 @@ func (c *Client) watch(ctx context.Context, s scope, kick func()) {
 		if err == nil {
 			pause = firstPause
 			kick()
-			for range w.ResultChan() {
-				kick()
-			}
-			w.Stop()
+			follow(ctx, w, kick)
 		}
 		// A kind that is not served yet, or a watch that the server ended.
 		if wait(ctx, pause) != nil {
 			return
+		}
+	}
+}
+
+// follow kicks at every event until the watch or the context ends.
+func follow(ctx context.Context, w watch.Interface, kick func()) {
+	defer w.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case _, open := <-w.ResultChan():
+			if !open {
+				return
+			}
+			kick()
 		}
 	}
 }

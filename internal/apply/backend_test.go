@@ -1,0 +1,79 @@
+package apply
+
+import (
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+)
+
+func TestGatewayIsJudgedByItsDeployment(t *testing.T) {
+	gateway := objects(t, "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: w, namespace: default}\n")[0]
+	c := live(t, interceptor.Funcs{})
+	if s, err := c.gatewayWorkload(t.Context(), gateway); err != nil || !s.done {
+		t.Errorf("without a Deployment: %+v %v", s, err)
+	}
+	d := newDeployment()
+	d.Labels = map[string]string{labelGatewayName: "w"}
+	c = live(t, interceptor.Funcs{}, d)
+	s, err := c.gatewayWorkload(t.Context(), gateway)
+	if err != nil || s.done || s.message != "its Deployment a is not available: its controller has not seen its latest change yet" {
+		t.Errorf("starting: %+v %v", s, err)
+	}
+	makeAvailable(t, c)
+	if s, err := c.gatewayWorkload(t.Context(), gateway); err != nil || !s.done {
+		t.Errorf("available: %+v %v", s, err)
+	}
+}
+
+func TestWebhookIsJudgedByItsService(t *testing.T) {
+	service := objects(t, "apiVersion: v1\nkind: Service\nmetadata: {name: istiod, namespace: istio-system}\n")
+	hook := func(ca string) string {
+		return "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {name: v}\n" +
+			"webhooks: [{name: v.istio.io, clientConfig: {" + ca + "service: {name: istiod, namespace: istio-system}}}]\n"
+	}
+	bare, signed := objects(t, hook(""))[0], objects(t, hook("caBundle: Zm9v, "))[0]
+	slice := func(ready bool) *discoveryv1.EndpointSlice {
+		return &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "istio-system", Labels: map[string]string{discoveryv1.LabelServiceName: "istiod"}},
+			Endpoints:  []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(ready)}}},
+		}
+	}
+	c := live(t, interceptor.Funcs{}, slice(false))
+	// Istio's base chart brings the webhook of an istiod that comes in another part.
+	if s, err := c.webhookBackend(t.Context(), bare, nil); err != nil || !s.done {
+		t.Errorf("a Service of another part: %+v %v", s, err)
+	}
+	if s, err := c.webhookBackend(t.Context(), bare, service); err != nil || s.done || s.message != "webhook v.istio.io: its server has not written its certificate authority yet" {
+		t.Errorf("no authority: %+v %v", s, err)
+	}
+	if s, err := c.webhookBackend(t.Context(), signed, service); err != nil || s.done || s.message != "webhook v.istio.io: no ready pod stands behind Service istio-system/istiod" {
+		t.Errorf("no endpoint: %+v %v", s, err)
+	}
+	c = live(t, interceptor.Funcs{}, slice(true))
+	if s, err := c.webhookBackend(t.Context(), signed, service); err != nil || !s.done {
+		t.Errorf("answering: %+v %v", s, err)
+	}
+}
+
+func TestForeign(t *testing.T) {
+	c := &Client{lab: "lab"}
+	for name, tc := range map[string]struct {
+		obj  metav1.ObjectMeta
+		want bool
+	}{
+		"someone's":            {metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubectl-create"}}}, true},
+		"the lab's":            {metav1.ObjectMeta{Labels: map[string]string{LabelName: "lab"}}, false},
+		"another lab's":        {metav1.ObjectMeta{Labels: map[string]string{LabelName: "other"}}, true},
+		"owned":                {metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{{Name: "x"}}}, false},
+		"istiod's":             {metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "pilot-discovery"}}}, false},
+		"istiod only reported": {metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "pilot-discovery", Subresource: "status"}}}, true},
+	} {
+		if got := c.foreign(&appsv1.Deployment{ObjectMeta: tc.obj}); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
