@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"ambientlab/internal/bundle/source/lock"
 )
 
 // keyring is the Debian archive's, of the package debian-archive-keyring, which every Debian has.
@@ -20,6 +22,14 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 // returns them in the order of their names. It needs apt-get and dpkg-deb, and no root.
 func Download(ctx context.Context, packages []string, opts Options) ([]Package, error) {
 	opts = opts.withDefaults()
+	// apt gives up at once where another apt holds its locks.
+	release, err := lock.Take(ctx, filepath.Join(opts.CacheDir, "apt.lock"), func() {
+		opts.Progress("waiting for another download of packages to end")
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preparing apt: %w", err)
+	}
+	defer release()
 	a, err := newApt(ctx, opts)
 	if err != nil {
 		return nil, fmt.Errorf("preparing apt: %w", err)

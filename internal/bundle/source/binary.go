@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"ambientlab/internal/bundle/source/lock"
 )
 
 // ErrUnknownProgram is wrapped by Binary's error where no program has the name.
@@ -47,7 +49,7 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	}
 	// One compilation at a time on the whole machine: a Go build takes every core by itself, and two of them
 	// would compile their common packages twice.
-	release, err := lock(ctx, filepath.Join(programs, "build.lock"), func() {
+	release, err := lock.Take(ctx, filepath.Join(programs, "build.lock"), func() {
 		b.Progress(name, "waiting for another build to end")
 	})
 	if err != nil {

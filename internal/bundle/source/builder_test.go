@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"ambientlab/internal/bundle/source/lock"
 )
 
 // fakeGo stands in for the Go command: `go build` copies the running test, a Go program with a real list of
@@ -152,7 +154,7 @@ func TestBinaryCancelledWhileWaiting(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	release, err := lock(t.Context(), filepath.Join(dir, "build.lock"), func() { t.Error("nobody holds it") })
+	release, err := lock.Take(t.Context(), filepath.Join(dir, "build.lock"), func() { t.Error("nobody holds it") })
 	if err != nil {
 		t.Fatal(err)
 	}

