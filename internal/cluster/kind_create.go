@@ -82,12 +82,13 @@ func (k *Kind) createNew(ctx context.Context) error {
 		return err
 	}
 	// kind writes a kubeconfig as its last act. It gets one to throw away, because
-	// the cluster is not ready by then.
-	scratch, err := os.MkdirTemp("", "ambientlab-kind-")
-	if err != nil {
-		return fmt.Errorf("making a scratch directory: %w", err)
+	// the cluster is not ready by then. The lock makes the name ours alone, so what a
+	// killed run left there is replaced.
+	scratch := filepath.Join(k.opts.LockDir, "kind-"+k.opts.Name+".scratch")
+	defer func() { _ = os.RemoveAll(scratch) }() // the next run removes it if this one could not
+	if err := os.RemoveAll(scratch); err != nil {
+		return fmt.Errorf("removing what an earlier run left: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(scratch) }() // a leftover in the temporary directory harms nobody
 
 	log := newProgressLog(ctx)
 	done := make(chan error, 1)

@@ -63,13 +63,17 @@ func newBed(t *testing.T) *bed {
 }
 
 func (b *bed) kind(name string) *cluster.Kind {
+	return newKind(b.docker, b.endpoint, name, b.kubeconfig, b.TempDir())
+}
+
+func newKind(api *client.Client, endpoint docker.Endpoint, name, kubeconfig, locks string) *cluster.Kind {
 	image := os.Getenv("SM_E2E_NODE_IMAGE")
 	if image == "" {
 		image = "kindest/node:v1.36.3"
 	}
 	return cluster.NewKind(cluster.KindOptions{
-		Name: name, Config: []byte(config), NodeImage: image, Kubeconfig: b.kubeconfig,
-		Docker: b.docker, Endpoint: b.endpoint, LockDir: b.TempDir(),
+		Name: name, Config: []byte(config), NodeImage: image, Kubeconfig: kubeconfig,
+		Docker: api, Endpoint: endpoint, LockDir: locks,
 	})
 }
 
@@ -100,10 +104,6 @@ func (b *bed) remains() map[string]int {
 	if err != nil {
 		b.Fatal(err)
 	}
-	scratch, err := filepath.Glob(filepath.Join(os.TempDir(), "ambientlab-kind-*"))
-	if err != nil {
-		b.Fatal(err)
-	}
 	locks, err := filepath.Glob(b.kubeconfig + ".lock")
 	if err != nil {
 		b.Fatal(err)
@@ -111,7 +111,7 @@ func (b *bed) remains() map[string]int {
 	return map[string]int{
 		"containers": len(containers.Items), "volumes": len(volumes.Items), "networks": others,
 		"contexts": len(cfg.Contexts), "clusters": len(cfg.Clusters), "users": len(cfg.AuthInfos),
-		"scratch": len(scratch), "kubeconfig locks": len(locks),
+		"kubeconfig locks": len(locks),
 	}
 }
 
