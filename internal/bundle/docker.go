@@ -32,7 +32,19 @@ func EnginePlatform(ctx context.Context, docker ImageEngine) (v1.Platform, error
 	if err != nil {
 		return v1.Platform{}, fmt.Errorf("asking the Docker engine for its platform: %w", err)
 	}
-	return v1.Platform{OS: version.Os, Architecture: version.Arch}, nil
+	return Platform(version.Os, version.Arch), nil
+}
+
+// Platform makes a platform of an operating system and an architecture, which may be in
+// Go's words (amd64) or in the kernel's (x86_64), as Docker's info has it.
+func Platform(system, architecture string) v1.Platform {
+	switch architecture {
+	case "x86_64":
+		architecture = "amd64"
+	case "aarch64":
+		architecture = "arm64"
+	}
+	return v1.Platform{OS: system, Architecture: architecture}
 }
 
 // NodeImage is a bundle's image as it is in Docker after LoadNodeImage.

@@ -45,6 +45,22 @@ type Progress struct {
 	Finished bool
 }
 
+// String is the progress in one line for people.
+func (p Progress) String() string {
+	line := fmt.Sprintf("%s: %s of %s", p.Ref, Size(p.Done), Size(p.Total))
+	switch {
+	case p.Finished && p.Fetched == 0:
+		return fmt.Sprintf("%s: %s, all of it here already", p.Ref, Size(p.Total))
+	case p.Finished:
+		return fmt.Sprintf("%s: %s, %s of it fetched", p.Ref, Size(p.Total), Size(p.Fetched))
+	case p.Message != "":
+		return line + "; " + p.Message
+	case p.Total == 0:
+		return p.Ref + ": asking the registry"
+	}
+	return line
+}
+
 // imagesAtOnce and blobsAtOnce suit a home's line: more would share it into pieces
 // that time out, less would leave it idle between small blobs.
 const (

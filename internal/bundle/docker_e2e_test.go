@@ -1,0 +1,40 @@
+//go:build e2e
+
+package bundle
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/moby/moby/client"
+)
+
+// TestLoadIntoDocker loads an image into the Docker engine of this machine, finds it
+// held there, and replaces it by another of the same name.
+func TestLoadIntoDocker(t *testing.T) {
+	docker, err := client.New(client.FromEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ref = "ambientlab.test/loaded:1"
+	t.Cleanup(func() {
+		if _, err := docker.ImageRemove(context.WithoutCancel(t.Context()), ref, client.ImageRemoveOptions{Force: true}); err != nil {
+			t.Log(err)
+		}
+	})
+	for _, layers := range []int{1, 2} {
+		dir := filepath.Join(t.TempDir(), "bundle")
+		writeBundle(t, dir, map[string]v1.Image{ref: makeImage(t, layers, "random bytes")})
+		for _, held := range []bool{false, true} {
+			got, err := LoadNodeImage(t.Context(), docker, openBundle(t, dir), ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Held != held || got.Ref != ref {
+				t.Errorf("%d layers: %+v, want held %t", layers, got, held)
+			}
+		}
+	}
+}
