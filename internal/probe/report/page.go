@@ -86,7 +86,7 @@ type interval struct{ Low, Width, Seen, Want float64 }
 type timeline struct {
 	Fast, Slow, Failed string
 	Line               float64
-	Longest, Duration  string
+	Set, Duration      string
 	Text               string
 }
 
@@ -248,7 +248,7 @@ func timelineOf(m probe.Measurement, delay time.Duration) *timeline {
 	}
 	span := max(last.Sub(first), time.Millisecond)
 	t := &timeline{
-		Line: 100 - 100*float64(delay)/float64(top), Longest: compact(top), Duration: compact(span.Round(100 * time.Millisecond)),
+		Line: 100 - 100*float64(delay)/float64(top), Set: delay.String(), Duration: compact(span.Round(100 * time.Millisecond)),
 	}
 	var fast, slow, failed strings.Builder
 	for _, r := range m.Replies {
