@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/moby/client"
 )
@@ -19,11 +20,6 @@ func TestLoadIntoDocker(t *testing.T) {
 		t.Fatal(err)
 	}
 	const ref = "ambientlab.test/loaded:1"
-	t.Cleanup(func() {
-		if _, err := docker.ImageRemove(context.WithoutCancel(t.Context()), ref, client.ImageRemoveOptions{Force: true}); err != nil {
-			t.Log(err)
-		}
-	})
 	for _, layers := range []int{1, 2} {
 		dir := filepath.Join(t.TempDir(), "bundle")
 		writeBundle(t, dir, map[string]v1.Image{ref: makeImage(t, layers, "random bytes")})
@@ -32,6 +28,12 @@ func TestLoadIntoDocker(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			t.Cleanup(func() { // by ID: the name goes from the first image to the second
+				ctx := context.WithoutCancel(t.Context())
+				if _, err := docker.ImageRemove(ctx, got.ID, client.ImageRemoveOptions{Force: true}); err != nil && !errdefs.IsNotFound(err) {
+					t.Error(err)
+				}
+			})
 			if got.Held != held || got.Ref != ref {
 				t.Errorf("%d layers: %+v, want held %t", layers, got, held)
 			}
