@@ -1,11 +1,9 @@
 package apply
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 )
@@ -33,13 +31,4 @@ func objects(t *testing.T, text string) []*unstructured.Unstructured {
 
 func configMap(name, key, value string) string {
 	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\ndata: {" + key + ": '" + value + "'}\n---\n"
-}
-
-// sorted makes cmp compare lists of strings regardless of their order.
-func sorted() cmp.Option {
-	return cmp.Transformer("sorted", func(s []string) []string {
-		s = slices.Clone(s)
-		slices.Sort(s)
-		return s
-	})
 }

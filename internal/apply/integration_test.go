@@ -4,6 +4,7 @@ package apply
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,15 @@ import (
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
 )
+
+// sorted makes cmp compare lists of strings regardless of their order.
+func sorted() cmp.Option {
+	return cmp.Transformer("sorted", func(s []string) []string {
+		s = slices.Clone(s)
+		slices.Sort(s)
+		return s
+	})
+}
 
 // namespace makes a namespace of the test's own, and says its name.
 func namespace(t *testing.T, c *Client) string {

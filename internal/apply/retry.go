@@ -118,7 +118,7 @@ func isPassing(err error) bool {
 // expired says what an apply was waiting for when its time was up.
 func expired(ctx context.Context, obj *unstructured.Unstructured, reason string, last error) error {
 	switch {
-	case reason == "":
+	case reason == "", interrupted(ctx):
 		return fmt.Errorf("applying %s: %w", idOf(obj), context.Cause(ctx))
 	case webhookSilent(last):
 		return problem.New(problem.WebhookSilent, context.Cause(ctx), "applying %s: %s", idOf(obj), reason)

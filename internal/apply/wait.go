@@ -70,11 +70,15 @@ func (c *Client) waitFor(ctx context.Context, objs []*unstructured.Unstructured)
 	switch {
 	case err == nil:
 		return c.confirm(ctx, objs)
-	case !errors.Is(err, errFailed) && ctx.Err() == nil:
+	case interrupted(ctx), !errors.Is(err, errFailed) && ctx.Err() == nil:
 		return err
 	}
 	return c.notReady(ctx, objs, open, err)
 }
+
+// interrupted tells a context that was called off from one whose time was up. Who
+// called it off wants the call to return, and not to hear why it would have failed.
+func interrupted(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
 
 // errFailed ends a wait for an object that will not become ready.
 var errFailed = errors.New("it will not become ready by itself")
@@ -108,6 +112,7 @@ func (c *Client) notReady(ctx context.Context, objs []*unstructured.Unstructured
 // problem names what holds it.
 func (c *Client) waitGone(ctx context.Context, obj client.Object) error {
 	var last *unstructured.Unstructured
+	start := time.Now()
 	gvk := obj.GetObjectKind().GroupVersionKind()
 	err := c.await(ctx, []scope{{gvk, obj.GetNamespace()}}, func(ctx context.Context) (bool, error) {
 		live, err := c.get(ctx, obj)
@@ -121,10 +126,12 @@ func (c *Client) waitGone(ctx context.Context, obj client.Object) error {
 			return true, nil
 		}
 		last = live
-		engine.Progress(ctx, "%s is still there%s", idOf(obj), finalizers(live))
+		if time.Since(start) >= reasonEvery {
+			engine.Progress(ctx, "%s is still there%s", idOf(obj), finalizers(live))
+		}
 		return false, nil
 	})
-	if err == nil || ctx.Err() == nil || last == nil {
+	if err == nil || ctx.Err() == nil || last == nil || interrupted(ctx) {
 		return err
 	}
 	return problem.New(problem.DeleteStuck, err, "%s is still there%s", idOf(obj), held(last))

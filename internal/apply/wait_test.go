@@ -144,6 +144,24 @@ func TestWaitNamesTheReason(t *testing.T) {
 	})
 }
 
+// Whoever calls a wait off, by Ctrl-C or because another step failed, gets it back at
+// once, and not a problem of the objects.
+func TestWaitReturnsWhenCalledOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := live(t, interceptor.Funcs{}, newDeployment())
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second+time.Millisecond, func() { cancel(errors.New("interrupted by the user")) })
+		start := time.Now()
+		err := c.Wait(ctx, Set{Name: "p", Objects: objects(t, deployment)})
+		if err == nil || len(problem.All(err)) > 0 || !strings.Contains(err.Error(), "interrupted by the user") {
+			t.Errorf("got %v", err)
+		}
+		if waited := time.Since(start); waited != time.Second+time.Millisecond {
+			t.Errorf("after %v", waited)
+		}
+	})
+}
+
 func TestWaitEndsEarlyForWhatFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pod := &corev1.Pod{

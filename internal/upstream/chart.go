@@ -39,7 +39,7 @@ func render(r chartRelease, namespace, kubeVersion string, values map[string]any
 	caps := chartutil.DefaultCapabilities.Copy()
 	version, err := chartutil.ParseKubeVersion(kubeVersion)
 	if err != nil {
-		return nil, fmt.Errorf("Kubernetes version %q: %w", kubeVersion, err)
+		return nil, fmt.Errorf("the cluster's version %q: %w", kubeVersion, err)
 	}
 	caps.KubeVersion = *version
 	options := chartutil.ReleaseOptions{Name: r.release, Namespace: namespace, Revision: 1, IsInstall: true}

@@ -186,4 +186,3 @@ func refuseRetired(component string, values map[string]any) error {
 	}
 	return walk("", values)
 }
-
