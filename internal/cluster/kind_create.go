@@ -106,7 +106,7 @@ func (k *Kind) createNew(ctx context.Context) error {
 	case err = <-done:
 		done = nil
 		if err != nil {
-			err = k.explainCreate(ctx, err)
+			err = k.whyCreate(ctx, err)
 		}
 	case <-ctx.Done():
 		err = context.Cause(ctx)
@@ -118,6 +118,22 @@ func (k *Kind) createNew(ctx context.Context) error {
 		return nil
 	}
 	return k.abandon(ctx, done, err)
+}
+
+// signalDelay is how much earlier than our own context kind's docker commands may
+// learn of a Ctrl-C: a terminal sends it to all of them.
+const signalDelay = 200 * time.Millisecond
+
+// whyCreate tells an interruption, which makes kind fail too, from a failure.
+func (k *Kind) whyCreate(ctx context.Context, err error) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-k.after(signalDelay):
+	}
+	bounded, cancel := context.WithTimeout(ctx, cleanupTime)
+	defer cancel()
+	return k.explainCreate(bounded, err)
 }
 
 // finish waits for all nodes, which kind does not (it looks at control planes only,

@@ -293,6 +293,28 @@ func TestInterruptedCreateLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestCtrlCReachesKindFirst(t *testing.T) {
+	f := newFixture(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("interrupt")
+	f.lib.create = func() error {
+		f.addNode("ambient-control-plane", 2, 0, true)
+		return errors.New("docker run: exit status 130")
+	}
+	soon := f.kind.after
+	f.kind.after = func(d time.Duration) <-chan time.Time {
+		if d == signalDelay {
+			cancel(why)
+			return nil
+		}
+		return soon(d)
+	}
+	if err := f.kind.Create(ctx); !errors.Is(err, why) || problem.Is(err, problem.ClusterCreateFailed) {
+		t.Errorf("got %v, want the interruption", err)
+	}
+	f.untouched()
+}
+
 func TestFailedCreateLeavesNothing(t *testing.T) {
 	t.Run("kind fails", func(t *testing.T) {
 		f := newFixture(t)

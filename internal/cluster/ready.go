@@ -2,11 +2,12 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
@@ -60,30 +61,16 @@ func lookAtNodes(ctx context.Context, cfg *rest.Config) (version, reason string,
 	return info.GitVersion, reason, nil
 }
 
-// roster keeps the reasons why nodes are not ready. Its lock is needed because the
-// informer fills the store while conditions run.
+// roster keeps the reasons why nodes are not ready. Only the waiting goroutine uses it.
 type roster struct {
-	mu      sync.Mutex
 	reasons map[string]string
 	want    int
 }
 
-func (r *roster) set(n *corev1.Node) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.reasons[n.Name] = notReady(n)
-}
-
-func (r *roster) drop(name string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.reasons, name)
-}
+func (r *roster) set(n *corev1.Node) { r.reasons[n.Name] = notReady(n) }
 
 // waiting says what is still missing, or "".
 func (r *roster) waiting() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	var reasons []string
 	for _, name := range slices.Sorted(maps.Keys(r.reasons)) {
 		if reason := r.reasons[name]; reason != "" {
@@ -120,7 +107,7 @@ func waitNodes(ctx context.Context, cfg *rest.Config, want int) error {
 		switch {
 		case !ok:
 		case ev.Type == watch.Deleted:
-			r.drop(n.Name)
+			delete(r.reasons, n.Name)
 		default:
 			r.set(n)
 		}
@@ -130,10 +117,28 @@ func waitNodes(ctx context.Context, cfg *rest.Config, want int) error {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
+		if len(r.reasons) == 0 {
+			return neverAnswered(ctx, cfg, err)
+		}
 		return problem.New(problem.NotReady, err, "the cluster's nodes are not ready: %s", r.waiting())
 	}
 	return nil
 }
+
+// neverAnswered asks once more why no node was ever seen: the informer keeps that to
+// itself.
+func neverAnswered(ctx context.Context, cfg *rest.Config, err error) error {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLook)
+	defer cancel()
+	_, _, silent := lookAtNodes(bounded, cfg)
+	if silent == nil {
+		return problem.New(problem.NotReady, err, "the cluster at %s has no nodes", cfg.Host)
+	}
+	return problem.New(problem.ClusterUnreachable, errors.Join(err, silent), "the API server at %s does not answer", cfg.Host)
+}
+
+// lastLook bounds a look that is made after time has run out.
+const lastLook = 2 * time.Second
 
 func (r *roster) report(ctx context.Context) string {
 	reason := r.waiting()

@@ -121,6 +121,16 @@ func TestWaitNodes(t *testing.T) {
 	})
 }
 
+func TestWaitNodesWithoutAnAPIServer(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("five minutes are over")
+	cancel(why)
+	err := waitNodes(ctx, &rest.Config{Host: "https://127.0.0.1:1"}, 3)
+	if !problem.Is(err, problem.ClusterUnreachable) || !errors.Is(err, why) || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("got %v", err)
+	}
+}
+
 type onProgress func(message string)
 
 func (f onProgress) Handle(ev engine.Event) {
