@@ -11,11 +11,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
@@ -131,47 +129,6 @@ func TestConflictNamesTheOwner(t *testing.T) {
 	}
 }
 
-func TestAdoptedIsGivenBack(t *testing.T) {
-	c := cluster(t, "adopt")
-	ns := namespace(t, c)
-	theirs := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"team": "x"}}, Data: map[string]string{"k": "1", "own": "2"}}
-	if _, err := c.Kube().CoreV1().ConfigMaps(ns).Create(t.Context(), theirs, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	set := Set{Name: "part", Namespace: ns, Objects: objects(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: '1', added: '3'}\n---\n"+configMap("mine", "k", "1"))}
-	mustApply(t, c, set)
-	if got := mustDiff(t, c, set); len(got) > 0 {
-		t.Errorf("a second run would change %v", short(got))
-	}
-	got, err := c.Delete(t.Context(), set)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []string{"update ConfigMap " + ns + "/a given back: it was there before the lab", "delete ConfigMap " + ns + "/mine"}
-	if diff := cmp.Diff(want, short(got), sorted()); diff != "" {
-		t.Error(diff)
-	}
-	live, err := c.Kube().CoreV1().ConfigMaps(ns).Get(t.Context(), "a", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(map[string]string{"k": "1", "own": "2"}, live.Data); diff != "" {
-		t.Errorf("data: %s", diff)
-	}
-	if diff := cmp.Diff(map[string]string{"team": "x"}, live.Labels); diff != "" || len(live.Annotations) > 0 {
-		t.Errorf("labels: %s, annotations: %v", diff, live.Annotations)
-	}
-	if again, err := c.Delete(t.Context(), set); err != nil || len(again) > 0 {
-		t.Errorf("a second delete: %v %v", short(again), err)
-	}
-	if _, err := cluster(t, "another").Apply(t.Context(), set); err != nil {
-		t.Errorf("another lab, after the first is gone: %v", err)
-	}
-	if _, err := c.Apply(t.Context(), set); !problem.Is(err, problem.ObjectOfAnotherLab) {
-		t.Errorf("an object of another lab: %v", err)
-	}
-}
-
 const widgets = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -247,149 +204,6 @@ func TestUnknownKindIsAProblemAtOnce(t *testing.T) {
 	}
 }
 
-func TestWhatOthersUseIsLeft(t *testing.T) {
-	c := cluster(t, "inuse")
-	set := Set{Name: "part", Objects: objects(t, crd("Tool")+"apiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-shared}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-own}\n")}
-	mustApply(t, c, set)
-	ns := namespace(t, c)
-	tool := objects(t, "apiVersion: lab.test/v1\nkind: Tool\nmetadata: {name: theirs, namespace: "+ns+"}\n")[0]
-	if err := c.Client().Create(t.Context(), tool); err != nil {
-		t.Fatal(err)
-	}
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
-	awaitAccount(t, c, "inuse-shared")
-	if _, err := c.Kube().CoreV1().Pods("inuse-shared").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	got, err := c.Delete(t.Context(), set)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []string{
-		"delete Namespace inuse-own",
-		"update CustomResourceDefinition tools.lab.test left in place: Tool " + ns + "/theirs is not the lab's and needs it",
-		"update Namespace inuse-shared left in place: Pod inuse-shared/theirs is not the lab's and needs it",
-	}
-	if diff := cmp.Diff(want, short(got), sorted()); diff != "" {
-		t.Error(diff)
-	}
-	if owned, err := c.Owned(t.Context()); err != nil || len(owned) > 0 {
-		t.Errorf("still labelled: %v %v", owned, err)
-	}
-}
-
-// awaitAccount waits for the ServiceAccount that a new namespace gets, without which
-// no pod is accepted.
-func awaitAccount(t *testing.T, c *Client, ns string) {
-	t.Helper()
-	account := objects(t, "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default, namespace: "+ns+"}\n")
-	if err := c.await(t.Context(), scopesOf(account), func(ctx context.Context) (bool, error) {
-		live, err := c.get(ctx, account[0])
-		return live != nil, err
-	}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestDeleteStuckNamesTheFinalizer(t *testing.T) {
-	c := cluster(t, "stuck")
-	ns := namespace(t, c)
-	set := Set{Name: "part", Namespace: ns, Objects: objects(t, configMap("a", "k", "1"))}
-	mustApply(t, c, set)
-	patch := []byte(`{"metadata":{"finalizers":["lab.test/hold"]}}`)
-	if _, err := c.Kube().CoreV1().ConfigMaps(ns).Patch(t.Context(), "a", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	_, err := c.Delete(ctx, set)
-	if !problem.Is(err, problem.DeleteStuck) || !strings.Contains(err.Error(), "waits for its finalizers lab.test/hold") {
-		t.Errorf("got %v", err)
-	}
-	// An apply sees the old object out before it makes the new one.
-	done := make(chan error, 1)
-	go func() {
-		_, err := c.Apply(t.Context(), set)
-		done <- err
-	}()
-	patch = []byte(`{"metadata":{"finalizers":null}}`)
-	if _, err := c.Kube().CoreV1().ConfigMaps(ns).Patch(t.Context(), "a", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if got := mustDiff(t, c, set); len(got) > 0 {
-		t.Errorf("%v", short(got))
-	}
-}
-
-func TestSilentWebhookIsWaitedFor(t *testing.T) {
-	c := cluster(t, "webhook")
-	ns := namespace(t, c)
-	hooks := Set{Name: "hooks", Objects: objects(t, `
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingWebhookConfiguration
-metadata: {name: silent}
-webhooks:
-- name: silent.lab.test
-  clientConfig: {service: {name: nobody, namespace: `+ns+`, path: /}, caBundle: ZHVtbXk=}
-  rules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]
-  namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: `+ns+`}}
-  sideEffects: None
-  admissionReviewVersions: [v1]
-`)}
-	mustApply(t, c, hooks)
-	if got := mustDiff(t, c, hooks); len(got) > 0 {
-		t.Errorf("hooks: %v", short(got))
-	}
-	// istiod and MetalLB write their authority into the configuration; that is no drift.
-	patch := []byte(`[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":"` + authority + `"}]`)
-	if _, err := c.Kube().AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(t.Context(), "silent", types.JSONPatchType, patch, metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if got := mustDiff(t, c, hooks); len(got) > 0 {
-		t.Errorf("with an authority: %v", short(got))
-	}
-	set := Set{Name: "part", Namespace: ns, Objects: objects(t, configMap("a", "k", "1"))}
-	awaitRefusal(t, c, ns)
-	if got := short(mustDiff(t, c, set)); len(got) != 1 || !strings.Contains(got[0], "a webhook does not answer yet") {
-		t.Errorf("diff: %v", got)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	_, err := c.Apply(ctx, set)
-	if !problem.Is(err, problem.WebhookSilent) || !strings.Contains(err.Error(), "silent.lab.test") {
-		t.Errorf("apply: %v", err)
-	}
-	done := make(chan error, 1)
-	go func() {
-		_, err := c.Apply(t.Context(), set)
-		done <- err
-	}()
-	if _, err := c.Delete(t.Context(), hooks); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
-// awaitRefusal returns once the API server has learned of the webhook.
-func awaitRefusal(t *testing.T, c *Client, ns string) {
-	t.Helper()
-	probe := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "probe-", Namespace: ns}}
-	for {
-		err := c.Client().Create(t.Context(), probe.DeepCopy(), client.DryRunAll)
-		if apierrors.IsInternalError(err) {
-			return
-		}
-		if wait(t.Context(), 50*time.Millisecond) != nil {
-			t.Fatal("the webhook is never asked")
-		}
-	}
-}
-
 func TestOverlay(t *testing.T) {
 	c := cluster(t, "overlay")
 	ns := namespace(t, c)
@@ -456,6 +270,3 @@ func TestStepIsDoneOnceAndUndone(t *testing.T) {
 		t.Errorf("left: %v %v", owned, err)
 	}
 }
-
-// authority is some certificate authority, as webhooks' servers write it.
-const authority = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJkVENDQVJ1Z0F3SUJBZ0lVS1ZLakZ0bElMNlpZQVBDTUVOUC9IaEJZRWkwd0NnWUlLb1pJemowRUF3SXcKRHpFTk1Bc0dBMVVFQXd3RWRHVnpkREFnRncweU5qRXhNak13TnpFNU1UWmFHQTh5TVRJMk1UQXpNREEzTVRreApObG93RHpFTk1Bc0dBMVVFQXd3RWRHVnpkREJaTUJNR0J5cUdTTTQ5QWdFR0NDcUdTTTQ5QXdFSEEwSUFCRFo5CjF3Sm1mRUVTb3lLcEQxSHBJNXJ1SzRJK0xaMFhoVy84cTFpLzMraG1ELzhjSnczRWRiNGFzUFc4S3ZaOHNCRWgKSEdwdkloNzkyVGkrOGdzQkVMU2pVekJSTUIwR0ExVWREZ1FXQkJTZWpRdTFyeEJQeEtvRURTVHIxKzh4czJYWApuVEFmQmdOVkhTTUVHREFXZ0JTZWpRdTFyeEJQeEtvRURTVHIxKzh4czJYWG5UQVBCZ05WSFJNQkFmOEVCVEFECkFRSC9NQW9HQ0NxR1NNNDlCQU1DQTBnQU1FVUNJUUNxL3EvVW5abWdKVXA4a0MxaUNsVTdpTlI1RkhVWVNQQnIKWGx0M3hhQmtvd0lnTFNHeDFrODdxdkUyVGMvRnY5bnJyOWhodVdBbGY4d1p6a1F6ZU9YY1plQT0KLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo="

@@ -74,6 +74,12 @@ func (c *Client) owned(ctx context.Context, part string) ([]*metav1.PartialObjec
 			mu.Lock()
 			defer mu.Unlock()
 			for i := range list.Items {
+				if len(list.Items[i].OwnerReferences) > 0 {
+					// Made by a controller for an object of the lab's, whose labels
+					// istiod copies from a Gateway to all it makes for it. It goes
+					// with its owner.
+					continue
+				}
 				list.Items[i].SetGroupVersionKind(gvk)
 				found = append(found, &list.Items[i])
 			}
