@@ -51,6 +51,16 @@ func packShipment(images []named, order map[v1.Hash]int) (shipment, error) {
 	return s, err
 }
 
+// leaveOut leaves out the blobs that images have which are there already, complete:
+// containerd finds them in its content store, where those images keep them alive.
+func (s *shipment) leaveOut(held []named) {
+	there := orderOf(held)
+	s.blobs = slices.DeleteFunc(s.blobs, func(d v1.Descriptor) bool {
+		_, ok := there[d.Digest]
+		return ok
+	})
+}
+
 // write writes the shipment as the tar of an OCI layout, as `ctr images import` takes
 // it. content writes one blob. The index comes last: containerd takes an archive that
 // ends early for a whole one (archive/tar reads a missing trailer as the end), but not

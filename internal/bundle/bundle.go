@@ -70,6 +70,9 @@ func openStore(path string) (store, error) {
 	return s, nil
 }
 
+// errIndex says that an index.json is there and is not that of a bundle.
+var errIndex = errors.New("its index cannot be used")
+
 // read fills in what the index and the manifests say.
 func (b *Bundle) read() error {
 	layout, layoutErr := readDocument(b.store, layoutFile)
@@ -88,7 +91,7 @@ func (b *Bundle) read() error {
 	}
 	c, err := parseIndex(index)
 	if err != nil {
-		return problem.New(problem.BundleCorrupt, err, "the index of the bundle %s cannot be used", b.path)
+		return problem.New(problem.BundleCorrupt, fmt.Errorf("%w: %w", errIndex, err), "the bundle %s is damaged", b.path)
 	}
 	b.files = c.files
 	for _, e := range c.entries {

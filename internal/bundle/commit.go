@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -114,12 +116,10 @@ func (w *Writer) replace(name string, content []byte) error {
 	return settle(f, w.path(name))
 }
 
-// sweep removes blobs that no image has, files of an earlier bundle, and partial blobs.
+// sweep removes blobs that no image has, the further files of an earlier bundle, and
+// partial blobs. What else someone put into the folder stays.
 func (w *Writer) sweep(c contents) error {
-	keep := map[string]bool{layoutFile: true, indexFile: true, stateFile: true}
-	for name := range c.files {
-		keep[name] = true
-	}
+	keep := map[string]bool{}
 	for _, e := range c.entries {
 		for _, d := range e.blobs {
 			keep[blobName(d.Digest)] = true
@@ -135,7 +135,9 @@ func (w *Writer) sweep(c contents) error {
 		return err
 	}
 	for _, name := range names {
-		if keep[name] {
+		_, kept := c.files[name]
+		old := slices.Contains(w.earlier, name) && !kept
+		if !old && (keep[name] || !strings.HasPrefix(name, "blobs/")) {
 			continue
 		}
 		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -204,6 +204,7 @@ func (l *loading) serve(ctx context.Context, node string, report *NodeReport) er
 	granted := make(chan *reader, 1)
 	images, err := l.missing(ctx, node)
 	s, packErr := packShipment(images, l.order)
+	s.leaveOut(l.held(images))
 	if err = errors.Join(err, packErr); err != nil {
 		s = shipment{}
 	}
@@ -220,11 +221,7 @@ func (l *loading) serve(ctx context.Context, node string, report *NodeReport) er
 	if err != nil {
 		return err
 	}
-	for _, ref := range refsOf(l.images) {
-		if !slices.Contains(refsOf(images), ref) {
-			report.Held = append(report.Held, ref)
-		}
-	}
+	report.Held = refsOf(l.held(images))
 	if len(images) == 0 {
 		return nil
 	}
@@ -264,6 +261,13 @@ func (l *loading) ship(ctx context.Context, node string, images []named, s shipm
 	}
 	report.Loaded = refsOf(images)
 	return nil
+}
+
+// held are the images other than the missing ones.
+func (l *loading) held(missing []named) []named {
+	return slices.DeleteFunc(slices.Clone(l.images), func(n named) bool {
+		return slices.ContainsFunc(missing, func(m named) bool { return m.Ref == n.Ref })
+	})
 }
 
 func (l *loading) command(node string, args []string, input func(io.Writer) error) command {

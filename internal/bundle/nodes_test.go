@@ -86,6 +86,9 @@ func TestNodesThatNeedDifferentImages(t *testing.T) {
 				t.Fatal(err)
 			}
 			docker.nodes[node].images[e.Ref] = e.Digest.String()
+			for _, d := range e.blobs {
+				docker.nodes[node].blobs[d.Digest.String()] = true
+			}
 		}
 	}
 	give("first", refs[1:]...)
@@ -105,6 +108,9 @@ func TestNodesThatNeedDifferentImages(t *testing.T) {
 	for i, r := range report.Nodes {
 		if !slices.Equal(r.Loaded, want[i]) || !slices.Equal(missing[r.Node], want[i]) {
 			t.Errorf("%s: loaded %v, missing %v, want %v", r.Node, r.Loaded, missing[r.Node], want[i])
+		}
+		if r.Node == "last" && r.Sent != 0 {
+			t.Errorf("an image whose layers the node has in another one cost %d bytes", r.Sent)
 		}
 	}
 	if report.Read != total(b) {

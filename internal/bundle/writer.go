@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -29,8 +31,8 @@ const partialDir = ".partial"
 type Writer struct {
 	dir  string
 	lock *lock
-	// earlier are the entries of the bundle that the folder already holds.
-	earlier []entry
+	// earlier are the further files of the bundle that the folder already holds.
+	earlier []string
 
 	mu      sync.Mutex
 	entries map[string]entry
@@ -75,9 +77,9 @@ func Create(dir string) (*Writer, error) {
 	return w, nil
 }
 
-// survey says what dir holds: the entries of a bundle, nothing, or something that
-// must not be written into.
-func survey(dir string) ([]entry, error) {
+// survey says what dir holds: a bundle, whose further files it gives; nothing; or
+// something that must not be written into.
+func survey(dir string) ([]string, error) {
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("looking into the bundle's folder: %w", err)
@@ -88,14 +90,13 @@ func survey(dir string) ([]entry, error) {
 	b, err := Open(dir)
 	switch {
 	case err == nil:
-		entries := b.entries
-		return entries, b.Close()
-	case problem.Is(err, problem.BundleUnfinished), problem.Is(err, problem.BundleCorrupt):
-		return nil, nil // its whole blobs are worth keeping
-	case problem.Is(err, problem.NotABundle):
+		return slices.Collect(maps.Keys(b.files)), b.Close()
+	case problem.Is(err, problem.NotABundle), errors.Is(err, errIndex): // an OCI layout of another kind, for one
 		return nil, problem.New(problem.NotABundle, nil,
 			"%s is not empty and is not a bundle; it is left alone", dir).
 			With("Give the name of a folder that does not exist yet.")
+	case problem.Is(err, problem.BundleUnfinished), problem.Is(err, problem.BundleCorrupt):
+		return nil, nil // what blobs are whole is worth keeping
 	default:
 		return nil, err
 	}

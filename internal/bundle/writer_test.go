@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 
 	"ambientlab/internal/problem"
 )
@@ -121,6 +123,40 @@ func TestEarlierBundleStaysUntilCommit(t *testing.T) {
 	}
 	if want := []string{"blobs", "index.json", "oci-layout"}; !slices.Equal(got, want) {
 		t.Errorf("the folder holds %v, want %v", got, want)
+	}
+}
+
+func TestCreateLeavesOtherLayoutsAlone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "layout")
+	path, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := path.AppendImage(makeImage(t, 1, "")); err != nil { // without a reference
+		t.Fatal(err)
+	}
+	if _, err := Create(dir); !problem.Is(err, problem.NotABundle) {
+		t.Errorf("Create: %v", err)
+	}
+	if _, err := Open(dir); !problem.Is(err, problem.BundleCorrupt) || !strings.Contains(err.Error(), AnnotationRef) {
+		t.Errorf("Open: %v", err)
+	}
+}
+
+func TestCommitKeepsWhatOthersPutThere(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bundle")
+	w := create(t, dir)
+	img := makeImage(t, 1, "")
+	if err := errors.Join(w.Add(t.Context(), "a.example/x:1", img, ""), w.AddFile("sbom.json", []byte("{}")), w.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "README"), "bought in Berlin")
+	writeBundle(t, dir, map[string]v1.Image{"a.example/x:1": img})
+	if _, err := os.Stat(filepath.Join(dir, "README")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "sbom.json")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the earlier bundle's file: %v", err)
 	}
 }
 
