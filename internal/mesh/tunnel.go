@@ -119,38 +119,94 @@ func (t *Tunnel) connection(ctx context.Context) (conn httpstream.Connection, id
 	}
 }
 
-// DialContext opens a connection to the pod's port. The error is a
-// problem.ProxyUnreachable with the API server's or kubelet's words.
+// DialContext opens a connection to the pod's port. A connection to the API server that
+// turns out to be dead is replaced once. The error is a problem.ProxyUnreachable with
+// the API server's or kubelet's words.
 func (t *Tunnel) DialContext(ctx context.Context) (net.Conn, error) {
-	conn, id, err := t.connection(ctx)
+	s, err := t.open(ctx)
+	if errors.Is(err, errLost) {
+		s, err = t.open(ctx)
+	}
 	if err != nil {
 		return nil, t.problem(err)
+	}
+	return s, nil
+}
+
+// errLost says that the connection to the API server ended.
+var errLost = errors.New("the connection to the pod was lost; it was stopped or has restarted")
+
+// open opens the two streams that make up a connection: one for data, and one on which
+// kubelet says what goes wrong.
+func (t *Tunnel) open(ctx context.Context) (*stream, error) {
+	conn, id, err := t.connection(ctx)
+	if err != nil {
+		return nil, err
 	}
 	headers := http.Header{}
 	headers.Set(corev1.StreamType, corev1.StreamTypeError)
 	headers.Set(corev1.PortHeader, strconv.Itoa(t.port))
 	headers.Set(corev1.PortForwardRequestIDHeader, strconv.Itoa(id))
-	errorStream, err := conn.CreateStream(headers)
+	errorStream, err := createStream(ctx, conn, headers)
 	if err != nil {
-		t.drop(conn)
-		return nil, t.problem(fmt.Errorf("opening the error stream: %w", err))
+		t.unlessCancelled(ctx, conn)
+		return nil, fmt.Errorf("opening the error stream: %w", err)
 	}
 	// Nothing is written to it.
 	_ = errorStream.Close()
+	headers = headers.Clone()
 	headers.Set(corev1.StreamType, corev1.StreamTypeData)
-	data, err := conn.CreateStream(headers)
+	data, err := createStream(ctx, conn, headers)
 	if err != nil {
+		_ = errorStream.Reset()
 		conn.RemoveStreams(errorStream)
-		t.drop(conn)
-		return nil, t.problem(fmt.Errorf("opening the data stream: %w", err))
+		t.unlessCancelled(ctx, conn)
+		return nil, fmt.Errorf("opening the data stream: %w", err)
 	}
 	s := &stream{tunnel: t, conn: conn, data: data, errs: errorStream, refused: make(chan error, 1)}
 	go s.listenForRefusal()
 	return s, nil
 }
 
+// createStream opens a stream, unless the connection or ctx ends first: the library
+// itself waits 30 seconds for an answer, even on a connection that it knows to be
+// closed.
+func createStream(ctx context.Context, conn httpstream.Connection, headers http.Header) (httpstream.Stream, error) {
+	type created struct {
+		stream httpstream.Stream
+		err    error
+	}
+	result := make(chan created, 1)
+	go func() {
+		s, err := conn.CreateStream(headers)
+		result <- created{s, err}
+	}()
+	select {
+	case r := <-result:
+		return r.stream, r.err
+	case <-conn.CloseChan():
+		return nil, errLost
+	case <-ctx.Done():
+		go func() {
+			if r := <-result; r.stream != nil {
+				_ = r.stream.Reset()
+				conn.RemoveStreams(r.stream)
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
 func (t *Tunnel) problem(err error) error {
 	return problem.New(problem.ProxyUnreachable, err, "no connection to %s", t)
+}
+
+// unlessCancelled drops a connection on which a stream could not be opened, unless that was
+// because the caller gave up: others may be using it.
+func (t *Tunnel) unlessCancelled(ctx context.Context, conn httpstream.Connection) {
+	if ctx.Err() == nil {
+		t.drop(conn)
+	}
 }
 
 // drop forgets a connection that no longer works.
@@ -229,7 +285,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	select {
 	case <-s.conn.CloseChan():
 		if !errors.Is(err, io.EOF) || !s.read.Load() {
-			return n, s.tunnel.problem(errors.New("the connection to the pod was lost; it was stopped or has restarted"))
+			return n, s.tunnel.problem(errLost)
 		}
 	default:
 	}

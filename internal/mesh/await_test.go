@@ -1,0 +1,360 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ambientlab/internal/problem"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	"k8s.io/client-go/kubernetes/fake"
+)
+
+// fakeProxy serves dumps by name of the capture; what it serves can change under way.
+type fakeProxy struct {
+	mu           sync.Mutex
+	serve        *Dump
+	err          error
+	disconnected bool
+	dumps        int
+	closed       bool
+}
+
+func (p *fakeProxy) Dump(context.Context) (*Dump, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dumps++
+	return p.serve, p.err
+}
+
+func (p *fakeProxy) Connected(context.Context) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.disconnected, nil
+}
+
+func (p *fakeProxy) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	return nil
+}
+
+func (p *fakeProxy) set(d *Dump) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.serve = d
+}
+
+func pod(name, gateway, ip string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"gateway.networking.k8s.io/gateway-name": gateway}},
+		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: ip}}},
+	}
+}
+
+// cluster is everything that a ready waypoint consists of, for a test to spoil.
+type cluster struct {
+	service    *corev1.Service
+	deployment *appsv1.Deployment
+	pods       []*corev1.Pod
+	gateway    *unstructured.Unstructured
+	others     []runtime.Object
+	proxies    map[string]*fakeProxy
+}
+
+func object(apiVersion, kind, name string, fields map[string]any) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{Object: fields}
+	u.SetAPIVersion(apiVersion)
+	u.SetKind(kind)
+	u.SetNamespace("default")
+	u.SetName(name)
+	return u
+}
+
+func withCondition(kind, status, reason, message string) map[string]any {
+	return map[string]any{"status": map[string]any{"conditions": []any{
+		map[string]any{"type": kind, "status": status, "reason": reason, "message": message},
+	}}}
+}
+
+func readyCluster(t *testing.T) *cluster {
+	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: "default", Name: name} }
+	c := &cluster{
+		service: &corev1.Service{ObjectMeta: meta("appb"), Status: corev1.ServiceStatus{Conditions: []metav1.Condition{
+			{Type: boundCondition, Status: metav1.ConditionTrue, Message: "Successfully attached to waypoint default/appb-waypoint. Ingress traffic will traverse the waypoint"},
+		}}},
+		deployment: &appsv1.Deployment{ObjectMeta: meta("appb-waypoint"), Status: appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1}},
+		pods:       []*corev1.Pod{pod("waypoint-1", "appb-waypoint", "10.244.2.30"), pod("gateway-1", "gateway", "10.244.2.40")},
+		gateway:    object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint", withCondition("Programmed", "True", "Programmed", "")),
+		proxies:    map[string]*fakeProxy{"waypoint-1": {serve: captured(t, "waypoint")}, "gateway-1": {serve: captured(t, "gateway")}},
+	}
+	return c
+}
+
+func (c *cluster) mesh() *Mesh {
+	objects := []runtime.Object{c.service, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "appb-waypoint"}}}
+	if c.deployment != nil {
+		objects = append(objects, c.deployment)
+	}
+	for _, p := range c.pods {
+		objects = append(objects, p)
+	}
+	istio := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
+		gateways(): "GatewayList", virtualServices(): "VirtualServiceList", authorizationPolicies(): "AuthorizationPolicyList",
+	}, c.others...)
+	if c.gateway != nil {
+		// The fake would guess "gatewaies" by itself.
+		if err := istio.Tracker().Create(gateways(), c.gateway, "default"); err != nil {
+			panic(err)
+		}
+	}
+	return &Mesh{
+		kube: fake.NewClientset(objects...), objects: istio,
+		proxy: func(_, pod string) Proxy { return c.proxies[pod] },
+	}
+}
+
+func target() Target { return Target{Service: appb(), Waypoint: "appb-waypoint", Gateway: "gateway"} }
+
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestWaitWaypoint(t *testing.T) {
+	no := map[string]func(*cluster){
+		"there is no Gateway default/appb-waypoint":          func(c *cluster) { c.gateway = nil },
+		"istiod has not looked at Gateway appb-waypoint yet": func(c *cluster) { delete(c.gateway.Object, "status") },
+		"is not programmed: AddressNotAssigned: no instances found": func(c *cluster) {
+			c.gateway = object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint", withCondition("Programmed", "False", "AddressNotAssigned", "no instances found"))
+		},
+		"istiod has not made Deployment default/appb-waypoint yet": func(c *cluster) { c.deployment = nil },
+		"scaled to zero: traffic goes around":                      func(c *cluster) { c.deployment.Spec.Replicas = new(int32) },
+		"has not bound Service appb to a waypoint; its label":      func(c *cluster) { c.service.Status.Conditions = nil },
+		"not bound to a waypoint: NotFound: waypoint not found": func(c *cluster) {
+			c.service.Status.Conditions[0] = metav1.Condition{Type: boundCondition, Status: "False", Reason: "NotFound", Message: "waypoint not found"}
+		},
+		"pod waypoint-1, container istio-proxy: ImagePullBackOff: x": func(c *cluster) {
+			c.deployment.Status.AvailableReplicas = 0
+			c.pods[0].Status = corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{
+				{Name: "istio-proxy", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "x"}}},
+			}}
+		},
+		"around the waypoint": func(c *cluster) { c.proxies["gateway-1"].serve = nil },
+		"LAB-ISTIOD-NOT-CONNECTED": func(c *cluster) {
+			c.proxies["waypoint-1"].serve, c.proxies["waypoint-1"].disconnected = &Dump{}, true
+		},
+		"no connection to pod": func(c *cluster) {
+			c.proxies["waypoint-1"].err = problem.New(problem.ProxyUnreachable, nil, "no connection to pod default/waypoint-1")
+		},
+	}
+	for want, spoil := range no {
+		t.Run(want, func(t *testing.T) {
+			around := captured(t, "gateway-no-label")
+			synctest.Test(t, func(t *testing.T) {
+				c := readyCluster(t)
+				spoil(c)
+				if c.proxies["gateway-1"].serve == nil {
+					c.proxies["gateway-1"].serve = around
+				}
+				err := c.mesh().WaitWaypoint(within(t, 5*time.Second), target())
+				if err == nil || !strings.Contains(err.Error(), want) || len(problem.All(err)) == 0 {
+					t.Errorf("%v; want %q", err, want)
+				}
+				held, reason, err := c.mesh().Waypoint(t.Context(), target())
+				if held || (reason == "" && err == nil) {
+					t.Errorf("one look gives %v, %q, %v", held, reason, err)
+				}
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := readyCluster(t)
+		began := time.Now()
+		if err := c.mesh().WaitWaypoint(within(t, time.Minute), target()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("the first look is not immediate: %s", took)
+		}
+		for name, p := range c.proxies {
+			if !p.closed {
+				t.Errorf("the port-forward to %s is left open", name)
+			}
+		}
+	})
+}
+
+func TestWaitReturnsWithinATickOfTheArrival(t *testing.T) {
+	before, after := captured(t, "waypoint"), captured(t, "waypoint-fault")
+	synctest.Test(t, func(t *testing.T) {
+		c := readyCluster(t)
+		proxy := c.proxies["waypoint-1"]
+		proxy.serve = before
+		const arrives = 1550 * time.Millisecond
+		time.AfterFunc(arrives, func() { proxy.set(after) })
+		began := time.Now()
+		err := c.mesh().WaitFault(within(t, time.Minute), target(), "appb-delay", fault(50, 2*time.Second, "/headers"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took < arrives || took > arrives+lookEvery {
+			t.Errorf("returned after %s", took)
+		}
+		proxy.set(before)
+		if err := c.mesh().WaitFaultOff(within(t, time.Minute), target(), "/headers"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Every replica must hold it, not any.
+func TestEveryReplica(t *testing.T) {
+	with, without := captured(t, "waypoint-authz"), captured(t, "waypoint")
+	synctest.Test(t, func(t *testing.T) {
+		c := readyCluster(t)
+		c.pods = append(c.pods, pod("waypoint-2", "appb-waypoint", "10.244.2.31"))
+		c.proxies["waypoint-1"].serve = with
+		c.proxies["waypoint-2"] = &fakeProxy{serve: without}
+		want := authz([]string{"GET"}, appaPrincipal, gatewayPrincipal)
+		c.others = []runtime.Object{object("security.istio.io/v1", "AuthorizationPolicy", "appb-get-only", withCondition("WaypointAccepted", "True", "Accepted", "bound"))}
+		err := c.mesh().WaitAuthz(within(t, 2*time.Second), target(), want)
+		if err == nil || !strings.Contains(err.Error(), "pod waypoint-2: the waypoint does not enforce") || !problem.Is(err, problem.ConfigNotArrived) {
+			t.Error(err)
+		}
+		c.proxies["waypoint-2"].set(with)
+		if held, reason, err := c.mesh().Authz(t.Context(), target(), want); !held || err != nil {
+			t.Error(reason, err)
+		}
+		c.proxies["waypoint-2"].set(without)
+		if gone, _, _ := c.mesh().AuthzOff(t.Context(), target(), "default", "appb-get-only"); gone {
+			t.Error("gone from one replica counts as gone")
+		}
+	})
+}
+
+func TestWhyNot(t *testing.T) {
+	policy := func(name string, fields map[string]any) runtime.Object {
+		return object("security.istio.io/v1", "AuthorizationPolicy", name, fields)
+	}
+	service := func(spec map[string]any) runtime.Object {
+		return object("networking.istio.io/v1", "VirtualService", "appb-delay", map[string]any{"spec": spec})
+	}
+	selector := withCondition("ZtunnelAccepted", "True", "Accepted", "")
+	selector["spec"] = map[string]any{"selector": map[string]any{"matchLabels": map[string]any{"app": "appb"}}}
+	wantAuthz := authz([]string{"GET"}, appaPrincipal)
+	waitAuthz := func(ctx context.Context, m *Mesh) error { return m.WaitAuthz(ctx, target(), wantAuthz) }
+	waitFault := func(ctx context.Context, m *Mesh) error {
+		return m.WaitFault(ctx, target(), "appb-delay", fault(50, 2*time.Second, "/headers"))
+	}
+	for name, tc := range map[string]struct {
+		wait   func(context.Context, *Mesh) error
+		object runtime.Object
+		want   string
+		kind   problem.Kind
+	}{
+		"no policy":     {waitAuthz, nil, "there is no AuthorizationPolicy default/appb-get-only", problem.ConfigNotAttached},
+		"selector":      {waitAuthz, policy("appb-get-only", selector), "waypoints ignore policies with one: it needs targetRefs", problem.ConfigNotAttached},
+		"not accepted":  {waitAuthz, policy("appb-get-only", withCondition("WaypointAccepted", "False", "TargetNotFound", "service default/appx not found")), "TargetNotFound: service default/appx not found", problem.ConfigNotAttached},
+		"not looked at": {waitAuthz, policy("appb-get-only", map[string]any{}), "has not attached", problem.ConfigNotAttached},
+		"no service":    {waitFault, nil, "there is no VirtualService", problem.ConfigNotAttached},
+		"other host":    {waitFault, service(map[string]any{"hosts": []any{"appx"}}), "is for appx, not for appb.default.svc.cluster.local", problem.ConfigNotAttached},
+		"gateway only":  {waitFault, service(map[string]any{"hosts": []any{"appb"}, "gateways": []any{"gateway"}}), "a waypoint takes only those for the mesh", problem.ConfigNotAttached},
+		"late":          {waitFault, service(map[string]any{"hosts": []any{"appb"}}), "the waypoint does not delay /headers", problem.ConfigNotArrived},
+		"strict": {func(ctx context.Context, m *Mesh) error {
+			return m.WaitStrict(ctx, "default", "appb-only-via-waypoint")
+		},
+			policy("appb-only-via-waypoint", withCondition("ZtunnelAccepted", "False", "Invalid", "no")), "Invalid: no", problem.ConfigNotAttached},
+		"strict, accepted": {func(ctx context.Context, m *Mesh) error {
+			return m.WaitStrict(ctx, "default", "appb-only-via-waypoint")
+		},
+			policy("appb-only-via-waypoint", withCondition("ZtunnelAccepted", "True", "Accepted", "")), "", problem.Kind{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := readyCluster(t)
+				if tc.object != nil {
+					c.others = []runtime.Object{tc.object}
+				}
+				err := tc.wait(within(t, 3*time.Second), c.mesh())
+				if tc.want == "" {
+					if err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				if err == nil || !strings.Contains(err.Error(), tc.want) || !problem.Is(err, tc.kind) {
+					t.Errorf("%v; want %q", err, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// A refusal that stands ends the wait before its deadline, in Envoy's words.
+func TestRejectionEndsTheWait(t *testing.T) {
+	nack := captured(t, "waypoint-nack")
+	synctest.Test(t, func(t *testing.T) {
+		c := readyCluster(t)
+		c.proxies["waypoint-1"].serve = nack
+		began := time.Now()
+		err := c.mesh().WaitFault(within(t, 10*time.Minute), target(), "appb-delay", fault(50, 2*time.Second, "/headers"))
+		if !problem.Is(err, problem.ConfigRejected) || !strings.Contains(fmt.Sprint(err), "Didn't find a registered implementation for 'waypoint_downstream_peer_metadata'") {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > rejectionStands+explainEvery {
+			t.Errorf("took %s", took)
+		}
+	})
+}
+
+func TestWaypointOff(t *testing.T) {
+	around := captured(t, "gateway-no-label")
+	synctest.Test(t, func(t *testing.T) {
+		c := readyCluster(t)
+		err := c.mesh().WaitWaypointOff(within(t, time.Second), target())
+		if err == nil || !strings.Contains(err.Error(), "still bound") {
+			t.Error(err)
+		}
+		c.service.Status.Conditions = nil
+		err = c.mesh().WaitWaypointOff(within(t, time.Second), target())
+		if err == nil || !strings.Contains(err.Error(), "still sends requests") {
+			t.Error(err)
+		}
+		c.proxies["gateway-1"].set(around)
+		if err := c.mesh().WaitWaypointOff(within(t, time.Second), target()); err != nil {
+			t.Error(err)
+		}
+		c.pods = c.pods[1:]
+		if gone, reason, err := c.mesh().FaultOff(t.Context(), target(), "/headers"); !gone || err != nil {
+			t.Error("no waypoint still delays:", reason, err)
+		}
+	})
+}
+
+func TestWaitIsCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := readyCluster(t)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		gone := errors.New("SIGTERM")
+		time.AfterFunc(time.Second, func() { cancel(gone) })
+		err := c.mesh().WaitFault(ctx, target(), "appb-delay", fault(50, 2*time.Second, "/headers"))
+		if !errors.Is(err, gone) {
+			t.Error(err)
+		}
+	})
+}
