@@ -65,6 +65,7 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	started := env.Now()
 	screen.printf("%s %s from %s, %g a second; every request bears %s: %s; Ctrl-C ends\n", live.Method, live.Path, live.From, live.RPS, traffic.RunHeader, summary.Run)
 	for summary.Sent < live.Count && ctx.Err() == nil {
+		before := summary.Sent
 		_, err := sender.Send(ctx, live.batch(env, summary), func(r traffic.Reply) {
 			summary.add(r, env.Lessons.Fault.Delay)
 			screen.reply(r, summary)
@@ -72,6 +73,9 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 		if err != nil && ctx.Err() == nil {
 			screen.summary(summary, nil)
 			return summary, fmt.Errorf("sending from %s: %w", live.From, err)
+		}
+		if summary.Sent == before && ctx.Err() == nil {
+			return summary, fmt.Errorf("sending from %s: a batch was sent and no reply reported", live.From)
 		}
 	}
 	screen.clear()

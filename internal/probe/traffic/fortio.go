@@ -136,17 +136,25 @@ func fortioErrors(stderr []byte) []string {
 	return causes
 }
 
-// readCurl reads what `fortio curl` printed: the response's headers on standard error, between log lines, and its body
-// on standard output.
+// readCurl reads what `fortio curl` printed. Of a 200 the headers are on standard error, between log lines, and the body
+// is on standard output; of any other answer both are on standard output (seen with v1.75.3).
 func readCurl(stdout, stderr []byte) Answer {
-	answer := Answer{Reply: Reply{Status: NoAnswer}, Body: string(stdout[:min(len(stdout), 2048)])}
-	start := bytes.Index(stderr, []byte("HTTP/1."))
+	answer := Answer{Reply: Reply{Status: NoAnswer}}
+	head, body := stderr, stdout
+	if bytes.HasPrefix(stdout, []byte("HTTP/1.")) {
+		head, body = stdout, nil
+		if end := bytes.Index(stdout, []byte("\r\n\r\n")); end >= 0 {
+			body = stdout[end+4:]
+		}
+	}
+	start := bytes.Index(head, []byte("HTTP/1."))
 	if start < 0 {
 		answer.Error = strings.Join(fortioErrors(stderr), "; ")
 		return answer
 	}
-	head := textproto.NewReader(bufio.NewReader(bytes.NewReader(stderr[start:])))
-	first, err := head.ReadLine()
+	answer.Body = string(body[:min(len(body), 2048)])
+	reader := textproto.NewReader(bufio.NewReader(bytes.NewReader(head[start:])))
+	first, err := reader.ReadLine()
 	if err != nil {
 		return answer
 	}
@@ -156,7 +164,7 @@ func readCurl(stdout, stderr []byte) Answer {
 		}
 	}
 	// A malformed header leaves those before it, which is all that evidence needs.
-	header, _ := head.ReadMIMEHeader()
+	header, _ := reader.ReadMIMEHeader()
 	answer.Header = http.Header(header)
 	answer.By = answeredBy(answer.Status, answer.Header, answer.Body)
 	return answer

@@ -1,0 +1,186 @@
+package observe_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ambientlab/internal/probe/observe"
+	"ambientlab/internal/probe/traffic"
+)
+
+const (
+	labLine  = `{"response_code":"200","start_time":"2026-11-23T07:00:00.123Z","method":"GET","path":"/headers","duration":"2003","response_flags":"DI","response_code_details":"via_upstream","user_agent":"ambientlab/r1","lab_run":"r1","peer_principal":"spiffe://cluster.local/ns/default/sa/appa","upstream_host":"10.0.0.3:8080"}`
+	denied   = `2026-11-23T07:00:01Z stdout F {"response_code":403,"start_time":"2026-11-23T07:00:01.000Z","method":"POST","path":"/post","user_agent":"ambientlab/r2","response_code_details":"rbac_access_denied_matched_policy[none]","peer_principal":"-","response_flags":"-"}`
+	textLine = `[2026-11-23T07:00:02.000Z] "GET /ip HTTP/1.1" 200 - via_upstream - "-" 0 35 4 3 "-" "ambientlab/r3" "0d7c" "appb:8000" "10.0.0.3:8080" inbound-vip|8000|http|appb.default.svc.cluster.local 10.0.0.4:1 10.0.0.5:8000 10.0.0.2:1 - default`
+	foreign  = `[2026-11-23T07:00:03.000Z] "GET /ip HTTP/1.1" 200 - via_upstream - "-" 0 35 4 3 "-" "curl/8.1" "0d7c" "appb:8000" "10.0.0.3:8080" x 10.0.0.4:1 10.0.0.5:8000 10.0.0.2:1 - default`
+	connect  = `{"response_code":"200","start_time":"2026-11-23T07:00:00.123Z","method":"CONNECT","path":"-"}`
+	noise    = `2026-11-23T07:00:00.000000Z	info	Envoy proxy is ready {"a":1}`
+)
+
+func TestParse(t *testing.T) {
+	for raw, want := range map[string]observe.Crossing{
+		labLine: {
+			At: time.Date(2026, 11, 23, 7, 0, 0, 123e6, time.UTC), Method: "GET", Path: "/headers", Status: 200, Details: "via_upstream", Flags: "DI",
+			Run: "r1", Agent: "ambientlab/r1", Principal: "spiffe://cluster.local/ns/default/sa/appa", Upstream: "10.0.0.3:8080",
+		},
+		denied: {
+			At: time.Date(2026, 11, 23, 7, 0, 1, 0, time.UTC), Method: "POST", Path: "/post", Status: 403,
+			Details: "rbac_access_denied_matched_policy[none]", Run: "r2", Agent: "ambientlab/r2",
+		},
+		textLine: {
+			At: time.Date(2026, 11, 23, 7, 0, 2, 0, time.UTC), Method: "GET", Path: "/ip", Status: 200, Details: "via_upstream",
+			Run: "r3", Agent: "ambientlab/r3", Upstream: "10.0.0.3:8080",
+		},
+		foreign: {
+			At: time.Date(2026, 11, 23, 7, 0, 3, 0, time.UTC), Method: "GET", Path: "/ip", Status: 200, Details: "via_upstream",
+			Agent: "curl/8.1", Upstream: "10.0.0.3:8080",
+		},
+	} {
+		if got, ok := observe.Parse(raw); !ok || got != want {
+			t.Errorf("%s\ngot  %+v\nwant %+v", raw, got, want)
+		}
+	}
+	for _, raw := range []string{connect, noise, "", "{", `{"method":"GET"}`, `{"a":`} {
+		if got, ok := observe.Parse(raw); ok {
+			t.Errorf("%q was taken for %+v", raw, got)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, raw := range []string{labLine, denied, textLine, foreign, connect, noise} {
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		if crossing, ok := observe.Parse(raw); ok && crossing.Method == "" {
+			t.Errorf("%q is a request without a method", raw)
+		}
+	})
+}
+
+const stats = `{"stats":[
+{"name":"http.inbound_0.0.0.0_8000;.downstream_rq_total","value":20},{"name":"http.inbound-x.downstream_rq_total","value":1},
+{"name":"http.connect_terminate.downstream_rq_total","value":99},{"name":"http.admin.downstream_rq_total","value":99},
+{"name":"http.inbound_0.0.0.0_8000;.rbac.denied","value":4},{"name":"http.inbound_0.0.0.0_8000;.rbac.allowed","value":16},
+{"name":"http.inbound_0.0.0.0_8000;.fault.delays_injected","value":8},{"histograms":{}}]}`
+
+func TestCounters(t *testing.T) {
+	var c observe.Counters
+	if err := c.AddStats([]byte(stats)); err != nil {
+		t.Fatal(err)
+	}
+	if c.Requests.Value != 21 || c.Denied.Value != 4 || c.Allowed.Value != 16 || c.Delayed.Value != 8 || !c.Requests.Known {
+		t.Errorf("%+v", c)
+	}
+	if err := c.AddStats([]byte("no")); err == nil {
+		t.Error("no JSON went well")
+	}
+	known := func(v uint64) observe.Counter { return observe.Counter{Value: v, Known: true} }
+	for _, s := range []struct{ after, before, want observe.Counter }{
+		{known(9), known(4), known(5)},
+		{known(9), observe.Counter{}, known(9)},
+		{known(3), known(4), observe.Counter{}}, // the proxy was started anew
+		{observe.Counter{}, known(4), observe.Counter{}},
+	} {
+		if got := s.after.Since(s.before); got != s.want {
+			t.Errorf("%v since %v is %v", s.after, s.before, got)
+		}
+	}
+}
+
+// pods is a cluster in which only the waypoint's pods exist.
+type pods struct {
+	traffic.Cluster
+	list    []traffic.Pod
+	listErr error
+	address string
+	logs    map[string]string
+	follow  bool
+	logErr  error
+}
+
+func (p pods) Pods(context.Context, string, string) ([]traffic.Pod, error) { return p.list, p.listErr }
+
+func (p pods) PodPort(context.Context, string, string, int) (string, func(), error) {
+	if p.address == "" {
+		return "", nil, errors.New("no way in")
+	}
+	return p.address, func() {}, nil
+}
+
+func (p pods) Logs(_ context.Context, _, pod, container string, _ time.Time) (io.ReadCloser, error) {
+	if container != "istio-proxy" || p.logErr != nil {
+		return nil, errors.Join(errors.New("no such log"), p.logErr)
+	}
+	if !p.follow {
+		return io.NopCloser(strings.NewReader(p.logs[pod])), nil
+	}
+	reader, writer := io.Pipe()
+	go func() { _, _ = io.WriteString(writer, p.logs[pod]) }() // and then stays open, as a followed log does
+	return reader, nil
+}
+
+func two() []traffic.Pod {
+	return []traffic.Pod{{Name: "w1", UID: "a", Ready: true}, {Name: "w2", UID: "b", Ready: true}, {Name: "w3", UID: "c"}}
+}
+
+func TestWaypointCounters(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/stats" || r.URL.Query().Get("filter") != observe.StatsFilter || r.URL.Query().Get("format") != "json" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		_, _ = io.WriteString(w, stats)
+	}))
+	defer server.Close()
+	w := observe.Waypoint{Cluster: pods{list: two(), address: server.Listener.Addr().String()}}
+	c, err := w.Counters(t.Context())
+	if err != nil || c.Requests.Value != 42 || !slices.Equal(c.Pods, []string{"w1/a/0", "w2/b/0"}) {
+		t.Errorf("%+v %v", c, err)
+	}
+	notFound := httptest.NewServer(http.NotFoundHandler())
+	defer notFound.Close()
+	for _, broken := range []pods{{listErr: errors.New("x")}, {list: two()}, {list: two(), address: notFound.Listener.Addr().String()}, {list: two(), address: "127.0.0.1:1"}} {
+		if _, err := (observe.Waypoint{Cluster: broken}).Counters(t.Context()); err == nil {
+			t.Errorf("%+v went well", broken)
+		}
+	}
+	if c, err := (observe.Waypoint{Cluster: pods{}}).Counters(t.Context()); err != nil || len(c.Pods) != 0 || c.Requests.Known {
+		t.Errorf("without pods: %+v %v", c, err)
+	}
+}
+
+func TestCrossings(t *testing.T) {
+	logs := map[string]string{"w1": noise + "\n" + labLine + "\n" + connect + "\n", "w2": labLine + "\n" + foreign + "\n"}
+	for _, follow := range []bool{false, true} {
+		seen := 0
+		w := observe.Waypoint{Cluster: pods{list: two(), logs: logs, follow: follow}}
+		err := w.Crossings(t.Context(), time.Now(), func(c observe.Crossing) bool {
+			if c.Run == "r1" {
+				seen++
+			}
+			return seen == 2
+		})
+		if err != nil || seen != 2 {
+			t.Errorf("follow %v: %d seen, %v", follow, seen, err)
+		}
+	}
+	// What does not come is waited for until the context ends, which is no error.
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	w := observe.Waypoint{Cluster: pods{list: two(), logs: logs, follow: true}}
+	if err := w.Crossings(ctx, time.Now(), func(observe.Crossing) bool { return false }); err != nil {
+		t.Error(err)
+	}
+	for _, broken := range []pods{{listErr: errors.New("x")}, {list: two(), logErr: errors.New("x")}} {
+		if err := (observe.Waypoint{Cluster: broken}).Crossings(t.Context(), time.Now(), func(observe.Crossing) bool { return false }); err == nil {
+			t.Errorf("%+v went well", broken)
+		}
+	}
+}
