@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -140,4 +141,11 @@ func condition(object *unstructured.Unstructured, kind string) (status, reason, 
 		}
 	}
 	return "", "", ""
+}
+
+// Dump gives the configuration that a pod's proxy holds.
+func (m *Mesh) Dump(ctx context.Context, namespace, pod string) (*Dump, error) {
+	proxy := m.proxy(namespace, pod)
+	dump, err := proxy.Dump(ctx)
+	return dump, errors.Join(err, proxy.Close())
 }

@@ -1,0 +1,89 @@
+package lab
+
+import (
+	"context"
+
+	"ambientlab/internal/engine"
+	"ambientlab/internal/mesh"
+)
+
+// target is what the lessons work on, for the proxies that are asked whether a lesson has arrived.
+func (l *Lab) target() mesh.Target {
+	return mesh.Target{
+		Service:  mesh.Service{Namespace: l.Settings.Namespace, Name: appB, Port: 8000},
+		Waypoint: waypointName,
+		Gateway:  gatewayName,
+	}
+}
+
+// mesh asks the proxies of the lab's cluster, or where pods run none, istiod in their place.
+func (l *Lab) mesh(ctx context.Context) (*mesh.Mesh, error) {
+	client, err := l.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return mesh.New(client.Config(), l.meshOptions()...)
+}
+
+// arrival is a step that holds when the proxies run what was applied. wait is called when a first look says that
+// they do not.
+func (l *Lab) arrival(title string, look func(context.Context, *mesh.Mesh) (bool, string, error), wait func(context.Context, *mesh.Mesh) error) engine.Step {
+	return engine.Step{
+		ID: "arrived", Title: title, Timeout: patient,
+		Check: func(ctx context.Context) (engine.Status, error) {
+			m, err := l.mesh(ctx)
+			if err != nil {
+				return engine.Status{}, err
+			}
+			held, reason, err := look(ctx, m)
+			return engine.Status{Holds: held && err == nil, Message: reason}, err
+		},
+		Do: func(ctx context.Context) error {
+			m, err := l.mesh(ctx)
+			if err != nil {
+				return err
+			}
+			return wait(ctx, m)
+		},
+	}
+}
+
+func (l *Lab) waypointArrival(off bool) engine.Step {
+	t := l.target()
+	if off {
+		return l.arrival("appb is bound to no waypoint",
+			func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.WaypointOff(ctx, t) },
+			func(ctx context.Context, m *mesh.Mesh) error { return m.WaitWaypointOff(ctx, t) })
+	}
+	return l.arrival("The waypoint is available, bound and configured",
+		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Waypoint(ctx, t) },
+		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitWaypoint(ctx, t) })
+}
+
+func (l *Lab) faultArrival(fault Fault, off bool) engine.Step {
+	t := l.target()
+	want := mesh.Fault{Percent: fault.Percent, Delay: fault.Delay, Path: fault.Path}
+	if off {
+		return l.arrival("The waypoint delays nothing",
+			func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.FaultOff(ctx, t, fault.Path) },
+			func(ctx context.Context, m *mesh.Mesh) error { return m.WaitFaultOff(ctx, t, fault.Path) })
+	}
+	return l.arrival("The waypoint runs the delay",
+		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Fault(ctx, t, want) },
+		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitFault(ctx, t, "appb-delay", want) })
+}
+
+func (l *Lab) authzArrival(principals []string, off bool) engine.Step {
+	t := l.target()
+	want := mesh.Authz{Namespace: l.Settings.Namespace, Name: "appb-get-only", Principals: principals, Methods: []string{"GET"}}
+	if off {
+		return l.arrival("The waypoint enforces no policy",
+			func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
+				return m.AuthzOff(ctx, t, want.Namespace, want.Name)
+			},
+			func(ctx context.Context, m *mesh.Mesh) error { return m.WaitAuthzOff(ctx, t, want.Namespace, want.Name) })
+	}
+	return l.arrival("The waypoint enforces the policy",
+		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Authz(ctx, t, want) },
+		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitAuthz(ctx, t, want) })
+}

@@ -1,0 +1,194 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"ambientlab/internal/bundle"
+	"ambientlab/internal/engine"
+	"ambientlab/internal/node"
+	"ambientlab/internal/problem"
+	"ambientlab/internal/upstream"
+	"ambientlab/specs"
+)
+
+// prepare refuses what cannot work before anything is touched: no engine, a bundle that lacks images, manifests of
+// the user's that cannot be read.
+func (l *Lab) prepare(ctx context.Context) error {
+	if err := l.choose(ctx); err != nil {
+		return err
+	}
+	if _, err := l.extraValues(); err != nil {
+		return err
+	}
+	if l.Settings.Manifests != "" {
+		if _, err := l.extraManifests(); err != nil {
+			return err
+		}
+	}
+	if l.bundle != nil {
+		return l.checkBundle(ctx)
+	}
+	return nil
+}
+
+// attach is what every target after sm:install begins with: the provider, and a cluster that exists.
+func (l *Lab) attach(ctx context.Context) error {
+	if err := l.choose(ctx); err != nil {
+		return err
+	}
+	_, err := l.mustExist(ctx)
+	return err
+}
+
+// podImages lists the images that the lab's pods need under these settings, from the rendered manifests themselves.
+func (l *Lab) podImages(ctx context.Context) ([]string, error) {
+	rendered, err := l.renderIstio(ctx, l.bundleSubstitutes())
+	if err != nil {
+		return nil, err
+	}
+	var all objects
+	for _, component := range upstream.Components() {
+		all = append(all, rendered[component]...)
+	}
+	if l.Settings.UseMetalLB() {
+		list, err := l.upstream.MetalLB(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	for _, addon := range l.Settings.Addons {
+		list, err := l.upstream.Addon(ctx, addon, l.Settings.Addons...)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	for _, file := range []string{"apps/appa.yaml", "apps/appb.yaml"} {
+		list, err := specs.Objects(file, l.images())
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	if l.Settings.Manifests != "" {
+		list, err := l.extraManifests()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	return upstream.Images(l.adapt(all)), nil
+}
+
+// checkBundle refuses a bundle that lacks an image of the lab: the install would hang on it half an hour later.
+func (l *Lab) checkBundle(ctx context.Context) error {
+	refs, err := l.podImages(ctx)
+	if err != nil {
+		return err
+	}
+	if l.Settings.Provider == ProviderKind {
+		refs = append(refs, l.nodeImage())
+	}
+	var missing []string
+	for _, ref := range refs {
+		if _, err := l.bundle.Lookup(ref); err != nil {
+			missing = append(missing, ref)
+		}
+	}
+	if len(missing) > 0 {
+		return problem.New(problem.ImageMissing, nil, "SM_BUNDLE=%s lacks %s", l.Settings.Bundle, strings.Join(missing, ", ")).
+			With("If a telemetry add-on is what it lacks, leave that add-on out: SM_ADDONS=prometheus, for one.")
+	}
+	return nil
+}
+
+func (l *Lab) nodeImageStep(id string) engine.Step {
+	if l.bundle == nil || l.Settings.Provider != ProviderKind {
+		return engine.Step{}
+	}
+	ref := l.nodeImage()
+	return engine.Step{
+		ID: id, Title: "Node image from the bundle", Timeout: patient,
+		Check: func(ctx context.Context) (engine.Status, error) {
+			held, err := bundle.NodeImageLoaded(ctx, l.docker, l.bundle, ref)
+			return engine.Status{Holds: held, Message: ref}, err
+		},
+		Do: func(ctx context.Context) error {
+			if _, err := bundle.LoadNodeImage(ctx, l.docker, l.bundle, ref); err != nil {
+				return err
+			}
+			engine.Changed(ctx, engine.Change{Object: "Docker image " + ref, Action: engine.Create})
+			return nil
+		},
+		Explain: func() []string { return []string{"docker load -i <archive of " + ref + ">"} },
+	}
+}
+
+// imagesStep streams the bundle's images into every node at once.
+func (l *Lab) imagesStep(id string, needs ...string) engine.Step {
+	if l.bundle == nil || l.Settings.Provider != ProviderKind {
+		return engine.Step{}
+	}
+	return engine.Step{
+		ID: id, Title: "Images from the bundle into every node", Needs: needs, Timeout: patient,
+		Check: func(ctx context.Context) (engine.Status, error) {
+			refs, containers, err := l.toLoad(ctx)
+			if err != nil {
+				return engine.Status{}, err
+			}
+			lacks, err := bundle.Loader{Docker: l.docker, Bundle: l.bundle}.Missing(ctx, refs, containers)
+			if err != nil {
+				return engine.Status{}, err
+			}
+			missing := 0
+			for _, refs := range lacks {
+				missing += len(refs)
+			}
+			return engine.Status{Holds: missing == 0, Message: fmt.Sprintf("%d images, %d of %d copies missing", len(refs), missing, len(refs)*len(containers))}, nil
+		},
+		Do: func(ctx context.Context) error {
+			refs, containers, err := l.toLoad(ctx)
+			if err != nil {
+				return err
+			}
+			report, err := bundle.LoadNodes(ctx, l.docker, l.bundle, refs, containers)
+			for _, done := range report.Nodes {
+				engine.Changed(ctx, engine.Change{Object: "node " + done.Node, Action: engine.Update, Detail: fmt.Sprintf("%d images", len(done.Loaded))})
+			}
+			return err
+		},
+		Explain: func() []string { return []string{"kind load image-archive --name " + l.Settings.Cluster + " <bundle as archive>"} },
+	}
+}
+
+func (l *Lab) toLoad(ctx context.Context) (refs, containers []string, err error) {
+	if refs, err = l.podImages(ctx); err != nil {
+		return nil, nil, err
+	}
+	nodes, err := node.List(ctx, l.docker, l.Settings.Cluster)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, n := range nodes {
+		if n.Role != node.LoadBalancer {
+			containers = append(containers, n.Name)
+		}
+	}
+	return refs, containers, nil
+}
+
+// adapt leaves out what the provider brings up itself.
+func (l *Lab) adapt(list objects) objects {
+	adapter, ok := l.provider.(interface {
+		Adapt(objects) objects
+	})
+	if !ok {
+		return list
+	}
+	return adapter.Adapt(slices.Clone(list))
+}
+

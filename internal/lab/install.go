@@ -1,0 +1,64 @@
+package lab
+
+import (
+	"context"
+	"slices"
+
+	"ambientlab/internal/engine"
+)
+
+// Install creates or reuses the cluster and brings up everything up to the first lesson.
+func (l *Lab) Install(ctx context.Context) error {
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
+	result, err := l.apply(ctx, l.installPlan())
+	if err != nil {
+		return err
+	}
+	l.tellSubstitutes(ctx)
+	l.tellChanges(result)
+	l.next("next: mage sm:apps")
+	return nil
+}
+
+// installPlan is sm:install. Needs name only what a step cannot do without, so that node tuning, image loading, the
+// CRDs, MetalLB and Istio's base run side by side.
+func (l *Lab) installPlan() engine.Plan {
+	return engine.Plan{Name: "install", Title: "Ambient mesh on " + l.Settings.Provider, Steps: wanted(
+		l.nodeImageStep("node-image"),
+		l.clusterStep("cluster", "node-image"),
+		l.tuneStep("node-tuning", "cluster"),
+		l.imagesStep("images", "cluster"),
+		l.recordStep("record", "cluster"),
+		l.setStep("gateway-api", "Gateway API CRDs", needs("cluster"), l.gatewayAPI),
+		l.metalLBStep("metallb", "cluster", "images"),
+		l.addressPoolStep("address-pool", "metallb"),
+		l.setStep("istio-base", "Istio's CRDs", needs("cluster"), l.istio("base")),
+		l.setStep("istiod", "istiod, the control plane", needs("istio-base", "gateway-api", "images", "record"), l.istio("istiod")),
+		l.setStep("istio-cni", "istio-cni on every node", needs("istio-base", "images", "node-tuning", "record"), l.istio("cni")),
+		l.setStep("ztunnel", "ztunnel on every node", needs("istiod", "istio-cni"), l.istio("ztunnel")),
+		l.addonStep("prometheus", "istio-base", "images"),
+		l.addonStep("grafana", "istio-base", "images"),
+		l.addonStep("jaeger", "istio-base", "images"),
+		l.addonStep("kiali", "istio-base", "images"),
+		l.tracingStep("telemetry", "istiod"),
+		l.namespaceStep("namespace", "ztunnel"),
+		l.extraStep("manifests", "namespace"),
+	)}
+}
+
+func needs(ids ...string) []string { return ids }
+
+// wanted leaves out the steps that the settings do not ask for (their ID is empty), and nobody waits for those.
+func wanted(steps ...engine.Step) []engine.Step {
+	steps = slices.DeleteFunc(steps, func(s engine.Step) bool { return s.ID == "" })
+	present := map[string]bool{}
+	for _, step := range steps {
+		present[step.ID] = true
+	}
+	for i := range steps {
+		steps[i].Needs = slices.DeleteFunc(slices.Clone(steps[i].Needs), func(id string) bool { return !present[id] })
+	}
+	return steps
+}

@@ -1,0 +1,109 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/client"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"ambientlab/internal/apply"
+	"ambientlab/internal/bundle"
+	"ambientlab/internal/cluster"
+	"ambientlab/internal/docker"
+	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
+	"ambientlab/internal/ui"
+	"ambientlab/internal/upstream"
+)
+
+// Lab is one named cluster and everything that the targets put into it. Its connections are made when a step first
+// needs them: before the first step there may be no cluster to connect to.
+type Lab struct {
+	Settings Settings
+
+	out       io.Writer
+	clock     engine.Clock
+	view      ui.Renderer
+	engine    *engine.Engine
+	upstream  *upstream.Upstream
+	docker    *client.Client
+	endpoint  docker.Endpoint
+	provider  cluster.Provider
+	bundle    *bundle.Bundle
+
+	mu     sync.Mutex
+	client *apply.Client
+	charts map[string]charts
+}
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time { return time.Now() }
+
+// New makes a lab from settings: data goes to out, what happens is shown on view. It opens the bundle, so that a wrong one is refused
+// before anything is touched, and connects to nothing else.
+func New(settings Settings, out io.Writer, view ui.Renderer) (*Lab, error) {
+	l := &Lab{Settings: settings, out: out, view: view, clock: systemClock{}, upstream: upstream.New("")}
+	l.engine = &engine.Engine{Sink: view, Clock: l.clock}
+	if settings.Bundle != "" {
+		opened, err := bundle.Open(settings.Bundle)
+		if err != nil {
+			return nil, err
+		}
+		l.bundle = opened
+	}
+	return l, nil
+}
+
+// Close ends what the lab opened.
+func (l *Lab) Close() error {
+	var errs []error
+	if l.bundle != nil {
+		errs = append(errs, l.bundle.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// cluster gives the client of the lab's cluster, connecting at the first call that succeeds.
+func (l *Lab) connect(ctx context.Context) (*apply.Client, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.client != nil {
+		return l.client, nil
+	}
+	config, err := l.provider.RESTConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, err := apply.New(config, l.Settings.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	l.client = client
+	return client, nil
+}
+
+// kubeconfig is the file that kind and the embedded provider write: the first that KUBECONFIG names, or kubectl's.
+func (l *Lab) kubeconfig() string {
+	if l.Settings.Kubeconfig != "" {
+		return filepath.SplitList(l.Settings.Kubeconfig)[0]
+	}
+	return clientcmd.RecommendedHomeFile
+}
+
+// mustExist refuses to go on where the target needs a cluster and there is none.
+func (l *Lab) mustExist(ctx context.Context) (cluster.Info, error) {
+	info, err := l.provider.Inspect(ctx)
+	if err != nil {
+		return info, err
+	}
+	if !info.Exists {
+		return info, problem.New(problem.ClusterNone, nil, "%s cluster %q does not exist", info.Provider, info.Name)
+	}
+	return info, nil
+}

@@ -1,0 +1,143 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
+)
+
+// Fault is the lesson of injected delay.
+type Fault struct {
+	Percent float64       `json:"percent"`
+	Delay   time.Duration `json:"delayNanoseconds"`
+	Path    string        `json:"path"`
+}
+
+// DefaultFault is the blog's: half of the requests to /headers take two seconds more.
+func DefaultFault() Fault {
+	return Fault{Percent: 50, Delay: 2 * time.Second, Path: "/headers"}
+}
+
+// AuthzOptions is the lesson of authorization: who is taken out, and whether the ways around are closed.
+type AuthzOptions struct {
+	Without string // comma-separated: appa, gateway-istio
+	Strict  bool
+}
+
+// lesson is something a learner turns on and off. Its plan changes the cluster; arrival is the wait until the proxies
+// run it, or no longer do: the API server accepting an object says nothing about either.
+type lesson struct {
+	plan    engine.Plan
+	arrival func(off bool) engine.Step
+	show    func(context.Context) error
+	next    string
+}
+
+// Apps deploys the two applications and the gateway, or takes them away.
+func (l *Lab) Apps(ctx context.Context, off bool) error {
+	return l.teach(ctx, lesson{plan: l.appsPlan(), show: l.tellAccess, next: "mage sm:waypoint"}, off)
+}
+
+// Waypoint puts a waypoint before appb, or takes it away.
+func (l *Lab) Waypoint(ctx context.Context, off bool) error {
+	show := func(ctx context.Context) error { return l.ProxyConfig(ctx, "") }
+	return l.teach(ctx, lesson{plan: l.waypointPlan(), arrival: l.waypointArrival, show: show, next: "mage sm:fault"}, off)
+}
+
+// Fault turns the delay on or off.
+func (l *Lab) Fault(ctx context.Context, fault Fault, off bool) error {
+	if err := fault.validate(); err != nil {
+		return err
+	}
+	arrival := func(off bool) engine.Step { return l.faultArrival(fault, off) }
+	return l.teach(ctx, lesson{plan: l.faultPlan(fault), arrival: arrival, next: "mage sm:traffic to see it, then mage sm:authz"}, off)
+}
+
+// Authz turns the policies on or off.
+func (l *Lab) Authz(ctx context.Context, options AuthzOptions, off bool) error {
+	allowed, err := options.allowed()
+	if err != nil {
+		return err
+	}
+	arrival := func(off bool) engine.Step { return l.authzArrival(l.principals(allowed), off) }
+	return l.teach(ctx, lesson{plan: l.authzPlan(allowed, options.Strict), arrival: arrival, next: "mage sm:verify"}, off)
+}
+
+// teach turns a lesson on or off on a cluster that must exist.
+func (l *Lab) teach(ctx context.Context, lesson lesson, off bool) error {
+	if err := l.attach(ctx); err != nil {
+		return err
+	}
+	if off {
+		return l.unteach(ctx, lesson)
+	}
+	plan := lesson.plan
+	if lesson.arrival != nil {
+		last := lesson.arrival(false)
+		for _, step := range plan.Steps {
+			last.Needs = append(last.Needs, step.ID)
+		}
+		plan.Steps = append(slices.Clone(plan.Steps), last)
+	}
+	result, err := l.apply(ctx, plan)
+	if err != nil {
+		return err
+	}
+	l.tellChanges(result)
+	if lesson.show != nil {
+		if err := lesson.show(ctx); err != nil {
+			return err
+		}
+	}
+	l.next("next: %s", lesson.next)
+	return nil
+}
+
+// unteach takes a lesson back and waits until the proxies have forgotten it.
+func (l *Lab) unteach(ctx context.Context, lesson lesson) error {
+	result, err := l.undo(ctx, lesson.plan)
+	if err != nil {
+		return err
+	}
+	l.tellChanges(result)
+	if lesson.arrival == nil {
+		return nil
+	}
+	_, err = l.apply(ctx, engine.Plan{Name: lesson.plan.Name + "-off", Title: "Proxies without it", Steps: []engine.Step{lesson.arrival(true)}})
+	return err
+}
+
+func (f Fault) validate() error {
+	var faults []string
+	if math.IsNaN(f.Percent) || f.Percent <= 0 || f.Percent > 100 {
+		faults = append(faults, fmt.Sprintf("-percent=%v is not accepted; accepted: a number above 0 and up to 100", f.Percent))
+	}
+	if f.Delay < 10*time.Millisecond || f.Delay > time.Minute {
+		faults = append(faults, fmt.Sprintf("-delay=%v is not accepted; accepted: 10ms to 1m", f.Delay))
+	}
+	if !strings.HasPrefix(f.Path, "/") || strings.ContainsAny(f.Path, " ?#\n\t\"\\") {
+		faults = append(faults, fmt.Sprintf("-path=%q is not accepted; accepted: a path that starts with / and holds no space, quote, ? or #", f.Path))
+	}
+	if len(faults) > 0 {
+		return problem.New(problem.SettingInvalid, nil, "%s", strings.Join(faults, "\n"))
+	}
+	return nil
+}
+
+// allowed gives the ServiceAccounts that may GET, in a fixed order.
+func (o AuthzOptions) allowed() ([]string, error) {
+	identities := []string{appA, gatewayIdentity}
+	for _, name := range strings.FieldsFunc(o.Without, func(c rune) bool { return c == ',' || c == ' ' }) {
+		if !slices.Contains([]string{appA, gatewayIdentity}, name) {
+			return nil, problem.New(problem.SettingInvalid, nil, "-without=%q is not accepted; accepted: %s, %s or both with a comma", o.Without, appA, gatewayIdentity)
+		}
+		identities = slices.DeleteFunc(identities, func(id string) bool { return id == name })
+	}
+	return identities, nil
+}

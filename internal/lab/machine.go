@@ -1,0 +1,152 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/client"
+
+	"ambientlab/internal/cluster"
+	"ambientlab/internal/docker"
+	"ambientlab/internal/engine"
+	"ambientlab/internal/lb"
+	"ambientlab/internal/node"
+	"ambientlab/internal/problem"
+	"ambientlab/specs"
+)
+
+// engineTimeout bounds the first question to the Docker engine: a user without one should know within a second or two.
+const engineTimeout = 5 * time.Second
+
+// choose makes the provider that the settings ask for. For kind it asks the Docker engine whether it is there and
+// which cgroup version it has, because the kind configuration depends on it.
+func (l *Lab) choose(ctx context.Context) error {
+	if l.provider != nil {
+		return nil
+	}
+	switch l.Settings.Provider {
+	case ProviderExisting:
+		l.provider = cluster.NewExisting(cluster.ExistingOptions{Kubeconfig: l.Settings.Kubeconfig})
+		return nil
+	case ProviderEmbedded:
+		return l.chooseEmbedded(ctx)
+	}
+	info, err := l.dockerInfo(ctx)
+	if err != nil {
+		return err
+	}
+	config, err := l.kindConfig(info)
+	if err != nil {
+		return err
+	}
+	l.provider = cluster.NewKind(cluster.KindOptions{
+		Name: l.Settings.Cluster, Config: config, NodeImage: l.nodeImage(), Kubeconfig: l.Settings.Kubeconfig,
+		Docker: l.docker, Endpoint: l.endpoint,
+	})
+	return nil
+}
+
+// dockerInfo connects to the Docker engine, once.
+func (l *Lab) dockerInfo(ctx context.Context) (client.SystemInfoResult, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, engineTimeout, errors.New("the Docker engine does not answer"))
+	defer cancel()
+	if l.docker == nil {
+		api, endpoint, err := docker.New(docker.SystemEnv())
+		if err != nil {
+			return client.SystemInfoResult{}, err
+		}
+		if err := docker.Ping(ctx, api, endpoint); err != nil {
+			return client.SystemInfoResult{}, err
+		}
+		l.docker, l.endpoint = api, endpoint
+	}
+	info, err := l.docker.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return info, fmt.Errorf("asking the Docker engine about itself: %w", docker.Explain(ctx, err, l.endpoint))
+	}
+	return info, nil
+}
+
+func (l *Lab) kindConfig(info client.SystemInfoResult) ([]byte, error) {
+	if l.Settings.KindConfig != "" {
+		raw, err := os.ReadFile(l.Settings.KindConfig)
+		if err != nil {
+			return nil, problem.New(problem.SettingFileUnreadable, err, "SM_KIND_CONFIG=%s", l.Settings.KindConfig)
+		}
+		return raw, nil
+	}
+	return specs.Render("kind.yaml", map[string]any{
+		"Workers": l.Settings.Workers, "WorkerList": make([]struct{}, l.Settings.Workers),
+		"CgroupV1": info.Info.CgroupVersion == "1",
+	})
+}
+
+// nodeImage is the image that the kind nodes run: the user's, else the bundle's, else the pinned one.
+func (l *Lab) nodeImage() string {
+	if l.Settings.NodeImage != "" {
+		return l.Settings.NodeImage
+	}
+	if l.bundle != nil {
+		for _, image := range l.bundle.Images() {
+			if isNodeImage(image.Ref) {
+				return image.Ref
+			}
+		}
+	}
+	return DefaultNodeImage
+}
+
+func isNodeImage(ref string) bool {
+	return strings.HasPrefix(strings.TrimPrefix(ref, "docker.io/"), "kindest/node:")
+}
+
+func (l *Lab) clusterStep(id string, needs ...string) engine.Step {
+	step := cluster.Step(l.provider, id, l.clusterTitle(), patient, l.explainCluster)
+	step.Needs = needs
+	return step
+}
+
+func (l *Lab) clusterTitle() string {
+	return map[string]string{
+		ProviderKind:     "kind cluster " + l.Settings.Cluster,
+		ProviderExisting: "the cluster of the current kubeconfig context",
+		ProviderEmbedded: "embedded control plane " + l.Settings.Cluster,
+	}[l.Settings.Provider]
+}
+
+func (l *Lab) explainCluster() []string {
+	switch l.Settings.Provider {
+	case ProviderKind:
+		return []string{fmt.Sprintf("kind create cluster --name %s --image %s --config kind.yaml", l.Settings.Cluster, l.nodeImage())}
+	case ProviderExisting:
+		return []string{"kubectl cluster-info"}
+	}
+	return nil
+}
+
+// tuneStep raises the inotify limits of every node. They are the host's: one kernel serves all nodes.
+func (l *Lab) tuneStep(id string, needs ...string) engine.Step {
+	if l.Settings.Provider != ProviderKind {
+		return engine.Step{}
+	}
+	nodes := func(ctx context.Context) ([]node.Node, error) { return node.List(ctx, l.docker, l.Settings.Cluster) }
+	step := node.Step(id, "inotify limits of every node", needs, l.docker, nodes, node.Inotify())
+	step.Timeout = quick
+	return step
+}
+
+// addressPool computes the load-balancer addresses: from the nodes' Docker network, or what the embedded provider has.
+func (l *Lab) addressPool(ctx context.Context) (lb.Pool, error) {
+	if l.Settings.Provider == ProviderEmbedded {
+		return l.embeddedPool()
+	}
+	nodes, err := node.List(ctx, l.docker, l.Settings.Cluster)
+	if err != nil {
+		return lb.Pool{}, err
+	}
+	return lb.Find(ctx, l.docker, nodes)
+}

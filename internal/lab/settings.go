@@ -1,0 +1,210 @@
+package lab
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"ambientlab/internal/problem"
+)
+
+// Where the lab's cluster comes from.
+const (
+	ProviderKind     = "kind"
+	ProviderExisting = "existing"
+	ProviderEmbedded = "embedded"
+)
+
+// Settings is everything that a user can choose, read once from the environment. The struct tags are the
+// documentation: the README's table and `sm:settings` are made from them.
+type Settings struct {
+	Provider    string        `env:"SM_PROVIDER" accepts:"kind, existing, embedded" help:"where the cluster comes from; INSTALL_KIND=y means kind, INSTALL_KIND=n existing"`
+	Cluster     string        `env:"SM_CLUSTER" accepts:"a DNS label, at most 40 characters" help:"name of the lab and of its cluster"`
+	Namespace   string        `env:"SM_NAMESPACE" accepts:"a namespace's name" help:"where appa, appb and the lessons live"`
+	Workers     int           `env:"SM_WORKERS" accepts:"0 to 9" help:"worker nodes of a kind cluster"`
+	NodeImage   string        `env:"SM_NODE_IMAGE" accepts:"an image reference" help:"kind node image; its Kubernetes must be one that Istio supports"`
+	KindConfig  string        `env:"SM_KIND_CONFIG" accepts:"a file" help:"kind configuration to use instead of the lab's own"`
+	Bundle      string        `env:"SM_BUNDLE" accepts:"a folder or .tar made by sm:bundle" help:"take every image from this bundle; nothing is pulled"`
+	Addons      []string      `env:"SM_ADDONS" accepts:"a list of prometheus, grafana, jaeger, kiali; or none" help:"telemetry add-ons"`
+	MetalLB     string        `env:"SM_METALLB" accepts:"auto, on or off" help:"load-balancer addresses; auto is on for kind and embedded, off for an existing cluster"`
+	IstioValues string        `env:"SM_ISTIO_VALUES" accepts:"a YAML file with keys base, istiod, cni, ztunnel" help:"extra Helm values, laid over the lab's"`
+	Manifests   string        `env:"SM_MANIFESTS" accepts:"a YAML file or a folder of them" help:"extra objects, applied last by sm:install"`
+	Timeout     time.Duration `env:"SM_TIMEOUT" accepts:"a duration such as 15m" help:"deadline of a whole target"`
+	Output      string        `env:"SM_OUTPUT" accepts:"auto, plain or json" help:"how progress is shown on stderr"`
+	Kubeconfig  string        `env:"KUBECONFIG" accepts:"a file, or several joined as kubectl reads them" help:"kubeconfig to read and, for kind and embedded, to write"`
+}
+
+// AddonNames lists the telemetry add-ons in the order in which they are shown.
+var addonNames = []string{"prometheus", "grafana", "jaeger", "kiali"}
+
+// DefaultNodeImage is kind v0.33's build of the newest Kubernetes that Istio 1.31 supports (Istio 1.31 release
+// announcement: 1.32 to 1.36; kind v0.33 release notes for the digest).
+const DefaultNodeImage = "kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed"
+
+// Load reads the settings with getenv (os.Getenv outside tests). Every wrong value is reported, not just the first;
+// nothing has been touched by then.
+func Load(getenv func(string) string) (Settings, error) {
+	r := reader{getenv: getenv}
+	s := Settings{
+		Cluster:     r.match("SM_CLUSTER", "ambient", regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)),
+		Namespace:   r.namespace("SM_NAMESPACE", "default"),
+		Workers:     r.number("SM_WORKERS", 2, 0, 9),
+		NodeImage:   r.match("SM_NODE_IMAGE", "", regexp.MustCompile(`^[a-z0-9]([a-zA-Z0-9._:/@-])*$`)),
+		KindConfig:  r.path("SM_KIND_CONFIG"),
+		Bundle:      r.path("SM_BUNDLE"),
+		Addons:      r.addons("SM_ADDONS"),
+		MetalLB:     r.oneOf("SM_METALLB", "auto", "auto", "on", "off"),
+		IstioValues: r.path("SM_ISTIO_VALUES"),
+		Manifests:   r.path("SM_MANIFESTS"),
+		Timeout:     r.duration("SM_TIMEOUT", 30*time.Minute),
+		Output:      r.oneOf("SM_OUTPUT", "auto", "auto", "plain", "json"),
+		Kubeconfig:  getenv("KUBECONFIG"),
+	}
+	s.Provider = r.provider()
+	if s.Namespace == "istio-system" || s.Namespace == "metallb-system" || strings.HasPrefix(s.Namespace, "kube-") {
+		r.wrong("SM_NAMESPACE", s.Namespace, "a namespace of the applications' own, not one of the system's")
+	}
+	if s.Provider != ProviderKind && s.KindConfig != "" {
+		r.wrong("SM_KIND_CONFIG", s.KindConfig, "nothing unless the provider is kind (it is "+s.Provider+")")
+	}
+	if len(r.faults) > 0 {
+		return Settings{}, problem.New(problem.SettingInvalid, nil, "%s", strings.Join(r.faults, "\n"))
+	}
+	return s, nil
+}
+
+// UseMetalLB tells whether the lab gives out load-balancer addresses itself.
+func (s Settings) UseMetalLB() bool {
+	if s.MetalLB == "auto" {
+		return s.Provider != ProviderExisting
+	}
+	return s.MetalLB == "on"
+}
+
+// HasAddon tells whether the telemetry add-on is wanted.
+func (s Settings) HasAddon(name string) bool { return slices.Contains(s.Addons, name) }
+
+type reader struct {
+	getenv func(string) string
+	faults []string
+}
+
+func (r *reader) wrong(name, value, accepts string) {
+	r.faults = append(r.faults, fmt.Sprintf("%s=%q is not accepted; accepted: %s", name, value, accepts))
+}
+
+func (r *reader) provider() string {
+	choice, legacy := r.getenv("SM_PROVIDER"), r.getenv("INSTALL_KIND")
+	byLegacy := map[string]string{"": "", "y": ProviderKind, "Y": ProviderKind, "yes": ProviderKind, "true": ProviderKind, "n": ProviderExisting, "N": ProviderExisting, "no": ProviderExisting, "false": ProviderExisting}
+	fromLegacy, known := byLegacy[legacy]
+	if !known {
+		r.wrong("INSTALL_KIND", legacy, "y (a kind cluster) or n (the cluster of the current kubeconfig context)")
+	}
+	switch choice {
+	case "", ProviderKind, ProviderExisting, ProviderEmbedded:
+	default:
+		r.wrong("SM_PROVIDER", choice, "kind, existing or embedded")
+		return ProviderKind
+	}
+	if choice != "" && fromLegacy != "" && choice != fromLegacy {
+		r.wrong("SM_PROVIDER", choice, fmt.Sprintf("%s, because INSTALL_KIND=%s says so; unset one of the two", fromLegacy, legacy))
+	}
+	return cmp.Or(choice, fromLegacy, ProviderKind)
+}
+
+func (r *reader) match(name, fallback string, pattern *regexp.Regexp) string {
+	value := r.getenv(name)
+	if value == "" {
+		return fallback
+	}
+	if !pattern.MatchString(value) {
+		r.wrong(name, value, accepts(name))
+	}
+	return value
+}
+
+func (r *reader) namespace(name, fallback string) string {
+	value := cmp.Or(r.getenv(name), fallback)
+	if len(validation.IsDNS1123Label(value)) > 0 {
+		r.wrong(name, value, accepts(name))
+	}
+	return value
+}
+
+func (r *reader) number(name string, fallback, low, high int) int {
+	value := r.getenv(name)
+	if value == "" {
+		return fallback
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n < low || n > high {
+		r.wrong(name, value, accepts(name))
+		return fallback
+	}
+	return n
+}
+
+func (r *reader) duration(name string, fallback time.Duration) time.Duration {
+	value := r.getenv(name)
+	if value == "" {
+		return fallback
+	}
+	d, err := time.ParseDuration(value)
+	if err != nil || d < 10*time.Second {
+		r.wrong(name, value, accepts(name)+", at least 10s")
+		return fallback
+	}
+	return d
+}
+
+func (r *reader) oneOf(name, fallback string, choices ...string) string {
+	value := cmp.Or(r.getenv(name), fallback)
+	if !slices.Contains(choices, value) {
+		r.wrong(name, value, accepts(name))
+		return fallback
+	}
+	return value
+}
+
+func (r *reader) path(name string) string {
+	value := r.getenv(name)
+	if value == "" {
+		return ""
+	}
+	absolute, err := filepath.Abs(value)
+	if err == nil {
+		_, err = os.Stat(absolute)
+	}
+	if err != nil {
+		r.wrong(name, value, accepts(name)+" that exists and can be read")
+		return ""
+	}
+	return absolute
+}
+
+func (r *reader) addons(name string) []string {
+	value := r.getenv(name)
+	switch strings.TrimSpace(value) {
+	case "":
+		return slices.Clone(addonNames)
+	case "none":
+		return nil
+	}
+	chosen := map[string]bool{}
+	for _, addon := range strings.FieldsFunc(value, func(c rune) bool { return c == ',' || c == ' ' }) {
+		if !slices.Contains(addonNames, addon) {
+			r.wrong(name, value, accepts(name))
+			return nil
+		}
+		chosen[addon] = true
+	}
+	return slices.DeleteFunc(slices.Clone(addonNames), func(addon string) bool { return !chosen[addon] })
+}

@@ -1,0 +1,26 @@
+package lab
+
+import "reflect"
+
+// Setting documents one environment variable.
+type Setting struct{ Env, Accepts, Help string }
+
+// Documented lists every setting in the order of the struct, from its tags.
+func Documented() []Setting {
+	t := reflect.TypeFor[Settings]()
+	settings := make([]Setting, 0, t.NumField())
+	for i := range t.NumField() {
+		tag := t.Field(i).Tag
+		settings = append(settings, Setting{Env: tag.Get("env"), Accepts: tag.Get("accepts"), Help: tag.Get("help")})
+	}
+	return settings
+}
+
+func accepts(env string) string {
+	for _, setting := range Documented() {
+		if setting.Env == env {
+			return setting.Accepts
+		}
+	}
+	return "nothing that is documented"
+}

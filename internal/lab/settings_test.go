@@ -1,0 +1,134 @@
+package lab
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"ambientlab/internal/problem"
+)
+
+func env(pairs ...string) func(string) string {
+	values := map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		values[pairs[i]] = pairs[i+1]
+	}
+	return func(name string) string { return values[name] }
+}
+
+func TestLoadDefaults(t *testing.T) {
+	s, err := Load(env())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Provider != ProviderKind || s.Cluster != "ambient" || s.Namespace != "default" || s.Workers != 2 || s.Timeout != 30*time.Minute {
+		t.Errorf("defaults are %+v", s)
+	}
+	if got := strings.Join(s.Addons, ","); got != "prometheus,grafana,jaeger,kiali" {
+		t.Errorf("add-ons are %q", got)
+	}
+	if !s.UseMetalLB() {
+		t.Error("a kind lab gives out its own addresses")
+	}
+}
+
+func TestLoadProvider(t *testing.T) {
+	for _, c := range []struct{ legacy, provider, want string }{
+		{"", "", ProviderKind},
+		{"y", "", ProviderKind},
+		{"n", "", ProviderExisting},
+		{"", "embedded", ProviderEmbedded},
+		{"n", "existing", ProviderExisting},
+	} {
+		s, err := Load(env("INSTALL_KIND", c.legacy, "SM_PROVIDER", c.provider))
+		if err != nil || s.Provider != c.want {
+			t.Errorf("INSTALL_KIND=%q SM_PROVIDER=%q: got %q, %v; want %q", c.legacy, c.provider, s.Provider, err, c.want)
+		}
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	for _, c := range []struct{ name, value, says string }{
+		{"INSTALL_KIND", "maybe", "y (a kind cluster)"},
+		{"SM_PROVIDER", "minikube", "kind, existing or embedded"},
+		{"SM_CLUSTER", "Ambient", "DNS label"},
+		{"SM_CLUSTER", strings.Repeat("a", 41), "at most 40"},
+		{"SM_NAMESPACE", "kube-system", "the applications' own"},
+		{"SM_NAMESPACE", "a_b", "namespace's name"},
+		{"SM_WORKERS", "ten", "0 to 9"},
+		{"SM_WORKERS", "10", "0 to 9"},
+		{"SM_NODE_IMAGE", "; rm -rf", "image reference"},
+		{"SM_ADDONS", "prometheus,zipkin", "prometheus, grafana, jaeger, kiali"},
+		{"SM_METALLB", "maybe", "auto, on or off"},
+		{"SM_TIMEOUT", "5", "duration"},
+		{"SM_TIMEOUT", "1s", "at least 10s"},
+		{"SM_OUTPUT", "xml", "auto, plain or json"},
+		{"SM_BUNDLE", "/does/not/exist", "exists"},
+	} {
+		_, err := Load(env(c.name, c.value))
+		if !problem.Is(err, problem.SettingInvalid) {
+			t.Errorf("%s=%q: got %v, want a refusal", c.name, c.value, err)
+			continue
+		}
+		for _, part := range []string{c.name, c.value, c.says} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s=%q: %q does not say %q", c.name, c.value, err, part)
+			}
+		}
+	}
+}
+
+func TestLoadReportsEveryFault(t *testing.T) {
+	_, err := Load(env("SM_WORKERS", "x", "SM_OUTPUT", "y"))
+	if err == nil || !strings.Contains(err.Error(), "SM_WORKERS") || !strings.Contains(err.Error(), "SM_OUTPUT") {
+		t.Errorf("got %v, want both variables named", err)
+	}
+}
+
+func TestLoadContradiction(t *testing.T) {
+	if _, err := Load(env("INSTALL_KIND", "y", "SM_PROVIDER", "existing")); err == nil || !strings.Contains(err.Error(), "unset one of the two") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Load(env("INSTALL_KIND", "n", "SM_KIND_CONFIG", t.TempDir())); err == nil {
+		t.Error("a kind configuration without kind was accepted")
+	}
+}
+
+func TestDocumented(t *testing.T) {
+	for _, s := range Documented() {
+		if s.Env == "" || s.Help == "" || s.Accepts == "" {
+			t.Errorf("%+v is not documented whole", s)
+		}
+	}
+}
+
+func TestFaultValidate(t *testing.T) {
+	good := Fault{Percent: 50, Delay: 2 * time.Second, Path: "/headers"}
+	if err := good.validate(); err != nil {
+		t.Errorf("%+v: %v", good, err)
+	}
+	for _, bad := range []Fault{
+		{Percent: 0, Delay: time.Second, Path: "/"},
+		{Percent: 101, Delay: time.Second, Path: "/"},
+		{Percent: 50, Delay: 0, Path: "/"},
+		{Percent: 50, Delay: time.Hour, Path: "/"},
+		{Percent: 50, Delay: time.Second, Path: "headers"},
+		{Percent: 50, Delay: time.Second, Path: `/a"b`},
+	} {
+		if err := bad.validate(); !problem.Is(err, problem.SettingInvalid) {
+			t.Errorf("%+v: got %v, want a refusal", bad, err)
+		}
+	}
+}
+
+func TestAuthzAllowed(t *testing.T) {
+	for without, want := range map[string]string{"": "appa,gateway-istio", "appa": "gateway-istio", "gateway-istio": "appa", "appa,gateway-istio": ""} {
+		got, err := AuthzOptions{Without: without}.allowed()
+		if err != nil || strings.Join(got, ",") != want {
+			t.Errorf("without %q: got %v, %v; want %q", without, got, err, want)
+		}
+	}
+	if _, err := (AuthzOptions{Without: "appb"}).allowed(); !problem.Is(err, problem.SettingInvalid) {
+		t.Errorf("appb was accepted: %v", err)
+	}
+}

@@ -1,0 +1,112 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"ambientlab/internal/apply"
+	"ambientlab/internal/problem"
+)
+
+// Lessons says which lessons were asked for, and with what parameters. It is read from a ConfigMap that each lesson
+// brings with it, not from the lesson's own objects: the proofs hold the one against the other.
+type Lessons struct {
+	Apps, Waypoint bool
+	Fault          *Fault
+	Authz          *Authz
+}
+
+// Authz is what sm:authz was asked for.
+type Authz struct {
+	// Allowed are the ServiceAccounts that may GET.
+	Allowed []string `json:"allowed"`
+	Strict  bool     `json:"strict"`
+}
+
+const askedKey = "asked"
+
+func askedName(lesson string) string { return "ambientlab-" + lesson }
+
+// asked makes the ConfigMap that records a lesson.
+func asked(lesson string, parameters any) (*unstructured.Unstructured, error) {
+	raw, err := json.Marshal(parameters)
+	if err != nil {
+		return nil, fmt.Errorf("recording lesson %s: %w", lesson, err)
+	}
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap",
+		"metadata": map[string]any{"name": askedName(lesson)},
+		"data":     map[string]any{askedKey: string(raw)},
+	}}, nil
+}
+
+// lessons reads what was asked for.
+func (l *Lab) lessons(ctx context.Context, client *apply.Client) (Lessons, error) {
+	var found Lessons
+	var nothing struct{}
+	read := func(lesson string, into any) (bool, error) {
+		record, err := client.Kube().CoreV1().ConfigMaps(l.Settings.Namespace).Get(ctx, askedName(lesson), metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("reading which lessons are on: %w", err)
+		}
+		if err := json.Unmarshal([]byte(record.Data[askedKey]), into); err != nil {
+			return false, problem.New(problem.Internal, err, "ConfigMap %s does not hold what its target wrote", record.Name)
+		}
+		return true, nil
+	}
+	var err error
+	if found.Apps, err = read("apps", &nothing); err != nil {
+		return found, err
+	}
+	if found.Waypoint, err = read("waypoint", &nothing); err != nil {
+		return found, err
+	}
+	var fault Fault
+	if on, err := read("fault", &fault); err != nil {
+		return found, err
+	} else if on {
+		found.Fault = &fault
+	}
+	var authz Authz
+	if on, err := read("authz", &authz); err != nil {
+		return found, err
+	} else if on {
+		found.Authz = &authz
+	}
+	return found, nil
+}
+
+// rows describes the lessons for a table: name, on or off, particulars.
+func (s Lessons) rows() [][]string {
+	onOff := map[bool]string{true: "on", false: "off"}
+	fault, authz := "no delay", "everybody may ask appb"
+	if s.Fault != nil {
+		fault = fmt.Sprintf("%v %% of %s delayed by %s", s.Fault.Percent, s.Fault.Path, s.Fault.Delay)
+	}
+	if s.Authz != nil {
+		authz = "GET by " + strings.Join(s.Authz.Allowed, " and ")
+		if len(s.Authz.Allowed) == 0 {
+			authz = "nobody may ask appb"
+		}
+		if s.Authz.Strict {
+			authz += "; only the waypoint reaches the pod"
+		} else {
+			authz += "; the pod can be reached around the waypoint"
+		}
+	}
+	return [][]string{
+		{"apps", onOff[s.Apps], "appa, appb, Gateway " + gatewayName},
+		{"waypoint", onOff[s.Waypoint], waypointName + " before Service appb"},
+		{"fault", onOff[s.Fault != nil], fault},
+		{"authz", onOff[s.Authz != nil], authz},
+	}
+}

@@ -1,0 +1,119 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
+)
+
+// recordName is the ConfigMap in kube-system that says what this lab is made of. Later targets read it instead of
+// asking the user for the bundle again.
+const recordName = "ambientlab-record"
+
+const (
+	recordNamespace   = "kube-system"
+	recordSubstitutes = "substitutes"
+)
+
+// substitutes maps an image's reference to what the image really is.
+type substitutes map[string]string
+
+func (s substitutes) key() string { return fmt.Sprint(slices.Sorted(maps.Keys(s))) }
+
+// proxy is what stands in for Istio's Envoy, or "".
+func (s substitutes) proxy() string { return s.of("istio/proxyv2:") }
+
+// ztunnel is what stands in for ztunnel, or "".
+func (s substitutes) ztunnel() string { return s.of("istio/ztunnel:") }
+
+func (s substitutes) of(part string) string {
+	for ref, what := range s {
+		if strings.Contains(ref, part) {
+			return what
+		}
+	}
+	return ""
+}
+
+// substitutes tells which images are not what their references say: from the bundle where one is set, and otherwise
+// from what the cluster's installation recorded.
+func (l *Lab) substitutes(ctx context.Context) (substitutes, error) {
+	if l.bundle != nil {
+		return l.bundleSubstitutes(), nil
+	}
+	client, err := l.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	record, err := client.Kube().CoreV1().ConfigMaps(recordNamespace).Get(ctx, recordName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return substitutes{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", recordNamespace, recordName, err)
+	}
+	found := substitutes{}
+	if err := json.Unmarshal([]byte(record.Data[recordSubstitutes]), &found); err != nil {
+		return nil, problem.New(problem.Internal, err, "ConfigMap %s/%s does not hold what sm:install wrote", recordNamespace, recordName)
+	}
+	return found, nil
+}
+
+// bundleSubstitutes lists the substitutes of the bundle in use; without a bundle there are none.
+func (l *Lab) bundleSubstitutes() substitutes {
+	found := substitutes{}
+	if l.bundle == nil {
+		return found
+	}
+	for _, image := range l.bundle.Images() {
+		if image.Substitute != "" {
+			found[image.Ref] = image.Substitute
+		}
+	}
+	return found
+}
+
+func (l *Lab) recordStep(id string, needs ...string) engine.Step {
+	return l.setStep(id, "Record of the installation", needs, func(ctx context.Context) (objects, error) {
+		subs, err := l.substitutes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		raw, err := json.Marshal(subs)
+		if err != nil {
+			return nil, fmt.Errorf("writing the list of substitutes: %w", err)
+		}
+		return objects{{Object: map[string]any{
+			"apiVersion": "v1", "kind": "ConfigMap",
+			"metadata": map[string]any{"name": recordName, "namespace": recordNamespace},
+			"data": map[string]any{
+				"lab":             l.Settings.Cluster,
+				"namespace":       l.Settings.Namespace,
+				recordSubstitutes: string(raw),
+			},
+		}}}, nil
+	})
+}
+
+// tellSubstitutes says which images are not what their references say: nobody should take this project's node proxy
+// for ztunnel.
+func (l *Lab) tellSubstitutes(ctx context.Context) {
+	subs, err := l.substitutes(ctx)
+	if err != nil {
+		l.next("which images are substitutes cannot be told: %v", err)
+		return
+	}
+	for _, ref := range slices.Sorted(maps.Keys(subs)) {
+		l.next("substitute: %s is %s", ref, subs[ref])
+	}
+}
+

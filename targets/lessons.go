@@ -1,0 +1,41 @@
+package targets
+
+import (
+	"context"
+	"time"
+
+	"ambientlab/internal/lab"
+)
+
+// Waypoint puts a waypoint before appb alone, ingress traffic included, and shows what its proxies then listen on.
+// It returns when the waypoint is available, bound to the Service and holds its configuration.
+func Waypoint(ctx context.Context,
+	off *bool, // take the waypoint away again
+) error {
+	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Waypoint(ctx, isSet(off)) })
+}
+
+// Fault delays a share of the requests to one path of appb; it returns when the waypoint runs it.
+func Fault(ctx context.Context,
+	percent *float64, // share of the requests to delay, above 0 and up to 100; 50 unless given
+	delay *time.Duration, // how long; 2s unless given
+	path *string, // which path, matched exactly; /headers unless given
+	off *bool, // take the delay away again
+) error {
+	fault := lab.Fault{
+		Percent: valueOr(percent, lab.DefaultFault().Percent),
+		Delay:   valueOr(delay, lab.DefaultFault().Delay),
+		Path:    valueOr(path, lab.DefaultFault().Path),
+	}
+	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Fault(ctx, fault, isSet(off)) })
+}
+
+// Authz lets only appa and the gateway GET from appb; it returns when the waypoint enforces it.
+func Authz(ctx context.Context,
+	without *string, // identities to take out: appa, gateway-istio, or both with a comma
+	strict *bool, // also close the ways around the waypoint: direct to the pod, plaintext from outside the mesh
+	off *bool, // take the policies away again
+) error {
+	authz := lab.AuthzOptions{Without: valueOr(without, ""), Strict: isSet(strict)}
+	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Authz(ctx, authz, isSet(off)) })
+}

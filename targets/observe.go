@@ -1,0 +1,56 @@
+package targets
+
+import (
+	"context"
+
+	"ambientlab/internal/lab"
+)
+
+// Status shows one table: provider, nodes, components, lessons, each ready or with the reason why not.
+func Status(ctx context.Context) error {
+	return lab.Run(ctx, (*lab.Lab).Status)
+}
+
+// Plan shows every step of a target, what it would change, and the commands one would type; it changes nothing.
+func Plan(ctx context.Context,
+	of *string, // which target: install, apps, waypoint, fault or authz; all of them unless given
+) error {
+	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Plan(ctx, valueOr(of, "")) })
+}
+
+// ProxyConfig prints the listeners and routes of the gateway or the waypoint, as istioctl proxy-config does.
+func ProxyConfig(ctx context.Context,
+	of *string, // gateway or waypoint; both unless given
+) error {
+	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.ProxyConfig(ctx, valueOr(of, "")) })
+}
+
+// Dashboard forwards local ports to Kiali, Grafana, Jaeger, Prometheus and the gateway, and prints the addresses.
+func Dashboard(ctx context.Context,
+	open *string, // also open this one in a browser: kiali, grafana, jaeger, prometheus or gateway
+) error {
+	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Dashboard(ctx, valueOr(open, "")) })
+}
+
+// Verify measures that each lesson really holds and gives every claim a verdict; it exits 0 only when all are proven.
+func Verify(ctx context.Context,
+	out *string, // folder for report.html, report.json and junit.xml
+) error {
+	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Verify(ctx, valueOr(out, "")) })
+}
+
+// Traffic sends requests to appb and shows each one live, with a histogram of the latencies; Ctrl-C sums up.
+func Traffic(ctx context.Context,
+	from *string, // who asks: appa or gateway; gateway unless given
+	path *string, // which path; /headers unless given
+	rps *float64, // requests a second, above 0 and up to 50; 2 unless given
+	count *int, // stop after so many; 0, which is the default, goes on until Ctrl-C
+) error {
+	options := lab.TrafficOptions{From: valueOr(from, "gateway"), Path: valueOr(path, "/headers"), RPS: valueOr(rps, 2), Count: valueOr(count, 0)}
+	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Traffic(ctx, options) })
+}
+
+// Doctor checks this host and the cluster for what is known to break a lab, and says what to do about it.
+func Doctor(ctx context.Context) error {
+	return lab.Run(ctx, (*lab.Lab).Doctor)
+}
