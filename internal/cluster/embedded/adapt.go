@@ -1,0 +1,118 @@
+package embedded
+
+import (
+	"encoding/json"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// Simulated is the annotation of workloads whose pods kwok only says to run.
+const Simulated = "lab.opssec.in/simulated"
+
+// Adapt makes of a set of objects what belongs into this control plane:
+//
+//   - A Deployment that runs as a process becomes the ConfigMap that says how; its PodDisruptionBudget and its
+//     HorizontalPodAutoscaler, which would have nothing to work on, are left out.
+//   - istiod's webhooks are called at its address on loopback: the API server reaches no Service.
+//   - Webhooks of programs that do not run are left out: MetalLB's controller can serve its own on every address of
+//     the machine only, and kwok's pods serve nothing.
+//   - Every other workload is marked as simulated.
+//
+// An object that cannot be read stays as it is: the API server says what is wrong with it.
+func (e *Embedded) Adapt(objects []*unstructured.Unstructured) []*unstructured.Unstructured {
+	hook := ""
+	if s, err := e.load(); err == nil {
+		hook = s.address("https", portIstiodHook)
+	}
+	var adapted []*unstructured.Unstructured
+	for _, object := range objects {
+		kept, err := adapt(object, hook)
+		if err != nil {
+			kept = object
+		}
+		if kept != nil {
+			adapted = append(adapted, kept)
+		}
+	}
+	return adapted
+}
+
+func adapt(object *unstructured.Unstructured, hook string) (*unstructured.Unstructured, error) {
+	switch object.GetKind() {
+	case "Deployment", "PodDisruptionBudget", "HorizontalPodAutoscaler":
+		for _, w := range workloads() {
+			if object.GetNamespace() != w.namespace || object.GetName() != w.deployment {
+				continue
+			}
+			if object.GetKind() != "Deployment" {
+				return nil, nil
+			}
+			return processObject(object, w)
+		}
+	case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration":
+		return redirect(object, hook)
+	}
+	if slices.Contains([]string{"Deployment", "DaemonSet", "StatefulSet"}, object.GetKind()) {
+		marked := object.DeepCopy()
+		annotations := marked.GetAnnotations()
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[Simulated] = "kwok says that its pods run; nothing does"
+		marked.SetAnnotations(annotations)
+		return marked, nil
+	}
+	return object, nil
+}
+
+// processObject is the ConfigMap that stands for a Deployment.
+func processObject(object *unstructured.Unstructured, w workload) (*unstructured.Unstructured, error) {
+	deployment := &appsv1.Deployment{}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, deployment); err != nil {
+		return nil, err
+	}
+	raw, err := json.MarshalIndent(settingsOf(deployment), "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	stands := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap",
+		"metadata": map[string]any{"name": processName(w.component), "namespace": w.namespace},
+		"data":     map[string]any{processKey: string(raw)},
+	}}
+	return stands, nil
+}
+
+// redirect points the webhooks that istiod serves at its address, and leaves out what nothing serves.
+func redirect(object *unstructured.Unstructured, hook string) (*unstructured.Unstructured, error) {
+	changed := object.DeepCopy()
+	hooks, _, err := unstructured.NestedSlice(changed.Object, "webhooks")
+	if err != nil {
+		return nil, err
+	}
+	var kept []any
+	for _, item := range hooks {
+		webhook, _ := item.(map[string]any)
+		name, byService, _ := unstructured.NestedString(webhook, "clientConfig", "service", "name")
+		if !byService {
+			kept = append(kept, webhook)
+			continue
+		}
+		if name != "istiod" || hook == "" {
+			continue
+		}
+		path, _, _ := unstructured.NestedString(webhook, "clientConfig", "service", "path")
+		client, _, _ := unstructured.NestedMap(webhook, "clientConfig")
+		delete(client, "service")
+		client["url"] = hook + path
+		webhook["clientConfig"] = client
+		kept = append(kept, webhook)
+	}
+	if len(kept) == 0 {
+		return nil, nil
+	}
+	return changed, unstructured.SetNestedSlice(changed.Object, kept, "webhooks")
+}

@@ -1,0 +1,170 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
+)
+
+// Create starts what does not run, builds what is not built, and is content where all is well. A lab that it began and
+// cannot finish it removes.
+func (e *Embedded) Create(ctx context.Context) (err error) {
+	unlock, err := e.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := e.load()
+	if exists(e.dir) && (err != nil || !s.Complete) {
+		engine.Progress(ctx, "removing what an unfinished creation left")
+		if err := e.remove(ctx); err != nil {
+			return err
+		}
+		s = nil
+	}
+	// Building takes minutes the first time, so it comes before anything that a failure would have to take back.
+	programs, paths, err := e.build(ctx, baseComponents())
+	if err != nil {
+		return err
+	}
+	fresh := !exists(e.dir)
+	if fresh {
+		defer func() {
+			if err != nil {
+				clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanLimit)
+				defer cancel()
+				err = errors.Join(err, e.remove(clean))
+			}
+		}()
+		if s, err = e.prepare(); err != nil {
+			return err
+		}
+	}
+	if err := e.bring(ctx, s, programs, paths); err != nil {
+		return err
+	}
+	s.Complete = true
+	if err := e.save(s); err != nil {
+		return err
+	}
+	if err := e.restartWorkloads(ctx, s); err != nil {
+		return err
+	}
+	return e.link(ctx, s)
+}
+
+const cleanLimit = 20 * time.Second
+
+// build gives the paths of components' programs.
+func (e *Embedded) build(ctx context.Context, components []string) (Programs, map[string]string, error) {
+	programs, err := e.opts.Programs(func(program, message string) { engine.Progress(ctx, "%s: %s", program, message) })
+	if err != nil {
+		return nil, nil, problem.New(problem.HostUnsupported, err, "the embedded control plane's programs are built from the lab's own checkout")
+	}
+	paths := map[string]string{}
+	for _, name := range components {
+		path, err := programs.Binary(ctx, program(name))
+		if err != nil {
+			return nil, nil, err
+		}
+		paths[name] = path
+	}
+	return programs, paths, nil
+}
+
+// prepare makes the folder, the certificates and the choice of ports of a new lab.
+func (e *Embedded) prepare() (*state, error) {
+	for _, dir := range []string{"", "logs", "run", "tmp", "etcd"} {
+		if err := os.MkdirAll(filepath.Join(e.dir, dir), 0o700); err != nil {
+			return nil, fmt.Errorf("making the lab's folder: %w", err)
+		}
+	}
+	ports, err := freePorts(portNames())
+	if err != nil {
+		return nil, problem.New(problem.PortInUse, err, "the embedded control plane needs %d free ports", len(portNames()))
+	}
+	s := &state{Name: e.opts.Name, Created: time.Now().UTC(), Workers: e.opts.Workers, Ports: ports}
+	if err := e.save(s); err != nil {
+		return nil, err
+	}
+	return s, e.makePKI(s.Created)
+}
+
+// bring starts the base components that do not run, each when those that it needs are ready.
+func (e *Embedded) bring(ctx context.Context, s *state, programs Programs, paths map[string]string) error {
+	if err := e.movePorts(ctx, s); err != nil {
+		return err
+	}
+	if err := e.writeKubeconfigs(s); err != nil {
+		return err
+	}
+	if err := e.writeStages(ctx, programs); err != nil {
+		return err
+	}
+	ensure := func(ctx context.Context, name string) error {
+		c := e.component(s, name, paths[name])
+		return e.ensure(ctx, c.spec, c.ready)
+	}
+	for _, name := range []string{etcd, apiServer} {
+		if err := ensure(ctx, name); err != nil {
+			return err
+		}
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	for _, name := range []string{controllerManager, scheduler, kwok} {
+		group.Go(func() error { return ensure(gctx, name) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return e.makeNodes(ctx, s)
+}
+
+// movePorts chooses other ports where, since the last start, another program took one that a stopped component had.
+func (e *Embedded) movePorts(ctx context.Context, s *state) error {
+	users := map[string]string{
+		portEtcd: etcd, portEtcdPeer: etcd, portAPI: apiServer,
+		portIstiodHTTP: istiod, portIstiodXDS: istiod, portIstiodHook: istiod, portIstiodStat: istiod,
+		portMetalStat: metallb, portMetalProbe: metallb,
+	}
+	var lost []string
+	for port, user := range users {
+		known, err := e.record(user)
+		if (err != nil || !known.alive()) && taken(s.Ports[port]) {
+			lost = append(lost, port)
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	engine.Progress(ctx, "choosing other ports: another program has taken those of %v", lost)
+	others, err := freePorts(lost)
+	if err != nil {
+		return problem.New(problem.PortInUse, err, "the embedded control plane needs %d free ports", len(lost))
+	}
+	for port, number := range others {
+		s.Ports[port] = number
+	}
+	return e.save(s)
+}
+
+// link writes the lab's entry into the user's kubeconfig.
+func (e *Embedded) link(ctx context.Context, s *state) error {
+	entries, err := e.entries(s, e.ContextName(), admin)
+	if err != nil {
+		return err
+	}
+	path, err := e.kubeconfig().Link(ctx, entries, e.ContextName())
+	if path != "" {
+		engine.Changed(ctx, engine.Change{Object: "kubeconfig " + path, Action: engine.Update, Detail: "context " + e.ContextName()})
+	}
+	return err
+}

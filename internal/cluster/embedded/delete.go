@@ -1,0 +1,46 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+)
+
+// Delete stops every process, and removes the lab's folder and its entry in the kubeconfig.
+func (e *Embedded) Delete(ctx context.Context) error {
+	unlock, err := e.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := e.remove(ctx); err != nil {
+		return err
+	}
+	// While the lock is held; see lock.
+	if err := os.Remove(e.lockFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the lock: %w", err)
+	}
+	_ = os.Remove(e.opts.StateDir) // where it is empty; other labs keep theirs there
+	return nil
+}
+
+// remove takes everything of the lab away but the lock.
+func (e *Embedded) remove(ctx context.Context) error {
+	var errs []error
+	for _, name := range slices.Backward(componentNames()) {
+		errs = append(errs, e.stop(ctx, name, true))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err // the folder says which processes are still to be stopped
+	}
+	if err := e.kubeconfig().Unlink(ctx, e.ContextName()); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(e.dir); err != nil {
+		return fmt.Errorf("removing the lab's folder: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,213 @@
+package embedded
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
+)
+
+// spec is a process as it is to be started.
+type spec struct {
+	Name string   `json:"name"`
+	Path string   `json:"path"`
+	Args []string `json:"args"`
+	Env  []string `json:"env,omitempty"`
+	Dir  string   `json:"dir"`
+}
+
+// digest tells specs apart.
+func (s spec) digest() string {
+	raw, _ := json.Marshal(s) // a struct of strings
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:8])
+}
+
+// record says which process a component is. A process ID alone does not: the system gives it to another process
+// once the first is gone. Together with the time that the process started, it names one process only.
+type record struct {
+	PID     int    `json:"pid"`
+	Started string `json:"started"`
+	Spec    string `json:"spec"`
+}
+
+func (r record) alive() bool {
+	started, running := startTime(r.PID)
+	return running && started == r.Started
+}
+
+func (e *Embedded) recordFile(name string) string { return filepath.Join(e.dir, "run", name+".json") }
+
+func (e *Embedded) record(name string) (record, error) {
+	raw, err := os.ReadFile(e.recordFile(name))
+	if err != nil {
+		return record{}, err
+	}
+	var r record
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return record{}, fmt.Errorf("reading which process %s is: %w", name, err)
+	}
+	return r, nil
+}
+
+// start starts a process in a session of its own, with its output at the end of the log. The channel gives its end.
+func start(s spec, log string) (int, <-chan error, error) {
+	output, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = output.Close() }() // the process has its own
+	command := exec.Command(s.Path, s.Args...)
+	command.Dir, command.Env = s.Dir, s.Env
+	command.Stdout, command.Stderr = output, output
+	command.SysProcAttr = detached()
+	if err := command.Start(); err != nil {
+		return 0, nil, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	return command.Process.Pid, ended, nil
+}
+
+// launch starts a component and returns when ready says so. A component that dies before is an error with the last
+// lines of its log.
+func (e *Embedded) launch(ctx context.Context, s spec, ready func(context.Context) error) error {
+	if err := e.rotate(s.Name); err != nil {
+		return err
+	}
+	pid, ended, err := e.starter(s, e.log(s.Name))
+	if err != nil {
+		return fmt.Errorf("starting %s: %w", s.Name, err)
+	}
+	started, _ := startTime(pid)
+	if err := writeJSON(e.recordFile(s.Name), record{PID: pid, Started: started, Spec: s.digest()}); err != nil {
+		return err
+	}
+	return e.await(ctx, s.Name, ended, ready)
+}
+
+const (
+	readyInterval = 50 * time.Millisecond
+	// startLimit is how long a component may take on a machine that is busy.
+	startLimit = 3 * time.Minute
+)
+
+// await asks ready again and again: a process that is only starting has nothing to watch yet.
+func (e *Embedded) await(ctx context.Context, name string, ended <-chan error, ready func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("it took longer than %s", startLimit))
+	defer cancel()
+	var last error
+	for {
+		select {
+		case err := <-ended:
+			return problem.New(problem.ClusterCreateFailed, err, "%s ended; its log says:\n%s", name, lastLines(e.log(name), quotedLines))
+		default:
+		}
+		if err := ready(ctx); err == nil {
+			return nil
+		} else if ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-e.after(readyInterval):
+		case <-ctx.Done():
+			return problem.New(problem.NotReady, errors.Join(context.Cause(ctx), last), "%s is not ready; its log ends with:\n%s", name, lastLines(e.log(name), quotedLines))
+		}
+	}
+}
+
+// rotate keeps the log of the run before, and no more.
+func (e *Embedded) rotate(name string) error {
+	err := os.Rename(e.log(name), e.log(name)+".before")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("putting the old log of %s aside: %w", name, err)
+	}
+	return nil
+}
+
+// grace is how long a process may take to end by itself.
+const grace = 5 * time.Second
+
+// stop ends a component, if it is still the process that was started, and forgets it. hard leaves it no time: what it
+// would save is about to be deleted.
+func (e *Embedded) stop(ctx context.Context, name string, hard bool) error {
+	known, err := e.record(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// Where the system has handles for processes, FindProcess takes one: after the comparison of the start time, the
+	// signal cannot reach another process.
+	process, err := os.FindProcess(known.PID)
+	if err == nil && known.alive() {
+		if !hard {
+			_ = process.Signal(syscall.SIGTERM)
+			if e.gone(ctx, known, grace) {
+				return e.forget(name)
+			}
+		}
+		if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("ending %s (process %d): %w", name, known.PID, err)
+		}
+		if !e.gone(context.WithoutCancel(ctx), known, grace) {
+			return fmt.Errorf("ending %s: process %d does not go away", name, known.PID)
+		}
+	}
+	return e.forget(name)
+}
+
+func (e *Embedded) forget(name string) error {
+	if err := os.Remove(e.recordFile(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forgetting %s: %w", name, err)
+	}
+	return nil
+}
+
+// gone waits for the end of a process that need not be a child of this one.
+func (e *Embedded) gone(ctx context.Context, r record, limit time.Duration) bool {
+	deadline := e.after(limit)
+	for r.alive() {
+		select {
+		case <-e.after(readyInterval):
+		case <-deadline:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// ensure makes sure that a component runs as specified.
+func (e *Embedded) ensure(ctx context.Context, s spec, ready func(context.Context) error) error {
+	known, err := e.record(s.Name)
+	if err == nil && known.alive() {
+		if known.Spec == s.digest() {
+			return e.await(ctx, s.Name, nil, ready)
+		}
+		engine.Progress(ctx, "restarting %s, whose settings changed", s.Name)
+		if err := e.stop(ctx, s.Name, false); err != nil {
+			return err
+		}
+	} else {
+		engine.Progress(ctx, "starting %s", s.Name)
+	}
+	if err := e.launch(ctx, s, ready); err != nil {
+		return err
+	}
+	engine.Changed(ctx, engine.Change{Object: "process " + s.Name, Action: engine.Run})
+	return nil
+}
