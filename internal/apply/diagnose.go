@@ -125,6 +125,13 @@ func (c *Client) podDiagnosis(ctx context.Context, pod *corev1.Pod) diagnosis {
 			return d
 		}
 	}
+	for _, s := range pod.Status.ContainerStatuses {
+		// A server that ended well has ended all the same: Istio's pilot-agent exits
+		// with 0 when its Envoy cannot start.
+		if s.State.Terminated != nil && cmp.Or(pod.Spec.RestartPolicy, corev1.RestartPolicyAlways) == corev1.RestartPolicyAlways {
+			return diagnosis{problem.CrashLoop, c.lastWords(ctx, pod, s)}
+		}
+	}
 	d := diagnosis{problem.NotReady, "is " + cmp.Or(string(pod.Status.Phase), "not seen by a kubelet yet")}
 	if event := c.warning(ctx, pod.Namespace, "Pod", pod.Name); event != "" {
 		d.text += ": " + event

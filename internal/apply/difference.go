@@ -42,7 +42,7 @@ func differences(before, after *unstructured.Unstructured) []string {
 			found = append(found, strings.TrimPrefix(path, ".")+": changed")
 			return
 		}
-		found = append(found, strings.TrimPrefix(path, ".")+": "+brief(a)+" → "+brief(b))
+		found = append(found, strings.TrimPrefix(path, ".")+": "+change(a, b))
 	}
 	walk("", before.Object, after.Object)
 	return found
@@ -51,11 +51,74 @@ func differences(before, after *unstructured.Unstructured) []string {
 func ignored(path string) bool {
 	switch path {
 	case ".status", ".metadata.managedFields", ".metadata.resourceVersion", ".metadata.generation",
-		".metadata.uid", ".metadata.creationTimestamp", ".metadata.selfLink":
+		".metadata.uid", ".metadata.creationTimestamp", ".metadata.selfLink",
+		".metadata.annotations.deprecated.daemonset.template.generation": // the server's, and follows the generation
 		return true
 	default:
 		return false
 	}
+}
+
+// change says how one value became another: of texts of several lines the first line
+// that differs, of lists the elements that came and went.
+func change(a, b any) string {
+	as, aIsText := a.(string)
+	bs, bIsText := b.(string)
+	if aIsText && bIsText && strings.Contains(as+bs, "\n") {
+		return lineChange(strings.Split(as, "\n"), strings.Split(bs, "\n"))
+	}
+	al, _ := a.([]any)
+	bl, _ := b.([]any)
+	if len(al) > 0 && len(bl) > 0 {
+		if text := nameChange(names(al), names(bl)); text != "" {
+			return text
+		}
+	}
+	return brief(a) + " → " + brief(b)
+}
+
+func lineChange(a, b []string) string {
+	line := func(lines []string, i int) string {
+		if i < len(lines) {
+			return brief(strings.TrimSpace(lines[i]))
+		}
+		return "none"
+	}
+	for i := range max(len(a), len(b)) {
+		if i >= len(a) || i >= len(b) || a[i] != b[i] {
+			return fmt.Sprintf("line %d: %s → %s", i+1, line(a, i), line(b, i))
+		}
+	}
+	return "no line differs"
+}
+
+// names gives the names of a list's elements, as far as they have any.
+func names(list []any) []string {
+	var out []string
+	for _, e := range list {
+		if m, ok := e.(map[string]any); ok {
+			if name, ok := m["name"].(string); ok {
+				out = append(out, name)
+			}
+		}
+	}
+	return out
+}
+
+// nameChange says which names came (+) and which went (-); it is empty where none did.
+func nameChange(a, b []string) string {
+	var parts []string
+	for _, name := range a {
+		if !slices.Contains(b, name) {
+			parts = append(parts, "-"+name)
+		}
+	}
+	for _, name := range b {
+		if !slices.Contains(a, name) {
+			parts = append(parts, "+"+name)
+		}
+	}
+	return strings.Join(parts, " ")
 }
 
 // elementName names a list's element by its name where both states agree on it, so

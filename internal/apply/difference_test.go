@@ -37,10 +37,28 @@ func TestDifferences(t *testing.T) {
 			[]string{"data.k: changed", "stringData: changed"},
 		},
 		{
-			"long and broken lines",
+			"broken lines",
 			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: 'short'}}",
 			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: \"" + strings.Repeat("ab\\n", 40) + "\"}}",
+			[]string{"data.k: line 1: short → ab"},
+		},
+		{
+			"a long line",
+			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: 'short'}}",
+			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: '" + strings.Repeat("ab ", 40) + "'}}",
 			[]string{"data.k: short → " + strings.Repeat("ab ", 20) + "…"},
+		},
+		{
+			"one line of many",
+			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: \"same\\n  old\\nsame\", l: \"a\"}}",
+			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: \"same\\n  new\\nsame\", l: \"a\\nb\"}}",
+			[]string{"data.k: line 2: old → new", "data.l: line 2: none → b"},
+		},
+		{
+			"elements that come and go",
+			"{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {env: [{name: A}, {name: B}]}}",
+			"{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {env: [{name: B}, {name: C}, {name: D}]}}",
+			[]string{"spec.env: -A +C +D"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

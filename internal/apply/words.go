@@ -1,7 +1,6 @@
 package apply
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -25,7 +24,7 @@ const (
 // lineLength bounds a line that is quoted from a log or an event, in characters.
 const lineLength = 400
 
-// lastWords says how a container ended, and the last line it logged.
+// lastWords says how a container ended, and what it logged last.
 func (c *Client) lastWords(ctx context.Context, pod *corev1.Pod, s corev1.ContainerStatus) string {
 	text := "keeps exiting: container " + s.Name
 	t, previous := s.State.Terminated, false
@@ -43,18 +42,22 @@ func (c *Client) lastWords(ctx context.Context, pod *corev1.Pod, s corev1.Contai
 	if s.RestartCount > 0 {
 		text += fmt.Sprintf(", %d restarts", s.RestartCount)
 	}
-	line := c.lastLine(ctx, pod, s.Name, previous)
-	if line == "" && t != nil {
-		line = oneLine(t.Message)
+	words := c.lastLines(ctx, pod, s.Name, previous)
+	if words == "" && t != nil {
+		words = oneLine(t.Message)
 	}
-	if line != "" {
-		text += ", last words: " + line
+	if words != "" {
+		text += ", last words: " + words
 	}
 	return text
 }
 
-// lastLine gives the last line of a container's log that is not blank.
-func (c *Client) lastLine(ctx context.Context, pod *corev1.Pod, container string, previous bool) string {
+// quoted is how many lines of a log are quoted: the last one is often a supervisor's
+// "exited with status 1", and the one before it the reason.
+const quoted = 2
+
+// lastLines gives the last lines of a container's log that are not blank.
+func (c *Client) lastLines(ctx context.Context, pod *corev1.Pod, container string, previous bool) string {
 	stream, err := c.kube.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{
 		Container: container, Previous: previous, TailLines: ptr.To[int64](logTail), LimitBytes: ptr.To[int64](logBytes),
 	}).Stream(ctx)
@@ -66,13 +69,13 @@ func (c *Client) lastLine(ctx context.Context, pod *corev1.Pod, container string
 	if err != nil {
 		return ""
 	}
-	lines := bytes.Split(data, []byte("\n"))
-	for _, line := range slices.Backward(lines) {
-		if text := oneLine(string(line)); text != "" {
-			return text
+	var lines []string
+	for line := range strings.Lines(string(data)) {
+		if text := oneLine(line); text != "" {
+			lines = append(lines, text)
 		}
 	}
-	return ""
+	return strings.Join(lines[max(0, len(lines)-quoted):], " | ")
 }
 
 // warning gives the latest warning about an object, as "reason: message".
