@@ -133,7 +133,6 @@ func (p picture) row(s style, r row, now time.Time, width, column int, last, fol
 	glyph, code := s.mark(r, now)
 	title := cut(r.info.Title, column, s.glyphs.ellipsis)
 	line := s.paint(sgrDim, branch) + s.paint(code, glyph) + " "
-	used := utf8.RuneCountInString(branch) + 2 + utf8.RuneCountInString(title)
 
 	var tail string
 	switch r.state {
@@ -154,7 +153,7 @@ func (p picture) row(s style, r row, now time.Time, width, column int, last, fol
 	}
 	if tail != "" {
 		title = pad(title, column)
-		used = utf8.RuneCountInString(branch) + 2 + column
+		used := utf8.RuneCountInString(branch) + 2 + column
 		tail = cut("  "+tail, width-used, s.glyphs.ellipsis)
 	}
 	lines := []string{line + title + s.paint(sgrDim, tail)}

@@ -20,7 +20,6 @@ type screen struct {
 	width  int
 	height int
 	lines  []string
-	cursor int
 }
 
 var (

@@ -1,0 +1,104 @@
+package mesh
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/streaming/pkg/httpstream"
+)
+
+// stream is one connection inside a tunnel.
+type stream struct {
+	tunnel *Tunnel
+	conn   httpstream.Connection
+	data   httpstream.Stream
+	errs   httpstream.Stream
+
+	// refused yields, once, what the kubelet said on the error stream; it is closed
+	// afterwards.
+	refused chan error
+	read    atomic.Bool
+	closing sync.Once
+}
+
+// listenForRefusal reads the error stream: kubelet says there why it could not reach
+// the port, and then the whole connection is of no more use.
+func (s *stream) listenForRefusal() {
+	defer close(s.refused)
+	message, err := io.ReadAll(s.errs)
+	if err == nil && len(message) > 0 {
+		s.refused <- errors.New(strings.TrimSpace(string(message)))
+		s.tunnel.drop(s.conn)
+	}
+}
+
+// refusalWait is how long a connection that ended without a byte waits for the reason,
+// which travels on another stream.
+const refusalWait = 2 * time.Second
+
+// Read implements net.Conn. A port that nobody listens on shows as an end before the
+// first byte; kubelet's reason takes its place.
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.data.Read(p)
+	if n > 0 {
+		s.read.Store(true)
+	}
+	if err == nil {
+		return n, nil
+	}
+	if !s.read.Load() {
+		timer := time.NewTimer(refusalWait)
+		defer timer.Stop()
+		select {
+		case refusal := <-s.refused:
+			if refusal != nil {
+				return n, s.tunnel.problem(refusal)
+			}
+		case <-timer.C:
+		}
+	}
+	select {
+	case <-s.conn.CloseChan():
+		if !errors.Is(err, io.EOF) || !s.read.Load() {
+			return n, s.tunnel.problem(errLost)
+		}
+	default:
+	}
+	return n, err
+}
+
+func (s *stream) Write(p []byte) (int, error) { return s.data.Write(p) }
+
+// CloseWrite tells the other side that no more comes.
+func (s *stream) CloseWrite() error { return s.data.Close() }
+
+// Close drops what is under way in both directions.
+func (s *stream) Close() error {
+	var err error
+	s.closing.Do(func() {
+		err = s.data.Reset()
+		_ = s.errs.Reset()
+		s.conn.RemoveStreams(s.data, s.errs)
+	})
+	return err
+}
+
+// streamAddr names the pod's port.
+type streamAddr string
+
+func (streamAddr) Network() string  { return "portforward" }
+func (a streamAddr) String() string { return string(a) }
+
+func (s *stream) LocalAddr() net.Addr  { return streamAddr("localhost") }
+func (s *stream) RemoteAddr() net.Addr { return streamAddr(s.tunnel.String()) }
+
+// Deadlines do not exist inside a tunnel; contexts end what takes too long.
+func (s *stream) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
+func (s *stream) SetReadDeadline(time.Time) error  { return os.ErrNoDeadline }
+func (s *stream) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }
