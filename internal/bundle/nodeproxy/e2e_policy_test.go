@@ -100,8 +100,21 @@ func TestPolicies(t *testing.T) {
 		strict.Namespace = "istio-system"
 		w := b.workload()
 		w.Services = map[string]*workloadapi.PortList{"default/appb.default.svc.cluster.local": {Ports: []*workloadapi.Port{{ServicePort: svcPort, TargetPort: appPort}}}}
+		l.put(strict)
+		open, err := outside.dial(b.app())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(open, "x")
+		if _, err := open.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		// Bound to the pod only now: a connection that is open ends with that.
 		w.AuthorizationPolicies = []string{"istio-system/istio_converted_static_strict"}
-		l.put(strict, w)
+		l.put(w)
+		if _, err := open.Read(make([]byte, 1)); !isReset(err) {
+			t.Errorf("open connection: %v, want a reset", err)
+		}
 		l.eventually("strict", func() error { return refused(outside, b.app()) })
 		if err := passes(a, toVIP); err != nil {
 			t.Error(err)

@@ -41,6 +41,8 @@ type Server struct {
 	relay     *relay.Relay
 	log       *slog.Logger
 	unwatch   func()
+	closed    chan struct{}
+	close     sync.Once
 
 	mu    sync.Mutex
 	open  map[*passage]struct{}
@@ -63,10 +65,39 @@ type passage struct {
 func New(local Local, network Network, workloads *workload.Store, policies *policy.Store, t *telemetry.Telemetry, r *relay.Relay, log *slog.Logger) *Server {
 	s := &Server{
 		local: local, network: network, workloads: workloads, policies: policies, telemetry: t, relay: r, log: log,
-		open: map[*passage]struct{}{}, conns: map[drainer]struct{}{},
+		closed: make(chan struct{}), open: map[*passage]struct{}{}, conns: map[drainer]struct{}{},
 	}
 	s.unwatch = policies.Watch(s.recheck)
+	go s.watchSelf()
 	return s
+}
+
+// watchSelf rechecks when the pod's own record changes: which policies select it stands there.
+func (s *Server) watchSelf() {
+	var last *workload.Workload
+	for {
+		changed := s.workloads.Changed()
+		if w := s.known(); w != last {
+			last = w
+			s.recheck()
+		}
+		select {
+		case <-changed:
+		case <-s.closed:
+			return
+		}
+	}
+}
+
+// known returns the pod's record if it is there, and does not wait for it.
+func (s *Server) known() *workload.Workload {
+	expired, cancel := context.WithCancel(context.Background())
+	cancel()
+	w, err := s.local.Workload(expired)
+	if err != nil {
+		return nil
+	}
+	return w
 }
 
 // Drain tells the peers of every HBONE connection to open no further tunnel.
@@ -75,6 +106,7 @@ func (s *Server) Drain() { s.each(drainer.Drain) }
 // Close ends every HBONE connection. Plain connections end with the context of their Handle.
 func (s *Server) Close() {
 	s.unwatch()
+	s.close.Do(func() { close(s.closed) })
 	s.each(drainer.Close)
 }
 
@@ -104,10 +136,8 @@ func (s *Server) recheck() {
 	if len(open) == 0 {
 		return
 	}
-	expired, cancel := context.WithCancel(context.Background())
-	cancel()
-	w, err := s.local.Workload(expired)
-	if err != nil {
+	w := s.known()
+	if w == nil {
 		return
 	}
 	for _, p := range open {

@@ -19,7 +19,8 @@ type Telemetry struct {
 
 	opened, closed, failed, received, sent *prometheus.CounterVec
 
-	pods    *prometheus.GaugeVec
+	active  prometheus.Gauge
+	pending prometheus.Gauge
 	streams prometheus.Gauge
 	sockets *prometheus.GaugeVec
 }
@@ -48,9 +49,12 @@ func New(log *slog.Logger, version string) *Telemetry {
 		failed:   counter("istio_tcp_connections_failed_total", "TCP connections that failed to establish."),
 		received: counter("istio_tcp_received_bytes_total", "Bytes that clients sent, as servers received them."),
 		sent:     counter("istio_tcp_sent_bytes_total", "Bytes that servers sent."),
-		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "workload_manager_proxies", Help: "Pods of this node by state: active or pending.",
-		}, []string{"state"}),
+		active: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "workload_manager_active_proxy_count", Help: "Pods that are served.",
+		}),
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "workload_manager_pending_proxy_count", Help: "Pods that could not be served yet.",
+		}),
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "istio_xds_connected", Help: "1 while the discovery stream to the control plane stands.",
 		}),
@@ -63,7 +67,7 @@ func New(log *slog.Logger, version string) *Telemetry {
 		ConstLabels: prometheus.Labels{"component": "ztunnel", "tag": version},
 	})
 	build.Set(1)
-	t.registry.MustRegister(t.opened, t.closed, t.failed, t.received, t.sent, t.pods, t.streams, t.sockets, build)
+	t.registry.MustRegister(t.opened, t.closed, t.failed, t.received, t.sent, t.active, t.pending, t.streams, t.sockets, build)
 	return t
 }
 
@@ -74,8 +78,8 @@ func (t *Telemetry) Handler() http.Handler {
 
 // Pods notes how many pods are served and how many wait to be.
 func (t *Telemetry) Pods(active, pending int) {
-	t.pods.WithLabelValues("active").Set(float64(active))
-	t.pods.WithLabelValues("pending").Set(float64(pending))
+	t.active.Set(float64(active))
+	t.pending.Set(float64(pending))
 }
 
 // Discovery notes whether the discovery stream stands.

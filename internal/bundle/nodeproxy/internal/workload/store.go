@@ -181,6 +181,13 @@ func (s *Store) ServicesOf(w *Workload) []*Service {
 	return list
 }
 
+// Changed is closed at the next update.
+func (s *Store) Changed() <-chan struct{} {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.changed
+}
+
 // Ref is how istio-cni names a pod.
 type Ref struct{ Name, Namespace, ServiceAccount string }
 
