@@ -22,8 +22,9 @@ type Env struct {
 	World World
 	// Progress, if not nil, is told what is being measured.
 	Progress func(format string, args ...any)
-	// Now is the clock, time.Now when nil.
-	Now func() time.Time
+	// Now is the clock, time.Now when nil; After its timer, time.After when nil.
+	Now   func() time.Time
+	After func(time.Duration) <-chan time.Time
 	// Substitutes and Facts go into the report as they are.
 	Substitutes []Substitute
 	Facts       []Fact
@@ -39,7 +40,7 @@ type Env struct {
 type World interface {
 	// Caller gives the sender of a caller's requests and makes what it needs, such as a short-lived pod.
 	Caller(ctx context.Context, who Caller) (traffic.Sender, error)
-	// Counters and Crossings look at the waypoint; see observe.Waypoint.
+	// Counters and Crossings look at the waypoint; see observe.Waypoint. Crossings lasts until ctx ends or enough says so.
 	Counters(ctx context.Context) (observe.Counters, error)
 	Crossings(ctx context.Context, since time.Time, enough func(observe.Crossing) bool) error
 	// Lives names the pods that a claim rests on (callers, appb, the gateway, the waypoint) with their incarnations. A
@@ -58,7 +59,7 @@ const (
 	concurrency   = 40
 	calm          = 4 // requests at a time where nothing is expected to be slow
 	slack         = 8 * time.Second
-	logPatience   = 12 * time.Second
+	logPatience   = 6 * time.Second // since the last line
 	logGlance     = 2500 * time.Millisecond
 	claimDeadline = 5 * time.Minute
 	tidyDeadline  = 30 * time.Second
@@ -75,6 +76,9 @@ func (e Env) withDefaults() (Env, error) {
 	}
 	if e.Now == nil {
 		e.Now = time.Now
+	}
+	if e.After == nil {
+		e.After = time.After
 	}
 	if e.Progress == nil {
 		e.Progress = func(string, ...any) {}

@@ -27,6 +27,7 @@ func TestGoldenReports(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := newSim(c.lessons)
 			c.change(s)
 			env := s.env(c.lessons)

@@ -1,7 +1,6 @@
 package probe
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,61 +14,6 @@ import (
 
 // crossedCheck is the name of the check that counts requests across the waypoint.
 const crossedCheck = "crossed the waypoint"
-
-// look is the waypoint before and after a batch.
-type look struct {
-	started       time.Time
-	before, after observe.Counters
-	err           error
-	// mine are the crossings of the batch, strangers those of anybody else in the meantime, by User-Agent.
-	mine      []observe.Crossing
-	strangers map[string]int
-}
-
-func (e Env) lookBefore(ctx context.Context) look {
-	l := look{started: e.Now(), strangers: map[string]int{}}
-	l.before, l.err = e.World.Counters(ctx)
-	return l
-}
-
-// lookAfter reads the counters at once and then the log, which comes late: as long as the counters say that something
-// crossed, its lines are waited for. Where no counter tells that nothing more is to come, the log is read for another
-// while after the last line that was expected.
-func (e Env) lookAfter(ctx context.Context, l *look, load traffic.Load, expected way) {
-	if l.err != nil {
-		return
-	}
-	if l.after, l.err = e.World.Counters(ctx); l.err != nil {
-		return
-	}
-	if len(l.after.Pods) == 0 {
-		return
-	}
-	moved := l.after.Requests.Since(l.before.Requests)
-	patience := logPatience
-	if expected == around || (moved.Known && moved.Value == 0) {
-		patience = logGlance
-	}
-	reading, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	l.err = e.World.Crossings(reading, l.started, func(c observe.Crossing) bool {
-		switch {
-		case c.Run == load.Run:
-			l.mine = append(l.mine, c)
-		case c.At.IsZero() || !c.At.Before(l.started):
-			l.strangers[c.Agent]++
-		}
-		if len(l.mine) == load.Count && !moved.Known {
-			time.AfterFunc(logGlance, cancel) // late duplicates would show by then
-		}
-		// Where the counter moved by more than was sent, the log is read on, to say who the others were.
-		strange := 0
-		for _, n := range l.strangers {
-			strange += n
-		}
-		return moved.Known && len(l.mine) >= load.Count && uint64(len(l.mine)+strange) >= moved.Value
-	})
-}
 
 func judgeStatus(expect Expect, m Measurement) Check {
 	want := fmt.Sprint(expect.Status)
@@ -116,7 +60,7 @@ func short(text string) string {
 }
 
 // judgeWay compares what was sent with what the waypoint saw.
-func (e Env) judgeWay(shot Shot, m *Measurement, l look) []Check {
+func (e Env) judgeWay(shot Shot, m *Measurement, l *look) []Check {
 	if l.err != nil {
 		return []Check{{crossedCheck, Inconclusive, fmt.Sprintf("the waypoint cannot be looked at: %v", l.err)}}
 	}
@@ -145,7 +89,7 @@ func (e Env) judgeWay(shot Shot, m *Measurement, l look) []Check {
 	return checks
 }
 
-func judgeAround(m Measurement, l look) Check {
+func judgeAround(m Measurement, l *look) Check {
 	switch {
 	case len(l.after.Pods) == 0:
 		return Check{crossedCheck, Proven, "there is no waypoint that the requests could cross"}
@@ -155,7 +99,7 @@ func judgeAround(m Measurement, l look) Check {
 	return Check{crossedCheck, Proven, fmt.Sprintf("none of the %d requests is in the waypoint's log", m.Sent)}
 }
 
-func judgeThrough(m Measurement, l look, moved observe.Counter) Check {
+func judgeThrough(m Measurement, l *look, moved observe.Counter) Check {
 	crossed := len(l.mine)
 	counter := "it has no counter to compare with"
 	if moved.Known {
@@ -184,7 +128,7 @@ func names(strangers map[string]int) string {
 	return " (" + strings.Join(slices.Sorted(maps.Keys(strangers)), ", ") + ")"
 }
 
-func (e Env) judgeIdentity(who Caller, m *Measurement, l look) Check {
+func (e Env) judgeIdentity(who Caller, m *Measurement, l *look) Check {
 	const name = "seen as"
 	m.Seen = map[string]int{}
 	for _, c := range l.mine {
@@ -200,7 +144,7 @@ func (e Env) judgeIdentity(who Caller, m *Measurement, l look) Check {
 	return Check{name, Refuted, fmt.Sprintf("expected %s, the waypoint saw %s", want, strings.Join(slices.Sorted(maps.Keys(m.Seen)), ", "))}
 }
 
-func judgeDenied(m *Measurement, l look) Check {
+func judgeDenied(m *Measurement, l *look) Check {
 	const name = "counted as denied"
 	moved := l.after.Denied.Since(l.before.Denied)
 	text := fmt.Sprintf("the waypoint's counter of denied requests moved by %d, %d were sent", moved.Value, m.Sent)
@@ -241,7 +185,7 @@ func (e Env) judgePrompt(m Measurement) Check {
 }
 
 // judgeShare judges the two modes of the latencies: how many were delayed, and by how much.
-func (e Env) judgeShare(m *Measurement, baseline []time.Duration, l look) []Check {
+func (e Env) judgeShare(m *Measurement, baseline []time.Duration, l *look) []Check {
 	const shareName, delayName = "share delayed", "delay"
 	fault, share := e.Lessons.Fault, e.share()
 	modes, err := stats.NewModes(fault.Delay, baseline)
@@ -260,8 +204,10 @@ func (e Env) judgeShare(m *Measurement, baseline []time.Duration, l look) []Chec
 	m.Share = found
 	text := fmt.Sprintf("%d of %d requests (%.1f %%) were delayed; the true share lies between %.1f %% and %.1f %% (wrong with probability %g), set: %g %%",
 		found.Delayed, found.Of, 100*float64(found.Delayed)/float64(found.Of), 100*found.Low, 100*found.High, e.Error, fault.Percent)
-	if injected := l.after.Delayed.Since(l.before.Delayed); injected.Known {
-		text += fmt.Sprintf("; Envoy counts %d delays", injected.Value)
+	if l != nil {
+		if injected := l.after.Delayed.Since(l.before.Delayed); injected.Known {
+			text += fmt.Sprintf("; Envoy counts %d delays", injected.Value)
+		}
 	}
 	checks := []Check{{shareName, e.shareVerdict(share, found), text}}
 	if needed, tooMany := share.Samples(); tooMany != nil || found.Of < needed {

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -9,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"ambientlab/internal/probe/observe"
 	"ambientlab/internal/probe/stats"
 	"ambientlab/internal/probe/traffic"
 )
@@ -62,7 +62,11 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	}
 	screen := screen{out: live.Out, terminal: live.Terminal, delay: env.Lessons.Fault.Delay}
 	summary := Summary{Run: env.NewRun(), Statuses: map[int]int{}}
-	started := env.Now()
+	var watched *look
+	if env.Lessons.Waypoint {
+		watched = env.lookBefore(context.WithoutCancel(ctx), summary.Run)
+		defer watched.stop()
+	}
 	screen.printf("%s %s from %s, %g a second; every request bears %s: %s; Ctrl-C ends\n", live.Method, live.Path, live.From, live.RPS, traffic.RunHeader, summary.Run)
 	for summary.Sent < live.Count && ctx.Err() == nil {
 		before := summary.Sent
@@ -79,7 +83,7 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 		}
 	}
 	screen.clear()
-	screen.summary(summary, env.crossed(ctx, started, &summary))
+	screen.summary(summary, env.crossed(ctx, watched, &summary))
 	return summary, nil
 }
 
@@ -132,22 +136,22 @@ func delayed(r traffic.Reply, delay time.Duration) bool {
 	return stats.Modes{Delay: delay}.Of(r.Latency) == stats.Delayed && r.Status != traffic.NoAnswer
 }
 
-// crossed asks the waypoint what it saw, also after an interruption.
-func (e Env) crossed(ctx context.Context, since time.Time, s *Summary) error {
-	if !e.Lessons.Waypoint || s.Sent == 0 {
+// crossed tells what the waypoint saw, also after an interruption. Lines that come later than that are not waited for.
+func (e Env) crossed(ctx context.Context, l *look, s *Summary) error {
+	if l == nil || s.Sent == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logGlance)
 	defer cancel()
+	e.lookAfter(ctx, l, traffic.Load{Count: s.Sent}, anyWay)
+	if l.err != nil && !errors.Is(l.err, context.DeadlineExceeded) {
+		return l.err
+	}
 	s.Crossed = map[string]int{}
-	n := 0
-	return e.World.Crossings(ctx, since, func(c observe.Crossing) bool {
-		if c.Run == s.Run {
-			s.Crossed[c.Principal]++
-			n++
-		}
-		return n >= s.Sent
-	})
+	for _, c := range l.mine {
+		s.Crossed[c.Principal]++
+	}
+	return nil
 }
 
 // Effect is the first sign that a lesson acts.

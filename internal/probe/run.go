@@ -176,9 +176,10 @@ func (e Env) once(ctx context.Context, shot Shot, control bool, sight *sighting)
 		m.Body = answer.Body
 		checks = append(checks, judgeBody(shot.Expect, answer))
 	}
-	var look look
+	var look *look
 	if shot.Expect.Way != anyWay {
-		look = e.lookBefore(ctx)
+		look = e.lookBefore(ctx, load.Run)
+		defer look.stop()
 	}
 	batch, err := sender.Send(ctx, load, nil)
 	m.take(batch)
@@ -188,7 +189,7 @@ func (e Env) once(ctx context.Context, shot Shot, control bool, sight *sighting)
 	}
 	checks = append(checks, judgeStatus(shot.Expect, m))
 	if shot.Expect.Way != anyWay {
-		e.lookAfter(ctx, &look, load, shot.Expect.Way)
+		e.lookAfter(ctx, look, load, shot.Expect.Way)
 		checks = append(checks, e.judgeWay(shot, &m, look)...)
 	}
 	if shot.Expect.Prompt {

@@ -29,6 +29,7 @@ func TestRightLabIsProven(t *testing.T) {
 		"whole share": {Waypoint: true, Fault: Fault{On: true, Percent: 100, Delay: time.Second}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := newSim(lessons)
 			report, err := Run(t.Context(), s.env(lessons))
 			if err != nil {
@@ -153,6 +154,7 @@ func TestWrongLabIsNotProven(t *testing.T) {
 		{"facts unreadable", waypoint, func(s *sim) { s.scaledToZero, s.factsErr = true, errBroken }, []want{{"waypoint-appa", Refuted, "", "broken"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			s := newSim(c.claimed)
 			c.change(s)
 			report, err := Run(t.Context(), s.env(c.claimed))

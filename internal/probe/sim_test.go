@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"time"
 
 	"ambientlab/internal/probe/observe"
@@ -44,7 +45,11 @@ type sim struct {
 	closed  bool
 	counts  observe.Counters
 	log     []observe.Crossing
-	now     time.Time
+
+	mutex     sync.Mutex // for the log and those who follow it
+	followers []func(observe.Crossing)
+
+	now time.Time
 }
 
 func newSim(l Lessons) *sim {
@@ -76,6 +81,7 @@ func (s *sim) env(claimed Lessons) Env {
 	n := 0
 	return Env{
 		Lab: "ambient", Namespace: "default", Lessons: claimed, World: s, Now: func() time.Time { s.now = s.now.Add(time.Millisecond); return s.now },
+		After:  func(time.Duration) <-chan time.Time { return time.After(150 * time.Millisecond) },
 		NewRun: func() string { n++; return fmt.Sprintf("run%04d", n) },
 	}
 }
@@ -150,7 +156,7 @@ func (c simCaller) Send(_ context.Context, l traffic.Load, each func(traffic.Rep
 	if c.batches <= len(c.foreign) {
 		for range c.foreign[c.batches-1] {
 			c.counts.Requests.Value++
-			c.log = append(c.log, observe.Crossing{Agent: "curl/8", At: c.now.Add(time.Hour)})
+			c.note(observe.Crossing{Agent: "curl/8", At: c.now.Add(time.Hour)})
 		}
 	}
 	if c.lost {
@@ -177,7 +183,17 @@ func (c simCaller) seen(l traffic.Load, status int, delayed bool) {
 	if delayed {
 		c.counts.Delayed.Value++
 	}
-	c.log = append(c.log, observe.Crossing{Run: l.Run, Agent: traffic.Agent(l.Run), Principal: principal, Status: status, At: c.now})
+	c.note(observe.Crossing{Run: l.Run, Agent: traffic.Agent(l.Run), Principal: principal, Status: status, At: c.now})
+}
+
+// note writes a line into the waypoint's log.
+func (s *sim) note(c observe.Crossing) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.log = append(s.log, c)
+	for _, tell := range s.followers {
+		tell(c)
+	}
 }
 
 func (c simCaller) Once(_ context.Context, l traffic.Load) (traffic.Answer, error) {
@@ -203,12 +219,24 @@ func (s *sim) Counters(context.Context) (observe.Counters, error) {
 	return c, s.counterErr
 }
 
-func (s *sim) Crossings(_ context.Context, _ time.Time, enough func(observe.Crossing) bool) error {
+func (s *sim) Crossings(ctx context.Context, since time.Time, enough func(observe.Crossing) bool) error {
+	s.mutex.Lock()
 	for _, c := range s.log {
-		if enough(c) {
-			break
+		if !c.At.Before(since) {
+			enough(c)
 		}
 	}
+	ended := false
+	s.followers = append(s.followers, func(c observe.Crossing) {
+		if !ended {
+			enough(c)
+		}
+	})
+	s.mutex.Unlock()
+	<-ctx.Done()
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	ended = true
 	return nil
 }
 
