@@ -24,13 +24,14 @@ type objects = []*unstructured.Unstructured
 
 // setStep is a step that applies a set of objects and waits until they are ready.
 func (l *Lab) setStep(id, title string, needs []string, render func(context.Context) (objects, error)) engine.Step {
-	return apply.Step(l.connect, id, title, needs, func(ctx context.Context) (apply.Set, error) {
+	set := func(ctx context.Context) (apply.Set, error) {
 		rendered, err := render(ctx)
 		if err != nil {
 			return apply.Set{}, err
 		}
 		return apply.Set{Name: id, Objects: l.adapt(rendered), Namespace: l.Settings.Namespace}, nil
-	})
+	}
+	return l.simulated(apply.Step(l.connect, id, title, needs, set), set)
 }
 
 func (l *Lab) gatewayAPI(ctx context.Context) (objects, error) { return l.upstream.GatewayAPI(ctx) }

@@ -1,8 +1,45 @@
 package lab
 
-import "context"
+import (
+	"context"
+	"fmt"
 
-// Doctor checks this host and the cluster.
+	"ambientlab/internal/cluster"
+	"ambientlab/internal/docker"
+	"ambientlab/internal/doctor"
+	"ambientlab/internal/ui"
+)
+
+// Doctor checks this host, and the cluster where there is one, for what is known to break a lab. It changes nothing;
+// its exit code is that of the first failure.
 func (l *Lab) Doctor(ctx context.Context) error {
-	return nil
+	api, endpoint, err := docker.New(docker.SystemEnv())
+	if err != nil {
+		return err
+	}
+	var ports []int
+	for _, d := range l.dashboards() {
+		ports = append(ports, d.local)
+	}
+	checks := doctor.HostChecks(doctor.NewHost(api, endpoint, l.kubeconfig(), ports))
+	checks = append(checks, doctor.ClusterCheck(func(ctx context.Context) (string, bool, error) {
+		if err := l.choose(ctx); err != nil {
+			return "", false, err
+		}
+		info, err := l.provider.Inspect(ctx)
+		return info.Summary(), info.State == cluster.Ready || info.State == cluster.Absent, err
+	}))
+	table := ui.Table{Header: []string{"CHECK", "VERDICT", "SEEN"}}
+	results, failed := doctor.Run(ctx, checks, nil)
+	for _, r := range results {
+		seen := r.Seen
+		if r.Err != nil {
+			seen = r.Err.Error()
+		}
+		table.Add(r.Title, string(r.Verdict), seen)
+	}
+	if err := table.Write(l.out); err != nil {
+		return fmt.Errorf("printing what was found: %w", err)
+	}
+	return failed
 }

@@ -2,21 +2,94 @@ package lab
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 
+	"ambientlab/internal/apply"
+	"ambientlab/internal/bundle/source"
+	"ambientlab/internal/cluster/embedded"
+	"ambientlab/internal/engine"
 	"ambientlab/internal/lb"
 	"ambientlab/internal/mesh"
-	"ambientlab/internal/problem"
+)
+
+// Processes of the embedded control plane that are part of what is installed on it.
+const (
+	processIstiod  = "istiod"
+	processMetalLB = "metallb-controller"
 )
 
 func (l *Lab) chooseEmbedded(context.Context) error {
-	return problem.New(problem.HostUnsupported, nil, "the embedded control plane is not built yet")
+	provider, err := embedded.New(embedded.Options{
+		Name: l.Settings.Cluster, Workers: l.Settings.Workers, StateDir: l.stateDir, Kubeconfig: l.Settings.Kubeconfig,
+		Programs: func(progress func(program, message string)) (embedded.Programs, error) {
+			return source.New(source.Options{Progress: progress})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	l.provider, l.embedded = provider, provider
+	return nil
 }
 
-func (l *Lab) embeddedPool() (lb.Pool, error) { return lb.Pool{}, nil }
+// embeddedPool is the same for every lab, since nobody else sees its addresses: TEST-NET-1, which RFC 5737 keeps for
+// documentation, so that nobody takes one for an address that answers.
+func (l *Lab) embeddedPool() (lb.Pool, error) {
+	return lb.Pool{
+		Network: "none, they are for documentation (RFC 5737) and lead nowhere",
+		Subnet:  netip.MustParsePrefix("192.0.2.0/24"),
+		Ranges:  []lb.Range{{First: netip.MustParseAddr("192.0.2.1"), Last: netip.MustParseAddr("192.0.2.254")}},
+	}, nil
+}
 
-// meshOptions says how the proxies are asked.
-func (l *Lab) meshOptions() []mesh.Option { return nil }
+// meshOptions says how the proxies are asked: where pods run none, istiod is asked what it would send them.
+func (l *Lab) meshOptions() []mesh.Option {
+	return nil
+}
 
-func (l *Lab) verifyConfiguration(context.Context, string) error {
-	return problem.New(problem.HostUnsupported, nil, "the embedded control plane is not built yet")
+// processStep runs one of the embedded control plane's processes. With any other provider pods do that.
+func (l *Lab) processStep(id, title, process string, needs ...string) engine.Step {
+	if l.embedded == nil || (process == processMetalLB && !l.Settings.UseMetalLB()) {
+		return engine.Step{}
+	}
+	return engine.Step{
+		ID: id, Title: title, Needs: needs, Timeout: patient,
+		Check: func(ctx context.Context) (engine.Status, error) {
+			running, message, err := l.embedded.Started(ctx, process)
+			return engine.Status{Holds: running, Message: message}, err
+		},
+		Do:   func(ctx context.Context) error { return l.embedded.Start(ctx, process) },
+		Undo: func(ctx context.Context) error { return l.embedded.Stop(ctx, process) },
+		Preview: func(ctx context.Context) ([]engine.Change, error) {
+			running, message, err := l.embedded.Started(ctx, process)
+			if running || err != nil {
+				return nil, err
+			}
+			return []engine.Change{{Object: "process " + process, Action: engine.Run, Detail: message}}, nil
+		},
+	}
+}
+
+// simulated says of a step whose pods do not really run that they do not: in its title, and in what it finds.
+func (l *Lab) simulated(step engine.Step, set func(context.Context) (apply.Set, error)) engine.Step {
+	if l.embedded == nil || step.Check == nil {
+		return step
+	}
+	check := step.Check
+	step.Check = func(ctx context.Context) (engine.Status, error) {
+		status, err := check(ctx)
+		if err != nil || !status.Holds {
+			return status, err
+		}
+		rendered, err := set(ctx)
+		if err != nil {
+			return status, err
+		}
+		if slices.ContainsFunc(rendered.Objects, embedded.IsSimulated) {
+			status.Message = "simulated: its objects are there, its pods run nothing"
+		}
+		return status, nil
+	}
+	return step
 }

@@ -14,6 +14,7 @@ import (
 	"ambientlab/internal/apply"
 	"ambientlab/internal/bundle"
 	"ambientlab/internal/cluster"
+	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/docker"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
@@ -26,15 +27,17 @@ import (
 type Lab struct {
 	Settings Settings
 
-	out       io.Writer
-	clock     engine.Clock
-	view      ui.Renderer
-	engine    *engine.Engine
-	upstream  *upstream.Upstream
-	docker    *client.Client
-	endpoint  docker.Endpoint
-	provider  cluster.Provider
-	bundle    *bundle.Bundle
+	out      io.Writer
+	clock    engine.Clock
+	view     ui.Renderer
+	engine   *engine.Engine
+	upstream *upstream.Upstream
+	docker   *client.Client
+	endpoint docker.Endpoint
+	provider cluster.Provider
+	embedded *embedded.Embedded // the provider, where it is that one
+	stateDir string             // where embedded control planes lie; empty means the user's own place
+	bundle   *bundle.Bundle
 
 	mu     sync.Mutex
 	client *apply.Client

@@ -1,0 +1,115 @@
+package specs
+
+import (
+	"io/fs"
+	"strings"
+	"testing"
+
+	networking "istio.io/client-go/pkg/apis/networking/v1"
+	networkingalpha "istio.io/client-go/pkg/apis/networking/v1alpha3"
+	security "istio.io/client-go/pkg/apis/security/v1"
+	telemetry "istio.io/client-go/pkg/apis/telemetry/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// data fills every template of every spec.
+func data() map[string]any {
+	return map[string]any{
+		"Namespace": "default", "Percent": 50.0, "Delay": "2s", "Path": "/headers", "Principals": []string{"cluster.local/ns/default/sa/appa"},
+		"Httpbin": "httpbin:1", "Fortio": "fortio:1", "ServiceType": "ClusterIP", "Workers": 2, "WorkerList": make([]struct{}, 2), "CgroupV1": true,
+	}
+}
+
+// TestSpecsAreWhatTheirTypesSay decodes every object strictly into its project's own Go type: a field that Istio, the
+// Gateway API or Kubernetes does not know would otherwise be dropped in silence.
+func TestSpecsAreWhatTheirTypesSay(t *testing.T) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, gateway.Install, networking.AddToScheme, networkingalpha.AddToScheme, security.AddToScheme, telemetry.AddToScheme,
+	} {
+		utilruntime.Must(add(scheme))
+	}
+	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
+	checked := 0
+	err := fs.WalkDir(files, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || path == "kind.yaml" || (strings.HasPrefix(path, "istio/") && path != "istio/telemetry.yaml") {
+			return err
+		}
+		objects, err := Objects(path, data())
+		if err != nil {
+			return err
+		}
+		for _, object := range objects {
+			raw, err := yaml.Marshal(object.Object)
+			if err != nil {
+				return err
+			}
+			if _, _, err := decoder.Decode(raw, nil, nil); err != nil {
+				t.Errorf("%s: %s %s: %v", path, object.GetKind(), object.GetName(), err)
+			}
+			checked++
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if checked < 12 {
+		t.Errorf("only %d objects were checked", checked)
+	}
+}
+
+func TestRenderRefusesAHole(t *testing.T) {
+	if _, err := Render("lessons/fault.yaml", map[string]any{"Namespace": "default"}); err == nil || !strings.Contains(err.Error(), "lessons/fault.yaml") {
+		t.Errorf("got %v, want an error that names the spec", err)
+	}
+}
+
+func TestRenderQuotesThePath(t *testing.T) {
+	values := data()
+	values["Path"] = "/a: {b}"
+	objects, err := Objects("lessons/fault.yaml", values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := objects[0].MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(raw), `"exact":"/a: {b}"`) {
+		t.Errorf("the path was not kept: %s", raw)
+	}
+}
+
+func TestNobodyLeft(t *testing.T) {
+	values := data()
+	values["Principals"] = []string(nil)
+	objects, err := Objects("lessons/authz.yaml", values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, _ := objects[0].Object["spec"].(map[string]any)
+	if rules, isList := spec["rules"].([]any); spec["action"] != "ALLOW" || !isList || len(rules) != 0 {
+		t.Errorf("with nobody allowed the policy is %v, want ALLOW with no rule", spec)
+	}
+}
+
+func TestDecodeNamesWhatIsNoObject(t *testing.T) {
+	_, err := Decode(strings.NewReader("apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n---\nhello: world\n"))
+	if err == nil || !strings.Contains(err.Error(), "document 2") {
+		t.Errorf("got %v, want an error that names document 2", err)
+	}
+}
+
+func TestValuesParse(t *testing.T) {
+	for _, name := range []string{"base", "istiod", "cni", "ztunnel", "substitute-istiod", "substitute-cni"} {
+		if values, err := Values("istio/" + name + ".yaml"); err != nil || len(values) == 0 {
+			t.Errorf("%s: %v, %v", name, values, err)
+		}
+	}
+}
