@@ -43,8 +43,8 @@ func decode(data []byte) ([]*unstructured.Unstructured, error) {
 		}
 		err = obj.EachListItem(func(item runtime.Object) error {
 			u, ok := item.(*unstructured.Unstructured)
-			if !ok {
-				return fmt.Errorf("document %d: an item of the list is a %T", n, item)
+			if !ok || u.GetKind() == "" || u.GetAPIVersion() == "" {
+				return fmt.Errorf("document %d: an item of the list has no apiVersion or no kind", n)
 			}
 			objs = append(objs, tidy(u))
 			return nil
