@@ -35,7 +35,7 @@ func TestWaitWaypoint(t *testing.T) {
 				{Name: "istio-proxy", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "x"}}},
 			}}
 		},
-		"around the waypoint": func(c *cluster) { c.proxies["gateway-1"].serve = nil },
+		"around the waypoint; Service appb lacks the label istio.io/ingress-use-waypoint=true": func(c *cluster) { c.proxies["gateway-1"].serve = nil },
 		"LAB-ISTIOD-NOT-CONNECTED": func(c *cluster) {
 			c.proxies["waypoint-1"].serve, c.proxies["waypoint-1"].disconnected = &Dump{}, true
 		},

@@ -72,3 +72,22 @@ func TestTablesEqualIstioctl(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a proxy answers, reading it must not bring the lab down.
+func FuzzParseDump(f *testing.F) {
+	f.Add([]byte(`{"configs":[{"@type":"x.ListenersConfigDump","dynamic_listeners":[{"active_state":{"listener":{"filter_chains":[{}]}}}]}]}`))
+	f.Add([]byte(`{"configs":[{"@type":"","dynamic_route_configs":[null,1,"x"]}]}`))
+	f.Add([]byte(`{"configs":[{"@type":"RoutesConfigDump","staticRouteConfigs":[{"route_config":{"virtual_hosts":[{"domains":["a","a.svc",7],"routes":[{}]}]}}]}]}`))
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		d, err := ParseDump(data)
+		if err != nil {
+			return
+		}
+		_ = d.WriteListeners(io.Discard)
+		_ = d.WriteRoutes(io.Discard)
+		FaultHeld(d, appb(), Fault{Path: "/headers", Percent: 50})
+		AuthzHeld(d, appb(), Authz{})
+		GatewayHeld(d, appb(), nil)
+		RouteHeld(d, "appb.opssec.in", appb())
+	})
+}

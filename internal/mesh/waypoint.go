@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"ambientlab/internal/problem"
 
@@ -93,7 +94,11 @@ func (m *Mesh) waypointOn(t Target) question {
 		if err != nil {
 			return finding{}, err
 		}
-		return p.every(ctx, ns, t.Gateway, func(d *Dump) (bool, string) { return GatewayHeld(d, t.Service, addresses) })
+		seen, err = p.every(ctx, ns, t.Gateway, func(d *Dump) (bool, string) { return GatewayHeld(d, t.Service, addresses) })
+		if err != nil || seen.held {
+			return seen, err
+		}
+		return m.unlabelled(ctx, t, seen)
 	}
 }
 
@@ -154,6 +159,20 @@ func (m *Mesh) bound(ctx context.Context, t Target) (finding, error) {
 		return no(problem.WaypointNotReady, "Service %s is not bound to a waypoint: %s", t.Service.Name, join(c.Reason, c.Message)), nil
 	}
 	return yes(), nil
+}
+
+// unlabelled adds the usual cause to what was seen of a gateway that goes around the
+// waypoint.
+func (m *Mesh) unlabelled(ctx context.Context, t Target, seen finding) (finding, error) {
+	service, err := m.kube.CoreV1().Services(t.Service.Namespace).Get(ctx, t.Service.Name, metav1.GetOptions{})
+	if err != nil {
+		return finding{}, fmt.Errorf("reading Service %s: %w", t.Service.Name, err)
+	}
+	const label = "istio.io/ingress-use-waypoint"
+	if on, err := strconv.ParseBool(service.Labels[label]); err != nil || !on {
+		seen.reason += fmt.Sprintf("; Service %s lacks the label %s=true", t.Service.Name, label)
+	}
+	return seen, nil
 }
 
 func serviceCondition(service *corev1.Service) *metav1.Condition {
