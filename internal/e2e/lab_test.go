@@ -71,6 +71,7 @@ func TestLab(t *testing.T) {
 	if !strings.Contains(waypoint.stdout, "ADDRESS") {
 		t.Error("sm:waypoint does not print listeners")
 	}
+	t.Run("proxyConfig prints what istioctl prints", l.testAsIstioctl)
 	fault := l.mage(t, "sm:fault")
 	t.Run("half of the requests to /headers take two seconds", func(t *testing.T) {
 		slow, total := l.countSlow(t, ip, "/headers", 40)

@@ -81,7 +81,9 @@ func (l *Lab) authzArrival(principals []string, off bool) engine.Step {
 			func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
 				return m.AuthzOff(ctx, t, want.Namespace, want.Name)
 			},
-			func(ctx context.Context, m *mesh.Mesh) error { return m.WaitAuthzOff(ctx, t, want.Namespace, want.Name) })
+			func(ctx context.Context, m *mesh.Mesh) error {
+				return m.WaitAuthzOff(ctx, t, want.Namespace, want.Name)
+			})
 	}
 	return l.arrival("The waypoint enforces the policy",
 		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Authz(ctx, t, want) },

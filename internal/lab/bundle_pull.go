@@ -27,4 +27,3 @@ func (l *Lab) pull(ctx context.Context, refs []string, folder string) error {
 	}
 	return writer.Commit()
 }
-

@@ -151,4 +151,3 @@ func (l *Lab) BundleVerify(ctx context.Context, path string) error {
 	_, err = fmt.Fprintf(l.out, "%s: every blob is what its digest says, %d images\n", path, len(opened.Images()))
 	return err
 }
-

@@ -42,7 +42,7 @@ func (l *Lab) Delete(ctx context.Context) error {
 }
 
 func (l *Lab) deleteObjects(ctx context.Context) error {
-	if _, err := l.connect(ctx); err != nil {
+	if err := l.adoptRecord(ctx); err != nil {
 		return err
 	}
 	for _, plan := range []engine.Plan{

@@ -45,7 +45,10 @@ func (l *Lab) embeddedPool() (lb.Pool, error) {
 
 // meshOptions says how the proxies are asked: where pods run none, istiod is asked what it would send them.
 func (l *Lab) meshOptions() []mesh.Option {
-	return nil
+	if l.embedded == nil {
+		return nil
+	}
+	return []mesh.Option{mesh.WithIstiod(l.embedded.XDSAddress)}
 }
 
 // processStep runs one of the embedded control plane's processes. With any other provider pods do that.

@@ -75,4 +75,12 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.do("again", b.Install)
 	t.Log(b.do("status", b.Status))
 	b.do("apps", func(ctx context.Context) error { return b.Apps(ctx, false) })
+	b.do("waypoint", func(ctx context.Context) error { return b.Waypoint(ctx, false) })
+	b.do("fault", func(ctx context.Context) error { return b.Fault(ctx, DefaultFault(), false) })
+	b.do("authz", func(ctx context.Context) error { return b.Authz(ctx, AuthzOptions{}, false) })
+	t.Log(b.do("proxyconfig", func(ctx context.Context) error { return b.ProxyConfig(ctx, "") }))
+	b.do("authz off", func(ctx context.Context) error { return b.Authz(ctx, AuthzOptions{}, true) })
+	b.do("fault off", func(ctx context.Context) error { return b.Fault(ctx, DefaultFault(), true) })
+	b.do("waypoint off", func(ctx context.Context) error { return b.Waypoint(ctx, true) })
+	b.do("apps off", func(ctx context.Context) error { return b.Apps(ctx, true) })
 }

@@ -161,7 +161,9 @@ func (l *Lab) imagesStep(id string, needs ...string) engine.Step {
 			}
 			return err
 		},
-		Explain: func() []string { return []string{"kind load image-archive --name " + l.Settings.Cluster + " <bundle as archive>"} },
+		Explain: func() []string {
+			return []string{"kind load image-archive --name " + l.Settings.Cluster + " <bundle as archive>"}
+		},
 	}
 }
 
@@ -191,4 +193,3 @@ func (l *Lab) adapt(list objects) objects {
 	}
 	return adapter.Adapt(slices.Clone(list))
 }
-

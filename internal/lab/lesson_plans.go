@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-
 	"ambientlab/internal/apply"
 	"ambientlab/internal/engine"
 	"ambientlab/specs"

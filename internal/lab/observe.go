@@ -38,6 +38,9 @@ func (l *Lab) Status(ctx context.Context) error {
 		l.next("next: mage sm:install")
 		return nil
 	}
+	if err := l.adoptRecord(ctx); err != nil {
+		return err
+	}
 	for _, step := range l.engine.Inspect(ctx, l.installPlan()) {
 		if step.ID != "cluster" {
 			table.Add(step.ID, stateOf(step), reasonOf(step))

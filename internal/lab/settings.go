@@ -39,7 +39,9 @@ type Settings struct {
 	Manifests   string        `env:"SM_MANIFESTS" accepts:"a YAML file or a folder of them" help:"extra objects, applied last by sm:install"`
 	Timeout     time.Duration `env:"SM_TIMEOUT" accepts:"a duration such as 15m" help:"deadline of a whole target"`
 	Output      string        `env:"SM_OUTPUT" accepts:"auto, plain or json" help:"how progress is shown on stderr"`
-	Kubeconfig  string        `env:"KUBECONFIG" accepts:"a file, or several joined as kubectl reads them" help:"kubeconfig to read and, for kind and embedded, to write"`
+	// addonsChosen tells whether SM_ADDONS was given; if not, what was installed counts, see adoptRecord.
+	addonsChosen bool
+	Kubeconfig   string `env:"KUBECONFIG" accepts:"a file, or several joined as kubectl reads them" help:"kubeconfig to read and, for kind and embedded, to write"`
 }
 
 // AddonNames lists the telemetry add-ons in the order in which they are shown.
@@ -69,6 +71,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		Kubeconfig:  getenv("KUBECONFIG"),
 	}
 	s.Provider = r.provider()
+	s.addonsChosen = getenv("SM_ADDONS") != ""
 	if s.Namespace == "istio-system" || s.Namespace == "metallb-system" || strings.HasPrefix(s.Namespace, "kube-") {
 		r.wrong("SM_NAMESPACE", s.Namespace, "a namespace of the applications' own, not one of the system's")
 	}

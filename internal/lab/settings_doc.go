@@ -10,6 +10,9 @@ func Documented() []Setting {
 	t := reflect.TypeFor[Settings]()
 	settings := make([]Setting, 0, t.NumField())
 	for i := range t.NumField() {
+		if !t.Field(i).IsExported() {
+			continue
+		}
 		tag := t.Field(i).Tag
 		settings = append(settings, Setting{Env: tag.Get("env"), Accepts: tag.Get("accepts"), Help: tag.Get("help")})
 	}

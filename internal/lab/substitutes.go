@@ -22,6 +22,7 @@ const recordName = "ambientlab-record"
 const (
 	recordNamespace   = "kube-system"
 	recordSubstitutes = "substitutes"
+	recordAddons      = "addons"
 )
 
 // substitutes maps an image's reference to what the image really is.
@@ -50,22 +51,45 @@ func (l *Lab) substitutes(ctx context.Context) (substitutes, error) {
 	if l.bundle != nil {
 		return l.bundleSubstitutes(), nil
 	}
+	record, err := l.record(ctx)
+	if err != nil || record == nil {
+		return substitutes{}, err
+	}
+	found := substitutes{}
+	if err := json.Unmarshal([]byte(record[recordSubstitutes]), &found); err != nil {
+		return nil, problem.New(problem.Internal, err, "ConfigMap %s/%s does not hold what sm:install wrote", recordNamespace, recordName)
+	}
+	return found, nil
+}
+
+// record reads what sm:install wrote; nil means that it has not got that far.
+func (l *Lab) record(ctx context.Context) (map[string]string, error) {
 	client, err := l.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	record, err := client.Kube().CoreV1().ConfigMaps(recordNamespace).Get(ctx, recordName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return substitutes{}, nil
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", recordNamespace, recordName, err)
 	}
-	found := substitutes{}
-	if err := json.Unmarshal([]byte(record.Data[recordSubstitutes]), &found); err != nil {
-		return nil, problem.New(problem.Internal, err, "ConfigMap %s/%s does not hold what sm:install wrote", recordNamespace, recordName)
+	return record.Data, nil
+}
+
+// adoptRecord takes the add-ons that were installed for the ones that are meant, unless SM_ADDONS names some: a status
+// should not call missing what nobody asked for.
+func (l *Lab) adoptRecord(ctx context.Context) error {
+	if l.Settings.addonsChosen {
+		return nil
 	}
-	return found, nil
+	record, err := l.record(ctx)
+	if err != nil || record == nil {
+		return err
+	}
+	l.Settings.Addons = strings.FieldsFunc(record[recordAddons], func(c rune) bool { return c == ',' })
+	return nil
 }
 
 // bundleSubstitutes lists the substitutes of the bundle in use; without a bundle there are none.
@@ -98,6 +122,7 @@ func (l *Lab) recordStep(id string, needs ...string) engine.Step {
 			"data": map[string]any{
 				"lab":             l.Settings.Cluster,
 				"namespace":       l.Settings.Namespace,
+				recordAddons:      strings.Join(l.Settings.Addons, ","),
 				recordSubstitutes: string(raw),
 			},
 		}}}, nil
@@ -116,4 +141,3 @@ func (l *Lab) tellSubstitutes(ctx context.Context) {
 		l.next("substitute: %s is %s", ref, subs[ref])
 	}
 }
-
