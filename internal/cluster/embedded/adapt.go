@@ -12,6 +12,9 @@ import (
 // Simulated is the annotation of workloads whose pods kwok only says to run.
 const Simulated = "lab.opssec.in/simulated"
 
+// standsFor is the annotation of a pod that a process is.
+const standsFor = "lab.opssec.in/stands-for"
+
 // Adapt makes of a set of objects what belongs into this control plane:
 //
 //   - A Deployment that runs as a process becomes the ConfigMap that says how; its PodDisruptionBudget and its
@@ -31,16 +34,15 @@ func (e *Embedded) Adapt(objects []*unstructured.Unstructured) []*unstructured.U
 	for _, object := range objects {
 		kept, err := adapt(object, hook)
 		if err != nil {
-			kept = object
+			kept = []*unstructured.Unstructured{object}
 		}
-		if kept != nil {
-			adapted = append(adapted, kept)
-		}
+		adapted = append(adapted, kept...)
 	}
 	return adapted
 }
 
-func adapt(object *unstructured.Unstructured, hook string) (*unstructured.Unstructured, error) {
+// adapt gives what stands in the place of one object.
+func adapt(object *unstructured.Unstructured, hook string) ([]*unstructured.Unstructured, error) {
 	switch object.GetKind() {
 	case "Deployment", "PodDisruptionBudget", "HorizontalPodAutoscaler":
 		for _, w := range workloads() {
@@ -50,7 +52,7 @@ func adapt(object *unstructured.Unstructured, hook string) (*unstructured.Unstru
 			if object.GetKind() != "Deployment" {
 				return nil, nil
 			}
-			return processObject(object, w)
+			return stand(object, w)
 		}
 	case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration":
 		return redirect(object, hook)
@@ -63,31 +65,46 @@ func adapt(object *unstructured.Unstructured, hook string) (*unstructured.Unstru
 		}
 		annotations[Simulated] = "kwok says that its pods run; nothing does"
 		marked.SetAnnotations(annotations)
-		return marked, nil
+		object = marked
 	}
-	return object, nil
+	return []*unstructured.Unstructured{object}, nil
 }
 
-// processObject is the ConfigMap that stands for a Deployment.
-func processObject(object *unstructured.Unstructured, w workload) (*unstructured.Unstructured, error) {
+// stand makes what stands in the cluster for a Deployment that runs as a process: its settings and, for MetalLB, which
+// looks for its own pod, a pod.
+func stand(object *unstructured.Unstructured, w workload) ([]*unstructured.Unstructured, error) {
 	deployment := &appsv1.Deployment{}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, deployment); err != nil {
 		return nil, err
 	}
-	raw, err := json.MarshalIndent(settingsOf(deployment), "", "  ")
+	raw, err := json.MarshalIndent(settingsOf(deployment, w), "", "  ")
 	if err != nil {
 		return nil, err
 	}
-	stands := &unstructured.Unstructured{Object: map[string]any{
+	stands := []*unstructured.Unstructured{{Object: map[string]any{
 		"apiVersion": "v1", "kind": "ConfigMap",
 		"metadata": map[string]any{"name": processName(w.component), "namespace": w.namespace},
 		"data":     map[string]any{processKey: string(raw)},
-	}}
-	return stands, nil
+	}}}
+	if w.component != metallb {
+		return stands, nil
+	}
+	pod := deployment.Spec.Template.Spec
+	return append(stands, &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Pod",
+		"metadata": map[string]any{
+			"name": w.pod(), "namespace": w.namespace,
+			"annotations": map[string]any{standsFor: "process " + w.component + " on the machine of the lab"},
+		},
+		"spec": map[string]any{
+			"serviceAccountName": pod.ServiceAccountName,
+			"containers":         []any{map[string]any{"name": pod.Containers[0].Name, "image": pod.Containers[0].Image}},
+		},
+	}}), nil
 }
 
 // redirect points the webhooks that istiod serves at its address, and leaves out what nothing serves.
-func redirect(object *unstructured.Unstructured, hook string) (*unstructured.Unstructured, error) {
+func redirect(object *unstructured.Unstructured, hook string) ([]*unstructured.Unstructured, error) {
 	changed := object.DeepCopy()
 	hooks, _, err := unstructured.NestedSlice(changed.Object, "webhooks")
 	if err != nil {
@@ -114,5 +131,11 @@ func redirect(object *unstructured.Unstructured, hook string) (*unstructured.Uns
 	if len(kept) == 0 {
 		return nil, nil
 	}
-	return changed, unstructured.SetNestedSlice(changed.Object, kept, "webhooks")
+	return []*unstructured.Unstructured{changed}, unstructured.SetNestedSlice(changed.Object, kept, "webhooks")
+}
+
+// IsSimulated tells whether an object is a workload, or makes istiod create one, whose pods kwok only says to run.
+func IsSimulated(object *unstructured.Unstructured) bool {
+	_, marked := object.GetAnnotations()[Simulated]
+	return marked || object.GetKind() == "Gateway"
 }

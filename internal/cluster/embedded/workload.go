@@ -25,6 +25,9 @@ type workload struct {
 	namespace, deployment string
 }
 
+// pod is the name under which the process knows itself.
+func (w workload) pod() string { return w.deployment + "-process" }
+
 func workloads() []workload {
 	return []workload{
 		{metallb, "metallb-system", "controller"},
@@ -46,10 +49,10 @@ type settings struct {
 
 // settingsOf takes them out of a Deployment with one container. What refers to the pod is filled in; limits of
 // resources have no meaning for a process and are left out.
-func settingsOf(deployment *appsv1.Deployment) settings {
+func settingsOf(deployment *appsv1.Deployment, w workload) settings {
 	pod := deployment.Spec.Template.Spec
 	fields := map[string]string{
-		"metadata.name": deployment.Name + "-embedded", "metadata.namespace": deployment.Namespace, "spec.serviceAccountName": pod.ServiceAccountName,
+		"metadata.name": w.pod(), "metadata.namespace": w.namespace, "spec.serviceAccountName": pod.ServiceAccountName,
 	}
 	container := pod.Containers[0]
 	found := settings{Args: slices.Clone(container.Args), Env: map[string]string{}}
@@ -229,10 +232,19 @@ func (e *Embedded) workload(s *state, component, path string, asked settings) pr
 			fmt.Sprintf("--port=%d", s.Ports[portMetalStat]), fmt.Sprintf("--health-probe-port=%d", s.Ports[portMetalProbe]),
 		)
 		// The secret is the speakers', which exchange it over a network that is not there.
-		c.spec.Env = append(c.spec.Env, "METALLB_ML_SECRET_NAME=", "METALLB_DEPLOYMENT=")
+		c.spec.Env = append(c.spec.Env, "METALLB_ML_SECRET_NAME=", "METALLB_DEPLOYMENT=", "METALLB_NAMESPACE=metallb-system")
 		c.ready = func(ctx context.Context) error {
 			return answers(ctx, http.DefaultTransport, "http://"+listen(portMetalProbe)+"/healthz")
 		}
 	}
 	return c
+}
+
+// XDSAddress is where istiod gives out configuration, with TLS.
+func (e *Embedded) XDSAddress() (string, error) {
+	s, err := e.load()
+	if err != nil {
+		return "", problem.New(problem.ClusterNone, err, "embedded cluster %q does not exist", e.opts.Name)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", s.Ports[portIstiodXDS]), nil
 }
