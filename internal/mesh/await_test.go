@@ -57,7 +57,7 @@ func TestWaitWaypoint(t *testing.T) {
 					t.Errorf("%v; want %q", err, want)
 				}
 				held, reason, err := c.mesh().Waypoint(t.Context(), target())
-				if held || (reason == "" && err == nil) {
+				if held || reason == "" || err != nil {
 					t.Errorf("one look gives %v, %q, %v", held, reason, err)
 				}
 			})

@@ -57,6 +57,11 @@ func (m *Mesh) once(ctx context.Context, look question) (held bool, reason strin
 	p := m.proxies()
 	defer p.close()
 	seen, err := look(ctx, p)
+	if problem.Is(err, problem.ProxyUnreachable) && ctx.Err() == nil {
+		// Not an error of the look: a proxy that has only just been started, or is about
+		// to end, does not hold what is asked for.
+		return false, err.Error(), nil
+	}
 	if err != nil {
 		return false, "", err
 	}
