@@ -151,9 +151,7 @@ func everyShot(c Claim) []Shot { return append(slices.Clone(c.Controls), c.Shot)
 func fromAppa(c Claim) bool    { return c.Shot.Who == Appa }
 func fromGateway(c Claim) bool { return c.Shot.Who == Gateway }
 
-func needsWaypoint(c Claim) bool {
-	return slices.ContainsFunc(everyShot(c), func(s Shot) bool { return s.Expect.Way == through })
-}
+func needsWaypoint(c Claim) bool { return c.NeedsWaypoint() }
 
 func aboutFault(c Claim) bool { return strings.HasPrefix(c.ID, "fault") }
 

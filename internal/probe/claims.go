@@ -2,6 +2,7 @@ package probe
 
 import (
 	"net/http"
+	"slices"
 
 	"ambientlab/internal/probe/traffic"
 )
@@ -90,6 +91,11 @@ type Claim struct {
 	// Controls are measured first. They show that the effect is the lesson's and not anything else's.
 	Controls []Shot
 	Shot     Shot
+}
+
+// NeedsWaypoint tells whether the claim can only hold for requests that cross the waypoint.
+func (c Claim) NeedsWaypoint() bool {
+	return slices.ContainsFunc(everyShot(c), func(s Shot) bool { return s.Expect.Way == through })
 }
 
 // Claims is everything that the lab states about itself.

@@ -44,6 +44,24 @@ func inWords(errors []string) string {
 	return " (" + strings.Join(errors, "; ") + ")"
 }
 
+// reasons says in Envoy's words why the waypoint answered as was not expected.
+func reasons(expect Expect, l *look) string {
+	found := map[string]int{}
+	for _, c := range l.mine {
+		if c.Status != expect.Status {
+			found[fmt.Sprintf("%d %s %s", c.Status, c.Flags, c.Details)]++
+		}
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	var words []string
+	for _, reason := range slices.Sorted(maps.Keys(found)) {
+		words = append(words, fmt.Sprintf("%d × %s", found[reason], strings.Join(strings.Fields(reason), " ")))
+	}
+	return "; the waypoint's log says: " + strings.Join(words, ", ")
+}
+
 func judgeBody(expect Expect, answer traffic.Answer) Check {
 	got := strings.TrimSpace(answer.Body)
 	if got == expect.Body {

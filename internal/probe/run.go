@@ -190,6 +190,7 @@ func (e Env) once(ctx context.Context, shot Shot, control bool, sight *sighting)
 	checks = append(checks, judgeStatus(shot.Expect, m))
 	if shot.Expect.Way != anyWay {
 		e.lookAfter(ctx, look, load, shot.Expect.Way)
+		checks[len(checks)-1].Text += reasons(shot.Expect, look)
 		checks = append(checks, e.judgeWay(shot, &m, look)...)
 	}
 	if shot.Expect.Prompt {

@@ -25,6 +25,7 @@ type LabNames struct {
 	Host        string // the route's host name
 	Waypoint    string // the waypoint's Gateway
 	Fortio      string // image of the short-lived callers
+	Istio       string // namespace of ztunnel
 }
 
 // DefaultNames are the lab's names in a namespace.
@@ -32,6 +33,7 @@ func DefaultNames(namespace string) LabNames {
 	return LabNames{
 		Namespace: namespace, Appa: "appa", Appb: "appb", AppbPort: 8000, PodPort: 8080, Gateway: "gateway", GatewayPort: 80,
 		Host: "appb.opssec.in", Waypoint: "appb-waypoint", Fortio: "docker.io/fortio/fortio:1.75.3",
+		Istio: "istio-system",
 	}
 }
 
@@ -162,15 +164,20 @@ func (k *Kubernetes) Crossings(ctx context.Context, since time.Time, enough func
 	return k.waypoint.Crossings(ctx, since, enough)
 }
 
-// Lives implements World.
+// Lives implements World. The ztunnels count, too: one that is replaced breaks the connections on its node.
 func (k *Kubernetes) Lives(ctx context.Context) ([]string, error) {
+	n := k.names
 	var lives []string
-	for _, selector := range []string{
-		"app=" + k.names.Appa, "app=" + k.names.Appb, gatewayLabel + "=" + k.names.Gateway, gatewayLabel + "=" + k.names.Waypoint,
+	for _, of := range []struct{ namespace, selector string }{
+		{n.Namespace, "app=" + n.Appa},
+		{n.Namespace, "app=" + n.Appb},
+		{n.Namespace, gatewayLabel + "=" + n.Gateway},
+		{n.Namespace, gatewayLabel + "=" + n.Waypoint},
+		{n.Istio, "app=ztunnel"},
 	} {
-		pods, err := k.cluster.Pods(ctx, k.names.Namespace, selector)
+		pods, err := k.cluster.Pods(ctx, of.namespace, of.selector)
 		if err != nil {
-			return nil, fmt.Errorf("listing pods %s: %w", selector, err)
+			return nil, fmt.Errorf("listing pods %s: %w", of.selector, err)
 		}
 		for _, p := range pods {
 			lives = append(lives, p.Incarnation())

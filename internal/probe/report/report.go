@@ -93,27 +93,28 @@ func WriteTable(w io.Writer, r probe.Report) error {
 	return err
 }
 
-// headline is the one finding that says most: the worst one, or else the last that is the claim's own.
+// headline is the one finding that says most: the first that speaks against a claim, or that leaves it open; of a
+// proven one, what the claim is about.
 func headline(c probe.Result) string {
-	text := ""
-	for _, want := range []probe.Verdict{c.Verdict, probe.Inconclusive, probe.Refuted} {
+	for _, verdict := range []probe.Verdict{probe.Refuted, probe.Inconclusive} {
 		for _, k := range c.Checks {
-			if k.Verdict != want {
-				continue
+			if k.Verdict == verdict && c.Verdict != probe.Proven {
+				return k.Text
 			}
-			// The share is what the fault's claims are about.
-			if want != probe.Proven || text == "" || k.Name == "share delayed" || k.Name == "seen as" {
-				text = k.Text
-			}
-			if want != probe.Proven {
-				return text
-			}
-		}
-		if text != "" {
-			return text
 		}
 	}
-	return text
+	about := []string{"share delayed", "seen as", "status"}
+	if strings.HasPrefix(c.ID, "authz") {
+		about = []string{"status"}
+	}
+	for _, name := range about {
+		for _, k := range c.Checks {
+			if k.Name == name {
+				return k.Text
+			}
+		}
+	}
+	return ""
 }
 
 func tally(r probe.Report) string {
