@@ -33,9 +33,7 @@ func (l *lab) service(pods ...*pod) *workloadapi.Service {
 	return svc
 }
 
-var (
-	toVIP = fmt.Sprintf("%s:%d", vip, svcPort)
-)
+var toVIP = fmt.Sprintf("%s:%d", vip, svcPort)
 
 func (p *pod) app() string { return netip.AddrPortFrom(p.ip, appPort).String() }
 

@@ -1,13 +1,12 @@
 package admin
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"net/http"
 	"time"
-
-	"crypto/x509"
 
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/policy"

@@ -1,11 +1,10 @@
 package fake
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"sync"
-
-	"crypto/tls"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"

@@ -2,6 +2,7 @@ package hbone
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -25,8 +26,8 @@ func TestOtherClient(t *testing.T) {
 		}, nil)
 	}()
 	tr := &http2.Transport{
-		AllowHTTP: true,
-		DialTLS:   func(string, string, *tls.Config) (net.Conn, error) { return cn, nil },
+		AllowHTTP:      true,
+		DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) { return cn, nil },
 	}
 	body, w := io.Pipe()
 	req := &http.Request{

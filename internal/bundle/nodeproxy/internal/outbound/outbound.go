@@ -50,6 +50,9 @@ func New(local Local, network Network, workloads *workload.Store, t *telemetry.T
 // Drain lets tunnels end and opens no new ones.
 func (s *Server) Drain() { s.pool.drain() }
 
+// Wait returns once drained tunnels have sent their last byte, or when ctx ends.
+func (s *Server) Wait(ctx context.Context) { s.pool.wait(ctx) }
+
 // Close ends every tunnel.
 func (s *Server) Close() { s.pool.close() }
 

@@ -22,20 +22,20 @@ const (
 	attempts    = 3
 )
 
-// key says what a pooled connection is for. A connection speaks with one identity to peers that may have certain
+// poolKey says what a pooled connection is for. A connection speaks with one identity to peers that may have certain
 // identities, so all of that has to be the same before two streams share one.
-type key struct {
+type poolKey struct {
 	source identity.Identity
 	dst    netip.AddrPort
 	peers  string
 }
 
-func newKey(source identity.Identity, dst netip.AddrPort, peers []identity.Identity) key {
+func newKey(source identity.Identity, dst netip.AddrPort, peers []identity.Identity) poolKey {
 	names := make([]string, len(peers))
 	for i, p := range peers {
 		names[i] = p.String()
 	}
-	return key{source: source, dst: dst, peers: strings.Join(names, " ")}
+	return poolKey{source: source, dst: dst, peers: strings.Join(names, " ")}
 }
 
 // dialer opens an HBONE connection.
@@ -44,7 +44,7 @@ type dialer func(ctx context.Context) (*hbone.Conn, error)
 // pool holds HBONE connections of one pod.
 type pool struct {
 	mu    sync.Mutex
-	slots map[key]*slot
+	slots map[poolKey]*slot
 	shut  bool
 	stop  chan struct{}
 }
@@ -56,7 +56,7 @@ type slot struct {
 }
 
 func newPool() *pool {
-	p := &pool{slots: map[key]*slot{}, stop: make(chan struct{})}
+	p := &pool{slots: map[poolKey]*slot{}, stop: make(chan struct{})}
 	go p.sweep()
 	return p
 }
@@ -65,7 +65,7 @@ func newPool() *pool {
 var errShut = errors.New("pool draining")
 
 // connect opens a stream on a pooled connection, or on a new one.
-func (p *pool) connect(ctx context.Context, k key, dial dialer, authority string, headers []hbone.Header) (*hbone.Stream, error) {
+func (p *pool) connect(ctx context.Context, k poolKey, dial dialer, authority string, headers []hbone.Header) (*hbone.Stream, error) {
 	var last error
 	for range attempts {
 		c, fresh, err := p.get(ctx, k, dial)
@@ -96,7 +96,7 @@ func (p *pool) connect(ctx context.Context, k key, dial dialer, authority string
 
 // get returns a connection with room for a stream. Only one dial per key is under way at a time: a burst of new
 // connections shares its outcome.
-func (p *pool) get(ctx context.Context, k key, dial dialer) (c *hbone.Conn, fresh bool, err error) {
+func (p *pool) get(ctx context.Context, k poolKey, dial dialer) (c *hbone.Conn, fresh bool, err error) {
 	for {
 		p.mu.Lock()
 		if p.shut {
@@ -199,6 +199,16 @@ func (p *pool) sweep() {
 
 // drain lets streams end and takes no new ones.
 func (p *pool) drain() { p.each(func(c *hbone.Conn) { c.Drain() }) }
+
+// wait returns once every drained connection has sent its last byte, or when ctx ends.
+func (p *pool) wait(ctx context.Context) {
+	p.each(func(c *hbone.Conn) {
+		select {
+		case <-c.Done():
+		case <-ctx.Done():
+		}
+	})
+}
 
 // close ends every connection.
 func (p *pool) close() { p.each(func(c *hbone.Conn) { c.Close() }) }

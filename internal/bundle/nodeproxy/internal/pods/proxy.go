@@ -115,6 +115,7 @@ func (p *proxy) drain(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		p.handling.Wait()
+		p.out.Wait(ctx)
 		close(done)
 	}()
 	select {
