@@ -101,34 +101,44 @@ func (b *Builder) assemble(ctx context.Context, r recipe) (Image, error) {
 		return Image{}, err
 	}
 	var layers []mutate.Addendum
-	add := func(l v1.Layer, what string) {
+	add := func(l v1.Layer, what string) error {
+		compressed, err := layer.Gzip(l, filepath.Join(b.CacheDir, "layers"))
 		layers = append(layers, mutate.Addendum{
-			Layer: l, MediaType: types.OCIUncompressedLayer,
+			Layer: compressed, MediaType: types.OCILayer,
 			History: v1.History{Created: v1.Time{Time: layer.Epoch}, CreatedBy: "ambientlab: " + what},
 		})
+		return err
 	}
 	if len(r.packages) > 0 {
 		l, installed, err := debian.Extract(ctx, r.packages, b.debian())
 		if err != nil {
 			return Image{}, err
 		}
-		add(l, "Debian packages "+strings.Join(r.packages, " "))
+		if err := add(l, "Debian packages "+strings.Join(r.packages, " ")); err != nil {
+			return Image{}, err
+		}
 		out.Modules = append(out.Modules, debianComponents(installed)...)
 	}
-	add(base, "users and folders")
+	if err := add(base, "users and folders"); err != nil {
+		return Image{}, err
+	}
 	if len(r.extra)+len(r.files) > 0 {
 		l, err := b.files(ctx, r)
 		if err != nil {
 			return Image{}, err
 		}
-		add(l, "files")
+		if err := add(l, "files"); err != nil {
+			return Image{}, err
+		}
 	}
 	if r.envoy {
 		l, component, err := b.envoy(ctx)
 		if err != nil {
 			return Image{}, err
 		}
-		add(l, "Envoy "+envoyVersion)
+		if err := add(l, "Envoy "+envoyVersion); err != nil {
+			return Image{}, err
+		}
 		out.Modules = append(out.Modules, component)
 	}
 	var mains []string
@@ -141,7 +151,9 @@ func (b *Builder) assemble(ctx context.Context, r recipe) (Image, error) {
 		if err != nil {
 			return Image{}, err
 		}
-		add(l, path.Base(p.path))
+		if err := add(l, path.Base(p.path)); err != nil {
+			return Image{}, err
+		}
 		components, main, err := goComponents(p.path, binary)
 		if err != nil {
 			return Image{}, err

@@ -1,7 +1,6 @@
 // Package layer makes image layers whose bytes depend on their content alone.
 //
-// A layer is an uncompressed tar, read from the files it is made of each time it is asked for: nothing is
-// stored twice, and no compressor's version can change a digest.
+// A layer is a tar, read from the files it is made of each time it is asked for; [Gzip] compresses it once.
 package layer
 
 import (
