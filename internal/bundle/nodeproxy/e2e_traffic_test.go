@@ -33,9 +33,8 @@ func (l *lab) service(pods ...*pod) *workloadapi.Service {
 	return svc
 }
 
-var toVIP = fmt.Sprintf("%s:%d", vip, svcPort)
-
-func (p *pod) app() string { return netip.AddrPortFrom(p.ip, appPort).String() }
+const toVIP = "10.96.0.10:8000" // vip and svcPort
+func (p *pod) app() string      { return netip.AddrPortFrom(p.ip, appPort).String() }
 
 func TestPodToPod(t *testing.T) {
 	l := newLab(t)
