@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,9 +22,8 @@ import (
 // controlPlane is a real etcd, API server and controller manager, without any node. It
 // is started once for the whole package.
 type controlPlane struct {
-	config     *rest.Config
-	kubeconfig string // a file
-	stop       func()
+	config *rest.Config
+	stop   func()
 }
 
 // sharedControlPlane starts the control plane when the first test asks for it.
@@ -56,11 +56,21 @@ func startControlPlane() (plane *controlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for _, f := range slices.Backward(undo) {
+				f()
+			}
+		}
+	}()
+	undo = append(undo, func() { _ = os.RemoveAll(dir) })
 	assets, err := binaries(context.Background(), dir)
 	if err != nil {
 		return nil, err
 	}
 	env := &envtest.Environment{BinaryAssetsDirectory: assets, ControlPlaneStopTimeout: 20 * time.Second}
+	undo = append(undo, func() { _ = env.Stop() })
 	if _, err := env.Start(); err != nil {
 		return nil, err
 	}
@@ -82,11 +92,14 @@ func startControlPlane() (plane *controlPlane, err error) {
 	if err := manager.Start(); err != nil {
 		return nil, err
 	}
-	return &controlPlane{config: admin.Config(), kubeconfig: kubeconfig, stop: func() {
+	undo = append(undo, func() {
 		_ = manager.Process.Kill()
 		_ = manager.Wait()
-		_ = env.Stop()
-		_ = os.RemoveAll(dir)
+	})
+	return &controlPlane{config: admin.Config(), stop: func() {
+		for _, f := range slices.Backward(undo) {
+			f()
+		}
 	}}, nil
 }
 
