@@ -79,6 +79,7 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.do("fault", func(ctx context.Context) error { return b.Fault(ctx, DefaultFault(), false) })
 	b.do("authz", func(ctx context.Context) error { return b.Authz(ctx, AuthzOptions{}, false) })
 	t.Log(b.do("proxyconfig", func(ctx context.Context) error { return b.ProxyConfig(ctx, "") }))
+	t.Log(b.do("verify", func(ctx context.Context) error { return b.Verify(ctx, t.TempDir()) }))
 	b.do("authz off", func(ctx context.Context) error { return b.Authz(ctx, AuthzOptions{}, true) })
 	b.do("fault off", func(ctx context.Context) error { return b.Fault(ctx, DefaultFault(), true) })
 	b.do("waypoint off", func(ctx context.Context) error { return b.Waypoint(ctx, true) })

@@ -2,10 +2,114 @@ package lab
 
 import (
 	"context"
+	"fmt"
+	"time"
 
+	"ambientlab/internal/engine"
+	"ambientlab/internal/mesh"
+	"ambientlab/internal/probe"
 	"ambientlab/internal/problem"
 )
 
-func (l *Lab) verifyConfiguration(context.Context, string) error {
-	return problem.New(problem.HostUnsupported, nil, "the claims on configuration are not checked yet")
+// configurationClaim is a statement about what istiod sends to the proxies. It is no statement about traffic: that a
+// proxy would do what its configuration says is taken on trust here, and measured only where pods run.
+type configurationClaim struct {
+	id, title, learn string
+	// on tells whether the claim is made with the lessons as they are.
+	on     func(Lessons) bool
+	checks []configurationCheck
+}
+
+// configurationCheck is one look into the configuration of the proxies of a Gateway.
+type configurationCheck struct {
+	name, gateway, expected string
+	look                    func(*mesh.Dump) (held bool, reason string)
+}
+
+// evidence names what the verdicts of verifyConfiguration rest on, in the report.
+const evidence = "configuration that istiod sends over xDS to a client that speaks for the gateway's and the waypoint's pods; " +
+	"no request was sent, since the embedded control plane carries no packets"
+
+// verifyConfiguration is sm:verify where nothing carries packets: it holds what the lessons claim against what istiod
+// sends, and says so.
+func (l *Lab) verifyConfiguration(ctx context.Context, out string) error {
+	client, err := l.connect(ctx)
+	if err != nil {
+		return err
+	}
+	lessons, err := l.lessons(ctx, client)
+	if err != nil {
+		return err
+	}
+	if !lessons.Apps {
+		return problem.New(problem.ClusterNone, nil, "the applications are not installed, so there is nothing to check").
+			With("Run `mage sm:apps` first.")
+	}
+	env := probe.Env{}
+	if err := l.describe(ctx, client, &env); err != nil {
+		return err
+	}
+	found := probe.Report{
+		Schema: probe.SchemaVersion, Lab: l.Settings.Cluster, Namespace: l.Settings.Namespace, Started: l.clock.Now().UTC(),
+		Lessons: lessons.forProof(), Substitutes: env.Substitutes,
+		Facts: append(env.Facts, probe.Fact{Name: "evidence", Value: evidence}),
+	}
+	step := engine.Step{ID: "verify", Title: "Checking the configuration that the lessons claim", Do: func(ctx context.Context) error {
+		found.Claims, err = l.checkConfiguration(ctx, lessons)
+		return err
+	}}
+	if _, err := l.apply(ctx, engine.Plan{Name: "verify", Title: "Claims on configuration, not on traffic", Steps: []engine.Step{step}}); err != nil {
+		return err
+	}
+	found.Took = l.clock.Now().Sub(found.Started)
+	l.next("evidence: %s", evidence)
+	return l.conclude(found, out)
+}
+
+// checkConfiguration asks for the configuration once, so that all claims are about the same.
+func (l *Lab) checkConfiguration(ctx context.Context, lessons Lessons) ([]probe.Result, error) {
+	m, err := l.mesh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dumps := map[string]*mesh.Dump{}
+	for _, gateway := range []string{gatewayName, waypointName} {
+		pods, err := m.Pods(ctx, l.Settings.Namespace, gateway)
+		if err != nil {
+			return nil, err
+		}
+		if len(pods) == 0 {
+			continue // a check on it will say so
+		}
+		if dumps[gateway], err = m.Dump(ctx, l.Settings.Namespace, pods[0]); err != nil {
+			return nil, err
+		}
+	}
+	var results []probe.Result
+	for _, claim := range l.configurationClaims(lessons) {
+		if claim.on(lessons) {
+			results = append(results, claim.judge(dumps, l.clock.Now))
+			engine.Progress(ctx, "%s: %s", claim.title, results[len(results)-1].Verdict)
+		}
+	}
+	return results, nil
+}
+
+func (c configurationClaim) judge(dumps map[string]*mesh.Dump, now func() time.Time) probe.Result {
+	started := now()
+	result := probe.Result{ID: c.id, Title: "configuration: " + c.title, Learn: c.learn, Verdict: probe.Proven}
+	for _, check := range c.checks {
+		verdict, text := probe.Proven, check.expected
+		if dump := dumps[check.gateway]; dump == nil {
+			verdict, text = probe.Inconclusive, fmt.Sprintf("Gateway %s has no pod that istiod could be asked about", check.gateway)
+		} else if held, reason := check.look(dump); !held {
+			verdict, text = probe.Refuted, fmt.Sprintf("expected: %s; found: %s", check.expected, reason)
+		}
+		result.Checks = append(result.Checks, probe.Check{Name: check.name, Verdict: verdict, Text: text})
+		if verdict == probe.Refuted || result.Verdict == probe.Proven {
+			result.Verdict = verdict
+		}
+	}
+	result.Took = now().Sub(started)
+	return result
 }

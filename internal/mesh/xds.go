@@ -84,7 +84,36 @@ func (p *istiodProxy) Dump(ctx context.Context) (*Dump, error) {
 	if err != nil {
 		return nil, err
 	}
-	return DumpOf(resources.Listeners, resources.Routes, resources.Endpoints)
+	inline, err := routesWithin(resources.Listeners)
+	if err != nil {
+		return nil, err
+	}
+	return DumpOf(resources.Listeners, append(inline, resources.Routes...), resources.Endpoints)
+}
+
+// routesWithin are the route configurations that stand in listeners themselves. Envoy lists them with the others.
+func routesWithin(listeners []json.RawMessage) ([]json.RawMessage, error) {
+	var found []json.RawMessage
+	for _, raw := range listeners {
+		listener, err := decode(raw)
+		if err != nil {
+			return nil, fmt.Errorf("reading a listener: %w", err)
+		}
+		for _, chain := range filterChains(listener) {
+			for _, filter := range chain.get("filters").list() {
+				inline := filter.get("typed_config", "route_config")
+				if !inline.exists() {
+					continue
+				}
+				route, err := json.Marshal(inline.value)
+				if err != nil {
+					return nil, fmt.Errorf("reading the routes of a listener: %w", err)
+				}
+				found = append(found, route)
+			}
+		}
+	}
+	return found, nil
 }
 
 // Resources are what istiod sends to one proxy, in protojson, in istiod's order.
