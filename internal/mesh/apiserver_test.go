@@ -149,7 +149,11 @@ func envoyAdmin(t *testing.T, dump string) string {
 		}
 		_, _ = w.Write(data)
 	})
-	mux.HandleFunc("/stats", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/stats", func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Query().Get("filter"), "draining") {
+			_, _ = io.WriteString(w, "listener_manager.total_filter_chains_draining: 2\nlistener_manager.total_listeners_draining: 1\n")
+			return
+		}
 		_, _ = io.WriteString(w, "control_plane.connected_state: 1\n")
 	})
 	server := httptest.NewServer(mux)

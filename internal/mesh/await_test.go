@@ -103,6 +103,35 @@ func TestWaitReturnsWithinATickOfTheArrival(t *testing.T) {
 	})
 }
 
+// What the configuration says is not yet so for connections that were open before.
+func TestWaitsForOldConnections(t *testing.T) {
+	with := captured(t, "waypoint-fault")
+	synctest.Test(t, func(t *testing.T) {
+		c := readyCluster(t)
+		proxy := c.proxies["waypoint-1"]
+		proxy.serve, proxy.draining = with, 2
+		want := fault(50, 2*time.Second, "/headers")
+		err := c.mesh().WaitFault(within(t, time.Second), target(), "appb-delay", want)
+		if err == nil || !strings.Contains(err.Error(), "connections made before still go by the old configuration") {
+			t.Error(err)
+		}
+		const drained = 5 * time.Second
+		time.AfterFunc(drained, func() {
+			proxy.mu.Lock()
+			defer proxy.mu.Unlock()
+			proxy.draining = 0
+		})
+		c.others = []runtime.Object{object("networking.istio.io/v1", "VirtualService", "appb-delay", map[string]any{"spec": map[string]any{"hosts": []any{"appb"}}})}
+		began := time.Now()
+		if err := c.mesh().WaitFault(within(t, time.Minute), target(), "appb-delay", want); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took < drained || took > drained+lookEvery {
+			t.Errorf("returned after %s", took)
+		}
+	})
+}
+
 // Every replica must hold it, not any.
 func TestEveryReplica(t *testing.T) {
 	with, without := captured(t, "waypoint-authz"), captured(t, "waypoint")

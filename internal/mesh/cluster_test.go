@@ -22,6 +22,7 @@ type fakeProxy struct {
 	serve        *Dump
 	err          error
 	disconnected bool
+	draining     int
 	dumps        int
 	closed       bool
 }
@@ -30,7 +31,12 @@ func (p *fakeProxy) Dump(context.Context) (*Dump, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dumps++
-	return p.serve, p.err
+	if p.serve == nil || p.err != nil {
+		return nil, p.err
+	}
+	d := *p.serve
+	d.Draining = p.draining
+	return &d, nil
 }
 
 func (p *fakeProxy) Connected(context.Context) (bool, error) {

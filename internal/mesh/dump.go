@@ -20,6 +20,9 @@ type Dump struct {
 	warming []string
 	// Rejections are the resources whose latest version the proxy refused.
 	Rejections []Rejection
+	// Draining counts the proxy's older listeners and filter chains that still serve the
+	// connections made before they were replaced. It is no part of /config_dump.
+	Draining int
 }
 
 // Rejection is a resource that the proxy refused (a NACK); it goes on with the version

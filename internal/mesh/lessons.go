@@ -13,7 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// WaitFault returns when every replica of the target's waypoint delays as wanted.
+// WaitFault returns when every replica of the target's waypoint delays as wanted, on
+// connections that were open before as well.
 // virtualService is the name of the object that asks for it, in the Service's
 // namespace: where the delay does not arrive, its spec says why.
 func (m *Mesh) WaitFault(ctx context.Context, t Target, virtualService string, want Fault) error {
@@ -39,7 +40,7 @@ func (m *Mesh) FaultOff(ctx context.Context, t Target, path string) (held bool, 
 }
 
 // WaitAuthz returns when every replica of the target's waypoint enforces the policy as
-// wanted.
+// wanted, on connections that were open before as well.
 func (m *Mesh) WaitAuthz(ctx context.Context, t Target, want Authz) error {
 	return m.await(ctx, "policy "+want.Name, m.onWaypoint(t, authzOn(t, want)), m.whyNot(t, func(ctx context.Context) (finding, error) {
 		return m.policyTrouble(ctx, want.Namespace, want.Name, "WaypointAccepted")

@@ -52,7 +52,7 @@ func (p *proxies) running(ctx context.Context, namespace, gateway string) ([]cor
 }
 
 // every asks a question of the configuration of every running pod of a Gateway; it is
-// held when all hold it.
+// held when all hold it, and for all of their connections.
 func (p *proxies) every(ctx context.Context, namespace, gateway string, question func(*Dump) (bool, string)) (finding, error) {
 	pods, none, err := p.running(ctx, namespace, gateway)
 	if err != nil || len(pods) == 0 {
@@ -63,7 +63,11 @@ func (p *proxies) every(ctx context.Context, namespace, gateway string, question
 		if err != nil {
 			return finding{}, err
 		}
-		if held, reason := question(dump); !held {
+		held, reason := question(dump)
+		if held && dump.Draining > 0 {
+			held, reason = false, "the proxy holds it, but connections made before still go by the old configuration"
+		}
+		if !held {
 			if len(pods) > 1 {
 				reason = "pod " + pods[i].Name + ": " + reason
 			}

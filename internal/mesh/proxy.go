@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -89,7 +91,35 @@ func (a *Admin) Dump(ctx context.Context) (*Dump, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a.tunnel, err)
 	}
+	// Asked after the dump: what was replaced by what the dump holds is draining by now.
+	if d.Draining, err = a.draining(ctx); err != nil {
+		return nil, err
+	}
 	return d, nil
+}
+
+// draining counts what still serves connections by an older configuration. Envoy replaces
+// a filter chain for new connections at once, but lets those that are open go on with
+// the old one: each is answered by it once more before it is closed, and those that are
+// idle stay until the drain time (the mesh's drainDuration) is over. So a request that a
+// gateway sends over a pooled connection is judged by the policy of a moment ago,
+// although /config_dump already shows the new one.
+func (a *Admin) draining(ctx context.Context) (int, error) {
+	filter := url.QueryEscape("^listener_manager.total_(filter_chains|listeners)_draining$")
+	body, err := a.Get(ctx, "/stats?filter="+filter)
+	if err != nil {
+		return 0, err
+	}
+	total := 0
+	for line := range strings.Lines(string(body)) {
+		_, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return 0, fmt.Errorf("the proxy in %s says %q of what it drains", a.tunnel, line)
+		}
+		total += n
+	}
+	return total, nil
 }
 
 // Connected implements Proxy, by Envoy's gauge control_plane.connected_state.

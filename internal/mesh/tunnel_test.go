@@ -33,6 +33,9 @@ func TestAdminOverPortForward(t *testing.T) {
 				if held, reason := FaultHeld(d, appb(), fault(50, 2e9, "/headers")); !held {
 					t.Error(reason)
 				}
+				if d.Draining != 3 {
+					t.Errorf("%d draining", d.Draining)
+				}
 			}
 			if connected, err := admin.Connected(t.Context()); !connected || err != nil {
 				t.Error(connected, err)
