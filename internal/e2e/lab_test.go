@@ -27,7 +27,7 @@ func TestLab(t *testing.T) {
 		if t.Failed() {
 			l.dump(t)
 		}
-		l.mage(t, "sm:delete")
+		l.try(t, "sm:delete")
 	})
 
 	install := l.mage(t, "sm:install")

@@ -29,7 +29,7 @@ func (l *Lab) setStep(id, title string, needs []string, render func(context.Cont
 		if err != nil {
 			return apply.Set{}, err
 		}
-		return apply.Set{Name: id, Objects: l.adapt(rendered), Namespace: l.Settings.Namespace}, nil
+		return apply.Set{Name: id, Objects: l.adapt(rendered), Namespace: l.Settings.Namespace, Force: l.Settings.Provider != ProviderExisting}, nil
 	}
 	return l.simulated(apply.Step(l.connect, id, title, needs, set), set)
 }
