@@ -110,6 +110,7 @@ func TestWaitsForOldConnections(t *testing.T) {
 		c := readyCluster(t)
 		proxy := c.proxies["waypoint-1"]
 		proxy.serve, proxy.draining = with, 2
+		c.others = []runtime.Object{object("networking.istio.io/v1", "VirtualService", "appb-delay", map[string]any{"spec": map[string]any{"hosts": []any{"appb"}}})}
 		want := fault(50, 2*time.Second, "/headers")
 		err := c.mesh().WaitFault(within(t, time.Second), target(), "appb-delay", want)
 		if err == nil || !strings.Contains(err.Error(), "connections made before still go by the old configuration") {
@@ -121,7 +122,6 @@ func TestWaitsForOldConnections(t *testing.T) {
 			defer proxy.mu.Unlock()
 			proxy.draining = 0
 		})
-		c.others = []runtime.Object{object("networking.istio.io/v1", "VirtualService", "appb-delay", map[string]any{"spec": map[string]any{"hosts": []any{"appb"}}})}
 		began := time.Now()
 		if err := c.mesh().WaitFault(within(t, time.Minute), target(), "appb-delay", want); err != nil {
 			t.Error(err)
