@@ -13,8 +13,12 @@ import (
 	"ambientlab/nodeproxy/internal/hbone"
 )
 
-// bufferSize is one read; four HBONE frames.
-const bufferSize = 64 << 10
+// A connection that moves little reads into a small buffer of its own; one that fills it borrows a large one for as
+// long as it is busy. A thousand idle connections so cost megabytes and not a hundred of them.
+const (
+	smallBuffer = 4 << 10
+	largeBuffer = 64 << 10 // four HBONE frames
+)
 
 // End is one end of a relay.
 type End interface {
@@ -79,18 +83,27 @@ func (r *Relay) Run(client, server End, count Counter) error {
 }
 
 func (r *Relay) pump(to, from End, count func(int)) error {
-	buf, ok := r.buffers.Get().(*[bufferSize]byte)
-	if !ok {
-		buf = new([bufferSize]byte)
-	}
-	defer r.buffers.Put(buf)
+	var small [smallBuffer]byte
+	var large *[largeBuffer]byte
+	defer func() { r.give(large) }()
 	for {
-		n, err := from.Read(buf[:])
+		buf := small[:]
+		if large != nil {
+			buf = large[:]
+		}
+		n, err := from.Read(buf)
 		if n > 0 {
 			if _, werr := to.Write(buf[:n]); werr != nil {
 				return fmt.Errorf("send: %w", werr)
 			}
 			count(n)
+		}
+		switch {
+		case large == nil && n == smallBuffer:
+			large = r.take()
+		case large != nil && n < smallBuffer:
+			r.give(large)
+			large = nil
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -99,6 +112,19 @@ func (r *Relay) pump(to, from End, count func(int)) error {
 		case err != nil:
 			return fmt.Errorf("receive: %w", err)
 		}
+	}
+}
+
+func (r *Relay) take() *[largeBuffer]byte {
+	if b, ok := r.buffers.Get().(*[largeBuffer]byte); ok {
+		return b
+	}
+	return new([largeBuffer]byte)
+}
+
+func (r *Relay) give(b *[largeBuffer]byte) {
+	if b != nil {
+		r.buffers.Put(b)
 	}
 }
 
