@@ -57,6 +57,7 @@ func (l *Lab) deleteObjects(ctx context.Context) error {
 
 // All runs the whole lab in order and ends with the proofs.
 func (l *Lab) All(ctx context.Context) error {
+	l.whole = true
 	for _, target := range []func(context.Context) error{
 		l.Install,
 		func(ctx context.Context) error { return l.Apps(ctx, false) },

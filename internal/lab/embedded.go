@@ -30,6 +30,7 @@ func (l *Lab) chooseEmbedded(context.Context) error {
 		return err
 	}
 	l.provider, l.embedded = provider, provider
+	l.Settings.Addons = nil // their pods would run nothing
 	return nil
 }
 

@@ -36,6 +36,7 @@ type Lab struct {
 	endpoint docker.Endpoint
 	provider cluster.Provider
 	embedded *embedded.Embedded // the provider, where it is that one
+	whole    bool               // sm:lab runs, so the provider may be chosen for the user
 	stateDir string             // where embedded control planes lie; empty means the user's own place
 	bundle   *bundle.Bundle
 

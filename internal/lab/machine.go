@@ -34,6 +34,8 @@ func (l *Lab) choose(ctx context.Context) error {
 		return nil
 	case ProviderEmbedded:
 		return l.chooseEmbedded(ctx)
+	case providerAuto:
+		return l.chooseAuto(ctx)
 	}
 	info, err := l.dockerInfo(ctx)
 	if err != nil {

@@ -21,12 +21,13 @@ const (
 	ProviderKind     = "kind"
 	ProviderExisting = "existing"
 	ProviderEmbedded = "embedded"
+	providerAuto     = "auto" // sm:lab only: kind where it can be made, else embedded
 )
 
 // Settings is everything that a user can choose, read once from the environment. The struct tags are the
 // documentation: the README's table and `sm:settings` are made from them.
 type Settings struct {
-	Provider    string        `env:"SM_PROVIDER" accepts:"kind, existing, embedded" help:"where the cluster comes from; INSTALL_KIND=y means kind, INSTALL_KIND=n existing"`
+	Provider    string        `env:"SM_PROVIDER" accepts:"kind, existing, embedded; for sm:lab also auto" help:"where the cluster comes from; INSTALL_KIND=y means kind, INSTALL_KIND=n existing; auto is kind where it can be made, else embedded"`
 	Cluster     string        `env:"SM_CLUSTER" accepts:"a DNS label, at most 40 characters" help:"name of the lab and of its cluster"`
 	Namespace   string        `env:"SM_NAMESPACE" accepts:"a namespace's name" help:"where appa, appb and the lessons live"`
 	Workers     int           `env:"SM_WORKERS" accepts:"0 to 9" help:"worker nodes of a kind cluster"`
@@ -75,7 +76,7 @@ func Load(getenv func(string) string) (Settings, error) {
 	if s.Namespace == "istio-system" || s.Namespace == "metallb-system" || strings.HasPrefix(s.Namespace, "kube-") {
 		r.wrong("SM_NAMESPACE", s.Namespace, "a namespace of the applications' own, not one of the system's")
 	}
-	if s.Provider != ProviderKind && s.KindConfig != "" {
+	if s.Provider != ProviderKind && s.Provider != providerAuto && s.KindConfig != "" {
 		r.wrong("SM_KIND_CONFIG", s.KindConfig, "nothing unless the provider is kind (it is "+s.Provider+")")
 	}
 	if len(r.faults) > 0 {
@@ -113,6 +114,10 @@ func (r *reader) provider() string {
 	}
 	switch choice {
 	case "", ProviderKind, ProviderExisting, ProviderEmbedded:
+	case providerAuto:
+		if fromLegacy != "" {
+			return fromLegacy // it is the more definite of the two
+		}
 	default:
 		r.wrong("SM_PROVIDER", choice, "kind, existing or embedded")
 		return ProviderKind

@@ -38,6 +38,8 @@ func TestLoadProvider(t *testing.T) {
 		{"y", "", ProviderKind},
 		{"n", "", ProviderExisting},
 		{"", "embedded", ProviderEmbedded},
+		{"", "auto", providerAuto},
+		{"n", "auto", ProviderExisting},
 		{"n", "existing", ProviderExisting},
 	} {
 		s, err := Load(env("INSTALL_KIND", c.legacy, "SM_PROVIDER", c.provider))

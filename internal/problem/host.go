@@ -9,6 +9,7 @@ var (
 			"Start Docker (Docker Desktop, or `sudo systemctl start docker`), then run the target again.",
 			"If the engine is elsewhere, set DOCKER_HOST or choose a context with `docker context use`.",
 			"To use a cluster you already have, set INSTALL_KIND=n.",
+			"To do without Docker, set SM_PROVIDER=embedded: the real control plane as processes on this machine; pods are simulated.",
 		},
 	}
 	DockerPermission = Kind{
