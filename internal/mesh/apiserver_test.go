@@ -154,7 +154,8 @@ func envoyAdmin(t *testing.T, dump string) string {
 			_, _ = io.WriteString(w, "listener_manager.total_filter_chains_draining: 2\nlistener_manager.total_listeners_draining: 1\n")
 			return
 		}
-		_, _ = io.WriteString(w, "control_plane.connected_state: 1\n")
+		// As Istio's proxies do by default: without control_plane.connected_state.
+		_, _ = io.WriteString(w, "cluster.xds-grpc.upstream_rq_active: 1\n")
 	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)

@@ -105,34 +105,50 @@ func (a *Admin) Dump(ctx context.Context) (*Dump, error) {
 // gateway sends over a pooled connection is judged by the policy of a moment ago,
 // although /config_dump already shows the new one.
 func (a *Admin) draining(ctx context.Context) (int, error) {
-	filter := url.QueryEscape("^listener_manager.total_(filter_chains|listeners)_draining$")
-	body, err := a.Get(ctx, "/stats?filter="+filter)
+	stats, err := a.stats(ctx, "^listener_manager.total_(filter_chains|listeners)_draining$")
 	if err != nil {
 		return 0, err
 	}
 	total := 0
-	for line := range strings.Lines(string(body)) {
-		_, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		n, err := strconv.Atoi(value)
-		if err != nil {
-			return 0, fmt.Errorf("the proxy in %s says %q of what it drains", a.tunnel, line)
-		}
+	for _, n := range stats {
 		total += n
 	}
 	return total, nil
 }
 
-// Connected implements Proxy, by Envoy's gauge control_plane.connected_state.
+// Connected implements Proxy, by Envoy's gauge control_plane.connected_state where the
+// proxy keeps it. Istio's default list of kept statistics leaves it out, so otherwise
+// the open streams of the cluster xds-grpc are counted, of which configuration takes
+// one: pilot-agent, at its other end, closes it when it loses istiod.
 func (a *Admin) Connected(ctx context.Context) (bool, error) {
-	body, err := a.Get(ctx, "/stats?filter=^control_plane.connected_state$")
+	stats, err := a.stats(ctx, "^(control_plane.connected_state|cluster.xds-grpc.upstream_rq_active)$")
 	if err != nil {
 		return false, err
 	}
-	_, value, found := strings.Cut(strings.TrimSpace(string(body)), ": ")
-	if !found {
-		return false, problem.New(problem.ProxyUnreachable, nil, "the proxy in %s does not say whether it is connected to istiod", a.tunnel)
+	for _, name := range []string{"control_plane.connected_state", "cluster.xds-grpc.upstream_rq_active"} {
+		if value, kept := stats[name]; kept {
+			return value > 0, nil
+		}
 	}
-	return value == "1", nil
+	return false, problem.New(problem.ProxyUnreachable, nil, "the proxy in %s does not say whether it is connected to istiod", a.tunnel)
+}
+
+// stats reads the numbers whose names match a regular expression.
+func (a *Admin) stats(ctx context.Context, names string) (map[string]int, error) {
+	body, err := a.Get(ctx, "/stats?filter="+url.QueryEscape(names))
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]int{}
+	for line := range strings.Lines(string(body)) {
+		name, text, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		value, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, fmt.Errorf("the proxy in %s gives the statistic %q, which is no number", a.tunnel, line)
+		}
+		values[name] = value
+	}
+	return values, nil
 }
 
 // Close implements Proxy.
