@@ -48,11 +48,11 @@ func openStore(path string) (store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("opening the bundle: %w", err)
 	case info.IsDir():
-		root, err := os.OpenRoot(path)
+		s, err := openDir(path)
 		if err != nil {
 			return nil, fmt.Errorf("opening the bundle: %w", err)
 		}
-		return dirStore{root}, nil
+		return s, nil
 	case !info.Mode().IsRegular():
 		return nil, problem.New(problem.NotABundle, nil, "%s is neither a folder nor a file; %s", path, whatItIs)
 	}

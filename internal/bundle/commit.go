@@ -117,22 +117,36 @@ func (w *Writer) replace(name string, content []byte) error {
 }
 
 // sweep removes blobs that no image has, the further files of an earlier bundle, and
-// partial blobs. What else someone put into the folder stays.
-func (w *Writer) sweep(c contents) error {
+// partial blobs. What else someone put into the folder stays. While a reader has the
+// earlier bundle open, nothing is removed; the next Commit will.
+func (w *Writer) sweep(c contents) (err error) {
+	root, err := os.OpenRoot(w.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	if err := root.RemoveAll(partialDir); err != nil {
+		return err
+	}
+	blobs, err := root.Open(blobDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, blobs.Close()) }()
+	if err := lockFile(blobs); errors.Is(err, errLocked) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	names, err := dirStore{root: root}.list()
+	if err != nil {
+		return err
+	}
 	keep := map[string]bool{}
 	for _, e := range c.entries {
 		for _, d := range e.blobs {
 			keep[blobName(d.Digest)] = true
 		}
-	}
-	root, err := os.OpenRoot(w.dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	names, err := dirStore{root}.list()
-	if err != nil {
-		return err
 	}
 	for _, name := range names {
 		_, kept := c.files[name]
@@ -143,9 +157,6 @@ func (w *Writer) sweep(c contents) error {
 		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-	}
-	if err := root.RemoveAll(partialDir); err != nil {
-		return err
 	}
 	return nil
 }

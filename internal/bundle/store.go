@@ -28,8 +28,27 @@ type store interface {
 }
 
 // dirStore is a bundle as a folder. os.Root keeps symbolic links in a bundle from
-// leading out of it.
-type dirStore struct{ root *os.Root }
+// leading out of it. While it is open, its folder of blobs is locked for reading, so
+// that a writer which finishes a new bundle there does not remove the blobs of this one.
+type dirStore struct {
+	root *os.Root
+	held *os.File
+}
+
+// openDir opens a folder. That it cannot be locked, as on some network file systems, or
+// has no blobs, is no reason not to read it.
+func openDir(dir string) (dirStore, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return dirStore{}, err
+	}
+	s := dirStore{root: root}
+	if held, err := root.Open(blobDir); err == nil {
+		_ = shareFile(held)
+		s.held = held
+	}
+	return s, nil
+}
 
 func (s dirStore) open(name string) (file, error) {
 	f, err := s.root.Open(name)
@@ -61,7 +80,12 @@ func (s dirStore) list() ([]string, error) {
 	return names, err
 }
 
-func (s dirStore) close() error { return s.root.Close() }
+func (s dirStore) close() error {
+	if s.held == nil {
+		return s.root.Close()
+	}
+	return errors.Join(s.held.Close(), s.root.Close())
+}
 
 // tarStore is a bundle as a .tar. Its files are read where they lie in the archive.
 type tarStore struct {

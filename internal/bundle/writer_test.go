@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"ambientlab/internal/problem"
 )
@@ -100,12 +101,30 @@ func TestEarlierBundleStaysUntilCommit(t *testing.T) {
 	if err := w.Add(t.Context(), "a.example/young:1", young, ""); err != nil {
 		t.Fatal(err)
 	}
-	if got := openBundle(t, dir).Images(); len(got) != 1 || got[0].Ref != "a.example/old:1" {
+	before, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := before.Images(); len(got) != 1 || got[0].Ref != "a.example/old:1" {
 		t.Errorf("before the commit: %v", got)
+	}
+	reader, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := w.Commit(); err != nil {
 		t.Fatal(err)
 	}
+	// Who had the earlier bundle open can still read it.
+	if img, err := reader.Image("a.example/old:1"); err != nil || validate.Image(img) != nil {
+		t.Errorf("the earlier bundle, held open: %v", err)
+	}
+	for _, r := range []*Bundle{before, reader} {
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeBundle(t, dir, map[string]v1.Image{"a.example/young:1": young})
 	b := openBundle(t, dir)
 	if got := b.Images(); len(got) != 1 || got[0].Ref != "a.example/young:1" {
 		t.Errorf("after the commit: %v", got)
