@@ -18,9 +18,13 @@ help: ## show this
 lab: ## run the whole lab: kind where Docker answers, the embedded control plane otherwise
 	SM_PROVIDER=$(or $(SM_PROVIDER),auto) $(MAGE) sm:lab
 
+# Nested modules with code of the project's own; the others only pin programs.
+NESTED := internal/bundle/nodeproxy internal/bundle/nodenet internal/bundle/nodeimage/criseed
+
 test: ## unit, golden and integration tests; needs Go alone
 	$(GO) vet ./...
-	$(GO) test ./...
+	$(GO) test -timeout=40m ./...
+	for module in $(NESTED); do (cd $$module && $(GO) vet ./... && $(GO) test ./...) || exit 1; done
 
 lint: ## gofumpt, vet and staticcheck
 	@test -z "$$($(GO) tool -modfile=internal/tools/go.mod gofumpt -l magefile.go specs targets internal)" || { $(GO) tool -modfile=internal/tools/go.mod gofumpt -l magefile.go specs targets internal; exit 1; }
@@ -28,12 +32,14 @@ lint: ## gofumpt, vet and staticcheck
 	$(GO) tool -modfile=internal/tools/go.mod staticcheck ./...
 
 race: ## the tests under the race detector; needs a C compiler
-	CGO_ENABLED=1 $(GO) test -race ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout=60m ./...
+	for module in $(NESTED); do (cd $$module && CGO_ENABLED=1 $(GO) test -race ./...) || exit 1; done
 
 bundle: ## build every image from Go modules and Debian packages (Linux, root)
 	$(MAGE) sm:bundle -from=source -to=$(BUNDLE)
 
 e2e: bundle ## the lab on a real kind cluster, from the source bundle (Linux, root, Docker)
+	cd internal/bundle/nodeproxy && $(GO) test -count=1 -tags=e2e ./...
 	$(E2E) -tags=e2e ./internal/e2e/...
 
 e2e-full: bundle ## the long cases too: signals, sabotage

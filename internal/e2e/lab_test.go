@@ -106,6 +106,7 @@ func TestLab(t *testing.T) {
 			t.Errorf("a claim came out %s", bad)
 		}
 	}
+	t.Run("the control of the whole: appa out of the mesh", l.testUnmeshedControl)
 	t.Run("with the strict policies too", func(t *testing.T) {
 		l.mage(t, "sm:authz", "-strict")
 		verify := l.mage(t, "sm:verify")

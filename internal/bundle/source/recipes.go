@@ -74,6 +74,7 @@ func recipes() []recipe {
 				Cmd: []string{"/usr/local/bin/install-cni"}, WorkingDir: "/opt/cni/bin",
 				Env: []string{usualPath + ":/opt/cni/bin"},
 			},
+			substitute: notTheRelease("istio-cni"),
 		},
 		{
 			ref:      "docker.io/istio/pilot:" + istioTag + "-distroless",
@@ -81,6 +82,7 @@ func recipes() []recipe {
 			config: v1.Config{
 				Entrypoint: []string{"/usr/local/bin/pilot-discovery"}, User: userIstio, Env: []string{usualPath},
 			},
+			substitute: notTheRelease("istiod"),
 		},
 		{
 			ref:      "docker.io/istio/proxyv2:" + istioTag + "-distroless",
@@ -160,6 +162,11 @@ func withoutMetadataDiscovery(template []byte) ([]byte, error) {
 		return nil, errors.New("the bootstrap template does not ask for metadata discovery where it used to")
 	}
 	return bytes.ReplaceAll(template, condition, []byte("{{- if false }}")), nil
+}
+
+// notTheRelease says which Istio is really inside: the module proxy serves istio.io/istio by commit only.
+func notTheRelease(what string) string {
+	return what + " of commit " + istioRevision + " of Istio's branch release-1.31, not of the tag " + istioTag
 }
 
 // iptablesLinks are what the iptables package's scripts would set up through update-alternatives.
