@@ -105,16 +105,16 @@ func (e *Embedded) Inspect(ctx context.Context) (cluster.Info, error) {
 	}
 	info.Server = state.server()
 	info.Nodes = e.nodes(state)
-	dead, err := e.dead(state)
+	for i := range info.Nodes {
+		info.Nodes[i].Running = e.runs(apiServer) && e.runs(kwok)
+	}
+	dead, err := e.dead()
 	if err != nil {
 		return info, err
 	}
 	if len(dead) > 0 {
 		info.State, info.Message = cluster.Stopped, strings.Join(dead, "; ")
 		return info, nil
-	}
-	for i := range info.Nodes {
-		info.Nodes[i].Running = true
 	}
 	config, err := e.RESTConfig(ctx)
 	if err != nil {
@@ -143,7 +143,7 @@ func (e *Embedded) Inspect(ctx context.Context) (cluster.Info, error) {
 }
 
 // dead describes the processes that should run and do not, by their logs' last lines.
-func (e *Embedded) dead(state *state) ([]string, error) {
+func (e *Embedded) dead() ([]string, error) {
 	var dead []string
 	for _, name := range componentNames() {
 		known, err := e.record(name)
@@ -162,6 +162,12 @@ func (e *Embedded) dead(state *state) ([]string, error) {
 		}
 	}
 	return dead, nil
+}
+
+// runs tells whether a component's process is there.
+func (e *Embedded) runs(name string) bool {
+	known, err := e.record(name)
+	return err == nil && known.alive()
 }
 
 // epitaph quotes the last lines of a process that died.

@@ -2,8 +2,11 @@ package embedded
 
 import (
 	"context"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -139,4 +142,53 @@ func TestLife(t *testing.T) {
 	if e.kubeconfig().Linked(e.ContextName(), state.server()) {
 		t.Error("the kubeconfig still has the entry")
 	}
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func listenOn(t *testing.T, port int) net.Listener {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:"+itoa(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
+}
+
+// TestInterrupted ends a creation in the middle: nothing of it may be left. Then two labs live side by side.
+func TestInterrupted(t *testing.T) {
+	one, other := newLab(t, "one"), newLab(t, "other")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("interrupted by the test")
+	starter := one.starter
+	var started []int
+	one.starter = func(s spec, log string) (int, <-chan error, error) {
+		pid, ended, err := starter(s, log)
+		started = append(started, pid)
+		if s.Name == apiServer {
+			cancel(stop)
+		}
+		return pid, ended, err
+	}
+	if err := one.Create(ctx); !errors.Is(err, stop) {
+		t.Fatalf("an interrupted creation gave %v", err)
+	}
+	if len(started) != 2 {
+		t.Errorf("%d processes were started", len(started))
+	}
+	for _, pid := range started {
+		if _, running := startTime(pid); running {
+			t.Errorf("process %d still runs", pid)
+		}
+	}
+	wantState(t, one, cluster.Absent)
+	one.starter = starter
+	create(t, one)
+	create(t, other)
+	wantState(t, one, cluster.Ready)
+	if err := other.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, one, cluster.Ready)
+	wantState(t, other, cluster.Absent)
 }

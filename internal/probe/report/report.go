@@ -114,6 +114,9 @@ func headline(c probe.Result) string {
 			}
 		}
 	}
+	if len(c.Checks) > 0 {
+		return c.Checks[0].Text // such as a claim on configuration, which has checks of its own
+	}
 	return ""
 }
 
