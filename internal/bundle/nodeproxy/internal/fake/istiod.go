@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	caapi "istio.io/api/security/v1alpha1"
@@ -69,7 +71,7 @@ func (s *Istiod) Start(addr string) error {
 		return err
 	}
 	s.Addr = net.JoinHostPort("localhost", port)
-	s.server = grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
+	s.server = grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second}), grpc.Creds(credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12,
 	})))
 	discovery.RegisterAggregatedDiscoveryServiceServer(s.server, s)

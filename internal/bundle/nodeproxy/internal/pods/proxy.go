@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/inbound"
@@ -31,6 +32,9 @@ type Deps struct {
 	Telemetry *telemetry.Telemetry
 	Log       *slog.Logger
 }
+
+// acceptPause keeps a failing accept from spinning.
+const acceptPause = 100 * time.Millisecond
 
 // errStopped ends the connections of a pod that is no longer served.
 var errStopped = errors.New("connection closed due to connection drain")
@@ -85,11 +89,18 @@ func start(d Deps, pod zds.Pod, ns *netns.Namespace) (_ *proxy, err error) {
 func (p *proxy) accept(ctx context.Context, d Deps, l *net.TCPListener, source bool, handle func(context.Context, *net.TCPConn)) {
 	for {
 		c, err := l.AcceptTCP()
-		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				d.Log.Error("listener of a pod ended", "pod", p.pod.Namespace+"/"+p.pod.Name, "addr", l.Addr().String(), "error", err)
-			}
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			// Out of descriptors or memory, most likely: connections that end will give some back.
+			d.Log.Error("accepting failed, will try again", "pod", p.pod.Namespace+"/"+p.pod.Name, "addr", l.Addr().String(), "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(acceptPause):
+			}
+			continue
 		}
 		closed := d.Telemetry.Socket(source)
 		p.handling.Go(func() {
