@@ -1,4 +1,4 @@
-//go:build e2e_full
+//go:build e2efull
 
 package cluster_test
 

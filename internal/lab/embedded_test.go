@@ -5,42 +5,57 @@ import (
 	"context"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"ambientlab/internal/ui"
 )
 
+// The tests on an embedded control plane need Go alone: they build the real API server, istiod and the others once, and
+// run them. Each has a control plane of its own, so that they do not disturb each other, nor a lab of the user's.
+
 // bench is a lab on an embedded control plane of the test's own.
 type bench struct {
 	*Lab
 	t    *testing.T
-	out  *bytes.Buffer
-	talk *bytes.Buffer
+	env  map[string]string
+	out  *buffer
+	talk *buffer
 }
 
-// newBench describes one; the control plane is removed when the test ends.
-func newBench(t *testing.T, name string, settings ...string) *bench {
+// buffer is written by targets while tests read it.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func (b *buffer) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.b.Reset()
+}
+
+// newBench describes a lab; its control plane is removed when the test ends.
+func newBench(t *testing.T, name string) *bench {
 	t.Helper()
 	dir := t.TempDir()
-	env := map[string]string{
-		"SM_PROVIDER": ProviderEmbedded, "SM_CLUSTER": name, "SM_ADDONS": "none", "SM_TIMEOUT": "20m",
-		"KUBECONFIG": filepath.Join(dir, "kubeconfig"),
-	}
-	for _, setting := range settings {
-		key, value, _ := strings.Cut(setting, "=")
-		env[key] = value
-	}
-	loaded, err := Load(func(key string) string { return env[key] })
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bench{t: t, out: &bytes.Buffer{}, talk: &bytes.Buffer{}}
-	view := ui.New(ui.Kind("plain"), b.talk, func(key string) string { return env[key] })
-	b.Lab, err = New(loaded, b.out, view)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := &bench{t: t, out: &buffer{}, talk: &buffer{}, env: map[string]string{
+		"SM_PROVIDER": ProviderEmbedded, "SM_CLUSTER": name, "SM_TIMEOUT": "40m", "KUBECONFIG": filepath.Join(dir, "kubeconfig"),
+	}}
+	b.Lab = b.lab()
 	b.stateDir = filepath.Join(dir, "state")
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
@@ -48,7 +63,6 @@ func newBench(t *testing.T, name string, settings ...string) *bench {
 		if err := b.Delete(ctx); err != nil {
 			t.Error(err)
 		}
-		view.Close()
 		if t.Failed() {
 			t.Logf("talk:\n%s\nout:\n%s", b.talk, b.out)
 		}
@@ -56,10 +70,33 @@ func newBench(t *testing.T, name string, settings ...string) *bench {
 	return b
 }
 
-// do runs a target and gives what it printed on stdout.
+// lab makes another lab on the same settings, but for those given.
+func (b *bench) lab(settings ...string) *Lab {
+	b.t.Helper()
+	env := map[string]string{}
+	for key, value := range b.env {
+		env[key] = value
+	}
+	for _, setting := range settings {
+		key, value, _ := strings.Cut(setting, "=")
+		env[key] = value
+	}
+	loaded, err := Load(func(key string) string { return env[key] })
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	view := ui.New(ui.Plain, b.talk, func(key string) string { return env[key] })
+	made, err := New(loaded, b.out, view)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return made
+}
+
+// do runs a target that must succeed, and gives what it printed on stdout.
 func (b *bench) do(name string, target func(context.Context) error) string {
 	b.t.Helper()
-	b.out.Reset()
+	b.out.reset()
 	start := time.Now()
 	if err := target(b.t.Context()); err != nil {
 		b.t.Fatalf("%s: %v", name, err)
@@ -68,20 +105,80 @@ func (b *bench) do(name string, target func(context.Context) error) string {
 	return b.out.String()
 }
 
+// fails runs a target that must fail, and gives its error.
+func (b *bench) fails(name string, target func(context.Context) error) error {
+	b.t.Helper()
+	err := target(b.t.Context())
+	if err == nil {
+		b.t.Fatalf("%s succeeded", name)
+	}
+	return err
+}
+
+// says wants each of some words in a text.
+func says(t *testing.T, what, text string, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			t.Errorf("%s does not say %q:\n%s", what, word, text)
+		}
+	}
+}
+
+// The targets with their defaults.
+
+func (b *bench) apps(ctx context.Context) error     { return b.Apps(ctx, false) }
+func (b *bench) waypoint(ctx context.Context) error { return b.Waypoint(ctx, false) }
+func (b *bench) fault(ctx context.Context) error    { return b.Fault(ctx, DefaultFault(), false) }
+func (b *bench) authz(ctx context.Context) error    { return b.Authz(ctx, AuthzOptions{}, false) }
+func (b *bench) verify(ctx context.Context) error   { return b.Verify(ctx, "") }
+
 // TestEmbeddedFlow takes a lab from nothing to every lesson and back.
 func TestEmbeddedFlow(t *testing.T) {
 	b := newBench(t, "flow")
+	says(t, "a plan before there is anything", b.do("plan", func(ctx context.Context) error { return b.Plan(ctx, "install") }), "embedded cluster flow")
 	b.do("install", b.Install)
-	b.do("again", b.Install)
-	t.Log(b.do("status", b.Status))
-	b.do("apps", func(ctx context.Context) error { return b.Apps(ctx, false) })
-	b.do("waypoint", func(ctx context.Context) error { return b.Waypoint(ctx, false) })
-	b.do("fault", func(ctx context.Context) error { return b.Fault(ctx, DefaultFault(), false) })
-	b.do("authz", func(ctx context.Context) error { return b.Authz(ctx, AuthzOptions{}, false) })
-	t.Log(b.do("proxyconfig", func(ctx context.Context) error { return b.ProxyConfig(ctx, "") }))
-	t.Log(b.do("verify", func(ctx context.Context) error { return b.Verify(ctx, t.TempDir()) }))
-	b.do("authz off", func(ctx context.Context) error { return b.Authz(ctx, AuthzOptions{}, true) })
-	b.do("fault off", func(ctx context.Context) error { return b.Fault(ctx, DefaultFault(), true) })
-	b.do("waypoint off", func(ctx context.Context) error { return b.Waypoint(ctx, true) })
-	b.do("apps off", func(ctx context.Context) error { return b.Apps(ctx, true) })
+	b.talk.reset()
+	b.do("install again", b.Install)
+	says(t, "the second install", b.talk.String(), "nothing to change")
+	b.do("apps", b.apps)
+	says(t, "verify without lessons", b.do("verify", b.verify), "config-waypoint-off", "4 of 4 claims proven")
+	b.do("waypoint", b.waypoint)
+	b.do("fault", b.fault)
+	b.do("authz", b.authz)
+	b.golden()
+	dir := t.TempDir()
+	says(t, "verify", b.do("verify", func(ctx context.Context) error { return b.Verify(ctx, dir) }),
+		"config-fault ", "config-authz ", "config-appa-untouched ", "5 of 5 claims proven")
+	says(t, "the report", read(t, filepath.Join(dir, "report.json")), "no request was sent")
+	says(t, "status", b.do("status", b.Status), "simulated", "process ", "lesson fault", "50 % of /headers delayed by 2s")
+	says(t, "proxyConfig", b.do("proxyConfig", func(ctx context.Context) error { return b.ProxyConfig(ctx, "") }), "inbound-vip|8000|http|appb", "appb.opssec.in")
+
+	b.readOnly("every plan changes nothing", func(ctx context.Context) error { return b.Plan(ctx, "") })
+	says(t, "traffic", b.fails("traffic", func(ctx context.Context) error {
+		return b.Traffic(ctx, TrafficOptions{From: "gateway", Path: "/headers", RPS: 2, Count: 1})
+	}).Error(), "the embedded control plane has none")
+
+	// Other parameters than the defaults arrive, too.
+	b.do("another fault", func(ctx context.Context) error {
+		return b.Fault(ctx, Fault{Percent: 12.5, Delay: 300 * time.Millisecond, Path: "/ip"}, false)
+	})
+	b.do("nobody", func(ctx context.Context) error {
+		return b.Authz(ctx, AuthzOptions{Without: "appa,gateway-istio", Strict: true}, false)
+	})
+	says(t, "verify", b.do("verify", b.verify), "5 of 5 claims proven")
+
+	for _, off := range []struct {
+		name   string
+		target func(context.Context) error
+	}{
+		{"authz off", func(ctx context.Context) error { return b.Authz(ctx, AuthzOptions{}, true) }},
+		{"fault off", func(ctx context.Context) error { return b.Fault(ctx, DefaultFault(), true) }},
+		{"verify", b.verify},
+		{"waypoint off", func(ctx context.Context) error { return b.Waypoint(ctx, true) }},
+		{"verify", b.verify},
+		{"apps off", func(ctx context.Context) error { return b.Apps(ctx, true) }},
+	} {
+		b.do(off.name, off.target)
+	}
 }

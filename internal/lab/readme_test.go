@@ -51,9 +51,9 @@ func between(document, name, text string) (string, error) {
 
 func settingsTable() string {
 	var b strings.Builder
-	b.WriteString("| variable | accepts | for |\n| --- | --- | --- |\n")
+	b.WriteString("| variable | unset means | accepts | for |\n| --- | --- | --- | --- |\n")
 	for _, s := range Documented() {
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", s.Env, s.Accepts, s.Help)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Env, s.Default, s.Accepts, s.Help)
 	}
 	return b.String()
 }

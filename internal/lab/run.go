@@ -10,7 +10,10 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/go-logr/logr"
 	"github.com/magefile/mage/mg"
+	"k8s.io/klog/v2"
+	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
@@ -21,6 +24,10 @@ import (
 // SIGINT, SIGTERM and SIGHUP cancel the target; Mage itself only knows SIGINT and gives five seconds after it
 // (magefile/mage, mage/template.go), so what a target does on cancellation is short.
 func Run(parent context.Context, target func(*Lab, context.Context) error) error {
+	// client-go and controller-runtime log by themselves, in the middle of what is shown. What matters of it comes back
+	// as errors and reasons.
+	klog.SetLogger(logr.Discard())
+	crlog.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	settings, err := Load(os.Getenv)

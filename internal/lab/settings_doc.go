@@ -3,7 +3,7 @@ package lab
 import "reflect"
 
 // Setting documents one environment variable.
-type Setting struct{ Env, Accepts, Help string }
+type Setting struct{ Env, Default, Accepts, Help string }
 
 // Documented lists every setting in the order of the struct, from its tags.
 func Documented() []Setting {
@@ -14,7 +14,7 @@ func Documented() []Setting {
 			continue
 		}
 		tag := t.Field(i).Tag
-		settings = append(settings, Setting{Env: tag.Get("env"), Accepts: tag.Get("accepts"), Help: tag.Get("help")})
+		settings = append(settings, Setting{Env: tag.Get("env"), Default: tag.Get("default"), Accepts: tag.Get("accepts"), Help: tag.Get("help")})
 	}
 	return settings
 }

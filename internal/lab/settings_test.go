@@ -98,7 +98,7 @@ func TestLoadContradiction(t *testing.T) {
 
 func TestDocumented(t *testing.T) {
 	for _, s := range Documented() {
-		if s.Env == "" || s.Help == "" || s.Accepts == "" {
+		if s.Env == "" || s.Default == "" || s.Help == "" || s.Accepts == "" {
 			t.Errorf("%+v is not documented whole", s)
 		}
 	}
