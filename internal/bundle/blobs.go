@@ -162,3 +162,23 @@ func (u untilDone) Read(p []byte) (int, error) {
 	}
 	return u.r.Read(p)
 }
+
+// held takes an image over from the earlier bundle, if that has it from the same digest
+// of the registry's, for the platform, and whole.
+func (w *Writer) held(ref Reference, source v1.Hash, platform v1.Platform) (Entry, bool) {
+	for _, e := range w.earlier.entries {
+		if e.Ref != ref.Name || e.Source != source || e.descriptor.Platform == nil || !e.descriptor.Platform.Satisfies(platform) {
+			continue
+		}
+		for _, d := range e.blobs {
+			if have, err := w.have(d); err != nil || !have {
+				return Entry{}, false
+			}
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.entries[e.Ref] = e
+		return e.Entry, true
+	}
+	return Entry{}, false
+}

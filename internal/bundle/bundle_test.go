@@ -13,9 +13,11 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"ambientlab/internal/problem"
@@ -29,9 +31,23 @@ func makeImage(t testing.TB, layers int, substitute string) v1.Image {
 
 func makeSized(t testing.TB, size int64, layers int, substitute string) v1.Image {
 	t.Helper()
-	img, err := random.Image(size, int64(layers))
-	if err != nil {
-		t.Fatal(err)
+	return makeOf(t, types.OCIManifestSchema1, types.OCILayer, size, layers, substitute)
+}
+
+func makeOf(t testing.TB, kind, layerKind types.MediaType, size int64, layers int, substitute string) v1.Image {
+	t.Helper()
+	img := mutate.MediaType(empty.Image, kind)
+	if kind == types.OCIManifestSchema1 {
+		img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
+	}
+	for range layers {
+		layer, err := random.Layer(size, layerKind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if img, err = mutate.AppendLayers(img, layer); err != nil {
+			t.Fatal(err)
+		}
 	}
 	file, err := img.ConfigFile()
 	if err != nil {
@@ -218,6 +234,38 @@ func TestBundleIsAnOCILayout(t *testing.T) {
 	}
 	if got := manifest.Manifests[0].Annotations[AnnotationRef]; got != "quay.io/metallb/speaker:v0.16.1" {
 		t.Errorf("%s is %q", AnnotationRef, got)
+	}
+}
+
+// skopeo reads only manifests in OCI's terms out of a layout.
+func TestDockersManifestsAreKeptInOCIsTerms(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bundle")
+	given := makeOf(t, types.DockerManifestSchema2, types.DockerLayer, 32<<10, 2, "")
+	writeBundle(t, dir, map[string]v1.Image{"a.example/x:1@" + digestOf(t, given).String(): given})
+	b := openBundle(t, dir)
+	img, err := b.Image("a.example/x:1@" + digestOf(t, given).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Image(img); err != nil {
+		t.Error(err)
+	}
+	manifest, err := img.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range []types.MediaType{manifest.MediaType, manifest.Config.MediaType, manifest.Layers[0].MediaType, b.entries[0].descriptor.MediaType} {
+		if !strings.HasPrefix(string(got), "application/vnd.oci.image.") {
+			t.Errorf("a type is %s", got)
+		}
+	}
+	was, wasErr := given.ConfigName()
+	is, isErr := img.ConfigName()
+	if err := errors.Join(wasErr, isErr); err != nil || was != is {
+		t.Errorf("the image's ID became %s, was %s: %v", is, was, err)
+	}
+	if e := b.Images()[0]; e.Source != digestOf(t, given) || e.Digest == e.Source {
+		t.Errorf("%+v", e)
 	}
 }
 

@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// describe makes the entry of an image.
+// describe makes the entry of an image, whose manifest is in OCI's terms.
 func describe(ref Reference, rawManifest, rawConfig []byte, manifest *v1.Manifest) (entry, error) {
 	digest, size, err := v1.SHA256(bytes.NewReader(rawManifest))
 	if err != nil {
@@ -150,8 +149,8 @@ func (w *Writer) sweep(c contents) (err error) {
 	}
 	for _, name := range names {
 		_, kept := c.files[name]
-		old := slices.Contains(w.earlier, name) && !kept
-		if !old && (keep[name] || !strings.HasPrefix(name, "blobs/")) {
+		_, old := w.earlier.files[name]
+		if !(old && !kept) && (keep[name] || !strings.HasPrefix(name, "blobs/")) {
 			continue
 		}
 		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

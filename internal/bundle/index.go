@@ -32,9 +32,9 @@ const (
 	// AnnotationSubstitute says what an image really is, where that is not what its
 	// reference says. The image's config has a label of the same name.
 	AnnotationSubstitute = "lab.substitute"
-	// AnnotationSource is the digest under which a registry served the reference:
-	// that of the multi-platform index where there is one, so it may differ from the
-	// digest of the one platform's image in the bundle.
+	// AnnotationSource is the digest under which the image came, from a registry always,
+	// from a builder where it differs. It differs from the digest of the image in the bundle where it is that of an index of
+	// several platforms, or of a manifest in Docker's terms, which is kept in OCI's.
 	AnnotationSource = "lab.source-digest"
 	// annotationFile and a file's name hold, on the index itself, the digest of a
 	// further file of the bundle.
@@ -55,7 +55,7 @@ type Entry struct {
 	Size int64 `json:"size"`
 	// Substitute says what the image really is; empty if it is what Ref says.
 	Substitute string `json:"substitute,omitempty"`
-	// Source is the digest under which a registry served Ref; zero for built images.
+	// Source is the digest under which the image came; see AnnotationSource.
 	Source v1.Hash `json:"source,omitzero"`
 	// Platform is the operating system and architecture, such as linux/amd64.
 	Platform string `json:"platform,omitempty"`
@@ -142,7 +142,7 @@ func parseEntry(d v1.Descriptor) (entry, error) {
 	if _, err := parseHash(d.Digest.String()); err != nil {
 		return entry{}, fmt.Errorf("%s: %w", ref, err)
 	}
-	if d.MediaType != types.OCIManifestSchema1 && d.MediaType != types.DockerManifestSchema2 {
+	if !d.MediaType.IsImage() {
 		return entry{}, fmt.Errorf("%s is of type %s; a bundle holds images of one platform", ref, d.MediaType)
 	}
 	if d.Size <= 0 || d.Size > maxDocument {

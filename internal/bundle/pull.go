@@ -144,6 +144,10 @@ func (p *puller) pull(ctx context.Context, ref Reference, t *tracker) error {
 			return err
 		}
 	}
+	if e, ok := p.writer.held(ref, source, p.platform); ok {
+		t.update(func(s *Progress) { s.Total, s.Done = e.Size, e.Size })
+		return nil
+	}
 	raw, err := p.manifest(ctx, repo, source)
 	if err != nil {
 		return err
@@ -251,6 +255,10 @@ func (p *puller) finish(ctx context.Context, ref Reference, source v1.Hash, raw 
 	config, ok := p.writer.document(manifest.Config.Digest)
 	if !ok {
 		return fmt.Errorf("its config %s cannot be read", manifest.Config.Digest)
+	}
+	raw, manifest, err := toOCI(raw, manifest)
+	if err != nil {
+		return err
 	}
 	e, err := describe(ref, raw, config, manifest)
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"ambientlab/internal/problem"
 )
@@ -118,7 +119,8 @@ func newDir(t *testing.T) string { return filepath.Join(t.TempDir(), "bundle") }
 
 func TestPullTakesThePlatformsImage(t *testing.T) {
 	f := newRegistry(t)
-	plain, ours := makeImage(t, 2, ""), makeImage(t, 2, "")
+	ours := makeImage(t, 2, "")
+	plain := makeOf(t, types.DockerManifestSchema2, types.DockerLayer, 32<<10, 2, "")
 	theirs, err := mutate.ConfigFile(makeImage(t, 2, ""), &v1.ConfigFile{OS: "linux", Architecture: "arm64"})
 	if err != nil {
 		t.Fatal(err)
@@ -147,13 +149,17 @@ func TestPullTakesThePlatformsImage(t *testing.T) {
 	if err := b.Verify(t.Context()); err != nil {
 		t.Error(err)
 	}
-	for i, want := range []v1.Hash{digestOf(t, plain), digestOf(t, ours)} {
+	for i, want := range []v1.Image{plain, ours} {
 		e, err := b.Lookup(refs[i])
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Digest != want {
-			t.Errorf("%s has digest %s, want %s", refs[i], e.Digest, want)
+		img, err := b.Image(refs[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := layersOf(t, img); !slices.Equal(got, layersOf(t, want)) {
+			t.Errorf("%s has layers %s, want %s", refs[i], got, layersOf(t, want))
 		}
 		p, _ := last.Load(e.Ref)
 		if got := p.(Progress); !got.Finished || got.Done != got.Total || got.Fetched != got.Total || got.Total == 0 {
@@ -171,10 +177,7 @@ func TestPullTakesThePlatformsImage(t *testing.T) {
 	if err := pullInto(t, t.Context(), dir, Options{}, refs...); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.asked("GET", "/lab/plain/"); len(got) > 0 {
-		t.Errorf("fetched again: %v", got)
-	}
-	if got := f.asked("GET", "blobs"); len(got) > 0 {
+	if got := f.asked("GET", "/lab/"); len(got) > 0 {
 		t.Errorf("fetched again: %v", got)
 	}
 }
@@ -294,8 +297,12 @@ func TestASecondRunFetchesOnlyWhatIsMissing(t *testing.T) {
 	if err := pullInto(t, t.Context(), dir, Options{}, refs...); err != nil {
 		t.Fatal(err)
 	}
+	config, err := second.ConfigName() // it may have been on its way too
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := []string{"GET /v2/lab/second/blobs/" + cutLayer}
-	got := f.asked("GET /v2/lab/")
+	got := slices.DeleteFunc(f.asked("GET /v2/lab/"), func(r string) bool { return strings.Contains(r, config.String()) })
 	if len(got) != 1 || !strings.HasPrefix(got[0], want[0]) || !strings.Contains(got[0], "bytes=") || strings.Contains(got[0], "bytes=0-") {
 		t.Errorf("the second run asked for %v, want only the rest of %v", got, want)
 	}

@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -31,8 +29,8 @@ const partialDir = ".partial"
 type Writer struct {
 	dir  string
 	lock *lock
-	// earlier are the further files of the bundle that the folder already holds.
-	earlier []string
+	// earlier is what the folder already holds; the zero value if that is no bundle.
+	earlier contents
 
 	mu      sync.Mutex
 	entries map[string]entry
@@ -77,28 +75,28 @@ func Create(dir string) (*Writer, error) {
 	return w, nil
 }
 
-// survey says what dir holds: a bundle, whose further files it gives; nothing; or
-// something that must not be written into.
-func survey(dir string) ([]string, error) {
+// survey says what dir holds: a bundle, nothing, or something that must not be written
+// into.
+func survey(dir string) (contents, error) {
 	names, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("looking into the bundle's folder: %w", err)
+		return contents{}, fmt.Errorf("looking into the bundle's folder: %w", err)
 	}
 	if len(names) == 0 {
-		return nil, nil
+		return contents{}, nil
 	}
 	b, err := Open(dir)
 	switch {
 	case err == nil:
-		return slices.Collect(maps.Keys(b.files)), b.Close()
+		return contents{entries: b.entries, files: b.files}, b.Close()
 	case problem.Is(err, problem.NotABundle), errors.Is(err, errIndex): // an OCI layout of another kind, for one
-		return nil, problem.New(problem.NotABundle, nil,
+		return contents{}, problem.New(problem.NotABundle, nil,
 			"%s is not empty and is not a bundle; it is left alone", dir).
 			With("Give the name of a folder that does not exist yet.")
 	case problem.Is(err, problem.BundleUnfinished), problem.Is(err, problem.BundleCorrupt):
-		return nil, nil // what blobs are whole is worth keeping
+		return contents{}, nil // what blobs are whole is worth keeping
 	default:
-		return nil, err
+		return contents{}, err
 	}
 }
 
@@ -123,6 +121,16 @@ func (w *Writer) add(ctx context.Context, ref Reference, img v1.Image, substitut
 	if err != nil {
 		return err
 	}
+	digest, _, err := v1.SHA256(bytes.NewReader(rawManifest))
+	if err != nil {
+		return err
+	}
+	if ref.Digest != (v1.Hash{}) && ref.Digest != digest {
+		return fmt.Errorf("the image has the digest %s", digest)
+	}
+	if rawManifest, manifest, err = toOCI(rawManifest, manifest); err != nil {
+		return err
+	}
 	e, err := describe(ref, rawManifest, rawConfig, manifest)
 	if err != nil {
 		return err
@@ -130,8 +138,8 @@ func (w *Writer) add(ctx context.Context, ref Reference, img v1.Image, substitut
 	if e.Substitute != substitute {
 		return fmt.Errorf("the image's label %s is %q, not %q", AnnotationSubstitute, e.Substitute, substitute)
 	}
-	if ref.Digest != (v1.Hash{}) && ref.Digest != e.Digest {
-		return fmt.Errorf("the image has the digest %s", e.Digest)
+	if e.Digest != digest {
+		e = e.withSource(digest)
 	}
 	layers, err := img.Layers()
 	if err != nil {
