@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"ambientlab/internal/probe/stats"
 )
 
 // Bin is a range of latencies and how many fall into it.
@@ -22,6 +24,9 @@ func Bins(latencies []time.Duration, delay time.Duration) []Bin {
 		bins[i].From, bins[i].To = time.Duration(i)*width, time.Duration(i+1)*width
 	}
 	for _, l := range latencies {
+		if l < delay && l >= delay-stats.Grain {
+			l = delay // counts as delayed, so it is shown there
+		}
 		bins[min(int(l/width), total-1)].Count++
 	}
 	return bins

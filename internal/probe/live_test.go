@@ -84,7 +84,7 @@ func TestEffects(t *testing.T) {
 }
 
 func TestHistogram(t *testing.T) {
-	got := Histogram([]time.Duration{time.Millisecond, 2 * time.Millisecond, 2010 * time.Millisecond, 9 * time.Second}, 2*time.Second, 10)
+	got := Histogram([]time.Duration{time.Millisecond, 2 * time.Millisecond, 1995 * time.Millisecond, 9 * time.Second}, 2*time.Second, 10)
 	want := "     0s–125ms    │██████████ 2\n                 ┊ nothing\n     2s–2.125s   │█████ 1\n                 ┊ nothing\n 2.375s–2.5s     │█████ 1\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ambientlab/internal/probe"
+	"ambientlab/internal/probe/stats"
 )
 
 //go:embed page.html
@@ -257,7 +258,7 @@ func timelineOf(m probe.Measurement, delay time.Duration) *timeline {
 		switch {
 		case r.Status < 0:
 			into = &failed
-		case r.Latency >= delay-2*time.Millisecond:
+		case r.Latency >= delay-stats.Grain:
 			into = &slow
 		}
 		fmt.Fprintf(into, "M%.1f %.1fh0", x, y)

@@ -163,8 +163,8 @@ func TestModes(t *testing.T) {
 	if m.Edge != 1100*time.Millisecond {
 		t.Errorf("edge %s", m.Edge)
 	}
-	s := m.Sort(ms(2003, 5, 1999, 1100, 1500, 2))
-	if len(s.Fast) != 3 || len(s.Between) != 1 || len(s.Delayed) != 2 || s.Delayed[0] != 1999*time.Millisecond {
+	s := m.Sort(ms(2003, 5, 1991, 1100, 1989, 2))
+	if len(s.Fast) != 3 || len(s.Between) != 1 || len(s.Delayed) != 2 || s.Delayed[0] != 1991*time.Millisecond {
 		t.Errorf("sorted %v", s)
 	}
 	if _, err := stats.NewModes(2*time.Second, ms(1, 1600)); err == nil {
