@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"ambientlab/internal/node"
 )
 
 // inventory is what a lab could leave behind on its host.
@@ -27,7 +29,7 @@ func (i inventory) String() string {
 }
 
 // leaks counts containers, volumes, networks and kubeconfig entries. kind's own network is kept by kind on purpose and is
-// not counted.
+// not counted, nor is what belongs to other kind clusters, which may come and go meanwhile.
 func (l *lab) leaks(t *testing.T) inventory {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -44,7 +46,22 @@ func (l *lab) leaks(t *testing.T) inventory {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := inventory{containers: len(containers.Items), volumes: len(volumes.Items)}
+	var found inventory
+	others := map[string]bool{}
+	for _, c := range containers.Items {
+		if cluster := c.Labels[node.ClusterLabel]; cluster == "" || cluster == l.name {
+			found.containers++
+			continue
+		}
+		for _, mount := range c.Mounts {
+			others[mount.Name] = true
+		}
+	}
+	for _, volume := range volumes.Items {
+		if !others[volume.Name] {
+			found.volumes++
+		}
+	}
 	for _, network := range networks.Items {
 		if network.Name != "kind" {
 			found.networks++

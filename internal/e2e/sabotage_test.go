@@ -63,7 +63,8 @@ func TestSabotage(t *testing.T) {
 				})
 			},
 			func() { l.remove(t, policies, "appb-get-only"); l.mage(t, "sm:authz") },
-			[]string{"authz-post-appa", "authz-post-gateway", "authz-outsider"}, "`selector`",
+			[]string{"authz-post-appa", "authz-post-gateway", "authz-outsider"},
+			"`selector`",
 		},
 		{
 			"ingress label removed",
@@ -72,7 +73,8 @@ func TestSabotage(t *testing.T) {
 				until(t, "the gateway to go around the waypoint", posts(http.StatusOK))
 			},
 			func() { l.mage(t, "sm:waypoint") },
-			[]string{"waypoint-gateway", "fault-gateway", "authz-post-gateway"}, "ingress-use-waypoint",
+			[]string{"waypoint-gateway", "fault-gateway", "authz-post-gateway"},
+			"ingress-use-waypoint",
 		},
 		{
 			"waypoint scaled to zero",
@@ -85,7 +87,8 @@ func TestSabotage(t *testing.T) {
 				l.rolledOut(t, "appb-waypoint", 1)
 				l.mage(t, "sm:waypoint")
 			},
-			[]string{"waypoint-appa", "waypoint-gateway", "authz-post-appa"}, "scaled to zero",
+			[]string{"waypoint-appa", "waypoint-gateway", "authz-post-appa"},
+			"scaled to zero",
 		},
 		{
 			"VirtualService for another host",
@@ -96,7 +99,8 @@ func TestSabotage(t *testing.T) {
 				}
 			},
 			func() { l.remove(t, virtualServices, "appb-delay"); l.mage(t, "sm:fault") },
-			[]string{"fault-appa", "fault-gateway"}, "for the host appa",
+			[]string{"fault-appa", "fault-gateway"},
+			"for the host appa",
 		},
 		{
 			"30 % where 50 % is claimed",
@@ -105,7 +109,8 @@ func TestSabotage(t *testing.T) {
 				l.mage(t, "sm:fault", "-percent=30")
 			},
 			func() { l.mage(t, "sm:fault", "-percent=50") },
-			[]string{"fault-appa", "fault-gateway"}, "30 %",
+			[]string{"fault-appa", "fault-gateway"},
+			"30 %",
 		},
 	} {
 		t.Run(s.name, func(t *testing.T) {

@@ -3,7 +3,6 @@ package lab
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"runtime"
@@ -119,7 +118,7 @@ func (l *Lab) tellAccess(ctx context.Context) error {
 		return err
 	}
 	if gateway == nil {
-		return errors.New("Gateway " + gatewayName + " is not there, although it was just applied")
+		return problem.New(problem.ObjectMissing, nil, "Gateway %s is not there, although it was just applied", gatewayName)
 	}
 	address := firstAddress(gateway)
 	if runtime.GOOS == "linux" && l.Settings.UseMetalLB() && l.Settings.Provider == ProviderKind && address != "" {

@@ -40,7 +40,9 @@ func (b *bench) golden() {
 			b.t.Fatal(err)
 		}
 		compare(b.t, gateway+"-listeners.json", sent.Listeners)
-		compare(b.t, gateway+"-routes.json", sent.Routes)
+		if gateway == gatewayName { // the waypoint's routes stand in its listeners
+			compare(b.t, gateway+"-routes.json", sent.Routes)
+		}
 		compare(b.t, gateway+"-endpoints.json", ours(sent.Endpoints))
 	}
 }
@@ -48,7 +50,7 @@ func (b *bench) golden() {
 // ours are the endpoints of the two applications.
 func ours(endpoints []json.RawMessage) []json.RawMessage {
 	return slices.DeleteFunc(slices.Clone(endpoints), func(raw json.RawMessage) bool {
-		return !bytes.Contains(raw, []byte("|8000||app"))
+		return !bytes.Contains(raw, []byte("appa.default.svc")) && !bytes.Contains(raw, []byte("appb.default.svc"))
 	})
 }
 

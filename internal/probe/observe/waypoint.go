@@ -69,7 +69,7 @@ func (w Waypoint) stats(ctx context.Context, pod string) ([]byte, error) {
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("Envoy's admin port answers %s", response.Status)
+		return nil, fmt.Errorf("the admin port of Envoy answers %s", response.Status)
 	}
 	return io.ReadAll(io.LimitReader(response.Body, 8<<20))
 }
