@@ -39,11 +39,7 @@ func (k *Kind) Delete(ctx context.Context) error {
 		return err
 	}
 	engine.Progress(ctx, "removing %d containers", len(nodes))
-	if err := k.sweep(ctx, nil); err != nil {
-		return err
-	}
-	engine.Changed(ctx, engine.Change{Object: "kind cluster " + k.opts.Name, Action: engine.Delete})
-	return nil
+	return k.sweep(ctx, nil)
 }
 
 // How often sweep looks, and for how long it must find nothing. A docker command
