@@ -98,6 +98,9 @@ func (g Gateway) send(ctx context.Context, client *http.Client, url string, load
 		workers.Go(func() {
 			for range turns {
 				answer := g.one(ctx, client, url, load)
+				if answer.Status == NoAnswer && ctx.Err() != nil {
+					continue // cut off by ourselves, which says nothing of the other side
+				}
 				mutex.Lock()
 				replies = append(replies, answer.Reply)
 				if answer.Error != "" && !slices.Contains(causes, answer.Error) && len(causes) < 5 {

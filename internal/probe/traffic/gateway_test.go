@@ -1,6 +1,8 @@
 package traffic_test
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -107,5 +109,23 @@ func TestGatewayOnceAndFailures(t *testing.T) {
 	}
 	if _, err := gateway(denied).Once(t.Context(), bad); err == nil {
 		t.Error("a request without a run")
+	}
+}
+
+// Requests that an interruption cuts off are no replies.
+func TestGatewayInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	arrived := make(chan struct{}, 8)
+	c := &cluster{pods: ready, address: listen(t, func(_ http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	})}
+	go func() {
+		<-arrived
+		cancel(errors.New("Ctrl-C"))
+	}()
+	batch, err := gateway(c).Send(ctx, load(), nil)
+	if err == nil || err.Error() != "Ctrl-C" || len(batch.Replies) != 0 || len(batch.Errors) != 0 {
+		t.Errorf("%+v %v", batch, err)
 	}
 }
