@@ -63,21 +63,21 @@ func TestSignals(t *testing.T) {
 	})
 	for _, i := range []interruption{
 		{syscall.SIGKILL, "sm:install", "images", ""},
-		{syscall.SIGINT, "sm:install", "istiod", "create"},
+		{syscall.SIGINT, "sm:install", "istiod", "create Deployment"},
 		{syscall.SIGTERM, "sm:install", "istio-cni", ""},
-		{syscall.SIGKILL, "sm:install", "ztunnel", "create"},
+		{syscall.SIGKILL, "sm:install", "ztunnel", "create DaemonSet"},
 	} {
 		t.Run(i.String(), func(t *testing.T) { l.interrupt(t, i) })
 	}
 	l.mage(t, "sm:install")
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
-		i := interruption{signal, "sm:apps", "appb", "create"}
+		i := interruption{signal, "sm:apps", "appb", "create Deployment"}
 		t.Run(i.String(), func(t *testing.T) {
 			l.interrupt(t, i)
 			l.mage(t, "sm:apps", "-off")
 		})
 	}
-	i := interruption{syscall.SIGKILL, "sm:apps", "appb", "create"}
+	i := interruption{syscall.SIGKILL, "sm:apps", "appb", "create Deployment"}
 	t.Run(i.String()+", and on from there", func(t *testing.T) { l.interrupt(t, i) })
 	l.mage(t, "sm:apps")
 	if status, _, _ := get(t, http.MethodGet, l.gatewayAddress(t), "/headers"); status != http.StatusOK {
