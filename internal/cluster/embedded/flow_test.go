@@ -131,11 +131,8 @@ func TestLife(t *testing.T) {
 			t.Errorf("process %d still runs", known.PID)
 		}
 	}
-	for name, port := range state.Ports {
-		if taken(port) {
-			t.Errorf("port %s is still taken", name)
-		}
-	}
+	// Another lab on this machine may have been given one of the ports by now, so a port that is taken says nothing; that
+	// none of this lab's processes lives does: a listening port goes with its process.
 	if _, err := os.Stat(e.opts.StateDir); !os.IsNotExist(err) {
 		t.Errorf("files are left: %v", err)
 	}
