@@ -77,26 +77,43 @@ func newKind(api *client.Client, endpoint docker.Endpoint, name, kubeconfig, loc
 }
 
 // remains counts everything a create can leave behind. kind's network is shared by
-// all kind clusters and stays, as kind itself has it.
+// all kind clusters and stays, as kind itself has it; other clusters may come and go
+// meanwhile and are not counted.
 func (b *bed) remains() map[string]int {
 	b.Helper()
 	ctx := context.Background()
-	containers, err := b.docker.ContainerList(ctx, client.ContainerListOptions{All: true})
+	listed, err := b.docker.ContainerList(ctx, client.ContainerListOptions{All: true})
 	if err != nil {
 		b.Fatal(err)
 	}
-	volumes, err := b.docker.VolumeList(ctx, client.VolumeListOptions{})
+	containers, others := 0, make(map[string]bool)
+	for _, c := range listed.Items {
+		if name, ok := c.Labels[node.ClusterLabel]; !ok || name == "f-e2e" {
+			containers++
+			continue
+		}
+		for _, m := range c.Mounts {
+			others[m.Name] = true
+		}
+	}
+	stored, err := b.docker.VolumeList(ctx, client.VolumeListOptions{})
 	if err != nil {
 		b.Fatal(err)
+	}
+	volumes := 0
+	for _, v := range stored.Items {
+		if !others[v.Name] {
+			volumes++
+		}
 	}
 	networks, err := b.docker.NetworkList(ctx, client.NetworkListOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	others := 0
+	custom := 0
 	for _, n := range networks.Items {
 		if n.Name != "kind" {
-			others++
+			custom++
 		}
 	}
 	cfg, err := clientcmd.LoadFromFile(b.kubeconfig)
@@ -108,7 +125,7 @@ func (b *bed) remains() map[string]int {
 		b.Fatal(err)
 	}
 	return map[string]int{
-		"containers": len(containers.Items), "volumes": len(volumes.Items), "networks": others,
+		"containers": containers, "volumes": volumes, "networks": custom,
 		"contexts": len(cfg.Contexts), "clusters": len(cfg.Clusters), "users": len(cfg.AuthInfos),
 		"kubeconfig locks": len(locks),
 	}

@@ -1,0 +1,85 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"ambientlab/internal/problem"
+)
+
+// RESTConfig connects with the administrator's credentials, taken from the control
+// plane itself: the user's kubeconfig may have been edited since.
+func (k *Kind) RESTConfig(ctx context.Context) (*rest.Config, error) {
+	raw, err := k.kubeconfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := clientcmd.RESTConfigFromKubeConfig([]byte(raw))
+	if err != nil {
+		return nil, problem.New(problem.KubeconfigInvalid, err, "the kubeconfig of kind cluster %s", k.opts.Name)
+	}
+	unthrottled(cfg)
+	return cfg, nil
+}
+
+func (k *Kind) kubeconfig(ctx context.Context) (string, error) {
+	if err := k.needDockerCommand(); err != nil {
+		return "", err
+	}
+	log := newProgressLog(ctx)
+	raw, err := detached(ctx, func() (string, error) { return k.library(log).KubeConfig(k.opts.Name, false) })
+	if err != nil {
+		return "", problem.New(problem.ClusterUnreachable, err, "reading the kubeconfig of kind cluster %s from its control plane", k.opts.Name)
+	}
+	return raw, nil
+}
+
+// unthrottled takes the client's own rate limit off: the API server has a fairer one
+// (controller-runtime does the same, pkg/client/config).
+func unthrottled(cfg *rest.Config) { cfg.QPS, cfg.Burst = -1, -1 }
+
+// needDockerCommand: kind's library runs the docker command for everything it does.
+func (k *Kind) needDockerCommand() error {
+	if _, err := k.lookPath("docker"); err != nil {
+		return problem.New(problem.ToolMissing, err, "the docker command is not on PATH, and kind's library runs it").
+			With("Install Docker's command-line client (package docker-cli or docker.io), next to the engine.")
+	}
+	return nil
+}
+
+// detached runs what takes no context (kind's library: kubernetes-sigs/kind#4169)
+// and stops waiting for it when ctx ends.
+func detached[T any](ctx context.Context, run func() (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		value, err := run()
+		done <- outcome{value, err}
+	}()
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-ctx.Done():
+		var zero T
+		return zero, context.Cause(ctx)
+	}
+}
+
+// CollectLogs writes what `kind export logs` writes.
+func (k *Kind) CollectLogs(ctx context.Context, dir string) error {
+	if err := k.needDockerCommand(); err != nil {
+		return err
+	}
+	log := newProgressLog(ctx)
+	_, err := detached(ctx, func() (struct{}, error) { return struct{}{}, k.library(log).CollectLogs(k.opts.Name, dir) })
+	if err != nil {
+		return fmt.Errorf("collecting the logs of kind cluster %s into %s: %w", k.opts.Name, dir, err)
+	}
+	return nil
+}
