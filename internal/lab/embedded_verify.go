@@ -66,43 +66,62 @@ func (l *Lab) verifyConfiguration(ctx context.Context, out string) error {
 	return l.conclude(found, out)
 }
 
-// checkConfiguration asks for the configuration once, so that all claims are about the same.
+// checkConfiguration asks for the configuration of each proxy once, so that all claims are about the same, and only of
+// those that a claim is about: the pod of a waypoint that was just turned off may still be there.
 func (l *Lab) checkConfiguration(ctx context.Context, lessons Lessons) ([]probe.Result, error) {
 	m, err := l.mesh(ctx)
 	if err != nil {
 		return nil, err
 	}
-	dumps := map[string]*mesh.Dump{}
-	for _, gateway := range []string{gatewayName, waypointName} {
-		pods, err := m.Pods(ctx, l.Settings.Namespace, gateway)
-		if err != nil {
-			return nil, err
-		}
-		if len(pods) == 0 {
-			continue // a check on it will say so
-		}
-		if dumps[gateway], err = m.Dump(ctx, l.Settings.Namespace, pods[0]); err != nil {
-			return nil, err
-		}
-	}
+	found := map[string]configuration{}
 	var results []probe.Result
 	for _, claim := range l.configurationClaims(lessons) {
-		if claim.on(lessons) {
-			results = append(results, claim.judge(dumps, l.clock.Now))
-			engine.Progress(ctx, "%s: %s", claim.title, results[len(results)-1].Verdict)
+		if !claim.on(lessons) {
+			continue
 		}
+		for _, check := range claim.checks {
+			if _, known := found[check.gateway]; !known {
+				found[check.gateway] = l.configuration(ctx, m, check.gateway)
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		results = append(results, claim.judge(found, l.clock.Now))
+		engine.Progress(ctx, "%s: %s", claim.title, results[len(results)-1].Verdict)
 	}
 	return results, nil
 }
 
-func (c configurationClaim) judge(dumps map[string]*mesh.Dump, now func() time.Time) probe.Result {
+// configuration is that of a Gateway's proxy, or why it cannot be had.
+type configuration struct {
+	dump *mesh.Dump
+	why  string
+}
+
+func (l *Lab) configuration(ctx context.Context, m *mesh.Mesh, gateway string) configuration {
+	pods, err := m.Pods(ctx, l.Settings.Namespace, gateway)
+	if err != nil {
+		return configuration{why: err.Error()}
+	}
+	if len(pods) == 0 {
+		return configuration{why: fmt.Sprintf("Gateway %s has no pod that istiod could be asked about", gateway)}
+	}
+	dump, err := m.Dump(ctx, l.Settings.Namespace, pods[0])
+	if err != nil {
+		return configuration{why: err.Error()}
+	}
+	return configuration{dump: dump}
+}
+
+func (c configurationClaim) judge(known map[string]configuration, now func() time.Time) probe.Result {
 	started := now()
 	result := probe.Result{ID: c.id, Title: "configuration: " + c.title, Learn: c.learn, Verdict: probe.Proven}
 	for _, check := range c.checks {
 		verdict, text := probe.Proven, check.expected
-		if dump := dumps[check.gateway]; dump == nil {
-			verdict, text = probe.Inconclusive, fmt.Sprintf("Gateway %s has no pod that istiod could be asked about", check.gateway)
-		} else if held, reason := check.look(dump); !held {
+		if of := known[check.gateway]; of.dump == nil {
+			verdict, text = probe.Inconclusive, of.why
+		} else if held, reason := check.look(of.dump); !held {
 			verdict, text = probe.Refuted, fmt.Sprintf("expected: %s; found: %s", check.expected, reason)
 		}
 		result.Checks = append(result.Checks, probe.Check{Name: check.name, Verdict: verdict, Text: text})

@@ -94,7 +94,14 @@ func (e *Embedded) launch(ctx context.Context, s spec, ready func(context.Contex
 	if err := writeJSON(e.recordFile(s.Name), record{PID: pid, Started: started, Spec: s.digest()}); err != nil {
 		return err
 	}
-	return e.await(ctx, s.Name, ended, ready)
+	return e.await(ctx, s.Name, func() (bool, error) {
+		select {
+		case err := <-ended:
+			return true, err
+		default:
+			return false, nil
+		}
+	}, ready)
 }
 
 const (
@@ -103,16 +110,17 @@ const (
 	startLimit = 3 * time.Minute
 )
 
+// errDied is wrapped by await's error where the component ended.
+var errDied = errors.New("the process ended")
+
 // await asks ready again and again: a process that is only starting has nothing to watch yet.
-func (e *Embedded) await(ctx context.Context, name string, ended <-chan error, ready func(context.Context) error) error {
+func (e *Embedded) await(ctx context.Context, name string, ended func() (bool, error), ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("it took longer than %s", startLimit))
 	defer cancel()
 	var last error
 	for {
-		select {
-		case err := <-ended:
-			return problem.New(problem.ClusterCreateFailed, err, "%s ended; its log says:\n%s", name, lastLines(e.log(name), quotedLines))
-		default:
+		if over, err := ended(); over {
+			return problem.New(problem.ClusterCreateFailed, errors.Join(errDied, err), "%s ended; its log says:\n%s", name, lastLines(e.log(name), quotedLines))
 		}
 		if err := ready(ctx); err == nil {
 			return nil
@@ -194,16 +202,21 @@ func (e *Embedded) gone(ctx context.Context, r record, limit time.Duration) bool
 // ensure makes sure that a component runs as specified.
 func (e *Embedded) ensure(ctx context.Context, s spec, ready func(context.Context) error) error {
 	known, err := e.record(s.Name)
-	if err == nil && known.alive() {
-		if known.Spec == s.digest() {
-			return e.await(ctx, s.Name, nil, ready)
+	switch {
+	case err != nil || !known.alive():
+		engine.Progress(ctx, "starting %s", s.Name)
+	case known.Spec == s.digest():
+		// It may be ending just now, and then never becomes ready.
+		err := e.await(ctx, s.Name, func() (bool, error) { return !known.alive(), nil }, ready)
+		if !errors.Is(err, errDied) {
+			return err
 		}
+		engine.Progress(ctx, "starting %s, which ended", s.Name)
+	default:
 		engine.Progress(ctx, "restarting %s, whose settings changed", s.Name)
 		if err := e.stop(ctx, s.Name, false); err != nil {
 			return err
 		}
-	} else {
-		engine.Progress(ctx, "starting %s", s.Name)
 	}
 	if err := e.launch(ctx, s, ready); err != nil {
 		return err

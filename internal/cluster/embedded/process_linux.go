@@ -23,8 +23,15 @@ func startTime(pid int) (string, bool) {
 		return "", false
 	}
 	fields := strings.Fields(string(raw)[end+1:])
-	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+	if len(fields) < 20 || fields[0] == "X" {
 		return "", false
+	}
+	if fields[0] == "Z" {
+		// Its first thread has ended. Others of a process that was killed may still be ending, and hold its ports.
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil || len(threads) <= 1 {
+			return "", false
+		}
 	}
 	// Start times are counted from the system's own start, which the boot ID tells from the one before.
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

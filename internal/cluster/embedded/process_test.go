@@ -241,3 +241,33 @@ func TestMovePorts(t *testing.T) {
 		t.Errorf("ports %v", s.Ports)
 	}
 }
+
+// TestEnding starts a component again that was still there when it was looked at, and ended before it was ready.
+func TestEnding(t *testing.T) {
+	e := plain(t)
+	t.Cleanup(func() { _ = e.remove(context.WithoutCancel(t.Context())) })
+	script := shell(e, etcd, "exec sleep 60")
+	if err := e.ensure(t.Context(), script, always); err != nil {
+		t.Fatal(err)
+	}
+	first, err := e.record(etcd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready := func(context.Context) error {
+		if now, err := e.record(etcd); err == nil && now != first {
+			return nil
+		}
+		process, err := os.FindProcess(first.PID)
+		if err != nil {
+			return err
+		}
+		return errors.Join(errors.New("not ready"), process.Kill())
+	}
+	if err := e.ensure(t.Context(), script, ready); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := e.record(etcd); err != nil || second.PID == first.PID || !second.alive() {
+		t.Errorf("got %v after %v, %v", second, first, err)
+	}
+}
