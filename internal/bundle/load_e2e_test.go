@@ -199,10 +199,14 @@ func TestLoadIntoNodes(t *testing.T) {
 // runPod runs an image as a pod on a node, never pulling it, until it is ready.
 func (b *bed) runPod(t *testing.T, n nodes.Node, image string) {
 	t.Helper()
+	planes, err := nodeutils.ControlPlaneNodes(b.nodes)
+	if err != nil {
+		t.Fatal(err)
+	}
 	kubectl := []string{"kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"}
 	started := time.Now()
-	b.must(t, b.nodes[0], append(kubectl, "run", "on-"+n.String(), "--image="+image, "--image-pull-policy=Never",
+	b.must(t, planes[0], append(kubectl, "run", "on-"+n.String(), "--image="+image, "--image-pull-policy=Never",
 		`--overrides={"spec":{"nodeName":"`+n.String()+`"}}`)...)
-	b.must(t, b.nodes[0], append(kubectl, "wait", "pod/on-"+n.String(), "--for=condition=Ready", "--timeout=3m")...)
+	b.must(t, planes[0], append(kubectl, "wait", "pod/on-"+n.String(), "--for=condition=Ready", "--timeout=3m")...)
 	t.Logf("a pod of %s was ready on %s after %s", image, n, time.Since(started).Round(time.Millisecond))
 }
