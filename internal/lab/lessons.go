@@ -55,8 +55,17 @@ func (l *Lab) Fault(ctx context.Context, fault Fault, off bool) error {
 	if err := fault.validate(); err != nil {
 		return err
 	}
+	began := l.clock.Now()
 	arrival := func(off bool) engine.Step { return l.faultArrival(fault, off) }
-	return l.teach(ctx, lesson{plan: l.faultPlan(fault), arrival: arrival, next: "mage sm:traffic to see it, then mage sm:authz"}, off)
+	show := func(ctx context.Context) error {
+		l.tellEffect(ctx, began, fault, off)
+		return nil
+	}
+	err := l.teach(ctx, lesson{plan: l.faultPlan(fault), arrival: arrival, show: show, next: "mage sm:traffic to see it, then mage sm:authz"}, off)
+	if err == nil && off {
+		l.tellEffect(ctx, began, fault, off)
+	}
+	return err
 }
 
 // Authz turns the policies on or off.

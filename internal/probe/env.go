@@ -61,7 +61,7 @@ const (
 	slack         = 8 * time.Second
 	logPatience   = 6 * time.Second // since the last line
 	logGlance     = 2500 * time.Millisecond
-	claimDeadline = 5 * time.Minute
+	claimDeadline = 20 * time.Minute
 	tidyDeadline  = 30 * time.Second
 	within        = 0.15 // a share this far from the one that was set must be told from it
 )

@@ -24,7 +24,7 @@ func Bins(latencies []time.Duration, delay time.Duration) []Bin {
 		bins[i].From, bins[i].To = time.Duration(i)*width, time.Duration(i+1)*width
 	}
 	for _, l := range latencies {
-		if l < delay && l >= delay-stats.Grain {
+		if l < delay && l >= delay-stats.Early(delay) {
 			l = delay // counts as delayed, so it is shown there
 		}
 		bins[min(int(l/width), total-1)].Count++

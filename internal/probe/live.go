@@ -190,6 +190,9 @@ func until(ctx context.Context, env Env, who Caller, count int, enough func(slow
 			return Effect{}, fmt.Errorf("%d requests from %s so far: %w", sent, who, err)
 		}
 		sent += count
+		if !slices.ContainsFunc(batch.Replies, func(r traffic.Reply) bool { return r.Status/100 == 2 }) {
+			return Effect{}, fmt.Errorf("the requests from %s are answered %s, so there is no delay to wait for", who, statusWords(fmt.Sprint(batch.Replies[0].Status)))
+		}
 		slow := slices.DeleteFunc(slices.Clone(batch.Replies), func(r traffic.Reply) bool { return !delayed(r, fault.Delay) })
 		if enough(len(slow)) {
 			return Effect{After: env.Now().Sub(started), Requests: sent}, nil

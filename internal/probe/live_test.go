@@ -76,6 +76,9 @@ func TestEffects(t *testing.T) {
 	if err != nil || gone.Requests != 20 {
 		t.Errorf("%+v %v", gone, err)
 	}
+	if _, err := FirstDelayed(t.Context(), newSim(takenOut).env(takenOut), Appa); err == nil || !strings.Contains(err.Error(), "403") {
+		t.Errorf("waiting for a delay of requests that are denied: %v", err)
+	}
 	s := newSim(faultOnly)
 	s.lost = true
 	if _, err := FirstDelayed(t.Context(), s.env(faultOnly), Appa); err == nil {

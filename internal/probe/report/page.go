@@ -258,7 +258,7 @@ func timelineOf(m probe.Measurement, delay time.Duration) *timeline {
 		switch {
 		case r.Status < 0:
 			into = &failed
-		case r.Latency >= delay-stats.Grain:
+		case r.Latency >= delay-stats.Early(delay):
 			into = &slow
 		}
 		fmt.Fprintf(into, "M%.1f %.1fh0", x, y)

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Grain is how much earlier than its delay a delayed response may seem to arrive: Envoy starts its timers from a time
+// Early is how much earlier than its delay a delayed response may seem to arrive: Envoy starts its timers from a time
 // that its event loop took a little before (1.9976 s were seen where 2 s were set), and clocks round.
-const Grain = 10 * time.Millisecond
+func Early(delay time.Duration) time.Duration { return min(10*time.Millisecond, delay/20) }
 
 // Modes sorts latencies into not delayed and delayed.
 type Modes struct {
@@ -43,7 +43,7 @@ const (
 // Of classifies one latency.
 func (m Modes) Of(latency time.Duration) Mode {
 	switch {
-	case latency >= m.Delay-Grain:
+	case latency >= m.Delay-Early(m.Delay):
 		return Delayed
 	case latency <= m.Edge:
 		return Fast

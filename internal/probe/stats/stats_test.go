@@ -173,6 +173,9 @@ func TestModes(t *testing.T) {
 	if _, err := stats.NewModes(2*time.Second, nil); err == nil {
 		t.Error("no baseline was accepted")
 	}
+	if short := (stats.Modes{Delay: 10 * time.Millisecond, Edge: 5 * time.Millisecond}); short.Of(time.Millisecond) != stats.Fast {
+		t.Error("with a short delay everything counts as delayed")
+	}
 	if q := stats.Quantile(ms(1, 2, 3, 4), 0.5); q != 3*time.Millisecond {
 		t.Errorf("median %s", q)
 	}

@@ -20,7 +20,7 @@ const (
 	MaxCount       = 2000
 	MaxRate        = 100.0
 	MaxConcurrency = 50
-	maxTimeout     = time.Minute
+	maxTimeout     = 2 * time.Minute
 )
 
 // Headers that carry the run ID. User-Agent is in Istio's default access-log formats, RunHeader in the lab's own.
@@ -88,7 +88,7 @@ func (l Load) check() error {
 func (l Load) deadline() time.Duration {
 	rounds := (l.Count + l.Concurrency - 1) / l.Concurrency
 	atRate := time.Duration(float64(l.Count) / l.Rate * float64(time.Second))
-	return min(atRate+time.Duration(rounds)*l.Timeout, 10*time.Minute) + 30*time.Second
+	return min(atRate+time.Duration(rounds)*l.Timeout, 15*time.Minute) + 30*time.Second
 }
 
 // Reply is what became of one request.

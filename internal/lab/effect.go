@@ -1,0 +1,41 @@
+package lab
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"ambientlab/internal/probe"
+)
+
+// effectPatience is how long the first sign of a lesson is waited for.
+const effectPatience = 45 * time.Second
+
+// tellEffect says when a caller could first feel that the fault is on, or gone. It is a note: what it cannot find out
+// fails no target, and where nobody can send it says nothing.
+func (l *Lab) tellEffect(ctx context.Context, began time.Time, fault Fault, off bool) {
+	if l.Settings.Provider == ProviderEmbedded {
+		return
+	}
+	env, err := l.proofs(ctx)
+	if err != nil || !env.Lessons.Waypoint {
+		return
+	}
+	env.Lessons.Fault = probe.Fault{On: !off, Percent: fault.Percent, Delay: fault.Delay, Path: fault.Path}
+	who := probe.Appa
+	if slices.Contains(env.Lessons.Authz.Without, appA) {
+		who = probe.Gateway
+	}
+	ctx, cancel := context.WithTimeout(ctx, effectPatience+fault.Delay)
+	defer cancel()
+	look, what := probe.FirstDelayed, "the first delayed response"
+	if off {
+		look, what = probe.NoneDelayed, "only undelayed responses"
+	}
+	seen, err := look(ctx, env, who)
+	if err != nil {
+		l.next("%s from %s: not seen (%v)", what, who, err)
+		return
+	}
+	l.next("%s from %s: %s after the target began, %d requests later", what, who, l.clock.Now().Sub(began).Round(10*time.Millisecond), seen.Requests)
+}
