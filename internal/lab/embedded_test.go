@@ -141,6 +141,7 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.talk.reset()
 	b.do("install again", b.Install)
 	says(t, "the second install", b.talk.String(), "nothing to change")
+	b.loopbackOnly()
 	b.do("apps", b.apps)
 	says(t, "verify without lessons", b.do("verify", b.verify), "config-waypoint-off", "2 of 2 claims proven")
 	b.do("waypoint", b.waypoint)

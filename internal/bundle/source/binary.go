@@ -87,6 +87,13 @@ func (b *Builder) compile(ctx context.Context, p Program, path string) error {
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, filepath.Base(path))
 	args := append([]string{"build"}, buildFlags(p)...)
+	if len(edits(p.Name)) > 0 {
+		flag, err := b.edited(ctx, p, dir)
+		if err != nil {
+			return err
+		}
+		args = append(args, flag)
+	}
 	args = append(args, "-o", out, p.Package)
 	if _, err := b.run(ctx, command{dir: b.moduleFolder(p), env: b.environment(), name: "go", args: args}); err != nil {
 		return err
@@ -119,6 +126,9 @@ func (b *Builder) key(ctx context.Context, p Program) (string, error) {
 	}
 	sum := sha256.New()
 	fmt.Fprintln(sum, toolchain, b.environment(), buildFlags(p), p.Package)
+	if changes := edits(p.Name); len(changes) > 0 {
+		fmt.Fprintf(sum, "%q\n", changes)
+	}
 	if err := hashFolder(sum, b.moduleFolder(p)); err != nil {
 		return "", fmt.Errorf("reading its sources: %w", err)
 	}

@@ -40,8 +40,11 @@ func optional(name string) bool { return !slices.Contains(baseComponents(), name
 
 // program names what a component runs.
 func program(component string) string {
-	if component == istiod {
+	switch component {
+	case istiod:
 		return "pilot-discovery"
+	case metallb:
+		return "metallb-controller-loopback"
 	}
 	return component
 }

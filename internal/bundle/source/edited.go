@@ -1,0 +1,98 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// edit is a change of one upstream line, for a program that has no setting for it.
+type edit struct {
+	// Module is the module that the line is in, File its path in there.
+	Module, File string
+	// Old stands in the file once, and New takes its place.
+	Old, New string
+}
+
+// edits lists what is changed in a program; in most nothing is. MetalLB's controller serves its metrics and its health
+// on every address of the machine, which is its pod's in a cluster; as a process of the embedded control plane it is
+// the user's laptop, where only loopback will do.
+func edits(program string) []edit {
+	if program != "metallb-controller-loopback" {
+		return nil
+	}
+	const metallb = "go.universe.tf/metallb"
+	return []edit{
+		{metallb, "internal/k8s/k8s.go", `fmt.Sprintf("0.0.0.0:%d", cfg.MetricsPort)`, `fmt.Sprintf("127.0.0.1:%d", cfg.MetricsPort)`},
+		{metallb, "controller/main.go", `fmt.Sprintf(":%d", *healthProbePort)`, `fmt.Sprintf("127.0.0.1:%d", *healthProbePort)`},
+	}
+}
+
+// edited copies the module that a program's edits are in, makes them there, and gives the flag with which the Go command
+// takes the copy. go.mod and go.sum of the nested module stay what they are: everything else is still checked by them.
+func (b *Builder) edited(ctx context.Context, p Program, dir string) (flag string, err error) {
+	changes := edits(p.Name)
+	from, err := b.ModuleDir(ctx, p.Module, changes[0].Module)
+	if err != nil {
+		return "", err
+	}
+	into := filepath.Join(dir, "edited")
+	if err := copyWritable(from, into); err != nil {
+		return "", fmt.Errorf("copying %s: %w", changes[0].Module, err)
+	}
+	for _, change := range changes {
+		path := filepath.Join(into, filepath.FromSlash(change.File))
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("editing %s: %w", change.File, err)
+		}
+		if n := strings.Count(string(content), change.Old); n != 1 {
+			return "", fmt.Errorf("editing %s of %s: %q is there %d times, not once: it was written for another version", change.File, change.Module, change.Old, n)
+		}
+		if err := os.WriteFile(path, []byte(strings.Replace(string(content), change.Old, change.New, 1)), 0o644); err != nil {
+			return "", fmt.Errorf("editing %s: %w", change.File, err)
+		}
+	}
+	mod, err := os.ReadFile(filepath.Join(b.moduleFolder(p), "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	sum, err := os.ReadFile(filepath.Join(b.moduleFolder(p), "go.sum"))
+	if err != nil {
+		return "", err
+	}
+	modfile := filepath.Join(dir, "go.mod")
+	mod = fmt.Appendf(mod, "\nreplace %s => %q\n", changes[0].Module, into)
+	if err := os.WriteFile(modfile, mod, 0o644); err != nil {
+		return "", err
+	}
+	return "-modfile=" + modfile, os.WriteFile(filepath.Join(dir, "go.sum"), sum, 0o644)
+}
+
+// copyWritable copies a folder of the module cache, whose files are read-only.
+func copyWritable(from, into string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(into, rel)
+		if d.IsDir() {
+			return os.MkdirAll(to, 0o755)
+		}
+		if !d.Type().IsRegular() {
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, content, 0o644)
+	})
+}
