@@ -55,6 +55,12 @@ func (l *Lab) Fault(ctx context.Context, fault Fault, off bool) error {
 	if err := fault.validate(); err != nil {
 		return err
 	}
+	if off {
+		var err error
+		if fault, err = l.faultInForce(ctx, fault); err != nil {
+			return err
+		}
+	}
 	began := l.clock.Now()
 	arrival := func(off bool) engine.Step { return l.faultArrival(fault, off) }
 	show := func(ctx context.Context) error {
@@ -66,6 +72,23 @@ func (l *Lab) Fault(ctx context.Context, fault Fault, off bool) error {
 		l.tellEffect(ctx, began, fault, off)
 	}
 	return err
+}
+
+// faultInForce is the delay that is on: to turn it off, nobody needs to repeat the flags that turned it on, and waiting
+// for the end of a delay of another path would be no wait at all.
+func (l *Lab) faultInForce(ctx context.Context, fallback Fault) (Fault, error) {
+	if err := l.attach(ctx); err != nil {
+		return fallback, err
+	}
+	client, err := l.connect(ctx)
+	if err != nil {
+		return fallback, err
+	}
+	lessons, err := l.lessons(ctx, client)
+	if err != nil || lessons.Fault == nil {
+		return fallback, err
+	}
+	return *lessons.Fault, nil
 }
 
 // Authz turns the policies on or off.
