@@ -67,6 +67,27 @@ func afterLast(text, mark string) string {
 	return text
 }
 
+// Retry runs f again for as long as it fails with something that goes away by itself, such as an API server that is
+// being restarted: at most for patience, and until ctx ends. The last failure is returned.
+func Retry(ctx context.Context, patience time.Duration, f func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for pause := firstPause; ; pause = min(2*pause, longPause) {
+		err := f(ctx)
+		if err == nil {
+			return nil
+		}
+		reason, again := passing(err)
+		if !again {
+			return err
+		}
+		engine.Progress(ctx, "%s", reason)
+		if wait(limited, pause) != nil {
+			return err
+		}
+	}
+}
+
 // write applies an object and sees passing obstacles through until the context ends.
 func (c *Client) write(ctx context.Context, w write) (*unstructured.Unstructured, error) {
 	var result *unstructured.Unstructured

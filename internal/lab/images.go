@@ -157,6 +157,9 @@ func (l *Lab) imagesStep(id string, needs ...string) engine.Step {
 			}
 			report, err := bundle.LoadNodes(ctx, l.docker, l.bundle, refs, containers)
 			for _, done := range report.Nodes {
+				if done.Err != nil {
+					continue // err names it
+				}
 				engine.Changed(ctx, engine.Change{Object: "node " + done.Node, Action: engine.Update, Detail: fmt.Sprintf("%d images", len(done.Loaded))})
 			}
 			return err
