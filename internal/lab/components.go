@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
@@ -32,29 +31,7 @@ func (l *Lab) setStep(id, title string, needs []string, render func(context.Cont
 		}
 		return apply.Set{Name: id, Objects: l.adapt(rendered), Namespace: l.Settings.Namespace, Force: l.Settings.Provider != ProviderExisting}, nil
 	}
-	return steady(l.simulated(apply.Step(l.connect, id, title, needs, set), set))
-}
-
-// restartPatience is how long an API server that has just gone may take to come back, on a loaded laptop.
-const restartPatience = 90 * time.Second
-
-// steady makes a step sit out a restart of the API server: it may come in the middle of any step, between two of its
-// requests, and what a step does is safe to begin again.
-func steady(step engine.Step) engine.Step {
-	check, do := step.Check, step.Do
-	if check != nil {
-		step.Check = func(ctx context.Context) (status engine.Status, err error) {
-			err = apply.Retry(ctx, restartPatience, func(ctx context.Context) error {
-				status, err = check(ctx)
-				return err
-			})
-			return status, err
-		}
-	}
-	if do != nil {
-		step.Do = func(ctx context.Context) error { return apply.Retry(ctx, restartPatience, do) }
-	}
-	return step
+	return l.simulated(apply.Step(l.connect, id, title, needs, set), set)
 }
 
 func (l *Lab) gatewayAPI(ctx context.Context) (objects, error) { return l.upstream.GatewayAPI(ctx) }
@@ -225,8 +202,8 @@ func (l *Lab) namespaceStep(id string, needs ...string) engine.Step {
 		"apiVersion": "v1", "kind": "Namespace",
 		"metadata": map[string]any{"name": l.Settings.Namespace, "labels": map[string]any{"istio.io/dataplane-mode": "ambient"}},
 	}}
-	return steady(apply.OverlayStep(l.connect, id, "Namespace "+l.Settings.Namespace+" in the mesh", needs,
-		apply.Overlay{Name: id, Object: namespace, Create: true}))
+	return apply.OverlayStep(l.connect, id, "Namespace "+l.Settings.Namespace+" in the mesh", needs,
+		apply.Overlay{Name: id, Object: namespace, Create: true})
 }
 
 // extraStep applies SM_MANIFESTS.

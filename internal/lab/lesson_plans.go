@@ -88,7 +88,7 @@ func (l *Lab) enrolStep(id string, needs ...string) engine.Step {
 	}
 	service := list[0]
 	service.SetNamespace(l.Settings.Namespace)
-	return steady(apply.OverlayStep(l.connect, id, step.Title, needs, apply.Overlay{Name: id, Object: service}))
+	return apply.OverlayStep(l.connect, id, step.Title, needs, apply.Overlay{Name: id, Object: service})
 }
 
 // upstreamEnvoyStep applies the EnvoyFilter that upstream Envoy needs in Istio's place. With Istio's own proxy its set

@@ -63,14 +63,14 @@ func fail(view ui.Renderer, err error) error {
 func (l *Lab) apply(ctx context.Context, plan engine.Plan) (engine.Result, error) {
 	ctx, cancel := l.deadline(ctx)
 	defer cancel()
-	return l.engine.Apply(ctx, plan)
+	return l.engine.Apply(ctx, steady(plan))
 }
 
 // undo takes a plan back within the whole target's deadline.
 func (l *Lab) undo(ctx context.Context, plan engine.Plan) (engine.Result, error) {
 	ctx, cancel := l.deadline(ctx)
 	defer cancel()
-	return l.engine.Undo(ctx, plan)
+	return l.engine.Undo(ctx, steady(plan))
 }
 
 func (l *Lab) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
