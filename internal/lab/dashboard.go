@@ -121,6 +121,10 @@ func (l *Lab) tellAccess(ctx context.Context) error {
 		return problem.New(problem.ObjectMissing, nil, "Gateway %s is not there, although it was just applied", gatewayName)
 	}
 	address := firstAddress(gateway)
+	if l.embedded != nil {
+		l.next("the gateway's address is %s, which leads nowhere: nothing here carries packets. See its routes: mage sm:proxyConfig -of=gateway", address)
+		return nil
+	}
 	if runtime.GOOS == "linux" && l.Settings.UseMetalLB() && l.Settings.Provider == ProviderKind && address != "" {
 		l.next("try: curl -H 'Host: %s' http://%s/headers", host, address)
 		return nil

@@ -21,7 +21,10 @@ func (l *Lab) Doctor(ctx context.Context) error {
 	for _, d := range l.dashboards() {
 		ports = append(ports, d.local)
 	}
-	checks := doctor.HostChecks(doctor.NewHost(api, endpoint, l.kubeconfig(), ports))
+	var checks []doctor.Check
+	if l.Settings.Provider != ProviderEmbedded { // which needs none of what these look for: Docker and its limits
+		checks = doctor.HostChecks(doctor.NewHost(api, endpoint, l.kubeconfig(), ports))
+	}
 	checks = append(checks, doctor.ClusterCheck(func(ctx context.Context) (string, bool, error) {
 		if err := l.choose(ctx); err != nil {
 			return "", false, err

@@ -31,7 +31,12 @@ func (l *Lab) chooseEmbedded(context.Context) error {
 	}
 	l.provider, l.embedded = provider, provider
 	l.Settings.Addons = nil // their pods would run nothing
-	return nil
+	if l.bundle != nil {
+		err = l.bundle.Close()
+		l.bundle = nil
+		l.next("SM_BUNDLE is left aside: the embedded control plane runs no images")
+	}
+	return err
 }
 
 // embeddedPool is the same for every lab, since nobody else sees its addresses: TEST-NET-1, which RFC 5737 keeps for
@@ -58,7 +63,7 @@ func (l *Lab) processStep(id, title, process string, needs ...string) engine.Ste
 		return engine.Step{}
 	}
 	return engine.Step{
-		ID: id, Title: title, Needs: needs, Timeout: patient,
+		ID: id, Title: title, Needs: needs, // no timeout: its program may have to be built first
 		Check: func(ctx context.Context) (engine.Status, error) {
 			running, message, err := l.embedded.Started(ctx, process)
 			return engine.Status{Holds: running, Message: message}, err

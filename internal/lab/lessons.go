@@ -67,7 +67,11 @@ func (l *Lab) Fault(ctx context.Context, fault Fault, off bool) error {
 		l.tellEffect(ctx, began, fault, off)
 		return nil
 	}
-	err := l.teach(ctx, lesson{plan: l.faultPlan(fault), arrival: arrival, show: show, next: "mage sm:traffic to see it, then mage sm:authz"}, off)
+	next := "mage sm:traffic to see it, then mage sm:authz"
+	if l.Settings.Provider == ProviderEmbedded {
+		next = "mage sm:proxyConfig -of=waypoint to see it, then mage sm:authz"
+	}
+	err := l.teach(ctx, lesson{plan: l.faultPlan(fault), arrival: arrival, show: show, next: next}, off)
 	if err == nil && off {
 		l.tellEffect(ctx, began, fault, off)
 	}

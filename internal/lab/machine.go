@@ -107,7 +107,11 @@ func isNodeImage(ref string) bool {
 }
 
 func (l *Lab) clusterStep(id string, needs ...string) engine.Step {
-	step := cluster.Step(l.provider, id, l.clusterTitle(), patient, l.explainCluster)
+	timeout := patient
+	if l.embedded != nil {
+		timeout = 0 // its programs may have to be built first; the target's own deadline is enough
+	}
+	step := cluster.Step(l.provider, id, l.clusterTitle(), timeout, l.explainCluster)
 	step.Needs = needs
 	return step
 }

@@ -40,6 +40,7 @@ type record struct {
 	PID     int    `json:"pid"`
 	Started string `json:"started"`
 	Spec    string `json:"spec"`
+	Path    string `json:"path"`
 }
 
 func (r record) alive() bool {
@@ -91,7 +92,7 @@ func (e *Embedded) launch(ctx context.Context, s spec, ready func(context.Contex
 		return fmt.Errorf("starting %s: %w", s.Name, err)
 	}
 	started, _ := startTime(pid)
-	if err := writeJSON(e.recordFile(s.Name), record{PID: pid, Started: started, Spec: s.digest()}); err != nil {
+	if err := writeJSON(e.recordFile(s.Name), record{PID: pid, Started: started, Spec: s.digest(), Path: s.Path}); err != nil {
 		return err
 	}
 	return e.await(ctx, s.Name, func() (bool, error) {
