@@ -118,6 +118,11 @@ func (e *Embedded) bring(ctx context.Context, s *state, programs Programs, paths
 			return err
 		}
 	}
+	if s.Complete {
+		if err := e.nudge(ctx); err != nil {
+			return err
+		}
+	}
 	group, gctx := errgroup.WithContext(ctx)
 	for _, name := range []string{controllerManager, scheduler, kwok} {
 		group.Go(func() error { return ensure(gctx, name) })
