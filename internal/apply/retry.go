@@ -41,13 +41,22 @@ func passing(err error) (reason string, ok bool) {
 		return "the API server is busy: " + text, true
 	case utilnet.IsConnectionRefused(err), utilnet.IsConnectionReset(err), utilnet.IsProbableEOF(err):
 		return "the API server does not answer: " + text, true
-	case apierrors.IsForbidden(err) && strings.Contains(text, "not yet ready to handle request"):
+	case stillStarting(err):
 		return "the API server is still starting: " + text, true
 	case apierrors.IsInternalError(err) && (strings.Contains(text, "etcdserver:") || strings.Contains(text, "leader changed")):
 		return "etcd is busy: " + text, true
 	default:
 		return "", false
 	}
+}
+
+// unanswered tells whether the request got no answer at all, because the API server is down or still starting.
+func unanswered(err error) bool {
+	return utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err) || stillStarting(err)
+}
+
+func stillStarting(err error) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "not yet ready to handle request")
 }
 
 // webhookSilent tells whether the API server could not reach an admission or a

@@ -81,6 +81,10 @@ func (c *Client) plan(ctx context.Context, w write, live *unstructured.Unstructu
 		change.Detail = "conflict: " + strings.Join(fields, "; ")
 		return change, nil
 	}
+	if unanswered(err) {
+		// Nothing is known of the object, so nothing may be said of it.
+		return nil, fmt.Errorf("dry run of %s: %w", idOf(w.obj), err)
+	}
 	if reason, ok := passing(err); ok {
 		change.Detail = reason
 		return change, nil
