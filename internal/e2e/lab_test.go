@@ -15,6 +15,7 @@ import (
 
 	"ambientlab/internal/docker"
 	"ambientlab/internal/node"
+	"ambientlab/internal/probe"
 )
 
 var gateways = schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}
@@ -95,6 +96,8 @@ func TestLab(t *testing.T) {
 		expect(t, ip, http.MethodGet, "/ip", http.StatusOK, "")
 	})
 
+	t.Run("appa, taken out of the policy and put back", l.testTakenOut)
+
 	report := os.Getenv("E2E_REPORT")
 	if report == "" {
 		report = t.TempDir()
@@ -121,13 +124,20 @@ func TestLab(t *testing.T) {
 	})
 
 	t.Run("every lesson can be taken back", func(t *testing.T) {
+		left := on()
 		l.mage(t, "sm:authz", "-off")
+		left.Authz = probe.Authz{}
+		l.proven(t, left, "authz-off-post", "authz-off-outsider")
 		expect(t, ip, http.MethodPost, "/post", http.StatusOK, "")
 		l.mage(t, "sm:fault", "-off")
+		left.Fault.On = false
+		l.proven(t, left, "fault-off-appa", "fault-off-gateway")
 		if slow, _ := l.countSlow(t, ip, "/headers", 10); slow != 0 {
 			t.Errorf("%d requests were delayed with the fault off", slow)
 		}
 		l.mage(t, "sm:waypoint", "-off")
+		left.Waypoint = false
+		l.proven(t, left, "waypoint-off")
 		expect(t, ip, http.MethodGet, "/headers", http.StatusOK, "")
 		l.mage(t, "sm:apps", "-off")
 		kube, _ := l.kube(t)

@@ -1,0 +1,46 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"ambientlab/internal/probe"
+)
+
+// on are the lessons as the targets leave them with their default flags.
+func on() probe.Lessons {
+	return probe.Lessons{
+		Waypoint: true,
+		Fault:    probe.Fault{On: true, Percent: 50, Delay: 2 * time.Second, Path: "/headers"},
+		Authz:    probe.Authz{On: true, Principals: []string{"appa", "gateway-istio"}},
+	}
+}
+
+// proven measures some claims and wants each of them made and proven.
+func (l *lab) proven(t *testing.T, lessons probe.Lessons, claims ...string) {
+	t.Helper()
+	found, err := probe.Run(t.Context(), l.proofs(t, lessons, claims...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found.Claims) != len(claims) {
+		t.Errorf("%d claims were measured, want %v", len(found.Claims), claims)
+	}
+	for _, r := range found.Claims {
+		if r.Verdict != probe.Proven {
+			t.Errorf("not proven: %s", describe(r))
+		}
+	}
+}
+
+// testTakenOut takes appa out of the policy and puts it back.
+func (l *lab) testTakenOut(t *testing.T) {
+	without := on()
+	without.Authz.Without = []string{"appa"}
+	l.mage(t, "sm:authz", "-without=appa")
+	l.proven(t, without, "authz-taken-out-appa", "authz-get-gateway")
+	l.mage(t, "sm:authz")
+	l.proven(t, on(), "authz-get-appa")
+}
