@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"runtime"
 	"strings"
 
@@ -211,15 +212,16 @@ func run(ctx context.Context, name string, args ...string) error {
 
 // output runs a command in dir and gives its standard output; an error holds the end of everything it said.
 func output(ctx context.Context, env []string, dir, name string, args ...string) ([]byte, error) {
-	var stdout, all bytes.Buffer
+	// One buffer each: os/exec copies the two from goroutines of their own.
+	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, io.MultiWriter(&stdout, &all), &all
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
 	cmd.Env = append(cmd.Environ(), env...)
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("running %s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, tail(all.Bytes(), 40))
+		return nil, fmt.Errorf("running %s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, tail(slices.Concat(stdout.Bytes(), stderr.Bytes()), 40))
 	}
 	return stdout.Bytes(), nil
 }
