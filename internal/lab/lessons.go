@@ -35,8 +35,10 @@ type AuthzOptions struct {
 type lesson struct {
 	plan    engine.Plan
 	arrival func(off bool) engine.Step
-	show    func(context.Context) error
-	next    string
+	// effect says when somebody could feel the lesson, or no longer did.
+	effect func(ctx context.Context, off bool)
+	show   func(context.Context) error
+	next   string
 }
 
 // Apps deploys the two applications and the gateway, or takes them away.
@@ -63,19 +65,12 @@ func (l *Lab) Fault(ctx context.Context, fault Fault, off bool) error {
 	}
 	began := l.clock.Now()
 	arrival := func(off bool) engine.Step { return l.faultArrival(fault, off) }
-	show := func(ctx context.Context) error {
-		l.tellEffect(ctx, began, fault, off)
-		return nil
-	}
+	effect := func(ctx context.Context, off bool) { l.tellEffect(ctx, began, fault, off) }
 	next := "mage sm:traffic to see it, then mage sm:authz"
 	if l.Settings.Provider == ProviderEmbedded {
 		next = "mage sm:proxyConfig -of=waypoint to see it, then mage sm:authz"
 	}
-	err := l.teach(ctx, lesson{plan: l.faultPlan(fault), arrival: arrival, show: show, next: next}, off)
-	if err == nil && off {
-		l.tellEffect(ctx, began, fault, off)
-	}
-	return err
+	return l.teach(ctx, lesson{plan: l.faultPlan(fault), arrival: arrival, effect: effect, next: next}, off)
 }
 
 // faultInForce is the delay that is on: to turn it off, nobody needs to repeat the flags that turned it on, and waiting
@@ -126,6 +121,9 @@ func (l *Lab) teach(ctx context.Context, lesson lesson, off bool) error {
 		return err
 	}
 	l.tellChanges(result)
+	if lesson.effect != nil {
+		lesson.effect(ctx, false)
+	}
 	if lesson.show != nil {
 		if err := lesson.show(ctx); err != nil {
 			return err
@@ -146,6 +144,9 @@ func (l *Lab) unteach(ctx context.Context, lesson lesson) error {
 		return nil
 	}
 	_, err = l.apply(ctx, engine.Plan{Name: lesson.plan.Name + "-off", Title: "Proxies without it", Steps: []engine.Step{lesson.arrival(true)}})
+	if err == nil && lesson.effect != nil {
+		lesson.effect(ctx, true)
+	}
 	return err
 }
 

@@ -13,7 +13,6 @@ const (
 	gatewayIdentity = "gateway-istio" // istiod names a Gateway's Deployment, Service and ServiceAccount <gateway>-<class>
 	waypointName    = "appb-waypoint"
 	istioNamespace  = "istio-system"
-	metalNamespace  = "metallb-system"
 
 	httpbinImage = "docker.io/mccutchen/go-httpbin:v2.26.0"
 	fortioImage  = "docker.io/fortio/fortio:1.75.3"

@@ -45,7 +45,7 @@ func TestAssemble(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf, root := selfSigned(t, id.String(), key), selfSigned(t, "spiffe://root/ns/a/sa/b", foreign)
+	leaf, root := selfSigned(t, id.String(), key), selfSigned(t, "spiffe://authority/ns/a/sa/b", foreign)
 	for name, c := range map[string]struct {
 		chain []string
 		good  bool
