@@ -25,6 +25,9 @@ type diagnosis struct {
 // hand is worth more than the error of looking for a better one.
 func (c *Client) diagnose(ctx context.Context, u unready) diagnosis {
 	d := diagnosis{problem.NotReady, u.message}
+	if u.kind.ID != "" {
+		d.kind = u.kind
+	}
 	pods := c.podsOf(ctx, u.obj)
 	if found, ok := c.worst(ctx, pods); ok {
 		return diagnosis{found.kind, u.message + ": " + found.text}

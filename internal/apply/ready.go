@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"ambientlab/internal/problem"
 )
 
 // state is what an object's own status says of it. failed means that waiting longer
@@ -16,6 +19,10 @@ import (
 type state struct {
 	done, failed bool
 	message      string
+	// kind is the problem that it is when it lasts; none means that it is merely not ready.
+	kind problem.Kind
+	// patience is how long the state may last before it counts as failed; 0 is for ever.
+	patience time.Duration
 }
 
 func waiting(format string, args ...any) state { return state{message: fmt.Sprintf(format, args...)} }
@@ -71,13 +78,17 @@ func (c *Client) look(ctx context.Context, obj *unstructured.Unstructured, set [
 		return waiting("it is being deleted%s", finalizers(live)), nil
 	}
 	gk := obj.GroupVersionKind().GroupKind()
+	isGateway := gk == schema.GroupKind{Group: gatewayGroup, Kind: "Gateway"}
 	if judge, ok := judges()[gk]; ok {
 		if s := judge(live); !s.done {
+			if isGateway {
+				return c.overlooked(ctx, live, s)
+			}
 			return s, nil
 		}
 	}
 	switch {
-	case gk == schema.GroupKind{Group: gatewayGroup, Kind: "Gateway"}:
+	case isGateway:
 		return c.gatewayWorkload(ctx, live)
 	case isWebhookConfiguration(gk):
 		return c.webhookBackend(ctx, live, set)
@@ -126,11 +137,12 @@ func (c *Client) survey(ctx context.Context, objs, set []*unstructured.Unstructu
 }
 
 // explain says why objects are not ready: the first in full, the others counted. One
-// that failed for good comes before those that may still become ready.
+// that failed for good, or will have before long, comes before those that may still
+// become ready.
 func (c *Client) explain(ctx context.Context, open []unready) diagnosis {
 	first := open[0]
 	for _, u := range open {
-		if u.failed {
+		if u.failed || u.patience > 0 {
 			first = u
 			break
 		}

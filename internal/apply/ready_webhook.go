@@ -32,12 +32,11 @@ func (c *Client) webhookBackend(ctx context.Context, live *unstructured.Unstruct
 		if ca, _, _ := unstructured.NestedString(hook, "clientConfig", "caBundle"); ca == "" {
 			return waiting("webhook %v: its server has not written its certificate authority yet", hook["name"]), nil
 		}
-		slices := &discoveryv1.EndpointSliceList{}
-		err := c.api.List(ctx, slices, client.InNamespace(namespace), client.MatchingLabels{discoveryv1.LabelServiceName: name})
+		ready, err := c.hasReadyPod(ctx, namespace, name)
 		if err != nil {
-			return state{}, fmt.Errorf("listing the endpoints of Service %s/%s: %w", namespace, name, err)
+			return state{}, err
 		}
-		if !hasEndpoint(slices.Items) {
+		if !ready {
 			return waiting("webhook %v: no ready pod stands behind Service %s/%s", hook["name"], namespace, name), nil
 		}
 	}
@@ -51,6 +50,16 @@ func holdsService(set []*unstructured.Unstructured, namespace, name string) bool
 		}
 	}
 	return false
+}
+
+// hasReadyPod tells whether a ready pod stands behind a Service.
+func (c *Client) hasReadyPod(ctx context.Context, namespace, service string) (bool, error) {
+	slices := &discoveryv1.EndpointSliceList{}
+	err := c.api.List(ctx, slices, client.InNamespace(namespace), client.MatchingLabels{discoveryv1.LabelServiceName: service})
+	if err != nil {
+		return false, fmt.Errorf("listing the endpoints of Service %s/%s: %w", namespace, service, err)
+	}
+	return hasEndpoint(slices.Items), nil
 }
 
 func hasEndpoint(items []discoveryv1.EndpointSlice) bool {

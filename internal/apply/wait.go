@@ -41,6 +41,7 @@ func (c *Client) waitFor(ctx context.Context, objs []*unstructured.Unstructured)
 	pending := objs
 	var open []unready
 	var explained time.Time
+	since := map[string]time.Time{} // when states that may not last were first seen
 	look := func(ctx context.Context) (bool, error) {
 		now, err := c.survey(ctx, pending, objs)
 		if err != nil {
@@ -54,8 +55,9 @@ func (c *Client) waitFor(ctx context.Context, objs []*unstructured.Unstructured)
 			return true, nil
 		}
 		pending = pending[:0:0]
-		for _, u := range open {
-			if u.failed {
+		for i, u := range open {
+			if u.failed || lasted(since, u) {
+				open[i].failed = true
 				return false, errFailed
 			}
 			pending = append(pending, u.obj)
@@ -74,6 +76,22 @@ func (c *Client) waitFor(ctx context.Context, objs []*unstructured.Unstructured)
 		return err
 	}
 	return c.notReady(ctx, objs, open, err)
+}
+
+// lasted tells whether a state has used up its patience. since is kept from look to look.
+func lasted(since map[string]time.Time, u unready) bool {
+	id := idOf(u.obj).String()
+	first, seen := since[id]
+	switch {
+	case u.patience == 0:
+		delete(since, id)
+		return false
+	case !seen:
+		since[id] = time.Now()
+		return false
+	default:
+		return time.Since(first) >= u.patience
+	}
 }
 
 // interrupted tells a context that was called off from one whose time was up. Who
@@ -101,7 +119,10 @@ func (c *Client) notReady(ctx context.Context, objs []*unstructured.Unstructured
 	if now, err := c.survey(ctx, objs, objs); err == nil {
 		open = now
 	}
-	if len(open) == 0 {
+	switch {
+	case len(open) == 0 && errors.Is(cause, errFailed):
+		return nil // it became ready by itself after all
+	case len(open) == 0:
 		return fmt.Errorf("became ready just as the wait ended: %w", cause)
 	}
 	d := c.explain(ctx, open)

@@ -41,10 +41,19 @@ var (
 		Title:  "a proxy's admin port cannot be reached through a port-forward",
 		Advice: []string{"See that the pod runs and that this user may create pods/portforward."},
 	}
+	GatewayOverlooked = Kind{
+		ID: "LAB-GATEWAY-OVERLOOKED", Layer: LayerMesh, Number: 7,
+		Title: "istiod does not see the pods that are ready behind a Gateway",
+		Advice: []string{
+			"The lab has already reminded istiod, without effect. Restart it: `kubectl -n istio-system rollout restart deployment istiod`.",
+			"Then run the same target again: it goes on from what is there.",
+		},
+	}
 )
 
 func meshKinds() []Kind {
 	return []Kind{
 		ZtunnelDown, WaypointNotReady, ConfigRejected, ConfigNotAttached, IstiodDisconnected, ConfigNotArrived, ProxyUnreachable,
+		GatewayOverlooked,
 	}
 }
