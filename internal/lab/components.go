@@ -31,7 +31,7 @@ func (l *Lab) setStep(id, title string, needs []string, render func(context.Cont
 		}
 		return apply.Set{Name: id, Objects: l.adapt(rendered), Namespace: l.Settings.Namespace, Force: l.Settings.Provider != ProviderExisting}, nil
 	}
-	return l.simulated(apply.Step(l.connect, id, title, needs, set), set)
+	return l.simulated(l.reminding(apply.Step(l.connect, id, title, needs, set), set), set)
 }
 
 func (l *Lab) gatewayAPI(ctx context.Context) (objects, error) { return l.upstream.GatewayAPI(ctx) }

@@ -80,6 +80,9 @@ func authorizationPolicies() schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"}
 }
 
+// gatewayLabel names the Gateway on everything that istiod makes for it.
+const gatewayLabel = "gateway.networking.k8s.io/gateway-name"
+
 // Pods lists the names of the pods of a Gateway, waypoint or ingress, that run and are
 // not being deleted, in order.
 func (m *Mesh) Pods(ctx context.Context, namespace, gateway string) ([]string, error) {
@@ -99,7 +102,7 @@ func (m *Mesh) Pods(ctx context.Context, namespace, gateway string) ([]string, e
 
 func (m *Mesh) podsOf(ctx context.Context, namespace, gateway string) ([]corev1.Pod, error) {
 	list, err := m.kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{
-		LabelSelector: "gateway.networking.k8s.io/gateway-name=" + gateway,
+		LabelSelector: gatewayLabel + "=" + gateway,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the pods of Gateway %s/%s: %w", namespace, gateway, err)
