@@ -73,9 +73,10 @@ func (l *Lab) faultArrival(fault Fault, off bool) engine.Step {
 		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitFault(ctx, t, "appb-delay", want) })
 }
 
-func (l *Lab) authzArrival(principals []string, off bool) engine.Step {
+// authzArrival waits for the waypoint, and with -strict until Istio has accepted the policy for the node proxies.
+func (l *Lab) authzArrival(authz Authz, off bool) engine.Step {
 	t := l.target()
-	want := mesh.Authz{Namespace: l.Settings.Namespace, Name: "appb-get-only", Principals: principals, Methods: []string{"GET"}}
+	want := mesh.Authz{Namespace: l.Settings.Namespace, Name: getOnlyPolicy, Principals: l.principals(authz.Allowed), Methods: []string{"GET"}}
 	if off {
 		return l.arrival("The waypoint enforces no policy",
 			func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
@@ -86,6 +87,17 @@ func (l *Lab) authzArrival(principals []string, off bool) engine.Step {
 			})
 	}
 	return l.arrival("The waypoint enforces the policy",
-		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Authz(ctx, t, want) },
-		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitAuthz(ctx, t, want) })
+		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
+			held, reason, err := m.Authz(ctx, t, want)
+			if !held || err != nil || !authz.Strict {
+				return held, reason, err
+			}
+			return m.Strict(ctx, want.Namespace, onlyWaypointPolicy)
+		},
+		func(ctx context.Context, m *mesh.Mesh) error {
+			if err := m.WaitAuthz(ctx, t, want); err != nil || !authz.Strict {
+				return err
+			}
+			return m.WaitStrict(ctx, want.Namespace, onlyWaypointPolicy)
+		})
 }

@@ -46,7 +46,7 @@ func (l *Lab) deleteObjects(ctx context.Context) error {
 		return err
 	}
 	for _, plan := range []engine.Plan{
-		l.authzPlan(nil, true), l.faultPlan(DefaultFault()), l.waypointPlan(), l.appsPlan(), l.installPlan(),
+		l.authzPlan(Authz{Strict: true}), l.faultPlan(DefaultFault()), l.waypointPlan(), l.appsPlan(), l.installPlan(),
 	} {
 		if _, err := l.undo(ctx, plan); err != nil {
 			return err

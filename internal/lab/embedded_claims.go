@@ -16,7 +16,7 @@ func (l *Lab) configurationClaims(lessons Lessons) []configurationClaim {
 		fault = *lessons.Fault
 	}
 	delay := mesh.Fault{Percent: fault.Percent, Delay: fault.Delay, Path: fault.Path}
-	policy := mesh.Authz{Namespace: callee.Namespace, Name: "appb-get-only", Methods: []string{"GET"}}
+	policy := mesh.Authz{Namespace: callee.Namespace, Name: getOnlyPolicy, Methods: []string{"GET"}}
 	if lessons.Authz != nil {
 		policy.Principals = l.principals(lessons.Authz.Allowed)
 	}
@@ -79,7 +79,7 @@ func (l *Lab) configurationClaims(lessons Lessons) []configurationClaim {
 		{
 			id: "config-authz-off", title: "with the policy off, the waypoint lets everybody in",
 			learn: "A control: the policy's effect is gone with it.", on: on(lessons.Authz == nil && lessons.Waypoint),
-			checks: []configurationCheck{ofWaypoint("policy", "no RBAC rules of appb-get-only", func(d *mesh.Dump) (bool, string) { return mesh.AuthzGone(d, callee, policy.Namespace, policy.Name) })},
+			checks: []configurationCheck{ofWaypoint("policy", "no RBAC rules of "+getOnlyPolicy, func(d *mesh.Dump) (bool, string) { return mesh.AuthzGone(d, callee, policy.Namespace, policy.Name) })},
 		},
 	}
 }

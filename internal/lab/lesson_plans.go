@@ -37,12 +37,11 @@ func (l *Lab) faultPlan(fault Fault) engine.Plan {
 }
 
 // authzPlan is sm:authz: exactly what the flags say. Without -strict the strict policies of an earlier run are gone.
-func (l *Lab) authzPlan(allowed []string, strict bool) engine.Plan {
-	principals := l.principals(allowed)
-	data := map[string]any{"Namespace": l.Settings.Namespace, "Principals": principals}
-	return engine.Plan{Name: "authz", Title: fmt.Sprintf("Only %v may GET from appb", allowed), Steps: []engine.Step{
-		l.lessonStep("authz", "AuthorizationPolicy appb-get-only", nil, "lessons/authz.yaml", data, Authz{Allowed: allowed, Strict: strict}),
-		l.strictStep("strict", strict, data),
+func (l *Lab) authzPlan(authz Authz) engine.Plan {
+	data := map[string]any{"Namespace": l.Settings.Namespace, "Principals": l.principals(authz.Allowed)}
+	return engine.Plan{Name: "authz", Title: fmt.Sprintf("Only %v may GET from appb", authz.Allowed), Steps: []engine.Step{
+		l.lessonStep("authz", "AuthorizationPolicy "+getOnlyPolicy, nil, "lessons/authz.yaml", data, authz),
+		l.strictStep("strict", authz.Strict, data),
 	}}
 }
 

@@ -41,15 +41,51 @@ type lesson struct {
 	next   string
 }
 
+// whole is the lesson's plan with the wait for its arrival as the last step.
+func (s lesson) whole() engine.Plan {
+	plan := s.plan
+	if s.arrival == nil {
+		return plan
+	}
+	last := s.arrival(false)
+	for _, step := range plan.Steps {
+		last.Needs = append(last.Needs, step.ID)
+	}
+	plan.Steps = append(slices.Clone(plan.Steps), last)
+	return plan
+}
+
+func (l *Lab) appsLesson() lesson {
+	return lesson{plan: l.appsPlan(), show: l.tellAccess, next: "mage sm:waypoint"}
+}
+
+func (l *Lab) waypointLesson() lesson {
+	show := func(ctx context.Context) error { return l.ProxyConfig(ctx, "") }
+	return lesson{plan: l.waypointPlan(), arrival: l.waypointArrival, show: show, next: "mage sm:fault"}
+}
+
+func (l *Lab) faultLesson(fault Fault) lesson {
+	arrival := func(off bool) engine.Step { return l.faultArrival(fault, off) }
+	next := "mage sm:traffic to see it, then mage sm:authz"
+	if l.Settings.Provider == ProviderEmbedded {
+		next = "mage sm:proxyConfig -of=waypoint to see it, then mage sm:authz"
+	}
+	return lesson{plan: l.faultPlan(fault), arrival: arrival, next: next}
+}
+
+func (l *Lab) authzLesson(authz Authz) lesson {
+	arrival := func(off bool) engine.Step { return l.authzArrival(authz, off) }
+	return lesson{plan: l.authzPlan(authz), arrival: arrival, next: "mage sm:verify"}
+}
+
 // Apps deploys the two applications and the gateway, or takes them away.
 func (l *Lab) Apps(ctx context.Context, off bool) error {
-	return l.teach(ctx, lesson{plan: l.appsPlan(), show: l.tellAccess, next: "mage sm:waypoint"}, off)
+	return l.teach(ctx, l.appsLesson(), off)
 }
 
 // Waypoint puts a waypoint before appb, or takes it away.
 func (l *Lab) Waypoint(ctx context.Context, off bool) error {
-	show := func(ctx context.Context) error { return l.ProxyConfig(ctx, "") }
-	return l.teach(ctx, lesson{plan: l.waypointPlan(), arrival: l.waypointArrival, show: show, next: "mage sm:fault"}, off)
+	return l.teach(ctx, l.waypointLesson(), off)
 }
 
 // Fault turns the delay on or off.
@@ -64,13 +100,9 @@ func (l *Lab) Fault(ctx context.Context, fault Fault, off bool) error {
 		}
 	}
 	began := l.clock.Now()
-	arrival := func(off bool) engine.Step { return l.faultArrival(fault, off) }
-	effect := func(ctx context.Context, off bool) { l.tellEffect(ctx, began, fault, off) }
-	next := "mage sm:traffic to see it, then mage sm:authz"
-	if l.Settings.Provider == ProviderEmbedded {
-		next = "mage sm:proxyConfig -of=waypoint to see it, then mage sm:authz"
-	}
-	return l.teach(ctx, lesson{plan: l.faultPlan(fault), arrival: arrival, effect: effect, next: next}, off)
+	lesson := l.faultLesson(fault)
+	lesson.effect = func(ctx context.Context, off bool) { l.tellEffect(ctx, began, fault, off) }
+	return l.teach(ctx, lesson, off)
 }
 
 // faultInForce is the delay that is on: to turn it off, nobody needs to repeat the flags that turned it on, and waiting
@@ -96,8 +128,7 @@ func (l *Lab) Authz(ctx context.Context, options AuthzOptions, off bool) error {
 	if err != nil {
 		return err
 	}
-	arrival := func(off bool) engine.Step { return l.authzArrival(l.principals(allowed), off) }
-	return l.teach(ctx, lesson{plan: l.authzPlan(allowed, options.Strict), arrival: arrival, next: "mage sm:verify"}, off)
+	return l.teach(ctx, l.authzLesson(Authz{Allowed: allowed, Strict: options.Strict}), off)
 }
 
 // teach turns a lesson on or off on a cluster that must exist.
@@ -108,15 +139,7 @@ func (l *Lab) teach(ctx context.Context, lesson lesson, off bool) error {
 	if off {
 		return l.unteach(ctx, lesson)
 	}
-	plan := lesson.plan
-	if lesson.arrival != nil {
-		last := lesson.arrival(false)
-		for _, step := range plan.Steps {
-			last.Needs = append(last.Needs, step.ID)
-		}
-		plan.Steps = append(slices.Clone(plan.Steps), last)
-	}
-	result, err := l.apply(ctx, plan)
+	result, err := l.apply(ctx, lesson.whole())
 	if err != nil {
 		return err
 	}

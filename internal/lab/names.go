@@ -14,6 +14,9 @@ const (
 	waypointName    = "appb-waypoint"
 	istioNamespace  = "istio-system"
 
+	getOnlyPolicy      = "appb-get-only"          // for the waypoint
+	onlyWaypointPolicy = "appb-only-via-waypoint" // for ztunnel, with -strict
+
 	httpbinImage = "docker.io/mccutchen/go-httpbin:v2.26.0"
 	fortioImage  = "docker.io/fortio/fortio:1.75.3"
 )

@@ -55,7 +55,8 @@ func (l *Lab) Status(ctx context.Context) error {
 		return err
 	}
 	for _, row := range lessons.rows() {
-		table.Add("lesson "+row[0], row[1], row[2])
+		state, detail := row.state(l.engine.Inspect(ctx, l.planOfLesson(row.name, lessons)))
+		table.Add("lesson "+row.name, state, detail)
 	}
 	if err := table.Write(l.out); err != nil {
 		return err
@@ -123,7 +124,7 @@ func (l *Lab) planOf(name string) engine.Plan {
 	case "fault":
 		return l.faultPlan(DefaultFault())
 	case "authz":
-		return l.authzPlan([]string{appA, gatewayIdentity}, false)
+		return l.authzPlan(Authz{Allowed: []string{appA, gatewayIdentity}})
 	default:
 		return l.installPlan()
 	}

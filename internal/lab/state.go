@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"ambientlab/internal/apply"
+	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
 )
 
@@ -85,9 +86,15 @@ func (l *Lab) lessons(ctx context.Context, client *apply.Client) (Lessons, error
 	return found, nil
 }
 
-// rows describes the lessons for a table: name, on or off, particulars.
-func (s Lessons) rows() [][]string {
-	onOff := map[bool]string{true: "on", false: "off"}
+// row describes a lesson for a table.
+type row struct {
+	name   string
+	on     bool
+	detail string
+}
+
+// rows describes the lessons in their order.
+func (s Lessons) rows() []row {
 	fault, authz := "no delay", "everybody may ask appb"
 	if s.Fault != nil {
 		fault = fmt.Sprintf("%v %% of %s delayed by %s", s.Fault.Percent, s.Fault.Path, s.Fault.Delay)
@@ -103,10 +110,40 @@ func (s Lessons) rows() [][]string {
 			authz += "; the pod can be reached around the waypoint"
 		}
 	}
-	return [][]string{
-		{"apps", onOff[s.Apps], "appa, appb, Gateway " + gatewayName},
-		{"waypoint", onOff[s.Waypoint], waypointName + " before Service appb"},
-		{"fault", onOff[s.Fault != nil], fault},
-		{"authz", onOff[s.Authz != nil], authz},
+	return []row{
+		{"apps", s.Apps, "appa, appb, Gateway " + gatewayName},
+		{"waypoint", s.Waypoint, waypointName + " before Service appb"},
+		{"fault", s.Fault != nil, fault},
+		{"authz", s.Authz != nil, authz},
 	}
+}
+
+// planOfLesson is the plan of a lesson as it was asked for, with the wait for its arrival; empty for one that is off.
+func (l *Lab) planOfLesson(name string, asked Lessons) engine.Plan {
+	switch {
+	case name == "apps" && asked.Apps:
+		return l.appsLesson().whole()
+	case name == "waypoint" && asked.Waypoint:
+		return l.waypointLesson().whole()
+	case name == "fault" && asked.Fault != nil:
+		return l.faultLesson(*asked.Fault).whole()
+	case name == "authz" && asked.Authz != nil:
+		return l.authzLesson(*asked.Authz).whole()
+	default:
+		return engine.Plan{Name: name}
+	}
+}
+
+// state says whether the lesson is on and, by what was found of its steps, whether it really holds. What was asked for
+// and does not hold comes with the first reason.
+func (r row) state(steps []engine.StepStatus) (state, detail string) {
+	if !r.on {
+		return "off", r.detail
+	}
+	for _, step := range steps {
+		if what := stateOf(step); what != "ready" {
+			return "on, " + what, r.detail + ": " + reasonOf(step)
+		}
+	}
+	return "on, ready", r.detail
 }

@@ -66,13 +66,21 @@ func (m *Mesh) AuthzOff(ctx context.Context, t Target, namespace, name string) (
 // enforce policies with a selector. A node proxy's own configuration is not looked at:
 // what it enforces is for a measurement to show.
 func (m *Mesh) WaitStrict(ctx context.Context, namespace, name string) error {
-	look := func(ctx context.Context, _ *proxies) (finding, error) {
+	nothing := func(context.Context, *proxies) (finding, error) { return finding{}, nil }
+	return m.await(ctx, "policy "+name, m.acceptedByZtunnel(namespace, name), nothing)
+}
+
+// Strict looks once whether WaitStrict would return at once, and if not, why.
+func (m *Mesh) Strict(ctx context.Context, namespace, name string) (held bool, reason string, err error) {
+	return m.once(ctx, m.acceptedByZtunnel(namespace, name))
+}
+
+func (m *Mesh) acceptedByZtunnel(namespace, name string) question {
+	return func(ctx context.Context, _ *proxies) (finding, error) {
 		trouble, err := m.policyTrouble(ctx, namespace, name, "ZtunnelAccepted")
 		trouble.held = err == nil && trouble.reason == ""
 		return trouble, err
 	}
-	nothing := func(context.Context, *proxies) (finding, error) { return finding{}, nil }
-	return m.await(ctx, "policy "+name, look, nothing)
 }
 
 type test func(*Dump) (bool, string)
