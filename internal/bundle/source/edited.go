@@ -28,6 +28,8 @@ func edits(program string) []edit {
 	return []edit{
 		{metallb, "internal/k8s/k8s.go", `fmt.Sprintf("0.0.0.0:%d", cfg.MetricsPort)`, `fmt.Sprintf("127.0.0.1:%d", cfg.MetricsPort)`},
 		{metallb, "controller/main.go", `fmt.Sprintf(":%d", *healthProbePort)`, `fmt.Sprintf("127.0.0.1:%d", *healthProbePort)`},
+		// controller-runtime v0.24 asks for one argument more; the webhook itself does not run here.
+		{metallb, "internal/k8s/webhook.go", `conversion.NewWebhookHandler(mgr.GetScheme())`, `conversion.NewWebhookHandler(mgr.GetScheme(), mgr.GetConverterRegistry())`},
 	}
 }
 

@@ -64,7 +64,7 @@ func Programs() []Program {
 		{"pilot-agent", "istio", istio + "pilot/cmd/pilot-agent", istioVariables(), 10 * time.Second},
 		{"istioctl", "istio", istio + "istioctl/cmd/istioctl", istioVariables(), 30 * time.Second},
 		{"metallb-controller", "metallb", metallb + "controller", nil, 4 * time.Minute},
-		{"metallb-controller-loopback", "metallb", metallb + "controller", nil, 10 * time.Second},
+		{"metallb-controller-loopback", "metallbloopback", metallb + "controller", nil, 25 * time.Second},
 		{"metallb-speaker", "metallb", metallb + "speaker", nil, 20 * time.Second},
 		{"kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", []Variable{{"sigs.k8s.io/kwok/pkg/consts.Version", "v0.8.0"}}, 30 * time.Second},
 		{"go-httpbin", "apps", "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin", nil, 10 * time.Second},
