@@ -25,7 +25,7 @@ func gatewayState(obj *unstructured.Unstructured) state {
 
 // overlookedAfter is how long a Gateway's controller may take to see that its pods are
 // ready. istiod collects events for ten seconds at most (PILOT_DEBOUNCE_MAX).
-const overlookedAfter = 20 * time.Second
+const overlookedAfter = 15 * time.Second
 
 // overlooked tells a Gateway that waits for something from one that its controller has
 // forgotten: the status says that it has no address, and yet every Service that was

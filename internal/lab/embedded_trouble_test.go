@@ -43,6 +43,7 @@ func TestEmbeddedTrouble(t *testing.T) {
 		{"a process killed", (*bench).killed},
 		{"another field manager", (*bench).conflict},
 		{"a webhook that refuses", (*bench).webhook},
+		{"a Gateway overlooked by istiod", (*bench).overlooked},
 		{"CRDs deleted", (*bench).crdsDeleted},
 	} {
 		t.Run(trouble.name, func(t *testing.T) {
