@@ -129,6 +129,7 @@ func TestSabotage(t *testing.T) {
 			})
 		})
 	}
+	t.Run("no ztunnel on any node", l.testNoZtunnel)
 }
 
 func (l *lab) measure(t *testing.T, claims []string, judge func(*testing.T, probe.Result)) {
