@@ -89,10 +89,10 @@ func (l *Lab) Dashboard(ctx context.Context, open string) error {
 			return problem.New(problem.NotReady, nil, "%s is not installed, so it cannot be opened", open)
 		}
 		if err := browse(ctx, toOpen); err != nil {
-			l.next("no browser could be opened: %v", err)
+			l.tell("no browser could be opened: %v", err)
 		}
 	}
-	l.next("Ctrl-C ends the forwarding")
+	l.tell("Ctrl-C ends the forwarding")
 	<-ctx.Done()
 	return nil
 }
@@ -122,13 +122,13 @@ func (l *Lab) tellAccess(ctx context.Context) error {
 	}
 	address := firstAddress(gateway)
 	if l.embedded != nil {
-		l.next("the gateway's address is %s, which leads nowhere: nothing here carries packets. See its routes: mage sm:proxyConfig -of=gateway", address)
+		l.tell("the gateway's address is %s, which leads nowhere: nothing here carries packets. See its routes: mage sm:proxyConfig -of=gateway", address)
 		return nil
 	}
 	if runtime.GOOS == "linux" && l.Settings.UseMetalLB() && l.Settings.Provider == ProviderKind && address != "" {
-		l.next("try: curl -H 'Host: %s' http://%s/headers", host, address)
+		l.tell("try: curl -H 'Host: %s' http://%s/headers", host, address)
 		return nil
 	}
-	l.next("try: mage sm:dashboard, and beside it curl -H 'Host: %s' http://127.0.0.1:8080/headers", host)
+	l.tell("try: mage sm:dashboard, and beside it curl -H 'Host: %s' http://127.0.0.1:8080/headers", host)
 	return nil
 }

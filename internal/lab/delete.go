@@ -21,7 +21,8 @@ func (l *Lab) Delete(ctx context.Context) error {
 		return l.deleteObjects(ctx)
 	}
 	if !info.Exists {
-		l.next("there is no %s cluster %q: nothing to delete", info.Provider, info.Name)
+		l.tell("there is no %s cluster %q: nothing to delete", info.Provider, info.Name)
+		l.thenType("mage sm:install makes one")
 		return nil
 	}
 	_, err = l.apply(ctx, engine.Plan{Name: "delete", Title: "Delete " + l.clusterTitle(), Steps: []engine.Step{{
@@ -38,6 +39,9 @@ func (l *Lab) Delete(ctx context.Context) error {
 			return nil
 		},
 	}}})
+	if err == nil {
+		l.thenType("mage sm:install makes a new one")
+	}
 	return err
 }
 
@@ -52,6 +56,7 @@ func (l *Lab) deleteObjects(ctx context.Context) error {
 			return err
 		}
 	}
+	l.thenType("mage sm:install begins anew; kubectl get all -A shows what is left, which is not the lab's")
 	return nil
 }
 
@@ -65,7 +70,10 @@ func (l *Lab) All(ctx context.Context) error {
 		func(ctx context.Context) error { return l.Fault(ctx, DefaultFault(), false) },
 		func(ctx context.Context) error { return l.Authz(ctx, AuthzOptions{}, false) },
 		func(ctx context.Context) error { return l.Verify(ctx, "") },
-		l.Status,
+		func(ctx context.Context) error {
+			l.whole = false // what to type next is the status's to say
+			return l.Status(ctx)
+		},
 	} {
 		if err := target(ctx); err != nil {
 			return err

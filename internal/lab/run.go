@@ -78,7 +78,15 @@ func (l *Lab) deadline(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeoutCause(ctx, l.Settings.Timeout, cause)
 }
 
-// next tells what to type next, on stderr like all talk.
-func (l *Lab) next(format string, args ...any) {
+// thenType ends a target with what to type next. sm:lab types it by itself, so there only its last part says it.
+func (l *Lab) thenType(format string, args ...any) {
+	if l.whole {
+		return
+	}
+	l.tell("next: "+format, args...)
+}
+
+// tell says something to people, on stderr like all talk.
+func (l *Lab) tell(format string, args ...any) {
 	l.engine.Sink.Handle(engine.Event{Time: l.clock.Now(), Kind: engine.Note, Message: fmt.Sprintf(format, args...)})
 }

@@ -134,10 +134,10 @@ func (l *Lab) recordStep(id string, needs ...string) engine.Step {
 func (l *Lab) tellSubstitutes(ctx context.Context) {
 	subs, err := l.substitutes(ctx)
 	if err != nil {
-		l.next("which images are substitutes cannot be told: %v", err)
+		l.tell("which images are substitutes cannot be told: %v", err)
 		return
 	}
 	for _, ref := range slices.Sorted(maps.Keys(subs)) {
-		l.next("substitute: %s is %s", ref, subs[ref])
+		l.tell("substitute: %s is %s", ref, subs[ref])
 	}
 }
