@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"ambientlab/internal/problem"
 	"ambientlab/internal/ui"
 )
 
@@ -142,7 +143,11 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.do("install again", b.Install)
 	says(t, "the second install", b.talk.String(), "nothing to change")
 	b.loopbackOnly()
+	b.refused("waypoint without apps", problem.ObjectMissing, b.waypoint)
 	b.do("apps", b.apps)
+	b.refused("fault without a waypoint", problem.WaypointOff, b.fault)
+	b.refused("authz without a waypoint", problem.WaypointOff, b.authz)
+	b.do("fault off, though it never was on", func(ctx context.Context) error { return b.Fault(ctx, DefaultFault(), true) })
 	says(t, "verify without lessons", b.do("verify", b.verify), "config-waypoint-off", "2 of 2 claims proven")
 	b.do("waypoint", b.waypoint)
 	b.do("fault", b.fault)
@@ -169,6 +174,8 @@ func TestEmbeddedFlow(t *testing.T) {
 	})
 	says(t, "verify", b.do("verify", b.verify), "5 of 5 claims proven")
 
+	b.refused("waypoint off under authz -strict", problem.LessonNeeded, func(ctx context.Context) error { return b.Waypoint(ctx, true) })
+	b.refused("apps off under all of them", problem.LessonNeeded, func(ctx context.Context) error { return b.Apps(ctx, true) })
 	for _, off := range []struct {
 		name   string
 		target func(context.Context) error
@@ -178,8 +185,28 @@ func TestEmbeddedFlow(t *testing.T) {
 		{"verify", b.verify},
 		{"waypoint off", func(ctx context.Context) error { return b.Waypoint(ctx, true) }},
 		{"verify", b.verify},
+		{"waypoint off again", func(ctx context.Context) error { return b.Waypoint(ctx, true) }},
 		{"apps off", func(ctx context.Context) error { return b.Apps(ctx, true) }},
 	} {
+		b.talk.reset()
 		b.do(off.name, off.target)
+		says(t, off.name, b.talk.String(), "next: mage sm:")
+	}
+}
+
+// refused wants a target refused, at once and with nothing written.
+func (b *bench) refused(name string, kind problem.Kind, target func(context.Context) error) {
+	b.t.Helper()
+	b.talk.reset()
+	start := time.Now()
+	err := b.fails(name, target)
+	if !problem.Is(err, kind) {
+		b.t.Errorf("%s gives %v, want %s", name, err, kind.ID)
+	}
+	if took := time.Since(start); took > 30*time.Second {
+		b.t.Errorf("%s was refused after %s", name, took)
+	}
+	if text := b.talk.String(); text != "" {
+		b.t.Errorf("%s began something before it was refused:\n%s", name, text)
 	}
 }

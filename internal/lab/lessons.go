@@ -149,6 +149,9 @@ func (l *Lab) teach(ctx context.Context, lesson lesson, off bool) error {
 	if err := l.attach(ctx); err != nil {
 		return err
 	}
+	if err := l.inOrder(ctx, lesson.plan.Name, off); err != nil {
+		return err
+	}
 	if off {
 		return l.unteach(ctx, lesson)
 	}
