@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
@@ -69,15 +70,24 @@ func (l *Lab) All(ctx context.Context) error {
 		func(ctx context.Context) error { return l.Waypoint(ctx, false) },
 		func(ctx context.Context) error { return l.Fault(ctx, DefaultFault(), false) },
 		func(ctx context.Context) error { return l.Authz(ctx, AuthzOptions{}, false) },
-		func(ctx context.Context) error { return l.Verify(ctx, "") },
-		func(ctx context.Context) error {
-			l.whole = false // what to type next is the status's to say
-			return l.Status(ctx)
-		},
 	} {
 		if err := target(ctx); err != nil {
 			return err
 		}
 	}
-	return nil
+	return closing(ctx, func(ctx context.Context) error {
+		err := l.Verify(ctx, "")
+		l.whole = err != nil // what to type next is the status's to say, but not where the failure's advice does
+		return err
+	}, l.Status)
+}
+
+// closing ends sm:lab: whatever the proofs say, the status follows, since a claim that does not hold is where one wants
+// to see what is not ready. The exit code is that of the proofs first.
+func closing(ctx context.Context, verify, status func(context.Context) error) error {
+	failed := verify(ctx)
+	if ctx.Err() != nil {
+		return failed
+	}
+	return errors.Join(failed, status(ctx))
 }
