@@ -100,7 +100,7 @@ func reasonOf(step engine.StepStatus) string {
 var planNames = []string{"install", "apps", "waypoint", "fault", "authz"}
 
 // Plan prints what a target, or every one, would do. With a cluster its API server judges the objects in a dry run;
-// without one every step says what it waits for.
+// without one every object is listed as one to create, and nobody has judged it.
 func (l *Lab) Plan(ctx context.Context, of string) error {
 	names := planNames
 	if of != "" {
@@ -114,9 +114,15 @@ func (l *Lab) Plan(ctx context.Context, of string) error {
 	}
 	ctx, cancel := l.deadline(ctx)
 	defer cancel()
+	if err := l.foresee(ctx); err != nil {
+		return err
+	}
 	todo := "" // the first target that would change something
 	for _, name := range names {
 		plan := l.planOf(name)
+		if l.none != nil {
+			plan = unmade(plan)
+		}
 		previews, err := l.engine.Preview(ctx, plan)
 		if err != nil {
 			return fmt.Errorf("looking ahead at %s: %w", name, err)

@@ -65,6 +65,9 @@ func (l *Lab) substitutes(ctx context.Context) (substitutes, error) {
 // record reads what sm:install wrote; nil means that it has not got that far.
 func (l *Lab) record(ctx context.Context) (map[string]string, error) {
 	client, err := l.connect(ctx)
+	if problem.Is(err, problem.ClusterNone) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
