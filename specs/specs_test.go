@@ -9,6 +9,7 @@ import (
 	networkingalpha "istio.io/client-go/pkg/apis/networking/v1alpha3"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	telemetry "istio.io/client-go/pkg/apis/telemetry/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -110,6 +111,34 @@ func TestValuesParse(t *testing.T) {
 	for _, name := range []string{"base", "istiod", "cni", "ztunnel", "substitute-istiod", "substitute-cni"} {
 		if values, err := Values("istio/" + name + ".yaml"); err != nil || len(values) == 0 {
 			t.Errorf("%s: %v, %v", name, values, err)
+		}
+	}
+}
+
+// TestStrictReachesAppbAlone holds what -strict applies to the labels of appb's pods: whatever else lives in the
+// namespace, which may be the user's own, keeps its own rules.
+func TestStrictReachesAppbAlone(t *testing.T) {
+	strict, err := Objects("lessons/authz-strict.yaml", data())
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := Objects("apps/appb.yaml", data())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var labels map[string]string
+	for _, object := range app {
+		if object.GetKind() == "Deployment" {
+			labels, _, _ = unstructured.NestedStringMap(object.Object, "spec", "template", "metadata", "labels")
+		}
+	}
+	if len(strict) != 2 || labels["app"] != "appb" {
+		t.Fatalf("%d strict policies, appb's pods bear %v", len(strict), labels)
+	}
+	for _, object := range strict {
+		selected, _, _ := unstructured.NestedStringMap(object.Object, "spec", "selector", "matchLabels")
+		if len(selected) != 1 || selected["app"] != labels["app"] {
+			t.Errorf("%s %s selects %v, want appb's pods alone", object.GetKind(), object.GetName(), selected)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 // Waypoint puts a waypoint before appb alone, ingress traffic included, and shows what its proxies then listen on.
 // It returns when the waypoint is available, bound to the Service and holds its configuration.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Waypoint(ctx context.Context,
 	off *bool, // take the waypoint away again
 ) error {
@@ -16,6 +17,7 @@ func Waypoint(ctx context.Context,
 }
 
 // Fault delays a share of the requests to one path of appb; it returns when the waypoint runs it.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Fault(ctx context.Context,
 	percent *float64, // share of the requests to delay, above 0 and up to 100; 50 unless given
 	delay *time.Duration, // how long; 2s unless given
@@ -31,6 +33,7 @@ func Fault(ctx context.Context,
 }
 
 // Authz lets only appa and the gateway GET from appb; it returns when the waypoint enforces it.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Authz(ctx context.Context,
 	without *string, // identities to take out: appa, gateway-istio, or both with a comma
 	strict *bool, // also close the ways around the waypoint: direct to the pod, plaintext from outside the mesh

@@ -7,11 +7,13 @@ import (
 )
 
 // Status shows one table: provider, nodes, components, lessons, each ready or with the reason why not.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Status(ctx context.Context) error {
 	return lab.Run(ctx, (*lab.Lab).Status)
 }
 
 // Plan shows every step of a target, what it would change, and the commands one would type; it changes nothing.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Plan(ctx context.Context,
 	of *string, // which target: install, apps, waypoint, fault or authz; all of them unless given
 ) error {
@@ -19,6 +21,7 @@ func Plan(ctx context.Context,
 }
 
 // ProxyConfig prints the listeners and routes of the gateway or the waypoint, as istioctl proxy-config does.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_OUTPUT, KUBECONFIG.
 func ProxyConfig(ctx context.Context,
 	of *string, // gateway or waypoint; both unless given
 ) error {
@@ -26,6 +29,7 @@ func ProxyConfig(ctx context.Context,
 }
 
 // Dashboard forwards local ports to Kiali, Grafana, Jaeger, Prometheus and the gateway, and prints the addresses.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_OUTPUT, KUBECONFIG.
 func Dashboard(ctx context.Context,
 	open *string, // also open this one in a browser: kiali, grafana, jaeger, prometheus or gateway
 ) error {
@@ -33,6 +37,7 @@ func Dashboard(ctx context.Context,
 }
 
 // Verify measures that each lesson really holds and gives every claim a verdict; it exits 0 only when all are proven.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Verify(ctx context.Context,
 	out *string, // folder for report.html, report.json and junit.xml
 ) error {
@@ -40,6 +45,7 @@ func Verify(ctx context.Context,
 }
 
 // Traffic sends requests to appb and shows each one live, with a histogram of the latencies; Ctrl-C sums up.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_OUTPUT, KUBECONFIG.
 func Traffic(ctx context.Context,
 	from *string, // who asks: appa or gateway; gateway unless given
 	path *string, // which path; /headers unless given
@@ -51,6 +57,7 @@ func Traffic(ctx context.Context,
 }
 
 // Doctor checks this host and the cluster for what is known to break a lab, and says what to do about it.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_OUTPUT, KUBECONFIG.
 func Doctor(ctx context.Context) error {
 	return lab.Run(ctx, (*lab.Lab).Doctor)
 }

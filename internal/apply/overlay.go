@@ -142,9 +142,12 @@ func OverlayStep(connect func(context.Context) (*Client, error), id, title strin
 	return engine.Step{
 		ID: id, Title: title, Needs: needs,
 		Check: func(ctx context.Context) (engine.Status, error) {
-			c, err := connect(ctx)
+			c, err := reach(ctx, connect)
 			if err != nil {
 				return engine.Status{}, err
+			}
+			if c == nil {
+				return engine.Status{Message: unjudged}, nil
 			}
 			change, err := c.DiffOverlay(ctx, o)
 			if err != nil {
@@ -170,9 +173,12 @@ func OverlayStep(connect func(context.Context) (*Client, error), id, title strin
 			return c.RemoveOverlay(ctx, o)
 		},
 		Preview: func(ctx context.Context) ([]engine.Change, error) {
-			c, err := connect(ctx)
+			c, err := reach(ctx, connect)
 			if err != nil {
 				return nil, err
+			}
+			if c == nil {
+				return foreseeOverlay(o)
 			}
 			change, err := c.DiffOverlay(ctx, o)
 			if err != nil || change == nil {

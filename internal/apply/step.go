@@ -29,12 +29,19 @@ func Step(connect func(context.Context) (*Client, error), id, title string, need
 	}
 	return engine.Step{
 		ID: id, Title: title, Needs: needs,
-		Check: func(ctx context.Context) (status engine.Status, err error) {
-			err = with(ctx, func(c *Client, s Set) error {
-				status, err = check(ctx, c, s)
-				return err
-			})
-			return status, err
+		Check: func(ctx context.Context) (engine.Status, error) {
+			c, err := reach(ctx, connect)
+			if err != nil {
+				return engine.Status{}, err
+			}
+			if c == nil {
+				return engine.Status{Message: unjudged}, nil
+			}
+			s, err := set(ctx)
+			if err != nil {
+				return engine.Status{}, err
+			}
+			return check(ctx, c, s)
 		},
 		Do: func(ctx context.Context) error {
 			return with(ctx, func(c *Client, s Set) error {
@@ -50,12 +57,19 @@ func Step(connect func(context.Context) (*Client, error), id, title string, need
 				return err
 			})
 		},
-		Preview: func(ctx context.Context) (changes []engine.Change, err error) {
-			err = with(ctx, func(c *Client, s Set) error {
-				changes, err = c.Diff(ctx, s)
-				return err
-			})
-			return changes, err
+		Preview: func(ctx context.Context) ([]engine.Change, error) {
+			c, err := reach(ctx, connect)
+			if err != nil {
+				return nil, err
+			}
+			s, err := set(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if c == nil {
+				return foresee(s)
+			}
+			return c.Diff(ctx, s)
 		},
 		Explain: func() []string {
 			ctx, cancel := context.WithTimeout(context.Background(), explainTime)

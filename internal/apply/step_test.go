@@ -9,6 +9,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
 )
 
 func TestExplain(t *testing.T) {
@@ -67,6 +70,69 @@ func TestExplainOverlay(t *testing.T) {
 	} {
 		if got := explainOverlay(Overlay{Name: "o", Object: o}); got != want {
 			t.Errorf("got %s", got)
+		}
+	}
+}
+
+// Where there is no cluster a step does not hold, which is no error, and foresees every object: in the namespace it would
+// get, which only an API server could say for certain, and in the order in which they are made.
+func TestStepWithoutCluster(t *testing.T) {
+	none := func(context.Context) (*Client, error) {
+		return nil, fmt.Errorf("connecting: %w", problem.New(problem.ClusterNone, nil, "there is none"))
+	}
+	set := Set{Name: "apps", Namespace: "lab", Objects: objects(t, deployment+`
+---
+apiVersion: example.com/v1
+kind: Planet
+metadata: {name: mars}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: planets.example.com}
+spec: {group: example.com, scope: Cluster, names: {kind: Planet}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: all}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gateway}
+`)}
+	service := Overlay{Name: "enrol", Object: objects(t, `
+apiVersion: v1
+kind: Service
+metadata: {name: appb, namespace: lab, labels: {a: b}}
+`)[0]}
+	for name, tc := range map[string]struct {
+		step engine.Step
+		want []engine.Change
+	}{
+		"set": {
+			Step(none, "s", "t", nil, func(context.Context) (Set, error) { return set, nil }),
+			[]engine.Change{
+				{Object: "CustomResourceDefinition planets.example.com", Action: engine.Create},
+				{Object: "ClusterRole all", Action: engine.Create},
+				{Object: "Deployment lab/a", Action: engine.Create},
+				{Object: "Gateway lab/gateway", Action: engine.Create},
+				{Object: "Planet mars", Action: engine.Create},
+			},
+		},
+		"overlay": {
+			OverlayStep(none, "s", "t", nil, service),
+			[]engine.Change{{Object: "Service lab/appb", Action: engine.Update, Detail: "overlay enrol"}},
+		},
+	} {
+		status, err := tc.step.Check(t.Context())
+		if err != nil || status.Holds || !strings.Contains(status.Message, "has not judged") {
+			t.Errorf("%s: %+v, %v", name, status, err)
+		}
+		changes, err := tc.step.Preview(t.Context())
+		if diff := cmp.Diff(tc.want, changes); err != nil || diff != "" {
+			t.Errorf("%s: %v\n%s", name, err, diff)
+		}
+		if err := tc.step.Do(t.Context()); !problem.Is(err, problem.ClusterNone) {
+			t.Errorf("%s is done without a cluster: %v", name, err)
 		}
 	}
 }

@@ -118,8 +118,8 @@ func TestLab(t *testing.T) {
 	t.Run("status", func(t *testing.T) {
 		status := l.mage(t, "sm:status")
 		t.Logf("sm:status:\n%s", status.stdout)
-		if strings.Contains(status.stdout, "not ready") {
-			t.Error("something is not ready")
+		for _, wrong := range notReady(status.stdout) {
+			t.Error("not ready: " + wrong)
 		}
 	})
 
@@ -156,6 +156,24 @@ func TestLab(t *testing.T) {
 	if after := l.leaks(t); after != before {
 		t.Errorf("before the lab there was %s, after it there is %s", before, after)
 	}
+}
+
+// notReady lists the rows of a status table whose state is anything but ready: not ready, unknown, not running, off, or
+// a word that did not exist when this was written. A table without rows is not ready either.
+func notReady(table string) []string {
+	var rows []string
+	header, body, _ := strings.Cut(table, "\n")
+	at := strings.Index(header, "STATE")
+	if at < 0 || strings.TrimSpace(body) == "" {
+		return []string{"this is no table: " + table}
+	}
+	for row := range strings.Lines(body) {
+		state, _, _ := strings.Cut(string([]rune(row)[min(at, len([]rune(row))):]), "   ")
+		if state = strings.TrimSpace(state); state != "ready" && state != "on, ready" {
+			rows = append(rows, strings.TrimSpace(row))
+		}
+	}
+	return rows
 }
 
 func expect(t *testing.T, ip, method, path string, status int, body string) {

@@ -55,6 +55,20 @@ func Changed(ctx context.Context, c Change) {
 	s.report(StepChanged, "", &c)
 }
 
+// Tell says something that people should still be able to read when the step is over, where Progress only says what
+// is going on. Outside a step it does nothing.
+func Tell(ctx context.Context, format string, args ...any) {
+	s, ok := ctx.Value(scopeKey{}).(*scope)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.report(Note, fmt.Sprintf(format, args...), nil)
+	}
+}
+
 // close ends the scope and gives what was said last and what was changed.
 func (s *scope) close() (last string, changes []Change) {
 	s.mu.Lock()

@@ -51,6 +51,7 @@ func TestApplyEvents(t *testing.T) {
 		b.Do = func(ctx context.Context) error {
 			engine.Progress(ctx, "pulling")
 			engine.Progress(ctx, "pulling")
+			engine.Tell(ctx, "what stays")
 			if err := pause(ctx, 2*time.Second); err != nil {
 				return err
 			}
@@ -64,7 +65,7 @@ func TestApplyEvents(t *testing.T) {
 		want(t, "events", rec.lines, []string{
 			"plan-started",
 			"step-started a", "step-held a",
-			"step-started b", "step-progress b pulling", "step-changed b create b", "step-done b 2s",
+			"step-started b", "step-progress b pulling", "note b what stays", "step-changed b create b", "step-done b 2s",
 			"plan-done 2s",
 		})
 	})

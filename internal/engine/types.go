@@ -93,7 +93,7 @@ const (
 	StepCanceled EventKind = "step-canceled"
 	PlanDone     EventKind = "plan-done"
 	PlanFailed   EventKind = "plan-failed"
-	Note         EventKind = "note" // for people; belongs to no step
+	Note         EventKind = "note" // for people, to stay readable; of a step where one said it
 )
 
 // StepInfo introduces a step in PlanStarted.

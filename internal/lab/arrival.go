@@ -73,31 +73,56 @@ func (l *Lab) faultArrival(fault Fault, off bool) engine.Step {
 		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitFault(ctx, t, "appb-delay", want) })
 }
 
-// authzArrival waits for the waypoint, and with -strict until Istio has accepted the policy for the node proxies.
+// authzArrival waits for the waypoint, and with -strict until Istio has accepted the policy for the node proxies. Without
+// it, and with all of it off, it waits until the node proxies have forgotten what an earlier -strict made them enforce.
 func (l *Lab) authzArrival(authz Authz, off bool) engine.Step {
 	t := l.target()
 	want := mesh.Authz{Namespace: l.Settings.Namespace, Name: getOnlyPolicy, Principals: l.principals(authz.Allowed), Methods: []string{"GET"}}
-	if off {
-		return l.arrival("The waypoint enforces no policy",
-			func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
-				return m.AuthzOff(ctx, t, want.Namespace, want.Name)
-			},
-			func(ctx context.Context, m *mesh.Mesh) error {
-				return m.WaitAuthzOff(ctx, t, want.Namespace, want.Name)
-			})
-	}
-	return l.arrival("The waypoint enforces the policy",
+	looks := []func(context.Context, *mesh.Mesh) (bool, string, error){
+		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Authz(ctx, t, want) },
 		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
-			held, reason, err := m.Authz(ctx, t, want)
-			if !held || err != nil || !authz.Strict {
-				return held, reason, err
-			}
+			return m.StrictOff(ctx, t, want.Namespace, onlyWaypointPolicy)
+		},
+	}
+	waits := []func(context.Context, *mesh.Mesh) error{
+		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitAuthz(ctx, t, want) },
+		func(ctx context.Context, m *mesh.Mesh) error {
+			return m.WaitStrictOff(ctx, t, want.Namespace, onlyWaypointPolicy)
+		},
+	}
+	title := "The waypoint enforces the policy"
+	switch {
+	case off:
+		title = "The waypoint enforces no policy, nor does ztunnel"
+		looks[0] = func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
+			return m.AuthzOff(ctx, t, want.Namespace, want.Name)
+		}
+		waits[0] = func(ctx context.Context, m *mesh.Mesh) error {
+			return m.WaitAuthzOff(ctx, t, want.Namespace, want.Name)
+		}
+	case authz.Strict:
+		looks[1] = func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
 			return m.Strict(ctx, want.Namespace, onlyWaypointPolicy)
+		}
+		waits[1] = func(ctx context.Context, m *mesh.Mesh) error {
+			return m.WaitStrict(ctx, want.Namespace, onlyWaypointPolicy)
+		}
+	}
+	return l.arrival(title,
+		func(ctx context.Context, m *mesh.Mesh) (held bool, reason string, err error) {
+			for _, look := range looks {
+				if held, reason, err = look(ctx, m); !held || err != nil {
+					break
+				}
+			}
+			return held, reason, err
 		},
 		func(ctx context.Context, m *mesh.Mesh) error {
-			if err := m.WaitAuthz(ctx, t, want); err != nil || !authz.Strict {
-				return err
+			for _, wait := range waits {
+				if err := wait(ctx, m); err != nil {
+					return err
+				}
 			}
-			return m.WaitStrict(ctx, want.Namespace, onlyWaypointPolicy)
+			return nil
 		})
 }

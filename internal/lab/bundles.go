@@ -46,11 +46,7 @@ func (l *Lab) BundleCreate(ctx context.Context, from, to string) error {
 	if _, err := l.apply(ctx, engine.Plan{Name: "bundle", Title: "Images from " + from, Steps: []engine.Step{step}}); err != nil {
 		return err
 	}
-	if err := l.BundleShow(ctx, folder); err != nil {
-		return err
-	}
-	l.next("next: SM_BUNDLE=%s mage sm:install", folder)
-	return nil
+	return l.BundleShow(ctx, folder)
 }
 
 func (l *Lab) pinnedNodeImage() string {
@@ -82,7 +78,7 @@ func (l *Lab) buildInto(ctx context.Context, builder *source.Builder, writer *bu
 	for _, ref := range refs {
 		image, err := builder.Image(ctx, ref)
 		if errors.Is(err, source.ErrUnknownImage) {
-			l.next("not in this bundle: %s cannot be built from Go modules and Debian packages; leave it out with SM_ADDONS", ref)
+			l.tell("not in this bundle: %s cannot be built from Go modules and Debian packages; leave it out with SM_ADDONS", ref)
 			continue
 		}
 		if err != nil {
@@ -135,7 +131,11 @@ func (l *Lab) BundleShow(_ context.Context, path string) error {
 		return err
 	}
 	defer opened.Close()
-	return opened.WriteTable(l.out)
+	if err := opened.WriteTable(l.out); err != nil {
+		return err
+	}
+	l.thenType("SM_BUNDLE=%s mage sm:install", path)
+	return nil
 }
 
 // BundleVerify rehashes every blob.
@@ -148,6 +148,9 @@ func (l *Lab) BundleVerify(ctx context.Context, path string) error {
 	if err := opened.Verify(ctx); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(l.out, "%s: every blob is what its digest says, %d images\n", path, len(opened.Images()))
-	return err
+	if _, err = fmt.Fprintf(l.out, "%s: every blob is what its digest says, %d images\n", path, len(opened.Images())); err != nil {
+		return fmt.Errorf("printing the verdict: %w", err)
+	}
+	l.thenType("SM_BUNDLE=%s mage sm:install", path)
+	return nil
 }

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
@@ -21,7 +22,8 @@ func (l *Lab) Delete(ctx context.Context) error {
 		return l.deleteObjects(ctx)
 	}
 	if !info.Exists {
-		l.next("there is no %s cluster %q: nothing to delete", info.Provider, info.Name)
+		l.tell("there is no %s cluster %q: nothing to delete", info.Provider, info.Name)
+		l.thenType("mage sm:install makes one")
 		return nil
 	}
 	_, err = l.apply(ctx, engine.Plan{Name: "delete", Title: "Delete " + l.clusterTitle(), Steps: []engine.Step{{
@@ -38,6 +40,9 @@ func (l *Lab) Delete(ctx context.Context) error {
 			return nil
 		},
 	}}})
+	if err == nil {
+		l.thenType("mage sm:install makes a new one")
+	}
 	return err
 }
 
@@ -52,6 +57,7 @@ func (l *Lab) deleteObjects(ctx context.Context) error {
 			return err
 		}
 	}
+	l.thenType("mage sm:install begins anew; kubectl get all -A shows what is left, which is not the lab's")
 	return nil
 }
 
@@ -64,12 +70,24 @@ func (l *Lab) All(ctx context.Context) error {
 		func(ctx context.Context) error { return l.Waypoint(ctx, false) },
 		func(ctx context.Context) error { return l.Fault(ctx, DefaultFault(), false) },
 		func(ctx context.Context) error { return l.Authz(ctx, AuthzOptions{}, false) },
-		func(ctx context.Context) error { return l.Verify(ctx, "") },
-		l.Status,
 	} {
 		if err := target(ctx); err != nil {
 			return err
 		}
 	}
-	return nil
+	return closing(ctx, func(ctx context.Context) error {
+		err := l.Verify(ctx, "")
+		l.whole = err != nil // what to type next is the status's to say, but not where the failure's advice does
+		return err
+	}, l.Status)
+}
+
+// closing ends sm:lab: whatever the proofs say, the status follows, since a claim that does not hold is where one wants
+// to see what is not ready. The exit code is that of the proofs first.
+func closing(ctx context.Context, verify, status func(context.Context) error) error {
+	failed := verify(ctx)
+	if ctx.Err() != nil {
+		return failed
+	}
+	return errors.Join(failed, status(ctx))
 }

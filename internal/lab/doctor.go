@@ -44,5 +44,8 @@ func (l *Lab) Doctor(ctx context.Context) error {
 	if err := table.Write(l.out); err != nil {
 		return fmt.Errorf("printing what was found: %w", err)
 	}
+	if failed == nil {
+		l.thenType("mage sm:install")
+	}
 	return failed
 }

@@ -17,7 +17,7 @@ func (l *Lab) tellEffect(ctx context.Context, began time.Time, fault Fault, off 
 	if l.Settings.Provider == ProviderEmbedded {
 		return
 	}
-	env, err := l.proofs(ctx)
+	env, _, err := l.proofs(ctx)
 	if err != nil || !env.Lessons.Waypoint {
 		return
 	}
@@ -34,8 +34,8 @@ func (l *Lab) tellEffect(ctx context.Context, began time.Time, fault Fault, off 
 	}
 	seen, err := look(ctx, env, who)
 	if err != nil {
-		l.next("%s from %s: not seen (%v)", what, who, err)
+		l.tell("%s from %s: not seen (%v)", what, who, err)
 		return
 	}
-	l.next("%s from %s: %s after the target began, %d requests later", what, who, l.clock.Now().Sub(began).Round(10*time.Millisecond), seen.Requests)
+	l.tell("%s from %s: %s after the target began, %d requests later", what, who, l.clock.Now().Sub(began).Round(10*time.Millisecond), seen.Requests)
 }

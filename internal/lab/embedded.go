@@ -34,7 +34,7 @@ func (l *Lab) chooseEmbedded(context.Context) error {
 	if l.bundle != nil {
 		err = l.bundle.Close()
 		l.bundle = nil
-		l.next("SM_BUNDLE is left aside: the embedded control plane runs no images")
+		l.tell("SM_BUNDLE is left aside: the embedded control plane runs no images")
 	}
 	return err
 }

@@ -28,11 +28,11 @@ func (l *Lab) chooseAuto(ctx context.Context) error {
 	}
 	if obstacle == "" {
 		l.Settings.Provider = ProviderKind
-		l.next("provider: kind, because a Docker engine answers and the node image can be had; for the embedded control plane, set SM_PROVIDER=embedded")
+		l.tell("provider: kind, because a Docker engine answers and the node image can be had; for the embedded control plane, set SM_PROVIDER=embedded")
 	} else {
 		l.Settings.Provider = ProviderEmbedded
-		l.next("provider: the embedded control plane, because %s; for kind, see to that or set SM_PROVIDER=kind, which says what it needs", obstacle)
-		l.next("for the other targets, set SM_PROVIDER=embedded; the first build of its programs takes about ten minutes on 2 cores, and is done once")
+		l.tell("provider: the embedded control plane, because %s; for kind, see to that or set SM_PROVIDER=kind, which says what it needs", obstacle)
+		l.tell("for the other targets, set SM_PROVIDER=embedded; the first build of its programs takes about ten minutes on 2 cores, and is done once")
 	}
 	return l.choose(ctx)
 }

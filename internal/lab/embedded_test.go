@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"ambientlab/internal/problem"
 	"ambientlab/internal/ui"
 )
 
@@ -136,13 +138,16 @@ func (b *bench) verify(ctx context.Context) error   { return b.Verify(ctx, "") }
 // TestEmbeddedFlow takes a lab from nothing to every lesson and back.
 func TestEmbeddedFlow(t *testing.T) {
 	b := newBench(t, "flow")
-	says(t, "a plan before there is anything", b.do("plan", func(ctx context.Context) error { return b.Plan(ctx, "install") }), "embedded cluster flow")
-	b.do("install", b.Install)
+	b.foreseen()
 	b.talk.reset()
 	b.do("install again", b.Install)
 	says(t, "the second install", b.talk.String(), "nothing to change")
 	b.loopbackOnly()
+	b.refused("waypoint without apps", problem.ObjectMissing, b.waypoint)
 	b.do("apps", b.apps)
+	b.refused("fault without a waypoint", problem.WaypointOff, b.fault)
+	b.refused("authz without a waypoint", problem.WaypointOff, b.authz)
+	b.do("fault off, though it never was on", func(ctx context.Context) error { return b.Fault(ctx, DefaultFault(), true) })
 	says(t, "verify without lessons", b.do("verify", b.verify), "config-waypoint-off", "2 of 2 claims proven")
 	b.do("waypoint", b.waypoint)
 	b.do("fault", b.fault)
@@ -169,6 +174,8 @@ func TestEmbeddedFlow(t *testing.T) {
 	})
 	says(t, "verify", b.do("verify", b.verify), "5 of 5 claims proven")
 
+	b.refused("waypoint off under authz -strict", problem.LessonNeeded, func(ctx context.Context) error { return b.Waypoint(ctx, true) })
+	b.refused("apps off under all of them", problem.LessonNeeded, func(ctx context.Context) error { return b.Apps(ctx, true) })
 	for _, off := range []struct {
 		name   string
 		target func(context.Context) error
@@ -178,8 +185,61 @@ func TestEmbeddedFlow(t *testing.T) {
 		{"verify", b.verify},
 		{"waypoint off", func(ctx context.Context) error { return b.Waypoint(ctx, true) }},
 		{"verify", b.verify},
+		{"waypoint off again", func(ctx context.Context) error { return b.Waypoint(ctx, true) }},
 		{"apps off", func(ctx context.Context) error { return b.Apps(ctx, true) }},
 	} {
+		b.talk.reset()
 		b.do(off.name, off.target)
+		says(t, off.name, b.talk.String(), "next: mage sm:")
+	}
+}
+
+// foreseen holds the plan that is made before there is anything against what the install then really creates.
+func (b *bench) foreseen() {
+	b.t.Helper()
+	planner := b.lab()
+	planner.stateDir = b.stateDir
+	plan := b.do("plan", func(ctx context.Context) error { return planner.Plan(ctx, "install") })
+	says(b.t, "a plan before there is anything", plan, "+ embedded cluster flow", "its API server has not judged", "> process istiod")
+	if strings.Contains(plan, "cannot be looked at") || strings.Contains(plan, "comes after") {
+		b.t.Errorf("a plan without a cluster leaves steps out:\n%s", plan)
+	}
+	b.do("every plan", func(ctx context.Context) error { return planner.Plan(ctx, "") })
+	b.talk.reset()
+	b.do("install", b.Install)
+	planned := created(plan, "  + ")
+	planned = slices.DeleteFunc(planned, func(object string) bool { return object == "embedded cluster flow" })
+	if made := created(b.talk.String(), ": create "); !slices.Equal(planned, made) || len(made) == 0 {
+		b.t.Errorf("planned to create:\n%s\ncreated:\n%s", strings.Join(planned, "\n"), strings.Join(made, "\n"))
+	}
+}
+
+// created lists the objects after a mark, in order.
+func created(text, mark string) []string {
+	var objects []string
+	for line := range strings.Lines(text) {
+		before, object, found := strings.Cut(line, mark)
+		if found && !strings.HasSuffix(before, "to do") { // which a check says, and does not do
+			objects = append(objects, strings.TrimSpace(object))
+		}
+	}
+	slices.Sort(objects)
+	return objects
+}
+
+// refused wants a target refused, at once and with nothing written.
+func (b *bench) refused(name string, kind problem.Kind, target func(context.Context) error) {
+	b.t.Helper()
+	b.talk.reset()
+	start := time.Now()
+	err := b.fails(name, target)
+	if !problem.Is(err, kind) {
+		b.t.Errorf("%s gives %v, want %s", name, err, kind.ID)
+	}
+	if took := time.Since(start); took > 30*time.Second {
+		b.t.Errorf("%s was refused after %s", name, took)
+	}
+	if text := b.talk.String(); text != "" {
+		b.t.Errorf("%s began something before it was refused:\n%s", name, text)
 	}
 }

@@ -42,8 +42,7 @@ func (l *Lab) verifyConfiguration(ctx context.Context, out string) error {
 		return err
 	}
 	if !lessons.Apps {
-		return problem.New(problem.ClusterNone, nil, "the applications are not installed, so there is nothing to check").
-			With("Run `mage sm:apps` first.")
+		return problem.New(problem.ObjectMissing, nil, "the applications are not installed, so there is nothing to check")
 	}
 	env := probe.Env{}
 	if err := l.describe(ctx, client, &env); err != nil {
@@ -62,8 +61,8 @@ func (l *Lab) verifyConfiguration(ctx context.Context, out string) error {
 		return err
 	}
 	found.Took = l.clock.Now().Sub(found.Started)
-	l.next("evidence: %s", evidence)
-	return l.conclude(found, out)
+	l.tell("evidence: %s", evidence)
+	return l.conclude(found, out, lessons.next())
 }
 
 // checkConfiguration asks for the configuration of each proxy once, so that all claims are about the same, and only of

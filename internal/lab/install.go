@@ -18,7 +18,7 @@ func (l *Lab) Install(ctx context.Context) error {
 	}
 	l.tellSubstitutes(ctx)
 	l.tellChanges(result)
-	l.next("next: mage sm:apps")
+	l.thenType("mage sm:apps")
 	return nil
 }
 

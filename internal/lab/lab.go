@@ -42,6 +42,7 @@ type Lab struct {
 
 	mu     sync.Mutex
 	client *apply.Client
+	none   error // a plan is made for a cluster that does not exist yet, which this says
 	charts map[string]charts
 }
 
@@ -77,6 +78,9 @@ func (l *Lab) Close() error {
 func (l *Lab) connect(ctx context.Context) (*apply.Client, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.none != nil {
+		return nil, l.none
+	}
 	if l.client != nil {
 		return l.client, nil
 	}

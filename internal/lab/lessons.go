@@ -38,7 +38,8 @@ type lesson struct {
 	// effect says when somebody could feel the lesson, or no longer did.
 	effect func(ctx context.Context, off bool)
 	show   func(context.Context) error
-	next   string
+	// next and nextOff are what to type next, with the lesson on and off.
+	next, nextOff string
 }
 
 // whole is the lesson's plan with the wait for its arrival as the last step.
@@ -56,12 +57,18 @@ func (s lesson) whole() engine.Plan {
 }
 
 func (l *Lab) appsLesson() lesson {
-	return lesson{plan: l.appsPlan(), show: l.tellAccess, next: "mage sm:waypoint"}
+	return lesson{
+		plan: l.appsPlan(), show: l.tellAccess, next: "mage sm:waypoint",
+		nextOff: "mage sm:apps to have them back, or mage sm:delete",
+	}
 }
 
 func (l *Lab) waypointLesson() lesson {
-	show := func(ctx context.Context) error { return l.ProxyConfig(ctx, "") }
-	return lesson{plan: l.waypointPlan(), arrival: l.waypointArrival, show: show, next: "mage sm:fault"}
+	show := func(ctx context.Context) error { return l.printProxies(ctx, gatewayName, waypointName) }
+	return lesson{
+		plan: l.waypointPlan(), arrival: l.waypointArrival, show: show, next: "mage sm:fault",
+		nextOff: "mage sm:verify to see that it is gone, or mage sm:waypoint to have it back",
+	}
 }
 
 func (l *Lab) faultLesson(fault Fault) lesson {
@@ -70,12 +77,18 @@ func (l *Lab) faultLesson(fault Fault) lesson {
 	if l.Settings.Provider == ProviderEmbedded {
 		next = "mage sm:proxyConfig -of=waypoint to see it, then mage sm:authz"
 	}
-	return lesson{plan: l.faultPlan(fault), arrival: arrival, next: next}
+	return lesson{
+		plan: l.faultPlan(fault), arrival: arrival, next: next,
+		nextOff: "mage sm:verify to see that it is gone, or mage sm:fault to have it back",
+	}
 }
 
 func (l *Lab) authzLesson(authz Authz) lesson {
 	arrival := func(off bool) engine.Step { return l.authzArrival(authz, off) }
-	return lesson{plan: l.authzPlan(authz), arrival: arrival, next: "mage sm:verify"}
+	return lesson{
+		plan: l.authzPlan(authz), arrival: arrival, next: "mage sm:verify",
+		nextOff: "mage sm:verify to see that it is gone, or mage sm:authz to have it back",
+	}
 }
 
 // Apps deploys the two applications and the gateway, or takes them away.
@@ -136,6 +149,9 @@ func (l *Lab) teach(ctx context.Context, lesson lesson, off bool) error {
 	if err := l.attach(ctx); err != nil {
 		return err
 	}
+	if err := l.inOrder(ctx, lesson.plan.Name, off); err != nil {
+		return err
+	}
 	if off {
 		return l.unteach(ctx, lesson)
 	}
@@ -152,7 +168,7 @@ func (l *Lab) teach(ctx context.Context, lesson lesson, off bool) error {
 			return err
 		}
 	}
-	l.next("next: %s", lesson.next)
+	l.thenType("%s", lesson.next)
 	return nil
 }
 
@@ -163,14 +179,17 @@ func (l *Lab) unteach(ctx context.Context, lesson lesson) error {
 		return err
 	}
 	l.tellChanges(result)
-	if lesson.arrival == nil {
-		return nil
+	if lesson.arrival != nil {
+		gone := engine.Plan{Name: lesson.plan.Name + "-off", Title: "Proxies without it", Steps: []engine.Step{lesson.arrival(true)}}
+		if _, err := l.apply(ctx, gone); err != nil {
+			return err
+		}
 	}
-	_, err = l.apply(ctx, engine.Plan{Name: lesson.plan.Name + "-off", Title: "Proxies without it", Steps: []engine.Step{lesson.arrival(true)}})
-	if err == nil && lesson.effect != nil {
+	if lesson.effect != nil {
 		lesson.effect(ctx, true)
 	}
-	return err
+	l.thenType("%s", lesson.nextOff)
+	return nil
 }
 
 func (f Fault) validate() error {

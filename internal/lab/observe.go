@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -35,13 +36,17 @@ func (l *Lab) Status(ctx context.Context) error {
 		if err := table.Write(l.out); err != nil {
 			return err
 		}
-		l.next("next: mage sm:install")
+		l.thenType("mage sm:install")
 		return nil
 	}
 	if err := l.adoptRecord(ctx); err != nil {
 		return err
 	}
+	broken := "" // the target that mends the first thing that is not ready
 	for _, step := range l.engine.Inspect(ctx, l.installPlan()) {
+		if broken == "" && stateOf(step) != "ready" {
+			broken = "install"
+		}
 		if step.ID != "cluster" {
 			table.Add(step.ID, stateOf(step), reasonOf(step))
 		}
@@ -56,12 +61,20 @@ func (l *Lab) Status(ctx context.Context) error {
 	}
 	for _, row := range lessons.rows() {
 		state, detail := row.state(l.engine.Inspect(ctx, l.planOfLesson(row.name, lessons)))
+		if broken == "" && row.on && state != lessonReady {
+			broken = row.name
+		}
 		table.Add("lesson "+row.name, state, detail)
 	}
 	if err := table.Write(l.out); err != nil {
 		return err
 	}
 	l.tellSubstitutes(ctx)
+	if broken != "" {
+		l.thenType("mage sm:%s, which mends what is not ready", broken)
+		return nil
+	}
+	l.thenType("%s", lessons.next())
 	return nil
 }
 
@@ -87,7 +100,7 @@ func reasonOf(step engine.StepStatus) string {
 var planNames = []string{"install", "apps", "waypoint", "fault", "authz"}
 
 // Plan prints what a target, or every one, would do. With a cluster its API server judges the objects in a dry run;
-// without one every step says what it waits for.
+// without one every object is listed as one to create, and nobody has judged it.
 func (l *Lab) Plan(ctx context.Context, of string) error {
 	names := planNames
 	if of != "" {
@@ -101,8 +114,15 @@ func (l *Lab) Plan(ctx context.Context, of string) error {
 	}
 	ctx, cancel := l.deadline(ctx)
 	defer cancel()
+	if err := l.foresee(ctx); err != nil {
+		return err
+	}
+	todo := "" // the first target that would change something
 	for _, name := range names {
 		plan := l.planOf(name)
+		if l.none != nil {
+			plan = unmade(plan)
+		}
 		previews, err := l.engine.Preview(ctx, plan)
 		if err != nil {
 			return fmt.Errorf("looking ahead at %s: %w", name, err)
@@ -110,7 +130,11 @@ func (l *Lab) Plan(ctx context.Context, of string) error {
 		if err := ui.WritePreviews(l.out, "mage sm:"+name+": "+plan.Title, previews, 120); err != nil {
 			return fmt.Errorf("printing the plan of %s: %w", name, err)
 		}
+		if todo == "" && slices.ContainsFunc(previews, func(p engine.Preview) bool { return !p.Status.Holds }) {
+			todo = name
+		}
 	}
+	l.thenType("mage sm:%s", cmp.Or(todo, "verify"))
 	return nil
 }
 
@@ -133,8 +157,8 @@ func (l *Lab) planOf(name string) engine.Plan {
 // tellChanges says how much a run changed; nothing is worth saying too.
 func (l *Lab) tellChanges(result engine.Result) {
 	if changes := len(result.Changes()); changes > 0 {
-		l.next("%s: %d changes", result.Plan, changes)
+		l.tell("%s: %d changes", result.Plan, changes)
 		return
 	}
-	l.next("%s: nothing to change, everything already was as it should be", result.Plan)
+	l.tell("%s: nothing to change, everything already was as it should be", result.Plan)
 }

@@ -23,6 +23,14 @@ func (l *Lab) ProxyConfig(ctx context.Context, of string) error {
 	if err := l.attach(ctx); err != nil {
 		return err
 	}
+	if err := l.printProxies(ctx, gateways...); err != nil {
+		return err
+	}
+	l.thenType("mage sm:verify to see it proven")
+	return nil
+}
+
+func (l *Lab) printProxies(ctx context.Context, gateways ...string) error {
 	m, err := l.mesh(ctx)
 	if err != nil {
 		return err

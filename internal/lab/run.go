@@ -21,15 +21,17 @@ import (
 )
 
 // Run reads the settings, runs one target with them and turns its failure into what Mage prints and exits with.
-// SIGINT, SIGTERM and SIGHUP cancel the target; Mage itself only knows SIGINT and gives five seconds after it
+// SIGINT, SIGTERM and SIGHUP cancel the target, and so does the end of the mage that runs it; Mage itself only knows SIGINT and gives five seconds after it
 // (magefile/mage, mage/template.go), so what a target does on cancellation is short.
 func Run(parent context.Context, target func(*Lab, context.Context) error) error {
 	// client-go and controller-runtime log by themselves, in the middle of what is shown. What matters of it comes back
 	// as errors and reasons.
 	klog.SetLogger(logr.Discard())
 	crlog.SetLogger(logr.Discard())
-	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(parent, endings(signal.Ignored)...)
 	defer stop()
+	ctx, release := withParent(ctx, startedByMage(), os.Getppid)
+	defer release()
 	settings, err := Load(os.Getenv)
 	if err != nil {
 		view := ui.New(ui.Auto, os.Stderr, os.Getenv)
@@ -44,6 +46,16 @@ func Run(parent context.Context, target func(*Lab, context.Context) error) error
 	}
 	err = target(l, ctx)
 	return fail(view, errors.Join(err, l.Close()))
+}
+
+// endings lists the signals that cancel a target. A program that nohup started has SIGHUP ignored, and asking for it
+// would undo that.
+func endings(ignored func(os.Signal) bool) []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // fail shows a failure with its advice and gives Mage the exit code and one closing line.
@@ -78,7 +90,15 @@ func (l *Lab) deadline(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeoutCause(ctx, l.Settings.Timeout, cause)
 }
 
-// next tells what to type next, on stderr like all talk.
-func (l *Lab) next(format string, args ...any) {
+// thenType ends a target with what to type next. sm:lab types it by itself, so there only its last part says it.
+func (l *Lab) thenType(format string, args ...any) {
+	if l.whole {
+		return
+	}
+	l.tell("next: "+format, args...)
+}
+
+// tell says something to people, on stderr like all talk.
+func (l *Lab) tell(format string, args ...any) {
 	l.engine.Sink.Handle(engine.Event{Time: l.clock.Now(), Kind: engine.Note, Message: fmt.Sprintf(format, args...)})
 }

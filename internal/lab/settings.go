@@ -25,7 +25,7 @@ const (
 )
 
 // Settings is everything that a user can choose, read once from the environment. The struct tags are the
-// documentation: the README's table and `sm:settings` are made from them.
+// documentation: the README's table is made from them, and what `mage -h` names for a target is held against them.
 type Settings struct {
 	Provider    string        `env:"SM_PROVIDER" default:"kind" accepts:"kind, existing, embedded; for sm:lab also auto" help:"where the cluster comes from; INSTALL_KIND=y means kind, INSTALL_KIND=n existing; auto is kind where it can be made, else embedded"`
 	Cluster     string        `env:"SM_CLUSTER" default:"ambient" accepts:"a DNS label, at most 40 characters" help:"name of the lab and of its cluster"`

@@ -118,6 +118,16 @@ func (s Lessons) rows() []row {
 	}
 }
 
+// next is what to type where everything that is on holds: the first lesson that is off, or the way back.
+func (s Lessons) next() string {
+	for _, r := range s.rows() {
+		if !r.on {
+			return "mage sm:" + r.name
+		}
+	}
+	return "mage sm:authz -off takes the lessons back, the last one first; mage sm:delete ends the lab"
+}
+
 // planOfLesson is the plan of a lesson as it was asked for, with the wait for its arrival; empty for one that is off.
 func (l *Lab) planOfLesson(name string, asked Lessons) engine.Plan {
 	switch {
@@ -134,6 +144,9 @@ func (l *Lab) planOfLesson(name string, asked Lessons) engine.Plan {
 	}
 }
 
+// lessonReady is the state of a lesson that is on and holds.
+const lessonReady = "on, ready"
+
 // state says whether the lesson is on and, by what was found of its steps, whether it really holds. What was asked for
 // and does not hold comes with the first reason.
 func (r row) state(steps []engine.StepStatus) (state, detail string) {
@@ -145,5 +158,5 @@ func (r row) state(steps []engine.StepStatus) (state, detail string) {
 			return "on, " + what, r.detail + ": " + reasonOf(step)
 		}
 	}
-	return "on, ready", r.detail
+	return lessonReady, r.detail
 }

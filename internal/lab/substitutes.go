@@ -65,6 +65,9 @@ func (l *Lab) substitutes(ctx context.Context) (substitutes, error) {
 // record reads what sm:install wrote; nil means that it has not got that far.
 func (l *Lab) record(ctx context.Context) (map[string]string, error) {
 	client, err := l.connect(ctx)
+	if problem.Is(err, problem.ClusterNone) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -134,10 +137,10 @@ func (l *Lab) recordStep(id string, needs ...string) engine.Step {
 func (l *Lab) tellSubstitutes(ctx context.Context) {
 	subs, err := l.substitutes(ctx)
 	if err != nil {
-		l.next("which images are substitutes cannot be told: %v", err)
+		l.tell("which images are substitutes cannot be told: %v", err)
 		return
 	}
 	for _, ref := range slices.Sorted(maps.Keys(subs)) {
-		l.next("substitute: %s is %s", ref, subs[ref])
+		l.tell("substitute: %s is %s", ref, subs[ref])
 	}
 }

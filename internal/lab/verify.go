@@ -36,7 +36,7 @@ func (l *Lab) Verify(ctx context.Context, out string) error {
 	if l.Settings.Provider == ProviderEmbedded {
 		return l.verifyConfiguration(ctx, out)
 	}
-	env, err := l.proofs(ctx)
+	env, lessons, err := l.proofs(ctx)
 	if err != nil {
 		return err
 	}
@@ -49,11 +49,12 @@ func (l *Lab) Verify(ctx context.Context, out string) error {
 	if _, err := l.apply(ctx, engine.Plan{Name: "verify", Title: "Proofs", Steps: []engine.Step{step}}); err != nil {
 		return err
 	}
-	return l.conclude(found, out)
+	return l.conclude(found, out, lessons.next())
 }
 
-// conclude prints and writes a report, and turns anything but "all proven" into a failure.
-func (l *Lab) conclude(found probe.Report, out string) error {
+// conclude prints and writes a report, and turns anything but "all proven" into a failure; next is what to type where
+// all is proven.
+func (l *Lab) conclude(found probe.Report, out, next string) error {
 	if err := report.WriteTable(l.out, found); err != nil {
 		return fmt.Errorf("printing the verdicts: %w", err)
 	}
@@ -61,9 +62,10 @@ func (l *Lab) conclude(found probe.Report, out string) error {
 		if err := report.WriteFolder(out, found); err != nil {
 			return err
 		}
-		l.next("report: %s/report.html, report.json, junit.xml", strings.TrimSuffix(out, "/"))
+		l.tell("report: %s/report.html, report.json, junit.xml", strings.TrimSuffix(out, "/"))
 	}
 	if found.Proven() {
+		l.thenType("%s", next)
 		return nil
 	}
 	refuted, inconclusive := found.Count(probe.Refuted), found.Count(probe.Inconclusive)
@@ -75,31 +77,31 @@ func (l *Lab) conclude(found probe.Report, out string) error {
 }
 
 // proofs gathers what the proofs need: the cluster, the lessons that were asked for, the substitutes in use.
-func (l *Lab) proofs(ctx context.Context) (probe.Env, error) {
+func (l *Lab) proofs(ctx context.Context) (probe.Env, Lessons, error) {
 	client, err := l.connect(ctx)
 	if err != nil {
-		return probe.Env{}, err
+		return probe.Env{}, Lessons{}, err
 	}
 	lessons, err := l.lessons(ctx, client)
 	if err != nil {
-		return probe.Env{}, err
+		return probe.Env{}, lessons, err
 	}
 	if !lessons.Apps {
-		return probe.Env{}, problem.New(problem.ClusterNone, nil, "the applications are not installed, so there is nothing to measure").
-			With("Run `mage sm:apps` first.")
+		return probe.Env{}, lessons, problem.New(problem.ObjectMissing, nil, "the applications are not installed, so there is nothing to measure")
 	}
 	forwarder, err := mesh.NewForwarder(client.Config())
 	if err != nil {
-		return probe.Env{}, err
+		return probe.Env{}, lessons, err
 	}
 	names := probe.DefaultNames(l.Settings.Namespace)
 	names.Fortio = fortioImage
 	world, err := probe.NewKubernetes(client.Config(), forwarder, names)
 	if err != nil {
-		return probe.Env{}, err
+		return probe.Env{}, lessons, err
 	}
 	env := probe.Env{Lab: l.Settings.Cluster, Namespace: l.Settings.Namespace, Lessons: lessons.forProof(), World: world}
-	return env, l.describe(ctx, client, &env)
+	err = l.describe(ctx, client, &env)
+	return env, lessons, err
 }
 
 // describe adds what the reader of a report should know: versions, and what is not what it says it is.
@@ -150,7 +152,7 @@ func (l *Lab) Traffic(ctx context.Context, options TrafficOptions) error {
 	if err := l.needPackets("sm:traffic"); err != nil {
 		return err
 	}
-	env, err := l.proofs(ctx)
+	env, _, err := l.proofs(ctx)
 	if err != nil {
 		return err
 	}
@@ -159,7 +161,10 @@ func (l *Lab) Traffic(ctx context.Context, options TrafficOptions) error {
 		From: probe.Caller(options.From), Method: "GET", Path: options.Path, RPS: options.RPS, Count: options.Count,
 		Out: l.out, Terminal: isFile && term.IsTerminal(int(file.Fd())),
 	})
-	return errors.Join(err, env.World.Close(context.WithoutCancel(ctx)))
+	if err = errors.Join(err, env.World.Close(context.WithoutCancel(ctx))); err == nil {
+		l.thenType("mage sm:verify to have it measured and judged")
+	}
+	return err
 }
 
 func (o TrafficOptions) validate() error {

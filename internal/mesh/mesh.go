@@ -31,6 +31,9 @@ type Mesh struct {
 	objects dynamic.Interface
 	// proxy gives the proxy in a pod; it is closed after use.
 	proxy func(namespace, pod string) Proxy
+	// nodeProxy gives the ztunnel in a pod; it is closed after use. nil means that pods
+	// run none.
+	nodeProxy func(namespace, pod string) nodeProxy
 }
 
 // Option changes how a Mesh works.
@@ -39,7 +42,7 @@ type Option func(*Mesh)
 // WithProxies replaces the port-forward to each pod's Envoy, for clusters whose pods run
 // none: there istiod is asked what it would send.
 func WithProxies(proxy func(namespace, pod string) Proxy) Option {
-	return func(m *Mesh) { m.proxy = proxy }
+	return func(m *Mesh) { m.proxy, m.nodeProxy = proxy, nil }
 }
 
 // New makes a Mesh for a cluster.
@@ -58,7 +61,8 @@ func New(config *rest.Config, options ...Option) (*Mesh, error) {
 	}
 	m := &Mesh{
 		kube: forwarder.kube, objects: objects,
-		proxy: func(namespace, pod string) Proxy { return forwarder.Admin(namespace, pod) },
+		proxy:     func(namespace, pod string) Proxy { return forwarder.Admin(namespace, pod) },
+		nodeProxy: func(namespace, pod string) nodeProxy { return ztunnel{forwarder.Admin(namespace, pod)} },
 	}
 	for _, option := range options {
 		option(m)

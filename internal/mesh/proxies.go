@@ -14,20 +14,37 @@ import (
 type proxies struct {
 	mesh *Mesh
 	open map[string]Proxy // by namespace/pod@uid: a name may come back as another pod
+	node map[string]nodeProxy
 }
 
-func (m *Mesh) proxies() *proxies { return &proxies{mesh: m, open: map[string]Proxy{}} }
+func (m *Mesh) proxies() *proxies {
+	return &proxies{mesh: m, open: map[string]Proxy{}, node: map[string]nodeProxy{}}
+}
+
+func keyOf(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name + "@" + string(pod.UID) }
 
 func (p *proxies) of(pod *corev1.Pod) Proxy {
-	key := pod.Namespace + "/" + pod.Name + "@" + string(pod.UID)
+	key := keyOf(pod)
 	if p.open[key] == nil {
 		p.open[key] = p.mesh.proxy(pod.Namespace, pod.Name)
 	}
 	return p.open[key]
 }
 
+// ofNode gives the ztunnel in a pod.
+func (p *proxies) ofNode(pod *corev1.Pod) nodeProxy {
+	key := keyOf(pod)
+	if p.node[key] == nil {
+		p.node[key] = p.mesh.nodeProxy(pod.Namespace, pod.Name)
+	}
+	return p.node[key]
+}
+
 // close gives every port-forward back.
 func (p *proxies) close() {
+	for _, proxy := range p.node {
+		_ = proxy.Close()
+	}
 	for _, proxy := range p.open {
 		_ = proxy.Close()
 	}

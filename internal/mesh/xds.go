@@ -55,7 +55,7 @@ func newIstiod(kube kubernetes.Interface, address func() (string, error)) *Istio
 
 // WithIstiod asks istiod in place of the proxies, for clusters whose pods run none. See NewIstiod.
 func WithIstiod(address func() (string, error)) Option {
-	return func(m *Mesh) { m.proxy = newIstiod(m.kube, address).Proxy }
+	return func(m *Mesh) { m.proxy, m.nodeProxy = newIstiod(m.kube, address).Proxy, nil }
 }
 
 // Proxy speaks for the proxy in a pod.

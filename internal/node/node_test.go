@@ -172,13 +172,27 @@ func TestStep(t *testing.T) {
 	if err != nil || len(preview[0].Changes) != 6 || len(k.writes) != 0 {
 		t.Errorf("preview: %+v, %v, writes %v", preview, err, k.writes)
 	}
+	said := &notes{}
+	eng.Sink = said
 	result, err := eng.Apply(t.Context(), plan)
 	if err != nil || len(result.Changes()) != 2 {
 		t.Errorf("first apply: %+v, %v", result, err)
 	}
+	if len(*said) != 1 || (*said)[0] != node.HostWide {
+		t.Errorf("that the limits are the host's is to be said once, as a note: %q", *said)
+	}
 	result, err = eng.Apply(t.Context(), plan)
 	if err != nil || len(result.Changes()) != 0 || result.Steps[0].Outcome != engine.Held {
 		t.Errorf("second apply: %+v, %v", result, err)
+	}
+}
+
+// notes keeps what is said to stay readable.
+type notes []string
+
+func (n *notes) Handle(ev engine.Event) {
+	if ev.Kind == engine.Note {
+		*n = append(*n, ev.Message)
 	}
 }
 

@@ -44,7 +44,7 @@ func Step(id, title string, needs []string, api docker.Execer, nodes func(contex
 				}
 				engine.Changed(ctx, engine.Change{Object: "node " + r.Node, Action: engine.Update, Detail: fmt.Sprintf("%s %d -> %d", r.Key, r.Old, r.New)})
 				if !said {
-					engine.Progress(ctx, "%s", HostWide)
+					engine.Tell(ctx, "%s", HostWide)
 					said = true
 				}
 			}

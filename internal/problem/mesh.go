@@ -49,11 +49,21 @@ var (
 			"Then run the same target again: it goes on from what is there.",
 		},
 	}
+	WaypointOff = Kind{
+		ID: "LAB-WAYPOINT-OFF", Layer: LayerMesh, Number: 8,
+		Title:  "the lesson works at the waypoint, and there is none",
+		Advice: []string{"Run `mage sm:waypoint` first, then the same target again."},
+	}
+	LessonNeeded = Kind{
+		ID: "LAB-LESSON-NEEDED", Layer: LayerMesh, Number: 9,
+		Title:  "a lesson that is on stands on what would be taken away",
+		Advice: []string{"Take the lessons named above back first: the last one that was turned on goes first."},
+	}
 )
 
 func meshKinds() []Kind {
 	return []Kind{
 		ZtunnelDown, WaypointNotReady, ConfigRejected, ConfigNotAttached, IstiodDisconnected, ConfigNotArrived, ProxyUnreachable,
-		GatewayOverlooked,
+		GatewayOverlooked, WaypointOff, LessonNeeded,
 	}
 }

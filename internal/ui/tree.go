@@ -77,8 +77,25 @@ func (t *tree) Handle(ev engine.Event) {
 		t.draw(oneLine(ev.Message) + "\n")
 	default:
 		t.step(ev)
-		t.draw("")
+		t.draw(t.lasting(ev))
 	}
+}
+
+// lasting is what of an event stays above the tree. A row has room for one message, and the step's end replaces it: what
+// a change was in detail, such as an old and a new value or why an object was left in place, would be gone at once.
+func (t *tree) lasting(ev engine.Event) string {
+	if ev.Kind != engine.StepChanged || ev.Change == nil || ev.Change.Detail == "" {
+		return ""
+	}
+	width, _ := t.size()
+	var b strings.Builder
+	for i, line := range wrap(oneLine(ev.Title)+": "+changeText(ev.Change), max(width-3, minimumWidth/2)) {
+		if i > 0 {
+			b.WriteString("  ")
+		}
+		b.WriteString(line + "\n")
+	}
+	return b.String()
 }
 
 func (t *tree) step(ev engine.Event) {

@@ -117,6 +117,34 @@ func TestTreeColours(t *testing.T) {
 	}
 }
 
+// What a step said once of a change stays readable when the step is over, although its row says something else by then,
+// and a change that needs no words leaves no line.
+func TestTreeKeepsDetails(t *testing.T) {
+	tr, s, _ := testTree(t, 60, 24, environment("LANG", "C"))
+	change := func(object, action, detail string) {
+		tr.Handle(engine.Event{Kind: engine.StepChanged, Step: "a", Title: "Load balancer", Change: &engine.Change{Object: object, Action: action, Detail: detail}})
+	}
+	tr.Handle(engine.Event{Time: at(0), Kind: engine.PlanStarted, Title: "Taking it back", Steps: []engine.StepInfo{{ID: "a", Title: "Load balancer"}}})
+	tr.Handle(engine.Event{Time: at(0), Kind: engine.StepStarted, Step: "a"})
+	change("ConfigMap x/mine", engine.Delete, "")
+	change("CustomResourceDefinition tools.lab.test", engine.Update, "left in place: Tool x/theirs is not the lab's and needs it")
+	change("ConfigMap x/a", engine.Update, "given back: it was there before the lab")
+	tr.Handle(engine.Event{Kind: engine.Note, Step: "a", Message: "the limits are the host's"})
+	tr.Handle(engine.Event{Time: at(1), Kind: engine.StepDone, Step: "a", Duration: time.Second})
+	tr.Handle(engine.Event{Time: at(1), Kind: engine.PlanDone, Title: "Taking it back", Duration: time.Second, Result: &engine.Result{}})
+	want := `Load balancer: update CustomResourceDefinition
+  tools.lab.test (left in place: Tool x/theirs is not the
+  lab's and needs it)
+Load balancer: update ConfigMap x/a (given back: it was
+  there before the lab)
+the limits are the host's
+Taking it back  1.0s  nothing changed
+` + "`- + Load balancer  1.0s\n"
+	if s.text() != want {
+		t.Errorf("the screen says\n%s\nwant\n%s", s.text(), want)
+	}
+}
+
 // The tree moves by itself while a plan runs, and only then.
 func TestTreeAnimates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

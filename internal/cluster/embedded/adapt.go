@@ -26,7 +26,7 @@ const standsFor = "lab.opssec.in/stands-for"
 //
 // An object that cannot be read stays as it is: the API server says what is wrong with it.
 func (e *Embedded) Adapt(objects []*unstructured.Unstructured) []*unstructured.Unstructured {
-	hook := ""
+	hook := "https://127.0.0.1" // for a plan ahead of the control plane, which chooses the port when it is made
 	if s, err := e.load(); err == nil {
 		hook = s.address("https", portIstiodHook)
 	}
@@ -118,7 +118,7 @@ func redirect(object *unstructured.Unstructured, hook string) ([]*unstructured.U
 			kept = append(kept, webhook)
 			continue
 		}
-		if name != "istiod" || hook == "" {
+		if name != "istiod" {
 			continue
 		}
 		path, _, _ := unstructured.NestedString(webhook, "clientConfig", "service", "path")

@@ -1,0 +1,69 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/magefile/mage/mg"
+)
+
+// parentEvery is how often it is looked whether mage still lives. There is nothing portable to wait for: Linux's
+// PR_SET_PDEATHSIG follows the thread that started the child, and Go moves between threads (golang/go#27505).
+const parentEvery = 500 * time.Millisecond
+
+// errOrphaned is why a target stops whose mage has ended.
+var errOrphaned = errors.New("the mage that started this target has ended")
+
+// withParent gives a context that ends when the parent process does, where that parent is mage. mage waits for the
+// program that it has built and passes no signal on: it ignores SIGINT, which the program gets from the terminal itself,
+// and dies of SIGTERM (mage/main.go, RunCompiled). A CI that cancels, or a kill, would so leave an install that goes on
+// without anybody, or a dashboard that holds its ports. A program that somebody compiled and started may outlive its
+// parent, a shell for one, as it likes.
+func withParent(ctx context.Context, startedByMage bool, parent func() int) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if startedByMage {
+		go watchParent(ctx, parent(), parent, func() { cancel(errOrphaned) })
+	}
+	return ctx, func() { cancel(context.Canceled) }
+}
+
+func watchParent(ctx context.Context, first int, parent func() int, gone func()) {
+	tick := time.NewTicker(parentEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if parent() != first { // an orphan is given to init or to a subreaper
+				gone()
+				return
+			}
+		}
+	}
+}
+
+// startedByMage tells whether this program lies where mage keeps what it builds, under a name that is a hash: nobody but
+// mage starts it from there. `mage -compile` writes elsewhere.
+func startedByMage() bool {
+	program, err := os.Executable()
+	return err == nil && inFolder(program, mg.CacheDir())
+}
+
+// inFolder tells whether a file lies directly in a folder, whatever links lead there.
+func inFolder(file, folder string) bool {
+	file, err := filepath.EvalSymlinks(file)
+	if err != nil {
+		return false
+	}
+	if folder, err = filepath.Abs(folder); err != nil {
+		return false
+	}
+	if folder, err = filepath.EvalSymlinks(folder); err != nil {
+		return false
+	}
+	return filepath.Dir(file) == folder
+}

@@ -1,0 +1,114 @@
+package mesh
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"ambientlab/internal/problem"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// Where ztunnel runs: a DaemonSet of Istio's own namespace (manifests/charts/ztunnel/templates/daemonset.yaml).
+const (
+	ztunnelNamespace = "istio-system"
+	ztunnelSelector  = "app=ztunnel"
+)
+
+// nodeProxy is the ztunnel of one node, which enforces the policies that have a selector.
+type nodeProxy interface {
+	// Policies lists those that it knows, as namespace/name.
+	Policies(ctx context.Context) ([]string, error)
+	Close() error
+}
+
+// ztunnel is one that is asked by port-forward. Its admin interface listens where Envoy's does (ztunnel,
+// src/config.rs, DEFAULT_ADMIN_PORT), and has a /config_dump of its own.
+type ztunnel struct{ *Admin }
+
+// Policies implements nodeProxy. The fields are those that istioctl reads
+// (istioctl/pkg/writer/ztunnel/configdump/api.go, ZtunnelPolicy).
+func (z ztunnel) Policies(ctx context.Context) ([]string, error) {
+	body, err := z.Get(ctx, "/config_dump")
+	if err != nil {
+		return nil, err
+	}
+	var dump struct {
+		Policies *[]struct{ Name, Namespace string }
+	}
+	if err := json.Unmarshal(body, &dump); err != nil {
+		return nil, fmt.Errorf("reading the dump of the ztunnel in %s: %w", z.tunnel, err)
+	}
+	if dump.Policies == nil {
+		return nil, fmt.Errorf("reading the dump of the ztunnel in %s: %w", z.tunnel, errors.New("it has no list of policies"))
+	}
+	names := make([]string, 0, len(*dump.Policies))
+	for _, policy := range *dump.Policies {
+		names = append(names, policy.Namespace+"/"+policy.Name)
+	}
+	return names, nil
+}
+
+// WaitStrictOff returns when no ztunnel on a node with a pod of the target's Service
+// knows the policy any more: until then it goes on resetting connections, although the
+// object is gone.
+func (m *Mesh) WaitStrictOff(ctx context.Context, t Target, namespace, name string) error {
+	nothing := func(context.Context, *proxies) (finding, error) { return finding{}, nil }
+	return m.await(ctx, fmt.Sprintf("policy %s, off", name), m.forgottenByZtunnel(t, namespace, name), nothing)
+}
+
+// StrictOff looks once whether WaitStrictOff would return at once, and if not, why.
+func (m *Mesh) StrictOff(ctx context.Context, t Target, namespace, name string) (held bool, reason string, err error) {
+	return m.once(ctx, m.forgottenByZtunnel(t, namespace, name))
+}
+
+func (m *Mesh) forgottenByZtunnel(t Target, namespace, name string) question {
+	return func(ctx context.Context, p *proxies) (finding, error) {
+		if m.nodeProxy == nil {
+			return yes(), nil // where pods run nothing, nothing enforces
+		}
+		pods, err := m.ztunnelsOf(ctx, t.Service)
+		if err != nil {
+			return finding{}, err
+		}
+		for i := range pods {
+			known, err := p.ofNode(&pods[i]).Policies(ctx)
+			if err != nil {
+				return finding{}, err
+			}
+			if slices.Contains(known, namespace+"/"+name) {
+				return no(problem.ConfigNotArrived, "ztunnel on node %s still enforces policy %s", pods[i].Spec.NodeName, name), nil
+			}
+		}
+		return yes(), nil
+	}
+}
+
+// ztunnelsOf lists the ztunnels that run on the nodes of a Service's pods.
+func (m *Mesh) ztunnelsOf(ctx context.Context, s Service) ([]corev1.Pod, error) {
+	service, err := m.kube.CoreV1().Services(s.Namespace).Get(ctx, s.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading Service %s: %w", s.Name, err)
+	}
+	behind, err := m.kube.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.SelectorFromSet(service.Spec.Selector).String()})
+	if err != nil {
+		return nil, fmt.Errorf("listing the pods of Service %s: %w", s.Name, err)
+	}
+	ztunnels, err := m.kube.CoreV1().Pods(ztunnelNamespace).List(ctx, metav1.ListOptions{LabelSelector: ztunnelSelector})
+	if err != nil {
+		return nil, fmt.Errorf("listing the pods of ztunnel: %w", err)
+	}
+	return slices.DeleteFunc(ztunnels.Items, func(z corev1.Pod) bool {
+		return z.Status.Phase != corev1.PodRunning || z.DeletionTimestamp != nil ||
+			!slices.ContainsFunc(behind.Items, func(pod corev1.Pod) bool { return pod.Spec.NodeName == z.Spec.NodeName })
+	}), nil
+}
