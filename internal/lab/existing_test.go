@@ -2,6 +2,8 @@ package lab
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -177,6 +179,14 @@ func TestExistingBundle(t *testing.T) {
 	}
 	a.record = map[string]string{recordLab: "ambient"}
 	refused(t, "apps", existingDesk(t, a, &some, setting).Apps(t.Context(), false), problem.SettingInvalid, "SM_BUNDLE=")
+	guest := existingDesk(t, a, &some, setting)
+	if err := guest.choose(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	info, err := guest.provider.Inspect(t.Context())
+	if err := errors.Join(err, guest.leaveBundleAside(info)); err != nil || guest.bundle != nil {
+		t.Errorf("a status takes the bundle's images for those that run: %v", err)
+	}
 	a.untouched(t)
 
 	all := newEngine(one, nodeContainer("theirs", "n2", node.Worker, "172.18.0.3"))
@@ -188,9 +198,20 @@ func TestExistingBundle(t *testing.T) {
 	if err != nil || strings.Join(containers, " ") != "n1 n2" || len(refs) == 0 {
 		t.Errorf("%v into %v, %v", refs, containers, err)
 	}
-	if step := d.imagesStep("images"); step.ID == "" {
-		t.Error("no step loads the images")
+	step := d.imagesStep("images")
+	if step.ID == "" {
+		t.Fatal("no step loads the images")
 	}
+	asked := make(chan string, 2)
+	all.Exec = func(container string, command []string) (string, string, int) {
+		asked <- container + ": " + strings.Join(command, " ")
+		return "REF TYPE DIGEST STATUS SIZE UNPACKED\n", "", 0
+	}
+	status, err := step.Check(t.Context())
+	if want := fmt.Sprintf("%d of %d copies missing", 2*len(refs), 2*len(refs)); err != nil || status.Holds || !strings.Contains(status.Message, want) {
+		t.Errorf("%+v, %v; want %q", status, err, want)
+	}
+	says(t, "what the nodes were asked", <-asked+"\n"+<-asked, "n1: ctr", "n2: ctr")
 }
 
 // TestExistingDeleteWithoutDocker: taking MetalLB back needs no addresses.
