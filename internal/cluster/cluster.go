@@ -35,9 +35,13 @@ const (
 	Stopped State = "stopped"
 	// NotReady: it runs, and its API server or a node is not ready.
 	NotReady State = "not ready"
+	// Unreachable: an existing cluster whose API server does not answer, so that nobody
+	// can tell whether there is one.
+	Unreachable State = "unreachable"
 	// Unlinked: it is ready, and the user's kubeconfig has no entry for it.
 	Unlinked State = "not in the kubeconfig"
-	// Ready: the API server answers and all nodes are Ready.
+	// Ready: the API server answers, and all nodes of a cluster of the lab's own are
+	// Ready. The nodes of an existing cluster are their owner's affair.
 	Ready State = "ready"
 )
 

@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
-	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -35,9 +35,16 @@ type ExistingOptions struct {
 
 // Existing is a cluster that the lab did not make: the one of the current kubeconfig
 // context. The lab never deletes it.
+//
+// The context that is current when it is first asked for stays the one that is meant:
+// a `kubectl config use-context` in another terminal must not lead a run that goes on
+// to another cluster.
 type Existing struct {
 	opts ExistingOptions
 	kube func(*rest.Config) (kubernetes.Interface, error)
+
+	mu      sync.Mutex
+	context string
 }
 
 // NewExisting names the cluster; it touches nothing.
@@ -48,13 +55,21 @@ func NewExisting(opts ExistingOptions) *Existing {
 // Name is existing.
 func (e *Existing) Name() string { return ProviderExisting }
 
-// OldestKubernetes is the oldest version that Istio 1.31 supports
-// (https://istio.io/latest/docs/releases/supported-releases/).
-const OldestKubernetes = "1.32.0"
-
 func (e *Existing) config() clientcmd.ClientConfig {
 	rules := &clientcmd.ClientConfigLoadingRules{Precedence: kubeconfigPaths(e.opts.Kubeconfig)}
-	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: e.context})
+}
+
+// chosen gives the context that is meant, and keeps it.
+func (e *Existing) chosen(current string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.context == "" {
+		e.context = current
+	}
+	return e.context
 }
 
 // Named gives context and server from the kubeconfig alone, so that they can be said
@@ -66,7 +81,7 @@ func (e *Existing) Named() (Info, error) {
 	if err != nil {
 		return info, problem.New(problem.KubeconfigInvalid, err, "reading kubeconfig %s", paths)
 	}
-	info.Context = raw.CurrentContext
+	info.Context = e.chosen(raw.CurrentContext)
 	if info.Context == "" {
 		return info, problem.New(problem.ClusterNone, nil, "kubeconfig %s names no current context", paths).
 			With("Choose one with `kubectl config use-context`, or set KUBECONFIG.")
@@ -84,32 +99,44 @@ func (e *Existing) Named() (Info, error) {
 }
 
 // Inspect names the cluster and looks at its nodes. A cluster that does not answer
-// is NotReady with the reason.
+// is Unreachable with the reason. One that answers is Ready; a node of it that is not
+// Ready is its owner's affair, and only a message.
 func (e *Existing) Inspect(ctx context.Context) (Info, error) {
-	info, err := e.Named()
+	info, silent, err := e.look(ctx)
+	if silent != nil {
+		info.State, info.Message = Unreachable, silent.Error()
+	}
+	return info, err
+}
+
+// look is Inspect, with the error of a cluster that does not answer kept apart.
+func (e *Existing) look(ctx context.Context) (info Info, silent, err error) {
+	info, err = e.Named()
 	if err != nil {
-		return info, err
+		return info, nil, err
 	}
 	kube, err := e.client(ctx)
 	if err != nil {
-		return info, err
+		return info, nil, err
 	}
 	bounded, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	list, err := kube.CoreV1().Nodes().List(bounded, metav1.ListOptions{})
-	if err != nil {
-		if ctx.Err() != nil {
-			return info, fmt.Errorf("inspecting the cluster of context %s: %w", info.Context, context.Cause(ctx))
-		}
-		info.State, info.Message = NotReady, err.Error()
-		return info, nil
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return info, nil, fmt.Errorf("inspecting the cluster of context %s: %w", info.Context, context.Cause(ctx))
+	case apierrors.IsUnauthorized(err), apierrors.IsForbidden(err): // it does answer
+		return info, nil, problem.New(problem.ApplyForbidden, err, "the cluster of context %s at %s does not let this user list its nodes", info.Context, info.Server)
+	default:
+		return info, err, nil
 	}
 	info.Exists, info.State = true, Ready
 	for i := range list.Items {
 		n := &list.Items[i]
 		reason := notReady(n)
-		if reason != "" && info.State == Ready {
-			info.State, info.Message = NotReady, reason
+		if reason != "" && info.Message == "" {
+			info.Message = reason
 		}
 		info.Version = n.Status.NodeInfo.KubeletVersion
 		info.Nodes = append(info.Nodes, Node{Name: n.Name, Role: role(n), InternalIP: internalIP(n), Running: reason == ""})
@@ -118,7 +145,7 @@ func (e *Existing) Inspect(ctx context.Context) (Info, error) {
 		info.Version = v.GitVersion
 	}
 	info.Nodes, err = e.withContainers(ctx, info.Nodes)
-	return info, err
+	return info, nil, err
 }
 
 func role(n *corev1.Node) string {
@@ -153,67 +180,24 @@ func (e *Existing) withContainers(ctx context.Context, nodes []Node) ([]Node, er
 		})
 		if at >= 0 {
 			nodes[i] = containers[at]
+			nodes[i].Running = n.Running // the API server knows better whether it is ready
 		}
 	}
 	return nodes, nil
 }
 
-// Create creates nothing: it makes sure that the cluster answers, is new enough, and
-// lets this user do what the lab needs.
+// Create creates nothing: it makes sure that the cluster answers, is of a version that
+// Istio supports, and lets this user do what the lab needs.
 func (e *Existing) Create(ctx context.Context) error {
-	info, err := e.Named()
+	info, silent, err := e.look(ctx)
 	if err != nil {
 		return err
 	}
 	engine.Progress(ctx, "using the cluster of context %s at %s", info.Context, info.Server)
-	kube, err := e.client(ctx)
-	if err != nil {
-		return err
+	if silent != nil {
+		return problem.New(problem.ClusterUnreachable, silent, "the cluster of context %s at %s does not answer", info.Context, info.Server)
 	}
-	if _, err := kube.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{}); err != nil {
-		return problem.New(problem.ClusterUnreachable, err, "the cluster of context %s at %s", info.Context, info.Server)
-	}
-	found, err := kube.Discovery().ServerVersion()
-	if err != nil {
-		return problem.New(problem.ClusterUnreachable, err, "asking %s for its version", info.Server)
-	}
-	v, err := version.ParseSemantic(found.GitVersion)
-	if err != nil || !v.AtLeast(version.MustParseSemantic(OldestKubernetes)) {
-		return problem.New(problem.ClusterVersion, err, "the cluster of context %s runs Kubernetes %s; the lab needs %s or newer", info.Context, found.GitVersion, OldestKubernetes)
-	}
-	return mayInstall(ctx, kube, info)
-}
-
-// needs lists one right for each sort of thing the lab installs.
-func needs() []authorizationv1.ResourceAttributes {
-	return []authorizationv1.ResourceAttributes{
-		{Verb: "create", Resource: "namespaces"},
-		{Verb: "patch", Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"},
-		{Verb: "patch", Group: "rbac.authorization.k8s.io", Resource: "clusterroles"},
-		{Verb: "escalate", Group: "rbac.authorization.k8s.io", Resource: "clusterroles"},
-		{Verb: "patch", Group: "admissionregistration.k8s.io", Resource: "validatingwebhookconfigurations"},
-		{Verb: "patch", Group: "apps", Resource: "daemonsets", Namespace: "istio-system"},
-		{Verb: "delete", Group: "apps", Resource: "deployments", Namespace: "istio-system"},
-	}
-}
-
-func mayInstall(ctx context.Context, kube kubernetes.Interface, info Info) error {
-	var missing []string
-	for _, attributes := range needs() {
-		review, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
-			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &attributes},
-		}, metav1.CreateOptions{})
-		if err != nil {
-			return problem.New(problem.ClusterUnreachable, err, "asking %s what this user may do", info.Server)
-		}
-		if !review.Status.Allowed {
-			missing = append(missing, strings.TrimSpace(attributes.Verb+" "+attributes.Resource+" "+attributes.Group))
-		}
-	}
-	if len(missing) > 0 {
-		return problem.New(problem.ApplyForbidden, nil, "this user may not, in the cluster of context %s: %s", info.Context, strings.Join(missing, ", "))
-	}
-	return nil
+	return e.Vet(ctx, info)
 }
 
 // Delete deletes nothing: the cluster is not the lab's. The lab's objects in it are

@@ -11,6 +11,7 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/version"
@@ -66,6 +67,7 @@ func TestExistingCreateOnlyChecks(t *testing.T) {
 		{name: "good", kubeconfig: minesOnly, version: "v1.36.3"},
 		{name: "a vendor's version", kubeconfig: minesOnly, version: "v1.32.1-gke.1002000"},
 		{name: "too old", kubeconfig: minesOnly, version: "v1.31.9", kind: problem.ClusterVersion, says: "v1.31.9"},
+		{name: "too new", kubeconfig: minesOnly, version: "v1.37.0", kind: problem.ClusterVersion, says: "1.32 to 1.36"},
 		{name: "rights missing", kubeconfig: minesOnly, version: "v1.36.3", denied: []string{"escalate", "create"}, kind: problem.ApplyForbidden, says: "create namespaces, escalate clusterroles rbac.authorization.k8s.io"},
 		{name: "no kubeconfig", version: "v1.36.3", kind: problem.ClusterNone, says: "no current context"},
 		{name: "no such context", kubeconfig: strings.Replace(minesOnly, `"current-context":"mine"`, `"current-context":"theirs"`, 1), version: "v1.36.3", kind: problem.KubeconfigInvalid, says: `"theirs" does not exist`},
@@ -98,8 +100,8 @@ func TestExistingInspect(t *testing.T) {
 	if err != nil || info.Context != "mine" || info.Server != "https://192.0.2.1" || info.Owned || info.Version != "v1.36.3" {
 		t.Errorf("%+v, %v", info, err)
 	}
-	if info.State != NotReady || info.Message != "node n2: KubeletNotReady: cni plugin not initialized" {
-		t.Errorf("state %q: %s", info.State, info.Message)
+	if info.State != Ready || info.Message != "node n2: KubeletNotReady: cni plugin not initialized" || info.Nodes[1].Running {
+		t.Errorf("a node that is not ready is a message: state %q: %s", info.State, info.Message)
 	}
 	if info.Nodes[0].ContainerID != "id-n1" || info.Nodes[0].Network != "kind" || info.Nodes[1].ContainerID != "" {
 		t.Errorf("only a node of the same name and address is the container: %+v", info.Nodes)
@@ -123,7 +125,7 @@ func TestExistingUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	info, err := e.Inspect(t.Context())
-	if err != nil || info.State != NotReady || !strings.Contains(info.Message, "refused") {
+	if err != nil || info.State != Unreachable || !strings.Contains(info.Message, "refused") {
 		t.Errorf("%+v, %v", info, err)
 	}
 	if err := e.Create(t.Context()); !problem.Is(err, problem.ClusterUnreachable) {
@@ -133,5 +135,65 @@ func TestExistingUnreachable(t *testing.T) {
 	cancel()
 	if _, err := e.Inspect(ctx); err == nil {
 		t.Error("a cancelled look is an error, not a verdict")
+	}
+}
+
+// TestExistingStepVets wants a healthy cluster looked at as closely as any: what needs the step touches nothing before.
+func TestExistingStepVets(t *testing.T) {
+	for _, tt := range []struct {
+		name, version string
+		denied        []string
+		kind          problem.Kind
+	}{
+		{name: "a node not ready", version: "v1.36.3"},
+		{name: "too old", version: "v1.31.9", kind: problem.ClusterVersion},
+		{name: "rights missing", version: "v1.36.3", denied: []string{"escalate"}, kind: problem.ApplyForbidden},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := existing(t, minesOnly, tt.version, tt.denied, workerNode("n1", "10.0.0.1", corev1.ConditionFalse))
+			status, err := Step(e, "cluster", "cluster", 0, nil).Check(t.Context())
+			if tt.kind.ID == "" {
+				if err != nil || !status.Holds || !strings.Contains(status.Message, "cni plugin not initialized") {
+					t.Errorf("%+v, %v", status, err)
+				}
+				return
+			}
+			if !problem.Is(err, tt.kind) || status.Holds {
+				t.Errorf("%+v, %v; want %s", status, err, tt.kind.ID)
+			}
+		})
+	}
+}
+
+// TestExistingStaysWithItsContext changes the current context in the middle, as another terminal would.
+func TestExistingStaysWithItsContext(t *testing.T) {
+	e := existing(t, minesOnly, "v1.36.3", nil)
+	if _, err := e.Named(); err != nil {
+		t.Fatal(err)
+	}
+	changed := `{"apiVersion":"v1","kind":"Config","current-context":"other","clusters":[{"name":"mine","cluster":{"server":"https://192.0.2.1"}},{"name":"other","cluster":{"server":"https://192.0.2.2"}}],
+		"contexts":[{"name":"mine","context":{"cluster":"mine"}},{"name":"other","context":{"cluster":"other"}}]}`
+	if err := os.WriteFile(e.opts.Kubeconfig, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	info, err := e.Named()
+	config, errConfig := e.RESTConfig(t.Context())
+	if err != nil || errConfig != nil || info.Context != "mine" || config.Host != "https://192.0.2.1" {
+		t.Errorf("%+v, %+v, %v, %v", info, config, err, errConfig)
+	}
+}
+
+// TestExistingForbidden: a cluster that refuses this user does answer.
+func TestExistingForbidden(t *testing.T) {
+	e := existing(t, minesOnly, "v1.36.3", nil)
+	kube, err := e.client(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kube.(*fake.Clientset).PrependReactor("list", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(corev1.Resource("nodes"), "", nil)
+	})
+	if _, err := e.Inspect(t.Context()); !problem.Is(err, problem.ApplyForbidden) {
+		t.Errorf("got %v", err)
 	}
 }

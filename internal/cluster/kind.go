@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"ambientlab/internal/docker"
 	"ambientlab/internal/lb"
 	"ambientlab/internal/node"
+	"ambientlab/internal/problem"
 )
 
 // Containers is what the kind provider asks of the Docker engine about containers.
@@ -182,6 +184,15 @@ func (k *Kind) Inspect(ctx context.Context) (Info, error) {
 		info.State, info.Message = Ready, k.drift(nodes)
 	}
 	return info, nil
+}
+
+// Vet refuses a cluster whose node image brought a version that Istio does not support.
+func (k *Kind) Vet(_ context.Context, info Info) error {
+	var wrong *problem.Problem
+	if err := CheckVersion("kind cluster "+k.opts.Name, info.Version); errors.As(err, &wrong) {
+		return wrong.With("Take the cluster away with `mage sm:delete`, and choose another node image with SM_NODE_IMAGE.")
+	}
+	return nil
 }
 
 // nodes lists the cluster's containers, load balancers included.

@@ -1,8 +1,11 @@
 package cluster
 
 import (
+	"bytes"
 	"fmt"
 
+	strictyaml "go.yaml.in/yaml/v3"
+	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
 	"sigs.k8s.io/yaml"
 
 	"ambientlab/internal/node"
@@ -49,8 +52,60 @@ func roles(config []byte) (map[string]int, error) {
 	return count, nil
 }
 
-// images lists the node images the configuration names, in order, each once.
-func images(config []byte) ([]string, error) {
+// WithNodeImage gives image to the nodes for which kind's configuration names none. Those that it names are kept,
+// which kind's own way (`--image`) would override.
+func WithNodeImage(config []byte, image string) ([]byte, error) {
+	doc, nodes, err := parseConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range nodes {
+		if named, _ := n["image"].(string); named == "" {
+			n["image"] = image
+		}
+	}
+	out, err := yaml.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("writing kind's configuration: %w", err)
+	}
+	return out, nil
+}
+
+// CheckConfig refuses a configuration that kind would refuse: kind reads it only after the node images were pulled.
+// kind's own reading is internal (kind, pkg/internal/apis/config/encoding/load.go and validate.go); this is the part
+// of it that people get wrong: unknown versions, fields and roles, and no control plane.
+func CheckConfig(config []byte) error {
+	if len(bytes.TrimSpace(config)) == 0 {
+		return badConfig(nil, "kind's configuration is empty")
+	}
+	var cluster v1alpha4.Cluster
+	strict := strictyaml.NewDecoder(bytes.NewReader(config))
+	strict.KnownFields(true)
+	if err := strict.Decode(&cluster); err != nil {
+		return badConfig(err, "kind does not accept its configuration")
+	}
+	if cluster.APIVersion != "kind.x-k8s.io/v1alpha4" || cluster.Kind != "Cluster" {
+		return badConfig(nil, "kind's configuration has apiVersion %q and kind %q; accepted: kind.x-k8s.io/v1alpha4 and Cluster", cluster.APIVersion, cluster.Kind)
+	}
+	v1alpha4.SetDefaultsCluster(&cluster)
+	controlPlanes := 0
+	for i, n := range cluster.Nodes {
+		switch n.Role {
+		case v1alpha4.ControlPlaneRole:
+			controlPlanes++
+		case v1alpha4.WorkerRole:
+		default:
+			return badConfig(nil, "kind's configuration: nodes[%d] has role %q; accepted: control-plane and worker", i, n.Role)
+		}
+	}
+	if controlPlanes == 0 {
+		return badConfig(nil, "kind's configuration has no node of role control-plane")
+	}
+	return nil
+}
+
+// NodeImages lists the node images the configuration names, in order, each once.
+func NodeImages(config []byte) ([]string, error) {
 	_, nodes, err := parseConfig(config)
 	if err != nil {
 		return nil, err

@@ -229,7 +229,7 @@ func (k *Kind) ensureImages(ctx context.Context) error {
 	refs := []string{k.opts.NodeImage}
 	if k.opts.NodeImage == "" {
 		var err error
-		if refs, err = images(k.opts.Config); err != nil {
+		if refs, err = NodeImages(k.opts.Config); err != nil {
 			return err
 		}
 	}

@@ -8,14 +8,24 @@ import (
 	"ambientlab/internal/engine"
 )
 
-// Step is a provider as the first step of a plan. explain gives the commands a
-// learner would type for the same effect.
+// vetter is a provider whose cluster, there and ready, may still not do for the lab.
+type vetter interface {
+	// Vet says why it does not. It changes nothing.
+	Vet(ctx context.Context, info Info) error
+}
+
+// Step is a provider as the first step of a plan. A cluster that is ready holds only
+// if it does for the lab: what needs this step touches nothing before that is known.
+// explain gives the commands a learner would type for the same effect.
 func Step(p Provider, id, title string, timeout time.Duration, explain func() []string) engine.Step {
 	return engine.Step{
 		ID: id, Title: title, Timeout: timeout, Explain: explain,
 		Check: func(ctx context.Context) (engine.Status, error) {
 			info, err := p.Inspect(ctx)
-			return engine.Status{Holds: info.State == Ready, Message: info.Summary()}, err
+			if v, ok := p.(vetter); ok && err == nil && info.State == Ready {
+				err = v.Vet(ctx, info)
+			}
+			return engine.Status{Holds: err == nil && info.State == Ready, Message: info.Summary()}, err
 		},
 		Do:   p.Create,
 		Undo: p.Delete,

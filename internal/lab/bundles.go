@@ -38,8 +38,12 @@ func (l *Lab) BundleCreate(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
+	nodes, err := l.nodeImages(DefaultNodeImage)
+	if err != nil {
+		return err
+	}
 	step := engine.Step{ID: "bundle", Title: "Bundle " + folder}
-	step.Do = func(ctx context.Context) error { return l.pull(ctx, append(pods, l.pinnedNodeImage()), folder) }
+	step.Do = func(ctx context.Context) error { return l.pull(ctx, append(pods, nodes...), folder) }
 	if from == fromSource {
 		step.Do = func(ctx context.Context) error { return l.build(ctx, pods, folder) }
 	}
@@ -47,13 +51,6 @@ func (l *Lab) BundleCreate(ctx context.Context, from, to string) error {
 		return err
 	}
 	return l.BundleShow(ctx, folder)
-}
-
-func (l *Lab) pinnedNodeImage() string {
-	if l.Settings.NodeImage != "" {
-		return l.Settings.NodeImage
-	}
-	return DefaultNodeImage
 }
 
 // build makes every image that can be made from Go modules and Debian packages, and names those that cannot.

@@ -47,7 +47,7 @@ func (l *Lab) addressPoolStep(id string, needs ...string) engine.Step {
 	if !l.Settings.UseMetalLB() {
 		return engine.Step{}
 	}
-	return l.setStep(id, "Load-balancer addresses", needs, func(ctx context.Context) (objects, error) {
+	step := l.setStep(id, "Load-balancer addresses", needs, func(ctx context.Context) (objects, error) {
 		pool, err := l.addressPool(ctx)
 		if err != nil && l.none != nil {
 			return lb.Objects(lb.Pool{}), nil // what they are called; the addresses come from a network that is not there yet
@@ -58,6 +58,9 @@ func (l *Lab) addressPoolStep(id string, needs ...string) engine.Step {
 		engine.Progress(ctx, "addresses %v of Docker network %s", pool.Ranges, pool.Network)
 		return lb.Objects(pool), nil
 	})
+	// What is taken back is found by its labels: the addresses need not be computed for it, and perhaps cannot any more.
+	step.Undo = l.setStep(id, step.Title, nil, func(context.Context) (objects, error) { return nil, nil }).Undo
+	return step
 }
 
 // istio gives the renderer of one of Istio's charts.

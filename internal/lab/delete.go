@@ -6,6 +6,7 @@ import (
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
 )
 
 // Delete removes the cluster that the lab created. On an existing cluster it takes the lab's own objects back, the
@@ -14,12 +15,18 @@ func (l *Lab) Delete(ctx context.Context) error {
 	if err := l.choose(ctx); err != nil {
 		return err
 	}
+	if err := l.sayWhich(); err != nil {
+		return err
+	}
 	info, err := l.provider.Inspect(ctx)
 	if err != nil {
 		return err
 	}
 	if l.Settings.Provider == ProviderExisting {
-		return l.deleteObjects(ctx)
+		if err := refuse(info); err != nil {
+			return err
+		}
+		return l.deleteObjects(ctx, info)
 	}
 	if !info.Exists {
 		l.tell("there is no %s cluster %q: nothing to delete", info.Provider, info.Name)
@@ -46,7 +53,15 @@ func (l *Lab) Delete(ctx context.Context) error {
 	return err
 }
 
-func (l *Lab) deleteObjects(ctx context.Context) error {
+// deleteObjects takes back what bears the lab's labels, on a cluster without the lab's record too: the record may never
+// have been written, or an interrupted sm:delete may already have removed it.
+func (l *Lab) deleteObjects(ctx context.Context, info cluster.Info) error {
+	if err := l.mustBeInstalled(ctx, info); problem.Is(err, problem.ClusterNone) || problem.Is(err, problem.ObjectOfAnotherLab) {
+		l.tell("this lab's record is not there: %v; what bears the labels of lab %q is taken back all the same", err, l.Settings.Cluster)
+	} else if err != nil {
+		return err
+	}
+	l.Settings.MetalLB = "on" // it may have been when the lab was installed
 	if err := l.adoptRecord(ctx); err != nil {
 		return err
 	}

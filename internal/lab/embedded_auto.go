@@ -49,7 +49,20 @@ func (l *Lab) kindObstacle(ctx context.Context) (string, error) {
 		}
 		return err.Error(), nil
 	}
-	ref := l.nodeImage()
+	refs, err := l.nodeImages(l.usualNodeImage())
+	if err != nil {
+		return "", err
+	}
+	for _, ref := range refs {
+		if obstacle, err := l.imageObstacle(ctx, ref); obstacle != "" || err != nil {
+			return obstacle, err
+		}
+	}
+	return "", nil
+}
+
+// imageObstacle says why a node image cannot be had, or "".
+func (l *Lab) imageObstacle(ctx context.Context, ref string) (string, error) {
 	if l.bundle != nil {
 		if _, err := l.bundle.Lookup(ref); err == nil {
 			return "", nil

@@ -3,10 +3,12 @@ package lab
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
 	"ambientlab/internal/bundle"
+	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
@@ -14,13 +16,13 @@ import (
 	"ambientlab/specs"
 )
 
-// prepare refuses what cannot work before anything is touched: no engine, a bundle that lacks images, manifests of
-// the user's that cannot be read.
+// prepare refuses what cannot work before anything is touched: no engine, somebody else's cluster, files of the user's
+// that cannot be read, values that Istio's charts do not take, a bundle that lacks images or cannot be loaded.
 func (l *Lab) prepare(ctx context.Context) error {
 	if err := l.choose(ctx); err != nil {
 		return err
 	}
-	if _, err := l.extraValues(); err != nil {
+	if err := l.sayWhich(); err != nil {
 		return err
 	}
 	if l.Settings.Manifests != "" {
@@ -28,19 +30,83 @@ func (l *Lab) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if _, err := l.renderIstio(ctx, l.bundleSubstitutes()); err != nil {
+		if l.Settings.IstioValues != "" {
+			return fmt.Errorf("with SM_ISTIO_VALUES=%s: %w", l.Settings.IstioValues, err)
+		}
+		return err
+	}
 	if l.bundle != nil {
-		return l.checkBundle(ctx)
+		if err := l.checkBundle(ctx); err != nil {
+			return err
+		}
+	}
+	if l.Settings.Provider == ProviderEmbedded { // it is nobody else's, and its nodes are simulated
+		return nil
+	}
+	return l.checkCluster(ctx)
+}
+
+// checkCluster refuses a cluster that the lab must not touch, and nodes that the settings do not go with.
+func (l *Lab) checkCluster(ctx context.Context) error {
+	if l.Settings.Provider == ProviderKind {
+		if err := l.checkNodeImages(); err != nil {
+			return err
+		}
+	}
+	info, err := l.provider.Inspect(ctx)
+	if err != nil {
+		return err
+	}
+	if err := refuse(info); err != nil {
+		return err
+	}
+	return l.checkNodes(info)
+}
+
+// checkNodeImages refuses a node image whose tag names a Kubernetes that Istio does not support. What a tag does not
+// say, the cluster is asked once it is there.
+func (l *Lab) checkNodeImages() error {
+	refs, err := l.nodeImages(l.usualNodeImage())
+	if err != nil {
+		return err
+	}
+	for _, ref := range refs {
+		if tag := nodeImageTag.FindStringSubmatch(ref); tag != nil {
+			if err := cluster.CheckVersion("node image "+ref, tag[1]); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-// attach is what every target after sm:install begins with: the provider, and a cluster that exists.
+// nodeImageTag finds the version in a reference such as kindest/node:v1.36.4@sha256:...
+var nodeImageTag = regexp.MustCompile(`:(v\d+\.\d+\.\d+)(@.*)?$`)
+
+// attach is what every target after sm:install begins with: the provider, a cluster that exists, and on a cluster that
+// the lab did not make, the lab.
 func (l *Lab) attach(ctx context.Context) error {
 	if err := l.choose(ctx); err != nil {
 		return err
 	}
-	_, err := l.mustExist(ctx)
-	return err
+	if err := l.sayWhich(); err != nil {
+		return err
+	}
+	info, err := l.mustExist(ctx)
+	if err != nil {
+		return err
+	}
+	if l.Settings.Provider != ProviderExisting {
+		return nil
+	}
+	if err := l.mustBeInstalled(ctx, info); err != nil {
+		return err
+	}
+	if l.bundle == nil {
+		return nil
+	}
+	return l.needContainers(sortNodes(info)) // nor did sm:install load it
 }
 
 // podImages lists the images that the lab's pods need under these settings, from the rendered manifests themselves.
@@ -91,7 +157,11 @@ func (l *Lab) checkBundle(ctx context.Context) error {
 		return err
 	}
 	if l.Settings.Provider == ProviderKind {
-		refs = append(refs, l.nodeImage())
+		nodes, err := l.nodeImages(l.usualNodeImage())
+		if err != nil {
+			return err
+		}
+		refs = append(refs, nodes...)
 	}
 	var missing []string
 	for _, ref := range refs {
@@ -110,27 +180,41 @@ func (l *Lab) nodeImageStep(id string) engine.Step {
 	if l.bundle == nil || l.Settings.Provider != ProviderKind {
 		return engine.Step{}
 	}
-	ref := l.nodeImage()
 	return engine.Step{
 		ID: id, Title: "Node image from the bundle", Timeout: patient,
 		Check: func(ctx context.Context) (engine.Status, error) {
-			held, err := bundle.NodeImageLoaded(ctx, l.docker, l.bundle, ref)
-			return engine.Status{Holds: held, Message: ref}, err
+			refs, err := l.nodeImages(l.usualNodeImage())
+			if err != nil {
+				return engine.Status{}, err
+			}
+			for _, ref := range refs {
+				held, err := bundle.NodeImageLoaded(ctx, l.docker, l.bundle, ref)
+				if err != nil || !held {
+					return engine.Status{Message: ref}, err
+				}
+			}
+			return engine.Status{Holds: true, Message: strings.Join(refs, ", ")}, nil
 		},
 		Do: func(ctx context.Context) error {
-			if _, err := bundle.LoadNodeImage(ctx, l.docker, l.bundle, ref); err != nil {
+			refs, err := l.nodeImages(l.usualNodeImage())
+			if err != nil {
 				return err
 			}
-			engine.Changed(ctx, engine.Change{Object: "Docker image " + ref, Action: engine.Create})
+			for _, ref := range refs {
+				if _, err := bundle.LoadNodeImage(ctx, l.docker, l.bundle, ref); err != nil {
+					return err
+				}
+				engine.Changed(ctx, engine.Change{Object: "Docker image " + ref, Action: engine.Create})
+			}
 			return nil
 		},
-		Explain: func() []string { return []string{"docker load -i <archive of " + ref + ">"} },
+		Explain: func() []string { return []string{"docker load -i <archive of the node image>"} },
 	}
 }
 
 // imagesStep streams the bundle's images into every node at once.
 func (l *Lab) imagesStep(id string, needs ...string) engine.Step {
-	if l.bundle == nil || l.Settings.Provider != ProviderKind {
+	if l.bundle == nil || l.Settings.Provider == ProviderEmbedded {
 		return engine.Step{}
 	}
 	return engine.Step{
@@ -165,7 +249,11 @@ func (l *Lab) imagesStep(id string, needs ...string) engine.Step {
 			return err
 		},
 		Explain: func() []string {
-			return []string{"kind load image-archive --name " + l.Settings.Cluster + " <bundle as archive>"}
+			name := l.Settings.Cluster
+			if l.Settings.Provider == ProviderExisting {
+				name = "<its name>"
+			}
+			return []string{"kind load image-archive --name " + name + " <bundle as archive>"}
 		},
 	}
 }
@@ -174,11 +262,14 @@ func (l *Lab) toLoad(ctx context.Context) (refs, containers []string, err error)
 	if refs, err = l.podImages(ctx); err != nil {
 		return nil, nil, err
 	}
-	nodes, err := node.List(ctx, l.docker, l.Settings.Cluster)
+	found, err := l.nodesHere(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, n := range nodes {
+	if err := l.needContainers(found); err != nil {
+		return nil, nil, err
+	}
+	for _, n := range found.here {
 		if n.Role != node.LoadBalancer {
 			containers = append(containers, n.Name)
 		}

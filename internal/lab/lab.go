@@ -3,12 +3,12 @@ package lab
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/moby/moby/client"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"ambientlab/internal/apply"
@@ -32,10 +32,13 @@ type Lab struct {
 	view     ui.Renderer
 	engine   *engine.Engine
 	upstream *upstream.Upstream
-	docker   *client.Client
+	docker   dockerEngine
 	endpoint docker.Endpoint
 	provider cluster.Provider
 	embedded *embedded.Embedded // the provider, where it is that one
+	existing *cluster.Existing  // the same
+	named    bool               // the existing cluster has been named to the user
+	noDocker error              // why an existing cluster's nodes cannot be looked for on this host
 	whole    bool               // sm:lab runs, so the provider may be chosen for the user
 	stateDir string             // where embedded control planes lie; empty means the user's own place
 	bundle   *bundle.Bundle
@@ -104,14 +107,35 @@ func (l *Lab) kubeconfig() string {
 	return clientcmd.RecommendedHomeFile
 }
 
-// mustExist refuses to go on where the target needs a cluster and there is none.
+// mustExist refuses to go on where the target needs a cluster and there is none, none that runs, or somebody else's.
 func (l *Lab) mustExist(ctx context.Context) (cluster.Info, error) {
 	info, err := l.provider.Inspect(ctx)
 	if err != nil {
 		return info, err
 	}
-	if !info.Exists {
-		return info, problem.New(problem.ClusterNone, nil, "%s cluster %q does not exist", info.Provider, info.Name)
+	name := fmt.Sprintf("%s cluster %q", info.Provider, info.Name)
+	switch info.State {
+	case cluster.Absent:
+		err = problem.New(problem.ClusterNone, nil, "%s does not exist", name)
+	case cluster.Partial:
+		err = problem.New(problem.ClusterNone, nil, "%s is not whole: %s", name, info.Message)
+	case cluster.Stopped:
+		err = problem.New(problem.ClusterUnreachable, nil, "%s does not run: %s", name, info.Message).
+			With("Run `mage sm:install`: it starts what is stopped.")
+	default:
+		err = refuse(info)
 	}
-	return info, nil
+	return info, err
+}
+
+// refuse refuses a cluster that the lab must not touch, or cannot.
+func refuse(info cluster.Info) error {
+	switch info.State {
+	case cluster.Foreign:
+		return problem.New(problem.ClusterForeign, nil, "%s cluster %q: %s", info.Provider, info.Name, info.Message).
+			With(fmt.Sprintf("To use it as it is: kubectl config use-context %s, and INSTALL_KIND=n.", info.Context))
+	case cluster.Unreachable:
+		return problem.New(problem.ClusterUnreachable, nil, "the cluster of context %s at %s does not answer: %s", info.Context, info.Server, info.Message)
+	}
+	return nil
 }

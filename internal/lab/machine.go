@@ -10,6 +10,7 @@ import (
 
 	"github.com/moby/moby/client"
 
+	"ambientlab/internal/bundle"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/docker"
 	"ambientlab/internal/engine"
@@ -30,8 +31,7 @@ func (l *Lab) choose(ctx context.Context) error {
 	}
 	switch l.Settings.Provider {
 	case ProviderExisting:
-		l.provider = cluster.NewExisting(cluster.ExistingOptions{Kubeconfig: l.Settings.Kubeconfig})
-		return nil
+		return l.chooseExisting(ctx)
 	case ProviderEmbedded:
 		return l.chooseEmbedded(ctx)
 	case providerAuto:
@@ -46,10 +46,18 @@ func (l *Lab) choose(ctx context.Context) error {
 		return err
 	}
 	l.provider = cluster.NewKind(cluster.KindOptions{
-		Name: l.Settings.Cluster, Config: config, NodeImage: l.nodeImage(), Kubeconfig: l.Settings.Kubeconfig,
+		Name: l.Settings.Cluster, Config: config, NodeImage: l.Settings.NodeImage, Kubeconfig: l.Settings.Kubeconfig,
 		Docker: l.docker, Endpoint: l.endpoint,
 	})
 	return nil
+}
+
+// dockerEngine is what the lab asks of a Docker engine; *client.Client is one.
+type dockerEngine interface {
+	cluster.Docker
+	bundle.ImageEngine
+	Info(ctx context.Context, options client.InfoOptions) (client.SystemInfoResult, error)
+	DistributionInspect(ctx context.Context, image string, options client.DistributionInspectOptions) (client.DistributionInspectResult, error)
 }
 
 // dockerInfo connects to the Docker engine, once.
@@ -73,25 +81,57 @@ func (l *Lab) dockerInfo(ctx context.Context) (client.SystemInfoResult, error) {
 	return info, nil
 }
 
+// kindConfig is the configuration of the kind cluster, in which every node has its image.
 func (l *Lab) kindConfig(info client.SystemInfoResult) ([]byte, error) {
-	if l.Settings.KindConfig != "" {
-		raw, err := os.ReadFile(l.Settings.KindConfig)
-		if err != nil {
-			return nil, problem.New(problem.SettingFileUnreadable, err, "SM_KIND_CONFIG=%s", l.Settings.KindConfig)
-		}
-		return raw, nil
+	raw, err := l.ownKindConfig()
+	if err != nil {
+		return nil, err
 	}
-	return specs.Render("kind.yaml", map[string]any{
-		"Workers": l.Settings.Workers, "WorkerList": make([]struct{}, l.Settings.Workers),
-		"CgroupV1": info.Info.CgroupVersion == "1",
-	})
+	if raw == nil {
+		raw, err = specs.Render("kind.yaml", map[string]any{
+			"Workers": l.Settings.Workers, "WorkerList": make([]struct{}, l.Settings.Workers),
+			"CgroupV1": info.Info.CgroupVersion == "1",
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return cluster.WithNodeImage(raw, l.usualNodeImage())
 }
 
-// nodeImage is the image that the kind nodes run: the user's, else the bundle's, else the pinned one.
-func (l *Lab) nodeImage() string {
-	if l.Settings.NodeImage != "" {
-		return l.Settings.NodeImage
+// ownKindConfig reads and checks SM_KIND_CONFIG; nil means that there is none.
+func (l *Lab) ownKindConfig() ([]byte, error) {
+	if l.Settings.KindConfig == "" {
+		return nil, nil
 	}
+	raw, err := os.ReadFile(l.Settings.KindConfig)
+	if err != nil {
+		return nil, problem.New(problem.SettingFileUnreadable, err, "SM_KIND_CONFIG=%s", l.Settings.KindConfig)
+	}
+	if err := cluster.CheckConfig(raw); err != nil {
+		return nil, fmt.Errorf("SM_KIND_CONFIG=%s: %w", l.Settings.KindConfig, err)
+	}
+	return raw, nil
+}
+
+// nodeImages are the images that the kind nodes run: SM_NODE_IMAGE for all of them, else those that SM_KIND_CONFIG
+// names, and usual for the nodes for which it names none.
+func (l *Lab) nodeImages(usual string) ([]string, error) {
+	if l.Settings.NodeImage != "" {
+		return []string{l.Settings.NodeImage}, nil
+	}
+	raw, err := l.ownKindConfig()
+	if err != nil {
+		return nil, err
+	}
+	if raw, err = cluster.WithNodeImage(raw, usual); err != nil {
+		return nil, err
+	}
+	return cluster.NodeImages(raw)
+}
+
+// usualNodeImage is the node image where no setting names one: the bundle's, else the pinned one.
+func (l *Lab) usualNodeImage() string {
 	if l.bundle != nil {
 		for _, image := range l.bundle.Images() {
 			if isNodeImage(image.Ref) {
@@ -127,19 +167,30 @@ func (l *Lab) clusterTitle() string {
 func (l *Lab) explainCluster() []string {
 	switch l.Settings.Provider {
 	case ProviderKind:
-		return []string{fmt.Sprintf("kind create cluster --name %s --image %s --config kind.yaml", l.Settings.Cluster, l.nodeImage())}
+		command := "kind create cluster --name " + l.Settings.Cluster
+		if images, err := l.nodeImages(l.usualNodeImage()); err == nil && len(images) == 1 {
+			command += " --image " + images[0]
+		}
+		return []string{command + " --config kind.yaml"}
 	case ProviderExisting:
 		return []string{"kubectl cluster-info"}
 	}
 	return nil
 }
 
-// tuneStep raises the inotify limits of every node. They are the host's: one kernel serves all nodes.
+// tuneStep raises the inotify limits of every node. They are the host's: one kernel serves all nodes. An existing
+// cluster is tuned where all of its nodes are on this host.
 func (l *Lab) tuneStep(id string, needs ...string) engine.Step {
-	if l.Settings.Provider != ProviderKind {
+	if l.Settings.Provider == ProviderEmbedded || l.docker == nil {
 		return engine.Step{}
 	}
-	nodes := func(ctx context.Context) ([]node.Node, error) { return node.List(ctx, l.docker, l.Settings.Cluster) }
+	nodes := func(ctx context.Context) ([]node.Node, error) {
+		found, err := l.nodesHere(ctx)
+		if !found.all() {
+			return nil, err
+		}
+		return found.here, err
+	}
 	step := node.Step(id, "inotify limits of every node", needs, l.docker, nodes, node.Inotify())
 	step.Timeout = quick
 	return step
@@ -150,9 +201,12 @@ func (l *Lab) addressPool(ctx context.Context) (lb.Pool, error) {
 	if l.Settings.Provider == ProviderEmbedded {
 		return l.embeddedPool()
 	}
-	nodes, err := node.List(ctx, l.docker, l.Settings.Cluster)
+	found, err := l.nodesHere(ctx)
 	if err != nil {
 		return lb.Pool{}, err
 	}
-	return lb.Find(ctx, l.docker, nodes)
+	if err := l.needNetwork(found); err != nil {
+		return lb.Pool{}, err
+	}
+	return lb.Find(ctx, l.docker, found.here)
 }

@@ -3,9 +3,12 @@ package lab
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
+	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/ui"
@@ -23,6 +26,9 @@ func (l *Lab) Status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := l.leaveBundleAside(info); err != nil {
+		return err
+	}
 	table := ui.Table{Header: []string{"WHAT", "STATE", "DETAIL"}}
 	table.Add(info.Provider+" "+info.Name, string(info.State), info.Summary())
 	for _, node := range info.Nodes {
@@ -32,15 +38,16 @@ func (l *Lab) Status(ctx context.Context) error {
 		}
 		table.Add("node "+node.Name, state, node.Role+" "+node.InternalIP)
 	}
-	if !info.Exists {
+	rest, err := l.lookFurther(ctx, info)
+	if err != nil {
+		return err
+	}
+	if rest != "" { // there is nothing more to see
 		if err := table.Write(l.out); err != nil {
 			return err
 		}
-		l.thenType("mage sm:install")
+		l.tell("%s", rest)
 		return nil
-	}
-	if err := l.adoptRecord(ctx); err != nil {
-		return err
 	}
 	broken := "" // the target that mends the first thing that is not ready
 	for _, step := range l.engine.Inspect(ctx, l.installPlan()) {
@@ -76,6 +83,37 @@ func (l *Lab) Status(ctx context.Context) error {
 	}
 	l.thenType("%s", lessons.next())
 	return nil
+}
+
+// lookFurther says what to do where a status has nothing to show beyond the cluster itself, or gives "".
+func (l *Lab) lookFurther(ctx context.Context, info cluster.Info) (string, error) {
+	switch info.State {
+	case cluster.Absent:
+		return "next: mage sm:install", nil
+	case cluster.Partial:
+		return "next: mage sm:install, which begins anew", nil
+	case cluster.Foreign:
+		return "the lab neither uses nor deletes this cluster; choose another name with SM_CLUSTER", nil
+	case cluster.Unreachable:
+		return fmt.Sprintf("next: see that the cluster of context %s runs, or choose another: kubectl config use-context", info.Context), nil
+	}
+	if l.Settings.Provider == ProviderExisting {
+		err := l.mustBeInstalled(ctx, info)
+		var known *problem.Problem
+		if errors.As(err, &known) {
+			return fmt.Sprintf("%s; %s", known.Seen, strings.Join(known.Advice, " ")), nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	if err := l.adoptRecord(ctx); err != nil {
+		if info.State == cluster.Ready || info.State == cluster.Unlinked || ctx.Err() != nil {
+			return "", err
+		}
+		return "next: mage sm:install, which starts what is stopped", nil
+	}
+	return "", nil
 }
 
 func stateOf(step engine.StepStatus) string {

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,8 +31,8 @@ type Settings struct {
 	Provider    string        `env:"SM_PROVIDER" default:"kind" accepts:"kind, existing, embedded; for sm:lab also auto" help:"where the cluster comes from; INSTALL_KIND=y means kind, INSTALL_KIND=n existing; auto is kind where it can be made, else embedded"`
 	Cluster     string        `env:"SM_CLUSTER" default:"ambient" accepts:"a DNS label, at most 40 characters" help:"name of the lab and of its cluster"`
 	Namespace   string        `env:"SM_NAMESPACE" default:"default" accepts:"a namespace's name" help:"where appa, appb and the lessons live"`
-	Workers     int           `env:"SM_WORKERS" default:"2" accepts:"0 to 9" help:"worker nodes of a kind cluster"`
-	NodeImage   string        `env:"SM_NODE_IMAGE" default:"the pinned kindest/node, or the bundle's" accepts:"an image reference" help:"kind node image; its Kubernetes must be one that Istio supports"`
+	Workers     int           `env:"SM_WORKERS" default:"2" accepts:"0 to 9" help:"worker nodes of a kind cluster; not together with SM_KIND_CONFIG, which lists them"`
+	NodeImage   string        `env:"SM_NODE_IMAGE" default:"the pinned kindest/node, or the bundle's" accepts:"an image reference" help:"kind node image, also in place of those that SM_KIND_CONFIG names; its Kubernetes must be one that Istio supports"`
 	KindConfig  string        `env:"SM_KIND_CONFIG" default:"the lab's own" accepts:"a file" help:"kind configuration to use instead of the lab's own"`
 	Bundle      string        `env:"SM_BUNDLE" default:"none: images are pulled" accepts:"a folder or .tar made by sm:bundle" help:"take every image from this bundle; nothing is pulled"`
 	Addons      []string      `env:"SM_ADDONS" default:"all four" accepts:"a list of prometheus, grafana, jaeger, kiali; or none" help:"telemetry add-ons"`
@@ -77,12 +78,12 @@ func Load(getenv func(string) string) (Settings, error) {
 		r.wrong("SM_NAMESPACE", s.Namespace, "a namespace of the applications' own, not one of the system's")
 	}
 	if s.Provider != ProviderKind && s.Provider != providerAuto && s.KindConfig != "" {
-		r.wrong("SM_KIND_CONFIG", s.KindConfig, "nothing unless the provider is kind (it is "+s.Provider+")")
+		r.conflict("SM_KIND_CONFIG=%s is for a kind cluster, while the provider is %s", s.KindConfig, s.Provider)
 	}
-	if len(r.faults) > 0 {
-		return Settings{}, problem.New(problem.SettingInvalid, nil, "%s", strings.Join(r.faults, "\n"))
+	if workers := getenv("SM_WORKERS"); workers != "" && s.KindConfig != "" {
+		r.conflict("SM_WORKERS=%s and SM_KIND_CONFIG=%s both say how many worker nodes there are", workers, s.KindConfig)
 	}
-	return s, nil
+	return s, r.err()
 }
 
 // UseMetalLB tells whether the lab gives out load-balancer addresses itself.
@@ -97,8 +98,24 @@ func (s Settings) UseMetalLB() bool {
 func (s Settings) HasAddon(name string) bool { return slices.Contains(s.Addons, name) }
 
 type reader struct {
-	getenv func(string) string
-	faults []string
+	getenv            func(string) string
+	faults, conflicts []string
+}
+
+// err is everything that was found wrong.
+func (r *reader) err() error {
+	var errs []error
+	if len(r.faults) > 0 {
+		errs = append(errs, problem.New(problem.SettingInvalid, nil, "%s", strings.Join(r.faults, "\n")))
+	}
+	if len(r.conflicts) > 0 {
+		errs = append(errs, problem.New(problem.SettingConflict, nil, "%s", strings.Join(r.conflicts, "\n")))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *reader) conflict(format string, args ...any) {
+	r.conflicts = append(r.conflicts, fmt.Sprintf(format, args...))
 }
 
 func (r *reader) wrong(name, value, accepts string) {
@@ -123,7 +140,7 @@ func (r *reader) provider() string {
 		return ProviderKind
 	}
 	if choice != "" && fromLegacy != "" && choice != fromLegacy {
-		r.wrong("SM_PROVIDER", choice, fmt.Sprintf("%s, because INSTALL_KIND=%s says so; unset one of the two", fromLegacy, legacy))
+		r.conflict("SM_PROVIDER=%s and INSTALL_KIND=%s, which means %s", choice, legacy, fromLegacy)
 	}
 	return cmp.Or(choice, fromLegacy, ProviderKind)
 }

@@ -88,11 +88,30 @@ func TestLoadReportsEveryFault(t *testing.T) {
 }
 
 func TestLoadContradiction(t *testing.T) {
-	if _, err := Load(env("INSTALL_KIND", "y", "SM_PROVIDER", "existing")); err == nil || !strings.Contains(err.Error(), "unset one of the two") {
-		t.Errorf("got %v", err)
+	file := t.TempDir()
+	for _, c := range []struct {
+		settings []string
+		says     []string
+	}{
+		{[]string{"INSTALL_KIND", "y", "SM_PROVIDER", "existing"}, []string{"SM_PROVIDER=existing", "INSTALL_KIND=y"}},
+		{[]string{"INSTALL_KIND", "n", "SM_KIND_CONFIG", file}, []string{"SM_KIND_CONFIG", "existing"}},
+		{[]string{"SM_WORKERS", "3", "SM_KIND_CONFIG", file}, []string{"SM_WORKERS=3", "SM_KIND_CONFIG=" + file}},
+		{[]string{"SM_WORKERS", "2", "SM_KIND_CONFIG", file}, []string{"SM_WORKERS=2"}}, // the default, but asked for
+		{[]string{"SM_WORKERS", "x", "SM_KIND_CONFIG", file}, []string{"0 to 9", "both say"}},
+	} {
+		_, err := Load(env(c.settings...))
+		if !problem.Is(err, problem.SettingConflict) {
+			t.Errorf("%v: got %v, want a conflict", c.settings, err)
+			continue
+		}
+		for _, part := range c.says {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%v: %q does not say %q", c.settings, err, part)
+			}
+		}
 	}
-	if _, err := Load(env("INSTALL_KIND", "n", "SM_KIND_CONFIG", t.TempDir())); err == nil {
-		t.Error("a kind configuration without kind was accepted")
+	if _, err := Load(env("SM_KIND_CONFIG", file)); err != nil {
+		t.Errorf("a kind configuration alone: %v", err)
 	}
 }
 

@@ -21,6 +21,7 @@ const recordName = "ambientlab-record"
 
 const (
 	recordNamespace   = "kube-system"
+	recordLab         = "lab"
 	recordSubstitutes = "substitutes"
 	recordAddons      = "addons"
 )
@@ -123,7 +124,7 @@ func (l *Lab) recordStep(id string, needs ...string) engine.Step {
 			"apiVersion": "v1", "kind": "ConfigMap",
 			"metadata": map[string]any{"name": recordName, "namespace": recordNamespace},
 			"data": map[string]any{
-				"lab":             l.Settings.Cluster,
+				recordLab:         l.Settings.Cluster,
 				"namespace":       l.Settings.Namespace,
 				recordAddons:      strings.Join(l.Settings.Addons, ","),
 				recordSubstitutes: string(raw),

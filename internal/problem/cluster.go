@@ -17,7 +17,7 @@ var (
 	}
 	ClusterForeign = Kind{
 		ID: "LAB-CLUSTER-FOREIGN", Layer: LayerCluster, Number: 2,
-		Title: "the cluster was not created by the lab, so the lab does not delete it",
+		Title: "the cluster was not created by the lab, so the lab neither uses nor deletes it",
 		Advice: []string{
 			"Choose another name with SM_CLUSTER, or delete the cluster yourself if it is yours.",
 		},

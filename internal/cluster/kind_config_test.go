@@ -1,0 +1,68 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/rest"
+
+	"ambientlab/internal/problem"
+)
+
+const head = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n"
+
+func TestCheckConfig(t *testing.T) {
+	for _, tt := range []struct{ name, config, says string }{
+		{name: "the lab's own", config: threeNodes},
+		{name: "no nodes", config: head},
+		{name: "a node without a role", config: head + "nodes: [{image: kindest/node:v1.35.0}]"},
+		{name: "empty", config: "\n", says: "empty"},
+		{name: "not YAML", config: "nodes: [", says: "does not accept"},
+		{name: "an unknown field", config: head + "nodes: [{role: worker, imgae: x}]", says: "imgae"},
+		{name: "an unknown version", config: "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha9\n", says: "v1alpha9"},
+		{name: "no version", config: "nodes: [{role: control-plane}]", says: "accepted: kind.x-k8s.io/v1alpha4"},
+		{name: "an unknown role", config: head + "nodes: [{role: master}]", says: `nodes[0] has role "master"`},
+		{name: "workers only", config: head + "nodes: [{role: worker}]", says: "no node of role control-plane"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := CheckConfig([]byte(tt.config))
+			if tt.says == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !problem.Is(err, problem.SettingInvalid) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("got %v, want a refusal saying %q", err, tt.says)
+			}
+		})
+	}
+}
+
+func TestWithNodeImage(t *testing.T) {
+	config, err := WithNodeImage([]byte(head+"nodes: [{role: control-plane}, {role: worker, image: theirs}]"), "ours")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := NodeImages(config); err != nil || !slices.Equal(got, []string{"ours", "theirs"}) {
+		t.Errorf("got %v, %v; the image that the configuration names is kept", got, err)
+	}
+}
+
+// TestKindVersion wants the version checked that a node image brought, after the create as before.
+func TestKindVersion(t *testing.T) {
+	f := newFixture(t)
+	step := Step(f.kind, "cluster", "cluster", 0, nil)
+	if err := step.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := step.Check(t.Context()); err != nil || !status.Holds {
+		t.Errorf("%+v, %v", status, err)
+	}
+	f.kind.look = func(context.Context, *rest.Config) (string, string, error) { return "v1.31.4", "", nil }
+	if status, err := step.Check(t.Context()); !problem.Is(err, problem.ClusterVersion) || status.Holds || !strings.Contains(err.Error(), "v1.31.4") {
+		t.Errorf("%+v, %v", status, err)
+	}
+}
