@@ -31,7 +31,9 @@ func (l *Lab) setStep(id, title string, needs []string, render func(context.Cont
 		}
 		return apply.Set{Name: id, Objects: l.adapt(rendered), Namespace: l.Settings.Namespace, Force: l.Settings.Provider != ProviderExisting}, nil
 	}
-	return l.simulated(l.reminding(apply.Step(l.connect, id, title, needs, set), set), set)
+	step := apply.Step(l.connect, id, title, needs, set)
+	step.Timeout = patient // also where the control plane is embedded: what may have to be built are steps of their own
+	return l.simulated(l.reminding(step, set), set)
 }
 
 func (l *Lab) gatewayAPI(ctx context.Context) (objects, error) { return l.upstream.GatewayAPI(ctx) }
@@ -202,8 +204,10 @@ func (l *Lab) namespaceStep(id string, needs ...string) engine.Step {
 		"apiVersion": "v1", "kind": "Namespace",
 		"metadata": map[string]any{"name": l.Settings.Namespace, "labels": map[string]any{"istio.io/dataplane-mode": "ambient"}},
 	}}
-	return apply.OverlayStep(l.connect, id, "Namespace "+l.Settings.Namespace+" in the mesh", needs,
+	step := apply.OverlayStep(l.connect, id, "Namespace "+l.Settings.Namespace+" in the mesh", needs,
 		apply.Overlay{Name: id, Object: namespace, Create: true})
+	step.Timeout = patient
+	return step
 }
 
 // extraStep applies SM_MANIFESTS.
