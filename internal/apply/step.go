@@ -26,6 +26,9 @@ func Step(connect func(context.Context) (*Client, error), id, title string, need
 		if err != nil {
 			return err
 		}
+		if s.Name != id {
+			return fmt.Errorf("step %s applies part %s, which undoing it would not find", id, s.Name)
+		}
 		return f(c, s)
 	}
 	return engine.Step{
@@ -83,6 +86,9 @@ func check(ctx context.Context, c *Client, s Set) (engine.Status, error) {
 	reason, err := c.Ready(ctx, s)
 	if err != nil || reason != "" {
 		return engine.Status{Message: reason}, err
+	}
+	if len(s.Objects) == 0 {
+		return engine.Status{Holds: true, Message: "nothing of it is there, as it should be"}, nil
 	}
 	return engine.Status{Holds: true, Message: fmt.Sprintf("%d objects as they should be", len(s.Objects))}, nil
 }

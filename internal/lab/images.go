@@ -15,7 +15,7 @@ import (
 )
 
 // prepare refuses what cannot work before anything is touched: no engine, a bundle that lacks images, manifests of
-// the user's that cannot be read.
+// the user's that cannot be read, a Gateway API of somebody else's that is too old.
 func (l *Lab) prepare(ctx context.Context) error {
 	if err := l.choose(ctx); err != nil {
 		return err
@@ -29,18 +29,23 @@ func (l *Lab) prepare(ctx context.Context) error {
 		}
 	}
 	if l.bundle != nil {
-		return l.checkBundle(ctx)
+		if err := l.checkBundle(ctx); err != nil {
+			return err
+		}
 	}
-	return nil
+	return l.checkGatewayAPI(ctx)
 }
 
-// attach is what every target after sm:install begins with: the provider, and a cluster that exists.
+// attach is what every target after sm:install begins with: the provider, a cluster that exists, and what was installed
+// in it.
 func (l *Lab) attach(ctx context.Context) error {
 	if err := l.choose(ctx); err != nil {
 		return err
 	}
-	_, err := l.mustExist(ctx)
-	return err
+	if _, err := l.mustExist(ctx); err != nil {
+		return err
+	}
+	return l.adoptRecord(ctx)
 }
 
 // podImages lists the images that the lab's pods need under these settings, from the rendered manifests themselves.

@@ -40,6 +40,9 @@ type Lab struct {
 	stateDir string             // where embedded control planes lie; empty means the user's own place
 	bundle   *bundle.Bundle
 
+	installed installed // what lookForParts found
+	removing  bool      // plans are made to be taken back: of all that is installed, whatever the settings say now
+
 	mu     sync.Mutex
 	client *apply.Client
 	charts map[string]charts

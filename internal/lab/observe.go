@@ -41,6 +41,9 @@ func (l *Lab) Status(ctx context.Context) error {
 	if err := l.adoptRecord(ctx); err != nil {
 		return err
 	}
+	if err := l.lookForParts(ctx); err != nil {
+		return err
+	}
 	for _, step := range l.engine.Inspect(ctx, l.installPlan()) {
 		if step.ID != "cluster" {
 			table.Add(step.ID, stateOf(step), reasonOf(step))
@@ -101,7 +104,16 @@ func (l *Lab) Plan(ctx context.Context, of string) error {
 	}
 	ctx, cancel := l.deadline(ctx)
 	defer cancel()
+	if err := l.lookForParts(ctx); err != nil {
+		return err
+	}
 	for _, name := range names {
+		if name != planNames[0] && !l.installed.unknown && len(l.installed.parts) > 0 {
+			// The lessons go by what is installed; sm:install itself by what the settings ask for now.
+			if err := l.adoptRecord(ctx); err != nil {
+				return err
+			}
+		}
 		plan := l.planOf(name)
 		previews, err := l.engine.Preview(ctx, plan)
 		if err != nil {
@@ -132,6 +144,7 @@ func (l *Lab) planOf(name string) engine.Plan {
 
 // tellChanges says how much a run changed; nothing is worth saying too.
 func (l *Lab) tellChanges(result engine.Result) {
+	l.tellLeft(result)
 	if changes := len(result.Changes()); changes > 0 {
 		l.next("%s: %d changes", result.Plan, changes)
 		return

@@ -50,7 +50,7 @@ func TestTimeIsUp(t *testing.T) {
 func TestStepsThatApplyHaveATimeout(t *testing.T) {
 	l := &Lab{Settings: Settings{Provider: ProviderKind, Namespace: "default", Addons: addonNames, MetalLB: "on"}}
 	for _, step := range []engine.Step{
-		l.setStep("s", "S", nil, l.gatewayAPI), l.metalLBStep("metallb"), l.addonStep("grafana"), l.namespaceStep("namespace"), l.enrolStep("enrol"),
+		l.setStep("s", "S", nil, l.gatewayAPI), l.metalLBStep(), l.addonStep("grafana"), l.namespaceStep("namespace"), l.enrolStep("enrol"),
 	} {
 		if step.Timeout != patient {
 			t.Errorf("step %s may take %s", step.ID, step.Timeout)
