@@ -3,7 +3,6 @@ package apply
 import (
 	"testing"
 
-	appsv1 "k8s.io/api/apps/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -56,24 +55,5 @@ func TestWebhookIsJudgedByItsService(t *testing.T) {
 	c = live(t, interceptor.Funcs{}, slice(true))
 	if s, err := c.webhookBackend(t.Context(), signed, service); err != nil || !s.done {
 		t.Errorf("answering: %+v %v", s, err)
-	}
-}
-
-func TestForeign(t *testing.T) {
-	c := &Client{lab: "lab"}
-	for name, tc := range map[string]struct {
-		obj  metav1.ObjectMeta
-		want bool
-	}{
-		"someone's":            {metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubectl-create"}}}, true},
-		"the lab's":            {metav1.ObjectMeta{Labels: map[string]string{LabelName: "lab"}}, false},
-		"another lab's":        {metav1.ObjectMeta{Labels: map[string]string{LabelName: "other"}}, true},
-		"owned":                {metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{{Name: "x"}}}, false},
-		"istiod's":             {metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "pilot-discovery"}}}, false},
-		"istiod only reported": {metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "pilot-discovery", Subresource: "status"}}}, true},
-	} {
-		if got := c.foreign(&appsv1.Deployment{ObjectMeta: tc.obj}); got != tc.want {
-			t.Errorf("%s: %v", name, got)
-		}
 	}
 }

@@ -29,17 +29,21 @@ func (c *Client) Delete(ctx context.Context, set Set) ([]engine.Change, error) {
 	return c.deletePart(ctx, set.Name)
 }
 
-// DeleteAll takes away what is left of every part of the lab. Parts have an order that
-// only their plan knows, so this is for what remains after the plan was undone.
-func (c *Client) DeleteAll(ctx context.Context) ([]engine.Change, error) {
-	return c.deletePart(ctx, "")
+// DeleteAll takes away what is left of every part of the lab, but for the parts to be
+// kept: custom resources before their CRDs, and namespaces last. Parts have an order
+// that only their plan knows, so this is for what remains after the plan was undone.
+func (c *Client) DeleteAll(ctx context.Context, keep ...string) ([]engine.Change, error) {
+	return c.deletePart(ctx, "", keep...)
 }
 
-func (c *Client) deletePart(ctx context.Context, part string) ([]engine.Change, error) {
+func (c *Client) deletePart(ctx context.Context, part string, keep ...string) ([]engine.Change, error) {
 	found, err := c.owned(ctx, part)
 	if err != nil {
 		return nil, err
 	}
+	found = slices.DeleteFunc(found, func(obj *metav1.PartialObjectMetadata) bool {
+		return slices.Contains(keep, obj.GetLabels()[LabelPart])
+	})
 	record := &record{}
 	if err := c.remove(ctx, found, record); err != nil {
 		return record.changes, fmt.Errorf("deleting %s: %w", cmp.Or(part, "lab "+c.lab), err)
@@ -92,6 +96,9 @@ func adopted(obj client.Object) bool {
 
 const givenBack = "given back: it was there before the lab"
 
+// LeftInPlace begins the detail of a change that says what a deletion left, and why.
+const LeftInPlace = "left in place: "
+
 // removal is the change that removing an object is.
 func removal(obj client.Object) engine.Change {
 	if adopted(obj) {
@@ -138,9 +145,14 @@ func (c *Client) removeOne(ctx context.Context, obj *metav1.PartialObjectMetadat
 		if err := c.leave(ctx, obj); err != nil {
 			return err
 		}
-		record.add(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: "left in place: " + why})
+		record.add(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: LeftInPlace + why})
 		return nil
 	}
+	return c.deleteOne(ctx, obj, record)
+}
+
+// deleteOne deletes an object and returns when it is gone.
+func (c *Client) deleteOne(ctx context.Context, obj *metav1.PartialObjectMetadata, record *record) error {
 	// Pods must be gone before what they run on is (istio-cni, for one): workloads,
 	// and Gateways, whose controller makes workloads of them, go after what they own.
 	policy := metav1.DeletePropagationBackground
@@ -148,7 +160,7 @@ func (c *Client) removeOne(ctx context.Context, obj *metav1.PartialObjectMetadat
 		policy = metav1.DeletePropagationForeground
 	}
 	uid := obj.GetUID()
-	err = c.api.Delete(ctx, obj, &client.DeleteOptions{
+	err := c.api.Delete(ctx, obj, &client.DeleteOptions{
 		PropagationPolicy: &policy,
 		// Not a namesake that someone made since it was listed.
 		Preconditions: &metav1.Preconditions{UID: &uid},
@@ -165,7 +177,7 @@ func (c *Client) removeOne(ctx context.Context, obj *metav1.PartialObjectMetadat
 	if err := c.waitGone(ctx, obj); err != nil {
 		return err
 	}
-	record.add(ctx, removal(obj))
+	record.add(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Delete})
 	return nil
 }
 

@@ -252,7 +252,7 @@ func TestStepIsDoneOnceAndUndone(t *testing.T) {
 		return Set{Name: "part", Namespace: ns, Objects: objects(t, configMap("a", "k", "1"))}, nil
 	}
 	plan := engine.Plan{Name: "p", Title: "a plan", Steps: []engine.Step{
-		Step(func(context.Context) (*Client, error) { return c, nil }, "s", "a step", nil, set),
+		Step(func(context.Context) (*Client, error) { return c, nil }, "part", "a step", nil, set),
 	}}
 	e := &engine.Engine{}
 	first, err := e.Apply(t.Context(), plan)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -15,36 +16,32 @@ import (
 // with a CRD go all objects of its kind, and with a namespace all that is in it, and
 // the lab deletes nothing that is not its own. It is empty where nothing stands in the
 // way.
-func (c *Client) inUse(ctx context.Context, obj *metav1.PartialObjectMetadata) (string, error) {
+func (c *Client) inUse(ctx context.Context, obj client.Object) (string, error) {
 	var kinds []schema.GroupVersionKind
 	var namespace string
-	switch {
-	case obj.GroupVersionKind().GroupKind() == crdKind():
+	switch obj.GetObjectKind().GroupVersionKind().GroupKind() {
+	case crdKind():
 		crd, err := c.get(ctx, obj)
 		if err != nil || crd == nil {
 			return "", err
 		}
 		kinds = instances(crd)
-	case obj.Kind == "Namespace":
-		kinds, namespace = inhabitants(), obj.Name
-	}
-	var foreign []string
-	for _, gvk := range kinds {
-		list := &metav1.PartialObjectMetadataList{}
-		list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
-		if err := c.api.List(ctx, list, client.InNamespace(namespace)); err != nil {
-			if kindUnknown(err) {
-				continue
-			}
-			return "", fmt.Errorf("looking for what others made that needs %s: %w", idOf(obj), err)
+	case schema.GroupKind{Kind: "Namespace"}:
+		lists, err := c.resources(ctx)
+		if err != nil {
+			return "", err
 		}
-		for i := range list.Items {
-			list.Items[i].SetGroupVersionKind(gvk)
-			if c.foreign(&list.Items[i]) {
-				foreign = append(foreign, idOf(&list.Items[i]).String())
-			}
-		}
+		kinds, namespace = inhabitants(lists), obj.GetName()
 	}
+	found := make([][]string, len(kinds))
+	err := each(ctx, len(kinds), func(ctx context.Context, i int) (err error) {
+		found[i], err = c.foreigners(ctx, kinds[i], namespace)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("looking for what others made that needs %s: %w", idOf(obj), err)
+	}
+	foreign := slices.Concat(found...)
 	switch len(foreign) {
 	case 0:
 		return "", nil
@@ -55,44 +52,69 @@ func (c *Client) inUse(ctx context.Context, obj *metav1.PartialObjectMetadata) (
 	}
 }
 
-// instances gives the kind that a CRD defines, in its stored version.
+// foreigners names the objects of a kind that are not the lab's.
+func (c *Client) foreigners(ctx context.Context, gvk schema.GroupVersionKind, namespace string) ([]string, error) {
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+	err := c.api.List(ctx, list, client.InNamespace(namespace))
+	switch {
+	case err == nil:
+	case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err), kindUnknown(err):
+		return nil, nil
+	case apierrors.IsForbidden(err):
+		// What cannot be seen may be there.
+		return []string{fmt.Sprintf("what there is of kind %s, which this user may not list,", gvk.Kind)}, nil
+	default:
+		return nil, fmt.Errorf("listing %s: %w", gvk.Kind, err)
+	}
+	var foreign []string
+	for i := range list.Items {
+		list.Items[i].SetGroupVersionKind(gvk)
+		is, err := c.foreign(ctx, &list.Items[i])
+		if err != nil {
+			return nil, err
+		}
+		if is {
+			foreign = append(foreign, idOf(&list.Items[i]).String())
+		}
+	}
+	return foreign, nil
+}
+
+// instances gives the kind that a CRD defines, in its stored version where that is
+// served, and otherwise in one that is: every object can be read in each of them.
 func instances(crd *unstructured.Unstructured) []schema.GroupVersionKind {
 	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
 	kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
 	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	var found []schema.GroupVersionKind
 	for _, v := range versions {
 		v, _ := v.(map[string]any)
-		if name, ok := v["name"].(string); ok && v["served"] == true && v["storage"] == true {
-			return []schema.GroupVersionKind{{Group: group, Version: name, Kind: kind}}
+		name, _ := v["name"].(string)
+		if v["served"] != true {
+			continue
 		}
+		gvk := schema.GroupVersionKind{Group: group, Version: name, Kind: kind}
+		if v["storage"] == true {
+			return []schema.GroupVersionKind{gvk}
+		}
+		found = []schema.GroupVersionKind{gvk}
 	}
-	return nil
+	return found
 }
 
-// inhabitants are the kinds that make a namespace someone's. Those that Kubernetes and
-// Istio put into every namespace (ConfigMaps, Secrets, ServiceAccounts) are not among
-// them.
-func inhabitants() []schema.GroupVersionKind {
-	return []schema.GroupVersionKind{
-		{Version: "v1", Kind: "Pod"},
-		{Version: "v1", Kind: "Service"},
-		{Version: "v1", Kind: "PersistentVolumeClaim"},
-		{Group: "apps", Version: "v1", Kind: "Deployment"},
-		{Group: "apps", Version: "v1", Kind: "StatefulSet"},
-		{Group: "apps", Version: "v1", Kind: "DaemonSet"},
-		{Group: "batch", Version: "v1", Kind: "Job"},
-		{Group: "batch", Version: "v1", Kind: "CronJob"},
+// inhabitants are the kinds that make a namespace someone's: all that live in
+// namespaces, but for what only the cluster itself makes.
+func inhabitants(lists []*metav1.APIResourceList) []schema.GroupVersionKind {
+	var namespaced []*metav1.APIResourceList
+	for _, list := range lists {
+		kept := &metav1.APIResourceList{GroupVersion: list.GroupVersion}
+		for _, r := range list.APIResources {
+			if r.Namespaced {
+				kept.APIResources = append(kept.APIResources, r)
+			}
+		}
+		namespaced = append(namespaced, kept)
 	}
-}
-
-// foreign tells whether an object is neither the lab's nor a by-product of what the
-// lab installed: istiod makes the GatewayClasses, MetalLB its status objects.
-func (c *Client) foreign(obj client.Object) bool {
-	if obj.GetLabels()[LabelName] == c.lab || len(obj.GetOwnerReferences()) > 0 || obj.GetDeletionTimestamp() != nil {
-		return false
-	}
-	controllers := []string{"pilot-discovery", "istio.io/gateway-controller", "controller", "speaker"}
-	return !slices.ContainsFunc(obj.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
-		return slices.Contains(controllers, f.Manager) && f.Subresource == ""
-	})
+	return deletable(namespaced)
 }

@@ -3,11 +3,9 @@ package apply
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
@@ -22,10 +20,13 @@ type Overlay struct {
 	Name string
 	// Object holds the identity and only the fields to set.
 	Object *unstructured.Unstructured
-	// Create allows the object to be made where it does not exist. It is not deleted
-	// when the overlay is taken back.
+	// Create allows the object to be made where it does not exist. It is then deleted
+	// when the overlay is taken back, unless others have come to use it.
 	Create bool
 }
+
+// AnnotationCreated marks an object that an overlay has made.
+const AnnotationCreated = "lab.opssec.in/created"
 
 func (o Overlay) manager() string { return ManagedBy + "-" + o.Name }
 
@@ -57,28 +58,42 @@ func (c *Client) overlay(o Overlay) (write, error) {
 // and are the overlay's: the same values set by someone else alone would go away with
 // them, so they are claimed too.
 func (c *Client) DiffOverlay(ctx context.Context, o Overlay) (*engine.Change, error) {
+	change, _, err := c.planOverlay(ctx, o)
+	return change, err
+}
+
+// planOverlay also gives the write that makes the change.
+func (c *Client) planOverlay(ctx context.Context, o Overlay) (*engine.Change, write, error) {
 	w, err := c.overlay(o)
 	if err != nil {
-		return nil, err
+		return nil, w, err
 	}
 	live, err := c.get(ctx, w.obj)
 	if err != nil {
-		return nil, err
+		return nil, w, err
+	}
+	if o.Create && (live == nil || created(live)) {
+		annotate(w.obj, AnnotationCreated, "true")
 	}
 	if live == nil && !o.Create {
-		return &engine.Change{Object: idOf(w.obj).String(), Action: engine.Update, Detail: "it does not exist yet"}, nil
+		return &engine.Change{Object: idOf(w.obj).String(), Action: engine.Update, Detail: "it does not exist yet"}, w, nil
 	}
 	change, err := c.plan(ctx, w, live)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("comparing overlay %s with the cluster: %w", o.Name, err)
+		return nil, w, fmt.Errorf("comparing overlay %s with the cluster: %w", o.Name, err)
 	case change == nil && !manages(live, w.manager):
-		return &engine.Change{Object: idOf(w.obj).String(), Action: engine.Update, Detail: "claim the fields as " + w.manager}, nil
+		return &engine.Change{Object: idOf(w.obj).String(), Action: engine.Update, Detail: "claim the fields as " + w.manager}, w, nil
 	}
-	return change, nil
+	return change, w, nil
 }
 
-func manages(obj *unstructured.Unstructured, manager string) bool {
+func created(obj client.Object) bool {
+	_, marked := obj.GetAnnotations()[AnnotationCreated]
+	return marked
+}
+
+func manages(obj client.Object, manager string) bool {
 	for _, f := range obj.GetManagedFields() {
 		if f.Manager == manager {
 			return true
@@ -90,12 +105,8 @@ func manages(obj *unstructured.Unstructured, manager string) bool {
 // ApplyOverlay sets the overlay's fields. An object that does not exist is an error
 // unless the overlay may create it.
 func (c *Client) ApplyOverlay(ctx context.Context, o Overlay) error {
-	change, err := c.DiffOverlay(ctx, o)
+	change, w, err := c.planOverlay(ctx, o)
 	if err != nil || change == nil {
-		return err
-	}
-	w, err := c.overlay(o)
-	if err != nil {
 		return err
 	}
 	if !o.Create {
@@ -115,94 +126,4 @@ func (c *Client) ApplyOverlay(ctx context.Context, o Overlay) error {
 	}
 	engine.Changed(ctx, *change)
 	return nil
-}
-
-// RemoveOverlay gives the overlay's fields up, where the object exists and has them.
-func (c *Client) RemoveOverlay(ctx context.Context, o Overlay) error {
-	w, err := c.overlay(o)
-	if err != nil {
-		return err
-	}
-	live, err := c.get(ctx, w.obj)
-	if err != nil || live == nil || !manages(live, w.manager) {
-		return err
-	}
-	w.obj.SetUID(live.GetUID())
-	if err := c.release(ctx, w.obj, w.manager); err != nil {
-		return err
-	}
-	engine.Changed(ctx, engine.Change{
-		Object: idOf(w.obj).String(), Action: engine.Update, Detail: "overlay " + o.Name + " taken back",
-	})
-	return nil
-}
-
-// OverlayStep is the step that sets an overlay, and takes it back when undone.
-func OverlayStep(connect func(context.Context) (*Client, error), id, title string, needs []string, o Overlay) engine.Step {
-	return engine.Step{
-		ID: id, Title: title, Needs: needs,
-		Check: func(ctx context.Context) (engine.Status, error) {
-			c, err := reach(ctx, connect)
-			if err != nil {
-				return engine.Status{}, err
-			}
-			if c == nil {
-				return engine.Status{Message: unjudged}, nil
-			}
-			change, err := c.DiffOverlay(ctx, o)
-			if err != nil {
-				return engine.Status{}, err
-			}
-			if change != nil {
-				return engine.Status{Message: summary([]engine.Change{*change})}, nil
-			}
-			return engine.Status{Holds: true, Message: "set"}, nil
-		},
-		Do: func(ctx context.Context) error {
-			c, err := connect(ctx)
-			if err != nil {
-				return err
-			}
-			return c.ApplyOverlay(ctx, o)
-		},
-		Undo: func(ctx context.Context) error {
-			c, err := connect(ctx)
-			if err != nil {
-				return err
-			}
-			return c.RemoveOverlay(ctx, o)
-		},
-		Preview: func(ctx context.Context) ([]engine.Change, error) {
-			c, err := reach(ctx, connect)
-			if err != nil {
-				return nil, err
-			}
-			if c == nil {
-				return foreseeOverlay(o)
-			}
-			change, err := c.DiffOverlay(ctx, o)
-			if err != nil || change == nil {
-				return nil, err
-			}
-			return []engine.Change{*change}, nil
-		},
-		Explain: func() []string { return []string{explainOverlay(o)} },
-	}
-}
-
-// explainOverlay gives kubectl's own command for what an overlay mostly is: labels.
-func explainOverlay(o Overlay) string {
-	command := "kubectl"
-	if ns := o.Object.GetNamespace(); ns != "" {
-		command += " -n " + ns
-	}
-	kind, name := strings.ToLower(o.Object.GetKind()), o.Object.GetName()
-	labels := o.Object.GetLabels()
-	if len(labels) == 0 || len(o.Object.Object) > 3 {
-		return fmt.Sprintf("%s apply --server-side --field-manager=%s -f %s.yaml   # %s", command, o.manager(), o.Name, idOf(o.Object))
-	}
-	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		name += " " + key + "=" + labels[key]
-	}
-	return fmt.Sprintf("%s label %s %s", command, kind, name)
 }

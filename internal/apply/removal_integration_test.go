@@ -86,7 +86,8 @@ func TestAdoptedIsGivenBack(t *testing.T) {
 
 func TestWhatOthersUseIsLeft(t *testing.T) {
 	c := cluster(t, "inuse")
-	set := Set{Name: "part", Objects: objects(t, crd("Tool")+"apiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-shared}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-own}\n")}
+	set := Set{Name: "part", Objects: objects(t, crd("Tool")+"apiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-shared}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-own}\n---\n"+
+		"apiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-secret}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-custom}\n")}
 	mustApply(t, c, set)
 	ns := namespace(t, c)
 	tool := objects(t, "apiVersion: lab.test/v1\nkind: Tool\nmetadata: {name: theirs, namespace: "+ns+"}\n")[0]
@@ -98,13 +99,23 @@ func TestWhatOthersUseIsLeft(t *testing.T) {
 	if _, err := c.Kube().CoreV1().Pods("inuse-shared").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "password"}}
+	if _, err := c.Kube().CoreV1().Secrets("inuse-secret").Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	custom := objects(t, "apiVersion: lab.test/v1\nkind: Tool\nmetadata: {name: theirs, namespace: inuse-custom}\n")[0]
+	if err := c.Client().Create(t.Context(), custom); err != nil {
+		t.Fatal(err)
+	}
 	got, err := c.Delete(t.Context(), set)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
 		"delete Namespace inuse-own",
-		"update CustomResourceDefinition tools.lab.test left in place: Tool " + ns + "/theirs is not the lab's and needs it",
+		"update Namespace inuse-secret left in place: Secret inuse-secret/password is not the lab's and needs it",
+		"update Namespace inuse-custom left in place: Tool inuse-custom/theirs is not the lab's and needs it",
+		"update CustomResourceDefinition tools.lab.test left in place: Tool inuse-custom/theirs and 1 more are not the lab's and need it",
 		"update Namespace inuse-shared left in place: Pod inuse-shared/theirs is not the lab's and needs it",
 	}
 	if diff := cmp.Diff(want, short(got), sorted()); diff != "" {

@@ -76,12 +76,18 @@ func afterLast(text, mark string) string {
 	return text
 }
 
+// gotOn is how long an attempt must have run for its failure to be the first of a new series: a server that does not
+// answer refuses at once, so that what has been at work for longer than this had its answers until then.
+const gotOn = 10 * time.Second
+
 // Retry runs f again for as long as it fails with something that goes away by itself, such as an API server that is
-// being restarted: at most for patience, and until ctx ends. The last failure is returned.
+// being restarted: until ctx ends, and for at most patience after the first failure of a series. However long f was at
+// work before that, it does not count. The last failure is returned.
 func Retry(ctx context.Context, patience time.Duration, f func(context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for pause := firstPause; ; pause = min(2*pause, longPause) {
+	var failing time.Time // since when
+	pause := firstPause
+	for {
+		began := time.Now()
 		err := f(ctx)
 		if err == nil {
 			return nil
@@ -90,10 +96,14 @@ func Retry(ctx context.Context, patience time.Duration, f func(context.Context) 
 		if !again {
 			return err
 		}
+		if failing.IsZero() || time.Since(began) >= gotOn {
+			failing, pause = time.Now(), firstPause
+		}
 		engine.Progress(ctx, "%s", reason)
-		if wait(limited, pause) != nil {
+		if time.Since(failing)+pause > patience || wait(ctx, pause) != nil {
 			return err
 		}
+		pause = min(2*pause, longPause)
 	}
 }
 

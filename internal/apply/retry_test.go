@@ -167,3 +167,40 @@ func TestApplyTriesEveryObjectOfAStage(t *testing.T) {
 		t.Errorf("got %d problems: %v", len(got), err)
 	}
 }
+
+// The patience is for a server that does not answer, and not for the time before or between its failures.
+func TestRetryCountsFromTheFirstFailure(t *testing.T) {
+	refused := fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
+	const patience = 90 * time.Second
+	for name, tc := range map[string]struct {
+		attempts []time.Duration // how long each works before it is refused; the last one succeeds
+		want     error
+		lasts    time.Duration // at most
+	}{
+		"at work for long before the first": {[]time.Duration{2 * time.Minute, 0, 0}, nil, 2*time.Minute + time.Second},
+		"refused twice, and long between":   {[]time.Duration{2 * time.Minute, 0, 80 * time.Second, 0, 80 * time.Second, 0, 0}, nil, 5 * time.Minute},
+		"never again":                       {make([]time.Duration, 1000), refused, patience},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				attempt := 0
+				start := time.Now()
+				err := Retry(t.Context(), patience, func(ctx context.Context) error {
+					if err := wait(ctx, tc.attempts[attempt]); err != nil {
+						return err
+					}
+					if attempt++; attempt == len(tc.attempts) {
+						return nil
+					}
+					return refused
+				})
+				if !errors.Is(err, tc.want) {
+					t.Errorf("got %v", err)
+				}
+				if lasted := time.Since(start); lasted > tc.lasts || tc.want != nil && lasted < tc.lasts-2*longPause {
+					t.Errorf("lasted %v", lasted)
+				}
+			})
+		})
+	}
+}

@@ -14,7 +14,8 @@ const explainTime = 30 * time.Second
 
 // Step is the step that brings a Set into the cluster: it holds when a dry run changes
 // nothing and everything is ready; doing it applies what differs and waits; undoing it
-// deletes the part.
+// deletes the part. That part bears the step's ID as its name; deleting it renders
+// nothing, for what was installed from files may have to go when they no longer exist.
 func Step(connect func(context.Context) (*Client, error), id, title string, needs []string, set func(context.Context) (Set, error)) engine.Step {
 	with := func(ctx context.Context, f func(*Client, Set) error) error {
 		c, err := connect(ctx)
@@ -24,6 +25,9 @@ func Step(connect func(context.Context) (*Client, error), id, title string, need
 		s, err := set(ctx)
 		if err != nil {
 			return err
+		}
+		if s.Name != id {
+			return fmt.Errorf("step %s applies part %s, which undoing it would not find", id, s.Name)
 		}
 		return f(c, s)
 	}
@@ -52,10 +56,12 @@ func Step(connect func(context.Context) (*Client, error), id, title string, need
 			})
 		},
 		Undo: func(ctx context.Context) error {
-			return with(ctx, func(c *Client, s Set) error {
-				_, err := c.Delete(ctx, s)
+			c, err := connect(ctx)
+			if err != nil {
 				return err
-			})
+			}
+			_, err = c.Delete(ctx, Set{Name: id})
+			return err
 		},
 		Preview: func(ctx context.Context) ([]engine.Change, error) {
 			c, err := reach(ctx, connect)
@@ -94,6 +100,9 @@ func check(ctx context.Context, c *Client, s Set) (engine.Status, error) {
 	reason, err := c.Ready(ctx, s)
 	if err != nil || reason != "" {
 		return engine.Status{Message: reason}, err
+	}
+	if len(s.Objects) == 0 {
+		return engine.Status{Holds: true, Message: "nothing of it is there, as it should be"}, nil
 	}
 	return engine.Status{Holds: true, Message: fmt.Sprintf("%d objects as they should be", len(s.Objects))}, nil
 }

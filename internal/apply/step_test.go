@@ -8,7 +8,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
@@ -54,10 +57,28 @@ func TestStepReportsWhatItCannotHave(t *testing.T) {
 	}
 	step = Step(func(context.Context) (*Client, error) { return offline(), nil }, "s", "t", nil,
 		func(context.Context) (Set, error) { return Set{}, noSet })
-	for _, f := range []func(context.Context) error{step.Do, step.Undo} {
-		if err := f(t.Context()); !errors.Is(err, noSet) {
-			t.Error(err)
-		}
+	if err := step.Do(t.Context()); !errors.Is(err, noSet) {
+		t.Error(err)
+	}
+}
+
+// What was installed from files that are gone by now can still be taken away.
+func TestUndoRendersNothing(t *testing.T) {
+	c := live(t, interceptor.Funcs{}, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default", Labels: map[string]string{
+		LabelManagedBy: ManagedBy, LabelName: "lab", LabelPart: "s",
+	}}})
+	c.resources = func(context.Context) ([]*metav1.APIResourceList, error) {
+		return []*metav1.APIResourceList{{GroupVersion: "v1", APIResources: []metav1.APIResource{
+			{Kind: "ConfigMap", Namespaced: true, Verbs: metav1.Verbs{"list", "delete"}},
+		}}}, nil
+	}
+	step := Step(func(context.Context) (*Client, error) { return c, nil }, "s", "t", nil,
+		func(context.Context) (Set, error) { return Set{}, errors.New("no such file") })
+	if err := step.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := c.Owned(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
 	}
 }
 

@@ -42,13 +42,28 @@ func (e *Timeout) Is(target error) bool { return target == context.DeadlineExcee
 // isCancellation tells whether err is only the echo of a context that ended. Some
 // libraries flatten the context's error to text (client-go's rate limiter does), so
 // the text is looked at too; a step that failed for a reason of its own while being
-// cancelled is still a failure.
+// cancelled is still a failure. So is one that could say what it was waiting for when
+// the time of the whole run was up: that diagnosis carries the context's cause too, and
+// is worth more than the remark that the time is up.
 func isCancellation(ctx context.Context, err error) bool {
-	if ctx.Err() == nil {
+	if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) && diagnosed(err) {
 		return false
 	}
 	return errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx)) ||
 		strings.Contains(err.Error(), ctx.Err().Error())
+}
+
+// diagnosed tells whether err names a problem with a cause of its own: more than that
+// something took too long, or was called off.
+func diagnosed(err error) bool {
+	for _, p := range problem.All(err) {
+		switch p.ID {
+		case problem.OutOfTime.ID, problem.Interrupted.ID, problem.NotReady.ID:
+		default:
+			return true
+		}
+	}
+	return false
 }
 
 // outOfTime dresses an error of a step whose time is up, so that "timed out" never

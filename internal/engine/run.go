@@ -69,6 +69,14 @@ func (r *run) finish(cause error) (Result, error) {
 	return result, cause
 }
 
+// rank puts failures with a known cause before the others.
+func rank(err error) int {
+	if diagnosed(err) {
+		return 0
+	}
+	return 1
+}
+
 // settle records how a step ended and tells it.
 func (r *run) settle(i int, res StepResult) {
 	s := r.plan.Steps[i]
@@ -177,11 +185,16 @@ func (r *run) call(ctx context.Context, f func() error) error {
 }
 
 // failure joins what went wrong: the steps' own failures first, in the order they
-// happened, then the end of the caller's context.
+// happened, then the end of the caller's context. Where that was a deadline, the order
+// says nothing, as all steps ended at once: those whose cause is known come first, for
+// the first one gives the run its exit code.
 func (r *run) failure(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	errs := slices.Clone(r.failures)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		slices.SortStableFunc(errs, func(a, b error) int { return rank(a) - rank(b) })
+	}
 	canceled := false
 	for _, res := range r.results {
 		canceled = canceled || res.Outcome == Canceled

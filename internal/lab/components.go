@@ -31,36 +31,60 @@ func (l *Lab) setStep(id, title string, needs []string, render func(context.Cont
 		}
 		return apply.Set{Name: id, Objects: l.adapt(rendered), Namespace: l.Settings.Namespace, Force: l.Settings.Provider != ProviderExisting}, nil
 	}
-	return l.simulated(l.reminding(apply.Step(l.connect, id, title, needs, set), set), set)
+	step := apply.Step(l.connect, id, title, needs, set)
+	step.Timeout = patient // also where the control plane is embedded: what may have to be built are steps of their own
+	return l.simulated(l.reminding(step, set), set)
 }
 
-func (l *Lab) gatewayAPI(ctx context.Context) (objects, error) { return l.upstream.GatewayAPI(ctx) }
+// The three steps of MetalLB. Where it is no longer asked for they go the opposite way: its own objects while its
+// controller still runs, and the controller before its settings.
+const (
+	metalLBPart = "metallb"
+	processPart = "metallb-process"
+	poolPart    = "address-pool"
+)
 
-func (l *Lab) metalLBStep(id string, needs ...string) engine.Step {
-	if !l.Settings.UseMetalLB() {
-		return engine.Step{}
-	}
-	return l.setStep(id, "MetalLB", needs, l.upstream.MetalLB)
+func (l *Lab) metalLBLeaves() bool {
+	return !l.wants(metalLBPart, l.Settings.UseMetalLB()) && (l.leaves(metalLBPart) || l.leaves(poolPart))
 }
 
-func (l *Lab) addressPoolStep(id string, needs ...string) engine.Step {
-	if !l.Settings.UseMetalLB() {
+func (l *Lab) metalLBStep(needs ...string) engine.Step {
+	if l.metalLBLeaves() {
+		needs = []string{poolPart, processPart}
+	}
+	return l.optional(metalLBPart, "MetalLB", l.Settings.UseMetalLB(), needs, l.upstream.MetalLB)
+}
+
+func (l *Lab) metalLBProcessStep() engine.Step {
+	const title = "MetalLB's controller, a process on this machine"
+	switch {
+	case l.wants(metalLBPart, l.Settings.UseMetalLB()):
+		return l.processStep(processPart, title, processMetalLB, metalLBPart)
+	case l.metalLBLeaves():
+		return l.stopStep(processPart, title, processMetalLB, poolPart)
+	default:
 		return engine.Step{}
 	}
-	step := l.setStep(id, "Load-balancer addresses", needs, func(ctx context.Context) (objects, error) {
-		pool, err := l.addressPool(ctx)
-		if err != nil && l.none != nil {
-			return lb.Objects(lb.Pool{}), nil // what they are called; the addresses come from a network that is not there yet
-		}
-		if err != nil {
-			return nil, err
-		}
-		engine.Progress(ctx, "addresses %v of Docker network %s", pool.Ranges, pool.Network)
-		return lb.Objects(pool), nil
-	})
-	// What is taken back is found by its labels: the addresses need not be computed for it, and perhaps cannot any more.
-	step.Undo = l.setStep(id, step.Title, nil, func(context.Context) (objects, error) { return nil, nil }).Undo
-	return step
+}
+
+func (l *Lab) addressPoolStep() engine.Step {
+	needs := []string{metalLBPart}
+	if l.metalLBLeaves() {
+		needs = []string{"cluster"}
+	}
+	return l.optional(poolPart, "Load-balancer addresses", l.Settings.UseMetalLB(), needs, l.pool)
+}
+
+func (l *Lab) pool(ctx context.Context) (objects, error) {
+	pool, err := l.addressPool(ctx)
+	if err != nil && l.none != nil {
+		return lb.Objects(lb.Pool{}), nil // what they are called; the addresses come from a network that is not there yet
+	}
+	if err != nil {
+		return nil, err
+	}
+	engine.Progress(ctx, "addresses %v of Docker network %s", pool.Ranges, pool.Network)
+	return lb.Objects(pool), nil
 }
 
 // istio gives the renderer of one of Istio's charts.
@@ -184,19 +208,13 @@ func merge(base, over map[string]any) {
 }
 
 func (l *Lab) addonStep(name string, needs ...string) engine.Step {
-	if !l.Settings.HasAddon(name) {
-		return engine.Step{}
-	}
-	return l.setStep(name, name+", a telemetry add-on", needs, func(ctx context.Context) (objects, error) {
+	return l.optional(name, name+", a telemetry add-on", l.Settings.HasAddon(name), needs, func(ctx context.Context) (objects, error) {
 		return l.upstream.Addon(ctx, name, l.Settings.Addons...)
 	})
 }
 
 func (l *Lab) tracingStep(id string, needs ...string) engine.Step {
-	if !l.Settings.HasAddon(upstream.Jaeger) {
-		return engine.Step{}
-	}
-	return l.setStep(id, "Traces to Jaeger", needs, func(context.Context) (objects, error) {
+	return l.optional(id, "Traces to Jaeger", l.Settings.HasAddon(upstream.Jaeger), needs, func(context.Context) (objects, error) {
 		return specs.Objects("istio/telemetry.yaml", nil)
 	})
 }
@@ -208,16 +226,19 @@ func (l *Lab) namespaceStep(id string, needs ...string) engine.Step {
 		"apiVersion": "v1", "kind": "Namespace",
 		"metadata": map[string]any{"name": l.Settings.Namespace, "labels": map[string]any{"istio.io/dataplane-mode": "ambient"}},
 	}}
-	return apply.OverlayStep(l.connect, id, "Namespace "+l.Settings.Namespace+" in the mesh", needs,
+	step := apply.OverlayStep(l.connect, id, "Namespace "+l.Settings.Namespace+" in the mesh", needs,
 		apply.Overlay{Name: id, Object: namespace, Create: true})
+	step.Timeout = patient
+	return step
 }
 
 // extraStep applies SM_MANIFESTS.
 func (l *Lab) extraStep(id string, needs ...string) engine.Step {
+	title := "Manifests of " + l.Settings.Manifests
 	if l.Settings.Manifests == "" {
-		return engine.Step{}
+		title = "Manifests of an earlier SM_MANIFESTS"
 	}
-	return l.setStep(id, "Manifests of "+l.Settings.Manifests, needs, func(context.Context) (objects, error) {
+	return l.optional(id, title, l.Settings.Manifests != "", needs, func(context.Context) (objects, error) {
 		return l.extraManifests()
 	})
 }

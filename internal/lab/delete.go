@@ -3,7 +3,9 @@ package lab
 import (
 	"context"
 	"errors"
+	"strings"
 
+	"ambientlab/internal/apply"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
@@ -53,27 +55,79 @@ func (l *Lab) Delete(ctx context.Context) error {
 	return err
 }
 
-// deleteObjects takes back what bears the lab's labels, on a cluster without the lab's record too: the record may never
-// have been written, or an interrupted sm:delete may already have removed it.
+// deleteObjects takes back what is installed, whatever the settings say now: the record and the labels in the cluster
+// tell what that is; on a cluster without the record too, which may never have been written, or which an interrupted
+// sm:delete may already have removed. Plan by plan first, since only they know what needs what; then what no plan knows
+// any more.
 func (l *Lab) deleteObjects(ctx context.Context, info cluster.Info) error {
 	if err := l.mustBeInstalled(ctx, info); problem.Is(err, problem.ClusterNone) || problem.Is(err, problem.ObjectOfAnotherLab) {
 		l.tell("this lab's record is not there: %v; what bears the labels of lab %q is taken back all the same", err, l.Settings.Cluster)
 	} else if err != nil {
 		return err
 	}
-	l.Settings.MetalLB = "on" // it may have been when the lab was installed
+	l.removing = true
+	if err := l.lookForParts(ctx); err != nil {
+		return err
+	}
 	if err := l.adoptRecord(ctx); err != nil {
 		return err
 	}
 	for _, plan := range []engine.Plan{
 		l.authzPlan(Authz{Strict: true}), l.faultPlan(DefaultFault()), l.waypointPlan(), l.appsPlan(), l.installPlan(),
 	} {
-		if _, err := l.undo(ctx, plan); err != nil {
+		result, err := l.undo(ctx, plan)
+		l.tellLeft(result)
+		if err != nil {
 			return err
 		}
 	}
+	result, err := l.apply(ctx, l.restPlan())
+	l.tellLeft(result)
+	if err != nil {
+		return err
+	}
 	l.thenType("mage sm:install begins anew; kubectl get all -A shows what is left, which is not the lab's")
 	return nil
+}
+
+// restPlan deletes what is left after the plans were undone, and the record at the very end: a deletion that was
+// interrupted finds in it what it still has to do.
+func (l *Lab) restPlan() engine.Plan {
+	with := func(do func(context.Context, *apply.Client) error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			client, err := l.connect(ctx)
+			if err != nil {
+				return err
+			}
+			return do(ctx, client)
+		}
+	}
+	return engine.Plan{Name: "delete", Title: "What is left of the lab", Steps: []engine.Step{
+		{ID: "rest", Title: "Whatever else bears the lab's labels", Timeout: patient, Do: with(func(ctx context.Context, client *apply.Client) error {
+			_, err := client.DeleteAll(ctx, recordPart)
+			return err
+		})},
+		{ID: "by-products", Title: "What istiod left in every namespace", Needs: needs("rest"), Timeout: patient, Do: with(func(ctx context.Context, client *apply.Client) error {
+			record, err := l.recordObject(ctx)
+			if err != nil || record == nil {
+				return err // nothing says that it was the lab's istiod
+			}
+			return client.DeleteByProducts(ctx, record.CreationTimestamp.Time)
+		})},
+		{ID: recordPart, Title: "Record of the installation", Needs: needs("by-products"), Timeout: quick, Do: with(func(ctx context.Context, client *apply.Client) error {
+			_, err := client.Delete(ctx, apply.Set{Name: recordPart})
+			return err
+		})},
+	}}
+}
+
+// tellLeft says what a run left in the cluster, and why.
+func (l *Lab) tellLeft(result engine.Result) {
+	for _, change := range result.Changes() {
+		if why, left := strings.CutPrefix(change.Detail, apply.LeftInPlace); left {
+			l.tell("%s stays: %s", change.Object, why)
+		}
+	}
 }
 
 // All runs the whole lab in order and ends with the proofs.

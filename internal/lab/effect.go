@@ -14,7 +14,7 @@ const effectPatience = 45 * time.Second
 // tellEffect says when a caller could first feel that the fault is on, or gone. It is a note: what it cannot find out
 // fails no target, and where nobody can send it says nothing.
 func (l *Lab) tellEffect(ctx context.Context, began time.Time, fault Fault, off bool) {
-	if l.Settings.Provider == ProviderEmbedded {
+	if l.embedded != nil {
 		return
 	}
 	env, _, err := l.proofs(ctx)

@@ -59,7 +59,7 @@ func (l *Lab) meshOptions() []mesh.Option {
 
 // processStep runs one of the embedded control plane's processes. With any other provider pods do that.
 func (l *Lab) processStep(id, title, process string, needs ...string) engine.Step {
-	if l.embedded == nil || (process == processMetalLB && !l.Settings.UseMetalLB()) {
+	if l.embedded == nil {
 		return engine.Step{}
 	}
 	return engine.Step{
@@ -77,6 +77,21 @@ func (l *Lab) processStep(id, title, process string, needs ...string) engine.Ste
 			}
 			return []engine.Change{{Object: "process " + process, Action: engine.Run, Detail: message}}, nil
 		},
+	}
+}
+
+// stopStep ends one of these processes.
+func (l *Lab) stopStep(id, title, process string, needs ...string) engine.Step {
+	if l.embedded == nil {
+		return engine.Step{}
+	}
+	return engine.Step{
+		ID: id, Title: title + leaving, Needs: needs, Timeout: quick,
+		Check: func(ctx context.Context) (engine.Status, error) {
+			running, message, err := l.embedded.Started(ctx, process)
+			return engine.Status{Holds: !running, Message: message}, err
+		},
+		Do: func(ctx context.Context) error { return l.embedded.Stop(ctx, process) },
 	}
 }
 

@@ -221,7 +221,7 @@ func TestExistingDeleteWithoutDocker(t *testing.T) {
 	if err := d.choose(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	err := d.addressPoolStep("address-pool").Undo(context.WithoutCancel(t.Context()))
+	err := d.addressPoolStep().Undo(context.WithoutCancel(t.Context()))
 	if problem.Is(err, problem.SettingInvalid) {
 		t.Errorf("the addresses were computed to be forgotten: %v", err)
 	}

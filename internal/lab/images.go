@@ -17,7 +17,8 @@ import (
 )
 
 // prepare refuses what cannot work before anything is touched: no engine, somebody else's cluster, files of the user's
-// that cannot be read, values that Istio's charts do not take, a bundle that lacks images or cannot be loaded.
+// that cannot be read, values that Istio's charts do not take, a bundle that lacks images or cannot be loaded, a Gateway
+// API of somebody else's that is too old.
 func (l *Lab) prepare(ctx context.Context) error {
 	if err := l.choose(ctx); err != nil {
 		return err
@@ -44,7 +45,10 @@ func (l *Lab) prepare(ctx context.Context) error {
 	if l.Settings.Provider == ProviderEmbedded { // it is nobody else's, and its nodes are simulated
 		return nil
 	}
-	return l.checkCluster(ctx)
+	if err := l.checkCluster(ctx); err != nil {
+		return err
+	}
+	return l.checkGatewayAPI(ctx)
 }
 
 // checkCluster refuses a cluster that the lab must not touch, and nodes that the settings do not go with.
@@ -84,8 +88,8 @@ func (l *Lab) checkNodeImages() error {
 // nodeImageTag finds the version in a reference such as kindest/node:v1.36.4@sha256:...
 var nodeImageTag = regexp.MustCompile(`:(v\d+\.\d+\.\d+)(@.*)?$`)
 
-// attach is what every target after sm:install begins with: the provider, a cluster that exists, and on a cluster that
-// the lab did not make, the lab.
+// attach is what every target after sm:install begins with: the provider, a cluster that exists, on a cluster that the
+// lab did not make the lab, and what was installed.
 func (l *Lab) attach(ctx context.Context) error {
 	if err := l.choose(ctx); err != nil {
 		return err
@@ -97,16 +101,17 @@ func (l *Lab) attach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if l.Settings.Provider != ProviderExisting {
-		return nil
+	if l.Settings.Provider == ProviderExisting {
+		if err := l.mustBeInstalled(ctx, info); err != nil {
+			return err
+		}
+		if l.bundle != nil {
+			if err := l.needContainers(sortNodes(info)); err != nil { // nor did sm:install load it
+				return err
+			}
+		}
 	}
-	if err := l.mustBeInstalled(ctx, info); err != nil {
-		return err
-	}
-	if l.bundle == nil {
-		return nil
-	}
-	return l.needContainers(sortNodes(info)) // nor did sm:install load it
+	return l.adoptRecord(ctx)
 }
 
 // podImages lists the images that the lab's pods need under these settings, from the rendered manifests themselves.

@@ -12,6 +12,9 @@ func (l *Lab) Install(ctx context.Context) error {
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
+	if err := l.lookForParts(ctx); err != nil {
+		return err
+	}
 	result, err := l.apply(ctx, l.installPlan())
 	if err != nil {
 		return err
@@ -30,11 +33,11 @@ func (l *Lab) installPlan() engine.Plan {
 		l.clusterStep("cluster", "node-image"),
 		l.tuneStep("node-tuning", "cluster"),
 		l.imagesStep("images", "cluster"),
-		l.recordStep("record", "cluster"),
-		l.setStep("gateway-api", "Gateway API CRDs", needs("cluster"), l.gatewayAPI),
-		l.metalLBStep("metallb", "cluster", "images"),
-		l.processStep("metallb-process", "MetalLB's controller, a process on this machine", processMetalLB, "metallb"),
-		l.addressPoolStep("address-pool", "metallb"),
+		l.recordStep(recordPart, "cluster"),
+		l.gatewayAPIStep("gateway-api", "cluster"),
+		l.metalLBStep("cluster", "images"),
+		l.metalLBProcessStep(),
+		l.addressPoolStep(),
 		l.setStep("istio-base", "Istio's CRDs", needs("cluster"), l.istio("base")),
 		l.setStep("istiod", "istiod, the control plane", needs("istio-base", "gateway-api", "images", "record"), l.istio("istiod")),
 		l.processStep("istiod-process", "istiod, a process on this machine", processIstiod, "istiod"),

@@ -43,6 +43,9 @@ type Lab struct {
 	stateDir string             // where embedded control planes lie; empty means the user's own place
 	bundle   *bundle.Bundle
 
+	installed installed // what lookForParts found
+	removing  bool      // plans are made to be taken back: of all that is installed, whatever the settings say now
+
 	mu     sync.Mutex
 	client *apply.Client
 	none   error // a plan is made for a cluster that does not exist yet, which this says

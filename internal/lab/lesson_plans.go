@@ -87,7 +87,9 @@ func (l *Lab) enrolStep(id string, needs ...string) engine.Step {
 	}
 	service := list[0]
 	service.SetNamespace(l.Settings.Namespace)
-	return apply.OverlayStep(l.connect, id, step.Title, needs, apply.Overlay{Name: id, Object: service})
+	step = apply.OverlayStep(l.connect, id, step.Title, needs, apply.Overlay{Name: id, Object: service})
+	step.Timeout = patient
+	return step
 }
 
 // upstreamEnvoyStep applies the EnvoyFilter that upstream Envoy needs in Istio's place. With Istio's own proxy its set

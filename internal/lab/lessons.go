@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"ambientlab/internal/apply"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
 )
@@ -93,12 +94,12 @@ func (l *Lab) authzLesson(authz Authz) lesson {
 
 // Apps deploys the two applications and the gateway, or takes them away.
 func (l *Lab) Apps(ctx context.Context, off bool) error {
-	return l.teach(ctx, l.appsLesson(), off)
+	return l.teach(ctx, l.appsLesson, off)
 }
 
 // Waypoint puts a waypoint before appb, or takes it away.
 func (l *Lab) Waypoint(ctx context.Context, off bool) error {
-	return l.teach(ctx, l.waypointLesson(), off)
+	return l.teach(ctx, l.waypointLesson, off)
 }
 
 // Fault turns the delay on or off.
@@ -113,9 +114,11 @@ func (l *Lab) Fault(ctx context.Context, fault Fault, off bool) error {
 		}
 	}
 	began := l.clock.Now()
-	lesson := l.faultLesson(fault)
-	lesson.effect = func(ctx context.Context, off bool) { l.tellEffect(ctx, began, fault, off) }
-	return l.teach(ctx, lesson, off)
+	return l.teach(ctx, func() lesson {
+		lesson := l.faultLesson(fault)
+		lesson.effect = func(ctx context.Context, off bool) { l.tellEffect(ctx, began, fault, off) }
+		return lesson
+	}, off)
 }
 
 // faultInForce is the delay that is on: to turn it off, nobody needs to repeat the flags that turned it on, and waiting
@@ -141,14 +144,19 @@ func (l *Lab) Authz(ctx context.Context, options AuthzOptions, off bool) error {
 	if err != nil {
 		return err
 	}
-	return l.teach(ctx, l.authzLesson(Authz{Allowed: allowed, Strict: options.Strict}), off)
+	return l.teach(ctx, func() lesson { return l.authzLesson(Authz{Allowed: allowed, Strict: options.Strict}) }, off)
 }
 
 // teach turns a lesson on or off on a cluster that must exist.
-func (l *Lab) teach(ctx context.Context, lesson lesson, off bool) error {
-	if err := l.attach(ctx); err != nil {
+//
+// The lesson is made by the settings that hold after attaching: those of the installation, where the environment does
+// not say otherwise.
+func (l *Lab) teach(ctx context.Context, describe func() lesson, off bool) error {
+	// Like the steps that follow, this sits out a restart of the API server.
+	if err := apply.Retry(ctx, restartPatience, l.attach); err != nil {
 		return err
 	}
+	lesson := describe()
 	if err := l.inOrder(ctx, lesson.plan.Name, off); err != nil {
 		return err
 	}

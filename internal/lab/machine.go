@@ -198,7 +198,7 @@ func (l *Lab) tuneStep(id string, needs ...string) engine.Step {
 
 // addressPool computes the load-balancer addresses: from the nodes' Docker network, or what the embedded provider has.
 func (l *Lab) addressPool(ctx context.Context) (lb.Pool, error) {
-	if l.Settings.Provider == ProviderEmbedded {
+	if l.embedded != nil {
 		return l.embeddedPool()
 	}
 	found, err := l.nodesHere(ctx)

@@ -49,6 +49,9 @@ func (l *Lab) Status(ctx context.Context) error {
 		l.tell("%s", rest)
 		return nil
 	}
+	if err := l.lookForParts(ctx); err != nil {
+		return err
+	}
 	broken := "" // the target that mends the first thing that is not ready
 	for _, step := range l.engine.Inspect(ctx, l.installPlan()) {
 		if broken == "" && stateOf(step) != "ready" {
@@ -155,8 +158,19 @@ func (l *Lab) Plan(ctx context.Context, of string) error {
 	if err := l.foresee(ctx); err != nil {
 		return err
 	}
+	if l.none == nil {
+		if err := l.lookForParts(ctx); err != nil {
+			return err
+		}
+	}
 	todo := "" // the first target that would change something
 	for _, name := range names {
+		if name != planNames[0] && !l.installed.unknown && len(l.installed.parts) > 0 {
+			// The lessons go by what is installed; sm:install itself by what the settings ask for now.
+			if err := l.adoptRecord(ctx); err != nil {
+				return err
+			}
+		}
 		plan := l.planOf(name)
 		if l.none != nil {
 			plan = unmade(plan)
@@ -194,6 +208,7 @@ func (l *Lab) planOf(name string) engine.Plan {
 
 // tellChanges says how much a run changed; nothing is worth saying too.
 func (l *Lab) tellChanges(result engine.Result) {
+	l.tellLeft(result)
 	if changes := len(result.Changes()); changes > 0 {
 		l.tell("%s: %d changes", result.Plan, changes)
 		return

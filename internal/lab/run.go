@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/magefile/mage/mg"
@@ -86,9 +87,18 @@ func (l *Lab) undo(ctx context.Context, plan engine.Plan) (engine.Result, error)
 }
 
 func (l *Lab) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	cause := fmt.Errorf("the target took longer than SM_TIMEOUT allows (%s)", l.Settings.Timeout)
-	return context.WithTimeoutCause(ctx, l.Settings.Timeout, cause)
+	return context.WithTimeoutCause(ctx, l.Settings.Timeout, &overdue{limit: l.Settings.Timeout})
 }
+
+// overdue is the cause of a target's context whose time is up. It counts as context.DeadlineExceeded, so that nobody
+// takes a target that was too slow for one that was interrupted.
+type overdue struct{ limit time.Duration }
+
+func (o *overdue) Error() string {
+	return fmt.Sprintf("the target took longer than SM_TIMEOUT allows (%s)", o.limit)
+}
+
+func (o *overdue) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // thenType ends a target with what to type next. sm:lab types it by itself, so there only its last part says it.
 func (l *Lab) thenType(format string, args ...any) {

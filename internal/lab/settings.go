@@ -30,20 +30,22 @@ const (
 type Settings struct {
 	Provider    string        `env:"SM_PROVIDER" default:"kind" accepts:"kind, existing, embedded; for sm:lab also auto" help:"where the cluster comes from; INSTALL_KIND=y means kind, INSTALL_KIND=n existing; auto is kind where it can be made, else embedded"`
 	Cluster     string        `env:"SM_CLUSTER" default:"ambient" accepts:"a DNS label, at most 40 characters" help:"name of the lab and of its cluster"`
-	Namespace   string        `env:"SM_NAMESPACE" default:"default" accepts:"a namespace's name" help:"where appa, appb and the lessons live"`
+	Namespace   string        `env:"SM_NAMESPACE" default:"default; after sm:install what was installed" accepts:"a namespace's name" help:"where appa, appb and the lessons live"`
 	Workers     int           `env:"SM_WORKERS" default:"2" accepts:"0 to 9" help:"worker nodes of a kind cluster; not together with SM_KIND_CONFIG, which lists them"`
 	NodeImage   string        `env:"SM_NODE_IMAGE" default:"the pinned kindest/node, or the bundle's" accepts:"an image reference" help:"kind node image, also in place of those that SM_KIND_CONFIG names; its Kubernetes must be one that Istio supports"`
 	KindConfig  string        `env:"SM_KIND_CONFIG" default:"the lab's own" accepts:"a file" help:"kind configuration to use instead of the lab's own"`
 	Bundle      string        `env:"SM_BUNDLE" default:"none: images are pulled" accepts:"a folder or .tar made by sm:bundle" help:"take every image from this bundle; nothing is pulled"`
 	Addons      []string      `env:"SM_ADDONS" default:"all four" accepts:"a list of prometheus, grafana, jaeger, kiali; or none" help:"telemetry add-ons"`
-	MetalLB     string        `env:"SM_METALLB" default:"auto" accepts:"auto, on or off" help:"load-balancer addresses; auto is on for kind and embedded, off for an existing cluster"`
+	MetalLB     string        `env:"SM_METALLB" default:"auto" accepts:"auto, on or off" help:"load-balancer addresses; auto is on for kind and embedded, off for an existing cluster; after sm:install it is what was installed"`
 	IstioValues string        `env:"SM_ISTIO_VALUES" default:"none" accepts:"a YAML file with keys base, istiod, cni, ztunnel" help:"extra Helm values, laid over the lab's"`
 	Manifests   string        `env:"SM_MANIFESTS" default:"none" accepts:"a YAML file or a folder of them" help:"extra objects, applied last by sm:install"`
 	Timeout     time.Duration `env:"SM_TIMEOUT" default:"30m" accepts:"a duration such as 15m" help:"deadline of a whole target"`
 	Output      string        `env:"SM_OUTPUT" default:"auto" accepts:"auto, plain or json" help:"how progress is shown on stderr"`
 	// addonsChosen tells whether SM_ADDONS was given; if not, what was installed counts, see adoptRecord.
 	addonsChosen bool
-	Kubeconfig   string `env:"KUBECONFIG" default:"~/.kube/config" accepts:"a file, or several joined as kubectl reads them" help:"kubeconfig to read and, for kind and embedded, to write"`
+	// namespaceChosen is the same for SM_NAMESPACE.
+	namespaceChosen bool
+	Kubeconfig      string `env:"KUBECONFIG" default:"~/.kube/config" accepts:"a file, or several joined as kubectl reads them" help:"kubeconfig to read and, for kind and embedded, to write"`
 }
 
 // AddonNames lists the telemetry add-ons in the order in which they are shown.
@@ -74,6 +76,7 @@ func Load(getenv func(string) string) (Settings, error) {
 	}
 	s.Provider = r.provider()
 	s.addonsChosen = getenv("SM_ADDONS") != ""
+	s.namespaceChosen = getenv("SM_NAMESPACE") != ""
 	if s.Namespace == "istio-system" || s.Namespace == "metallb-system" || strings.HasPrefix(s.Namespace, "kube-") {
 		r.wrong("SM_NAMESPACE", s.Namespace, "a namespace of the applications' own, not one of the system's")
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -22,8 +23,11 @@ const recordName = "ambientlab-record"
 const (
 	recordNamespace   = "kube-system"
 	recordLab         = "lab"
+	recordPart        = "record"
 	recordSubstitutes = "substitutes"
 	recordAddons      = "addons"
+	recordSpace       = "namespace"
+	recordMetalLB     = "metallb"
 )
 
 // substitutes maps an image's reference to what the image really is.
@@ -65,6 +69,14 @@ func (l *Lab) substitutes(ctx context.Context) (substitutes, error) {
 
 // record reads what sm:install wrote; nil means that it has not got that far.
 func (l *Lab) record(ctx context.Context) (map[string]string, error) {
+	record, err := l.recordObject(ctx)
+	if err != nil || record == nil {
+		return nil, err
+	}
+	return record.Data, nil
+}
+
+func (l *Lab) recordObject(ctx context.Context) (*corev1.ConfigMap, error) {
 	client, err := l.connect(ctx)
 	if problem.Is(err, problem.ClusterNone) {
 		return nil, nil
@@ -79,21 +91,7 @@ func (l *Lab) record(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", recordNamespace, recordName, err)
 	}
-	return record.Data, nil
-}
-
-// adoptRecord takes the add-ons that were installed for the ones that are meant, unless SM_ADDONS names some: a status
-// should not call missing what nobody asked for.
-func (l *Lab) adoptRecord(ctx context.Context) error {
-	if l.Settings.addonsChosen {
-		return nil
-	}
-	record, err := l.record(ctx)
-	if err != nil || record == nil {
-		return err
-	}
-	l.Settings.Addons = strings.FieldsFunc(record[recordAddons], func(c rune) bool { return c == ',' })
-	return nil
+	return record, nil
 }
 
 // bundleSubstitutes lists the substitutes of the bundle in use; without a bundle there are none.
@@ -111,7 +109,7 @@ func (l *Lab) bundleSubstitutes() substitutes {
 }
 
 func (l *Lab) recordStep(id string, needs ...string) engine.Step {
-	return l.setStep(id, "Record of the installation", needs, func(ctx context.Context) (objects, error) {
+	step := l.setStep(id, "Record of the installation", needs, func(ctx context.Context) (objects, error) {
 		subs, err := l.substitutes(ctx)
 		if err != nil {
 			return nil, err
@@ -125,12 +123,24 @@ func (l *Lab) recordStep(id string, needs ...string) engine.Step {
 			"metadata": map[string]any{"name": recordName, "namespace": recordNamespace},
 			"data": map[string]any{
 				recordLab:         l.Settings.Cluster,
-				"namespace":       l.Settings.Namespace,
+				recordSpace:       l.Settings.Namespace,
+				recordMetalLB:     onOff(l.Settings.UseMetalLB()),
 				recordAddons:      strings.Join(l.Settings.Addons, ","),
 				recordSubstitutes: string(raw),
 			},
 		}}}, nil
 	})
+	if l.removing {
+		step.Undo = nil // sm:delete reads it to its very end, and so can begin again after an interruption
+	}
+	return step
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }
 
 // tellSubstitutes says which images are not what their references say: nobody should take this project's node proxy

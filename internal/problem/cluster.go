@@ -47,11 +47,19 @@ var (
 		Title:  "the cluster's Kubernetes version is outside what this Istio supports",
 		Advice: []string{"Use Kubernetes 1.32 to 1.36."},
 	}
+	GatewayAPIVersion = Kind{
+		ID: "LAB-GATEWAY-API-VERSION", Layer: LayerCluster, Number: 7,
+		Title: "the cluster has Gateway API CRDs of somebody else's that do not serve what the lab needs",
+		Advice: []string{
+			"Bring the Gateway API in the cluster to a version that serves v1 (v1.0.0 or newer), by whatever installed it.",
+			"If nobody needs it, delete its CRDs: the lab then installs its own.",
+		},
+	}
 )
 
 func clusterKinds() []Kind {
 	return []Kind{
 		ClusterUnreachable, ClusterCreateFailed, ClusterForeign, ClusterNone, KubeconfigInvalid,
-		NodeTuneFailed, PoolExhausted, ClusterVersion,
+		NodeTuneFailed, PoolExhausted, ClusterVersion, GatewayAPIVersion,
 	}
 }

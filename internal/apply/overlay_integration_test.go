@@ -1,0 +1,51 @@
+//go:build integration
+
+package apply
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// A namespace that an overlay has made goes with it when it is empty, and one that was
+// there before, or that others use by now, only loses what the overlay set.
+func TestOverlayTakesItsNamespaceBack(t *testing.T) {
+	c := cluster(t, "overlaid")
+	overlay := func(name string) Overlay {
+		return Overlay{Name: "mesh", Create: true, Object: objects(t,
+			"apiVersion: v1\nkind: Namespace\nmetadata: {name: "+name+", labels: {in: mesh}}\n")[0]}
+	}
+	namespaces := c.Kube().CoreV1().Namespaces()
+	older := namespace(t, c)
+	for _, name := range []string{older, "overlaid-empty", "overlaid-used"} {
+		if err := c.ApplyOverlay(t.Context(), overlay(name)); err != nil {
+			t.Fatal(err)
+		}
+		if change, err := c.DiffOverlay(t.Context(), overlay(name)); err != nil || change != nil {
+			t.Errorf("%s, set already: %v %v", name, change, err)
+		}
+	}
+	theirs := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}
+	if _, err := c.Kube().CoreV1().ConfigMaps("overlaid-used").Create(t.Context(), theirs, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// It names another namespace by now: all are taken back nevertheless.
+	if err := c.RemoveOverlay(t.Context(), overlay("another")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := namespaces.Get(t.Context(), "overlaid-empty", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the empty namespace is still there: %v", err)
+	}
+	for _, name := range []string{older, "overlaid-used"} {
+		ns, err := namespaces.Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, set := ns.Labels["in"]; set || len(ns.Annotations) > 0 || ns.DeletionTimestamp != nil {
+			t.Errorf("%s: labels %v, annotations %v", name, ns.Labels, ns.Annotations)
+		}
+	}
+}

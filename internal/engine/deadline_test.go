@@ -1,0 +1,64 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
+)
+
+// late is the cause of a run's deadline, as a caller writes one.
+type late struct{}
+
+func (late) Error() string        { return "the target took too long" }
+func (late) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// What a step found out about itself outlives the deadline of the whole run, although it carries the deadline as its
+// cause; what only took too long does not, and an interruption is only that.
+func TestDeadlineKeepsTheDiagnosis(t *testing.T) {
+	waits := func(id string, kind problem.Kind) engine.Step {
+		return engine.Step{ID: id, Title: id, Do: func(ctx context.Context) error {
+			<-ctx.Done()
+			return fmt.Errorf("waiting: %w", problem.New(kind, context.Cause(ctx), "Deployment %s", id))
+		}}
+	}
+	steps := plan(waits("slow", problem.NotReady), waits("image", problem.ImagePull))
+	for name, tc := range map[string]struct {
+		plan engine.Plan
+		end  func(context.Context) (context.Context, context.CancelFunc)
+		want []string // the first one gives the exit code
+	}{
+		"deadline":         {steps, atDeadline, []string{"LAB-IMAGE-PULL", "LAB-OUT-OF-TIME"}},
+		"nothing but slow": {plan(waits("slow", problem.NotReady)), atDeadline, []string{"LAB-OUT-OF-TIME"}},
+		"interrupted":      {steps, atSignal, []string{"LAB-INTERRUPTED"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := tc.end(t.Context())
+				defer cancel()
+				e := engine.Engine{}
+				_, err := e.Apply(ctx, tc.plan)
+				var got []string
+				for _, p := range problem.All(err) {
+					got = append(got, p.ID)
+				}
+				want(t, "problems", got, tc.want)
+			})
+		})
+	}
+}
+
+func atDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, time.Minute, late{})
+}
+
+func atSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	time.AfterFunc(time.Minute, func() { cancel(errors.New("interrupt signal received")) })
+	return ctx, func() { cancel(nil) }
+}

@@ -1,0 +1,120 @@
+package lab
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ambientlab/internal/cluster"
+	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
+)
+
+// What is installed and no longer asked for stays in the plan, so that its empty set prunes it; to be taken back, a plan
+// holds what is installed, whatever the settings say.
+func TestDeselectedParts(t *testing.T) {
+	for name, tc := range map[string]struct {
+		installed installed
+		removing  bool
+		want      string // the optional steps, with a minus those that go
+	}{
+		"nothing there":        {want: "kiali"},
+		"all there":            {installed: installed{parts: map[string]bool{"metallb": true, "address-pool": true, "grafana": true, "kiali": true, "telemetry": true, "manifests": true}}, want: "-metallb -address-pool -grafana kiali -telemetry -manifests"},
+		"it cannot be told":    {installed: installed{unknown: true}, want: "-metallb -address-pool -prometheus -grafana -jaeger kiali -telemetry -manifests"},
+		"to be taken back":     {installed: installed{parts: map[string]bool{"metallb": true, "address-pool": true, "manifests": true}}, removing: true, want: "metallb address-pool manifests"},
+		"nothing to take back": {removing: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &Lab{
+				Settings:  Settings{Provider: ProviderExisting, Namespace: "default", Addons: []string{"kiali"}, MetalLB: "off"},
+				provider:  cluster.NewExisting(cluster.ExistingOptions{}),
+				installed: tc.installed, removing: tc.removing,
+			}
+			plan := l.installPlan()
+			if err := plan.Validate(); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, step := range plan.Steps {
+				if !slices.Contains([]string{"metallb", "address-pool", "prometheus", "grafana", "jaeger", "kiali", "telemetry", "manifests"}, step.ID) {
+					continue
+				}
+				if strings.HasSuffix(step.Title, leaving) {
+					step.ID = "-" + step.ID
+				}
+				got = append(got, step.ID)
+			}
+			if strings.Join(got, " ") != tc.want {
+				t.Errorf("got %v", got)
+			}
+			// MetalLB's own objects go while its controller is still there, and come after it.
+			first, then := "metallb", "address-pool"
+			if strings.HasPrefix(tc.want, "-") {
+				first, then = then, first
+			}
+			for _, step := range plan.Steps {
+				if step.ID == then && !slices.Contains(step.Needs, first) {
+					t.Errorf("%s does not wait for %s: %v", then, first, step.Needs)
+				}
+			}
+		})
+	}
+}
+
+// The record outlives the plans: a deletion that was interrupted reads it again.
+func TestRecordIsDeletedLast(t *testing.T) {
+	l := &Lab{Settings: Settings{Provider: ProviderExisting}, provider: cluster.NewExisting(cluster.ExistingOptions{}), removing: true}
+	for _, step := range l.installPlan().Steps {
+		if step.ID == recordPart && step.Undo != nil {
+			t.Error("the record is taken back with the installation")
+		}
+	}
+	rest := l.restPlan().Steps
+	if last := rest[len(rest)-1]; last.ID != recordPart || !slices.Equal(last.Needs, []string{"by-products"}) {
+		t.Errorf("the last step is %s, after %v", last.ID, last.Needs)
+	}
+}
+
+func TestGatewayAPITooOld(t *testing.T) {
+	crd := func(name, bundle string, served ...string) apiextensionsv1.CustomResourceDefinition {
+		crd := apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{bundleVersion: bundle}}}
+		for _, version := range []string{"v1alpha2", "v1beta1", "v1"} {
+			crd.Spec.Versions = append(crd.Spec.Versions, apiextensionsv1.CustomResourceDefinitionVersion{Name: version, Served: slices.Contains(served, version)})
+		}
+		return crd
+	}
+	for name, tc := range map[string]struct {
+		crds []apiextensionsv1.CustomResourceDefinition
+		want string
+	}{
+		"none":             {nil, ""},
+		"new enough":       {[]apiextensionsv1.CustomResourceDefinition{crd("gateways."+gatewayAPIGroup, "v1.0.0", "v1beta1", "v1")}, ""},
+		"of no importance": {[]apiextensionsv1.CustomResourceDefinition{crd("udproutes."+gatewayAPIGroup, "v0.6.2", "v1alpha2")}, ""},
+		"too old":          {[]apiextensionsv1.CustomResourceDefinition{crd("httproutes."+gatewayAPIGroup, "v0.6.2", "v1beta1")}, "httproutes.gateway.networking.k8s.io (Gateway API v0.6.2) serves v1beta1; the lab needs v1"},
+	} {
+		err := tooOld(tc.crds)
+		if (err != nil) != (tc.want != "") || err != nil && (!problem.Is(err, problem.GatewayAPIVersion) || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func TestLeftIsTold(t *testing.T) {
+	var told []string
+	l := &Lab{clock: systemClock{}, engine: &engine.Engine{Sink: sink(func(ev engine.Event) { told = append(told, ev.Message) })}}
+	l.tellLeft(engine.Result{Steps: []engine.StepResult{{Changes: []engine.Change{
+		{Object: "Deployment a", Action: engine.Delete},
+		{Object: "Namespace istio-system", Action: engine.Update, Detail: "left in place: Secret istio-system/password is not the lab's and needs it"},
+	}}}})
+	want := []string{"Namespace istio-system stays: Secret istio-system/password is not the lab's and needs it"}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q", told)
+	}
+}
+
+type sink func(engine.Event)
+
+func (s sink) Handle(ev engine.Event) { s(ev) }
