@@ -12,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -28,7 +29,12 @@ const deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n
 func live(t *testing.T, funcs interceptor.Funcs, known ...client.Object) *Client {
 	t.Helper()
 	c := offline()
-	c.api = interceptor.NewClient(fake.NewClientBuilder().WithScheme(scheme.Scheme).WithRESTMapper(c.mapper).WithObjects(known...).
+	// A scheme of its own: the fake client adds the kinds of custom resources that it is given.
+	kinds := runtime.NewScheme()
+	if err := scheme.AddToScheme(kinds); err != nil {
+		t.Fatal(err)
+	}
+	c.api = interceptor.NewClient(fake.NewClientBuilder().WithScheme(kinds).WithRESTMapper(c.mapper).WithObjects(known...).
 		WithStatusSubresource(&appsv1.Deployment{}).Build(), funcs)
 	c.kube = kubefake.NewClientset()
 	return c

@@ -26,20 +26,20 @@ import (
 	"ambientlab/specs"
 )
 
-// found is an embedded control plane as a cluster that the lab found: the provider is that of an existing cluster in
+// foundCluster is an embedded control plane as a cluster that the lab found: the provider is that of an existing cluster in
 // every respect, and only what cannot be had without pods is the embedded one's: istiod and MetalLB run as processes.
-type found struct {
+type foundCluster struct {
 	*cluster.Existing
 	plane *embedded.Embedded
 }
 
-func (f found) Adapt(list objects) objects { return f.plane.Adapt(list) }
+func (f foundCluster) Adapt(list objects) objects { return f.plane.Adapt(list) }
 
 // guest is a lab on the bench's control plane that did not make it.
 func (b *bench) guest(settings ...string) *Lab {
 	b.t.Helper()
 	made := b.lab(append([]string{"SM_PROVIDER=existing"}, settings...)...)
-	made.provider = found{cluster.NewExisting(cluster.ExistingOptions{Kubeconfig: made.Settings.Kubeconfig}), b.embedded}
+	made.provider = foundCluster{cluster.NewExisting(cluster.ExistingOptions{Kubeconfig: made.Settings.Kubeconfig}), b.embedded}
 	made.embedded = b.embedded
 	return made
 }
