@@ -24,6 +24,14 @@ func refused(t *testing.T, what string, err error, kind problem.Kind, words ...s
 	says(t, what, err.Error()+"\n"+strings.Join(known.Advice, "\n"), words...)
 }
 
+// noStep wants that no step has begun.
+func (d *desk) noStep(t *testing.T) {
+	t.Helper()
+	if talk := d.talk.String(); strings.Contains(talk, ": start: ") {
+		t.Errorf("a step began:\n%s", talk)
+	}
+}
+
 // afterInstall are the targets that need a cluster.
 func (d *desk) afterInstall() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
@@ -111,9 +119,7 @@ func TestRefusedBeforeTouching(t *testing.T) {
 			engine := newEngine()
 			d := newDesk(t, &engine, c.setting+"="+c.value)
 			refused(t, "install", d.Install(t.Context()), c.kind, c.says)
-			if strings.Contains(d.talk.String(), "cluster") {
-				t.Errorf("a step began:\n%s", d.talk)
-			}
+			d.noStep(t)
 		})
 	}
 }
