@@ -41,7 +41,7 @@ func (l *Lab) Status(ctx context.Context) error {
 	if err := l.adoptRecord(ctx); err != nil {
 		return err
 	}
-	if err := l.lookForParts(ctx); err != nil {
+	if err := l.seeParts(ctx, info); err != nil {
 		return err
 	}
 	for _, step := range l.engine.Inspect(ctx, l.installPlan()) {
@@ -104,11 +104,15 @@ func (l *Lab) Plan(ctx context.Context, of string) error {
 	}
 	ctx, cancel := l.deadline(ctx)
 	defer cancel()
-	if err := l.lookForParts(ctx); err != nil {
+	info, err := l.provider.Inspect(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.seeParts(ctx, info); err != nil {
 		return err
 	}
 	for _, name := range names {
-		if name != planNames[0] && !l.installed.unknown && len(l.installed.parts) > 0 {
+		if name != planNames[0] && len(l.installed.parts) > 0 {
 			// The lessons go by what is installed; sm:install itself by what the settings ask for now.
 			if err := l.adoptRecord(ctx); err != nil {
 				return err
