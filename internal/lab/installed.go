@@ -27,6 +27,17 @@ func (l *Lab) lookForParts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return l.lookForPartsIn(ctx, info)
+}
+
+// seeParts is for targets that only show: what cannot be asked is left out of what they show.
+func (l *Lab) seeParts(ctx context.Context, info cluster.Info) error {
+	err := l.lookForPartsIn(ctx, info)
+	l.installed.unknown = false
+	return err
+}
+
+func (l *Lab) lookForPartsIn(ctx context.Context, info cluster.Info) error {
 	l.installed = installed{unknown: info.Exists}
 	if !info.Exists || info.State != cluster.Ready && l.Settings.Provider != ProviderExisting {
 		return nil

@@ -64,6 +64,21 @@ func TestDeselectedParts(t *testing.T) {
 	}
 }
 
+// A cluster that does not answer right now has no parts to show, and an installation takes into account that it may.
+func TestPartsOfAStoppedCluster(t *testing.T) {
+	l := &Lab{Settings: Settings{Provider: ProviderKind}}
+	stopped := cluster.Info{Exists: true, State: cluster.Stopped}
+	if err := l.seeParts(t.Context(), stopped); err != nil || l.installed.has("grafana") {
+		t.Errorf("shown: %v %v", l.installed, err)
+	}
+	if err := l.lookForPartsIn(t.Context(), stopped); err != nil || !l.installed.has("grafana") {
+		t.Errorf("installed into: %v %v", l.installed, err)
+	}
+	if err := l.lookForPartsIn(t.Context(), cluster.Info{}); err != nil || l.installed.has("grafana") {
+		t.Errorf("without a cluster: %v %v", l.installed, err)
+	}
+}
+
 // The record outlives the plans: a deletion that was interrupted reads it again.
 func TestRecordIsDeletedLast(t *testing.T) {
 	l := &Lab{Settings: Settings{Provider: ProviderExisting}, provider: cluster.NewExisting(cluster.ExistingOptions{}), removing: true}

@@ -49,7 +49,7 @@ func (l *Lab) Status(ctx context.Context) error {
 		l.tell("%s", rest)
 		return nil
 	}
-	if err := l.lookForParts(ctx); err != nil {
+	if err := l.seeParts(ctx, info); err != nil {
 		return err
 	}
 	broken := "" // the target that mends the first thing that is not ready
@@ -159,13 +159,17 @@ func (l *Lab) Plan(ctx context.Context, of string) error {
 		return err
 	}
 	if l.none == nil {
-		if err := l.lookForParts(ctx); err != nil {
+		info, err := l.provider.Inspect(ctx)
+		if err != nil {
+			return err
+		}
+		if err := l.seeParts(ctx, info); err != nil {
 			return err
 		}
 	}
 	todo := "" // the first target that would change something
 	for _, name := range names {
-		if name != planNames[0] && !l.installed.unknown && len(l.installed.parts) > 0 {
+		if name != planNames[0] && len(l.installed.parts) > 0 {
 			// The lessons go by what is installed; sm:install itself by what the settings ask for now.
 			if err := l.adoptRecord(ctx); err != nil {
 				return err
