@@ -1,5 +1,3 @@
-//go:build integration
-
 package apply
 
 import (
@@ -9,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -88,7 +85,7 @@ func startControlPlane() (plane *controlPlane, err error) {
 	}
 	manager := exec.Command(filepath.Join(assets, "kube-controller-manager"),
 		"--kubeconfig="+kubeconfig, "--leader-elect=false", "--secure-port=0", "--v=0")
-	manager.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	manager.SysProcAttr = withParent()
 	if err := manager.Start(); err != nil {
 		return nil, err
 	}
