@@ -37,6 +37,8 @@ const (
 	NotReady State = "not ready"
 	// Unlinked: it is ready, and the user's kubeconfig has no entry for it.
 	Unlinked State = "not in the kubeconfig"
+	// Outdated: it is ready, and its programs were built from other sources than those at hand.
+	Outdated State = "an older build"
 	// Ready: the API server answers and all nodes are Ready.
 	Ready State = "ready"
 )

@@ -12,8 +12,8 @@ var (
 	}
 	ClusterCreateFailed = Kind{
 		ID: "LAB-CLUSTER-CREATE", Layer: LayerCluster, Number: 1,
-		Title:  "the kind cluster could not be created",
-		Advice: []string{"Read kind's output above, then run `mage sm:install` again."},
+		Title:  "the cluster could not be created",
+		Advice: []string{"Read what it says of itself above (kind's output, or the log of a process), then run `mage sm:install` again."},
 	}
 	ClusterForeign = Kind{
 		ID: "LAB-CLUSTER-FOREIGN", Layer: LayerCluster, Number: 2,
@@ -47,11 +47,16 @@ var (
 		Title:  "the cluster's Kubernetes version is outside what this Istio supports",
 		Advice: []string{"Use Kubernetes 1.32 to 1.36."},
 	}
+	ClusterStopped = Kind{
+		ID: "LAB-CLUSTER-STOPPED", Layer: LayerCluster, Number: 8,
+		Title:  "a part of the cluster that should run does not",
+		Advice: []string{"Run `mage sm:install`: it starts what does not run, and keeps the rest as it is."},
+	}
 )
 
 func clusterKinds() []Kind {
 	return []Kind{
 		ClusterUnreachable, ClusterCreateFailed, ClusterForeign, ClusterNone, KubeconfigInvalid,
-		NodeTuneFailed, PoolExhausted, ClusterVersion,
+		NodeTuneFailed, PoolExhausted, ClusterVersion, ClusterStopped,
 	}
 }

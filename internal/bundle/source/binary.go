@@ -24,23 +24,12 @@ var ErrUnknownProgram = errors.New("no such program")
 // file is called as the program is, so that it can be run from there. An error of the Go command holds what
 // it said and a command that can be pasted.
 func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
-	p, ok := program(name)
-	if !ok {
-		var names []string
-		for _, p := range Programs() {
-			names = append(names, p.Name)
-		}
-		return "", fmt.Errorf("%w: %q; there are %s", ErrUnknownProgram, name, strings.Join(names, ", "))
-	}
-	key, err := b.key(ctx, p)
+	path, err := b.Path(ctx, name)
 	if err != nil {
-		return "", fmt.Errorf("building %s: %w", name, err)
+		return "", err
 	}
-	programs := filepath.Join(b.CacheDir, "bin", b.goos+"-"+b.goarch)
-	path := filepath.Join(programs, name, key, name)
-	if b.goos == "windows" {
-		path += ".exe"
-	}
+	p, _ := program(name) // Path has found it
+	programs := filepath.Dir(filepath.Dir(filepath.Dir(path)))
 	if built(path) {
 		return path, nil
 	}
@@ -61,6 +50,28 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	}
 	if err := b.compile(ctx, p, path); err != nil {
 		return "", fmt.Errorf("building %s: %w", name, err)
+	}
+	return path, nil
+}
+
+// Path is where Binary puts a program of [Programs] as it would be built from today's sources, whether or not it
+// was: who runs an older one can tell by it. It builds nothing.
+func (b *Builder) Path(ctx context.Context, name string) (string, error) {
+	p, ok := program(name)
+	if !ok {
+		var names []string
+		for _, p := range Programs() {
+			names = append(names, p.Name)
+		}
+		return "", fmt.Errorf("%w: %q; there are %s", ErrUnknownProgram, name, strings.Join(names, ", "))
+	}
+	key, err := b.key(ctx, p)
+	if err != nil {
+		return "", fmt.Errorf("building %s: %w", name, err)
+	}
+	path := filepath.Join(b.CacheDir, "bin", b.goos+"-"+b.goarch, name, key, name)
+	if b.goos == "windows" {
+		path += ".exe"
 	}
 	return path, nil
 }

@@ -87,7 +87,9 @@ func (e *Embedded) Started(ctx context.Context, component string) (running bool,
 	if err != nil || asked == nil {
 		return false, component + " runs, and its settings are not in the cluster", err
 	}
-	// The program that runs, not the one that would be built now: a look must not take minutes.
+	if programs, err := e.opts.Programs(func(string, string) {}); err == nil && e.isOld(ctx, programs, component, known) {
+		return false, component + " was built from other sources than those of this checkout", nil
+	}
 	c := e.workload(s, component, known.Path, *asked)
 	if known.Spec != c.spec.digest() {
 		return false, component + " runs with other settings than those in the cluster", nil
@@ -100,6 +102,10 @@ func (e *Embedded) Started(ctx context.Context, component string) (running bool,
 
 // Start makes sure that a workload's process runs with the settings that are in the cluster.
 func (e *Embedded) Start(ctx context.Context, component string) error {
+	// Before the lock, since it can take minutes.
+	if _, _, err := e.build(ctx, []string{component}); err != nil {
+		return err
+	}
 	unlock, err := e.lock(ctx)
 	if err != nil {
 		return err
@@ -205,7 +211,7 @@ func (e *Embedded) workload(s *state, component, path string, asked settings) pr
 	}
 	slices.Sort(env)
 	c := process{
-		spec:  spec{Name: component, Path: path, Args: slices.Clone(asked.Args), Env: env, Dir: filepath.Join(e.dir, "run")},
+		spec:  spec{Name: component, Path: path, Args: slices.Clone(asked.Args), Env: env, Dir: filepath.Join(e.dir, "run"), Server: s.server()},
 		ready: func(context.Context) error { return nil },
 	}
 	listen := func(port string) string { return fmt.Sprintf("127.0.0.1:%d", s.Ports[port]) }
