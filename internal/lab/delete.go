@@ -22,6 +22,7 @@ func (l *Lab) Delete(ctx context.Context) error {
 	}
 	if !info.Exists {
 		l.next("there is no %s cluster %q: nothing to delete", info.Provider, info.Name)
+		l.tellBeside(info)
 		return nil
 	}
 	_, err = l.apply(ctx, engine.Plan{Name: "delete", Title: "Delete " + l.clusterTitle(), Steps: []engine.Step{{

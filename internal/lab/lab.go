@@ -37,6 +37,7 @@ type Lab struct {
 	provider cluster.Provider
 	embedded *embedded.Embedded // the provider, where it is that one
 	whole    bool               // sm:lab runs, so the provider may be chosen for the user
+	auto     bool               // it was
 	stateDir string             // where embedded control planes lie; empty means the user's own place
 	bundle   *bundle.Bundle
 
@@ -100,14 +101,18 @@ func (l *Lab) kubeconfig() string {
 	return clientcmd.RecommendedHomeFile
 }
 
-// mustExist refuses to go on where the target needs a cluster and there is none.
+// mustExist refuses to go on where the target needs a cluster and there is none, or one whose processes have ended: a
+// lesson would wait for them until its time is up.
 func (l *Lab) mustExist(ctx context.Context) (cluster.Info, error) {
 	info, err := l.provider.Inspect(ctx)
 	if err != nil {
 		return info, err
 	}
 	if !info.Exists {
-		return info, problem.New(problem.ClusterNone, nil, "%s cluster %q does not exist", info.Provider, info.Name)
+		return info, problem.New(problem.ClusterNone, nil, "%s cluster %q does not exist", info.Provider, info.Name).With(l.beside()...)
+	}
+	if l.embedded != nil && info.State == cluster.Stopped {
+		return info, problem.New(problem.ClusterStopped, nil, "%s", info.Message)
 	}
 	return info, nil
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
+	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/ui"
@@ -35,11 +37,64 @@ func (l *Lab) Status(ctx context.Context) error {
 		if err := table.Write(l.out); err != nil {
 			return err
 		}
+		l.tellBeside(info)
 		l.next("next: mage sm:install")
 		return nil
 	}
-	if err := l.adoptRecord(ctx); err != nil {
+	if info.State == cluster.Partial {
+		if err := table.Write(l.out); err != nil {
+			return err
+		}
+		l.next("next: mage sm:install, which removes what is there and begins anew")
+		return nil
+	}
+	known := true
+	if hurt(info) {
+		known = l.answers(ctx, &table)
+	}
+	if known {
+		l.addComponents(ctx, &table)
+	}
+	if err := table.Write(l.out); err != nil {
 		return err
+	}
+	if hurt(info) {
+		l.next("next: mage sm:install, which starts what does not run")
+	}
+	if known {
+		l.tellSubstitutes(ctx)
+	}
+	return nil
+}
+
+// hurt tells whether the cluster itself is not as it should be, so that what is in it may not be had.
+func hurt(info cluster.Info) bool {
+	return info.State == cluster.Stopped || info.State == cluster.NotReady
+}
+
+// hurtLimit bounds the questions to a cluster that is known not to be as it should be.
+const hurtLimit = 3 * time.Second
+
+// answers asks a cluster that is hurt whether the rest can be had from it. Where it cannot, one row says so for all:
+// twenty rows that the connection was refused tell nobody more.
+func (l *Lab) answers(ctx context.Context, table *ui.Table) bool {
+	ctx, cancel := context.WithTimeoutCause(ctx, hurtLimit, fmt.Errorf("no answer within %s", hurtLimit))
+	defer cancel()
+	client, err := l.connect(ctx)
+	if err == nil {
+		_, err = l.lessons(ctx, client)
+	}
+	if err != nil {
+		table.Add("components", "unknown", err)
+		table.Add("lessons", "unknown", "they are read from the same API server")
+	}
+	return err == nil
+}
+
+// addComponents adds a row for each component and each lesson. What cannot be had is unknown.
+func (l *Lab) addComponents(ctx context.Context, table *ui.Table) {
+	if err := l.adoptRecord(ctx); err != nil {
+		table.Add("record", "unknown", err)
 	}
 	for _, step := range l.engine.Inspect(ctx, l.installPlan()) {
 		if step.ID != "cluster" {
@@ -47,22 +102,18 @@ func (l *Lab) Status(ctx context.Context) error {
 		}
 	}
 	client, err := l.connect(ctx)
-	if err != nil {
-		return err
+	var lessons Lessons
+	if err == nil {
+		lessons, err = l.lessons(ctx, client)
 	}
-	lessons, err := l.lessons(ctx, client)
 	if err != nil {
-		return err
+		table.Add("lessons", "unknown", err)
+		return
 	}
 	for _, row := range lessons.rows() {
 		state, detail := row.state(l.engine.Inspect(ctx, l.planOfLesson(row.name, lessons)))
 		table.Add("lesson "+row.name, state, detail)
 	}
-	if err := table.Write(l.out); err != nil {
-		return err
-	}
-	l.tellSubstitutes(ctx)
-	return nil
 }
 
 func stateOf(step engine.StepStatus) string {
