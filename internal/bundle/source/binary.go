@@ -106,7 +106,10 @@ func (b *Builder) compile(ctx context.Context, p Program, path string) error {
 		args = append(args, flag)
 	}
 	args = append(args, "-o", out, p.Package)
-	if _, err := b.run(ctx, command{dir: b.moduleFolder(p), env: b.environment(), name: "go", args: args}); err != nil {
+	// The Go command has no handler for signals while it builds (cmd/go, internal/base/signal.go, is for go run and go
+	// test), so that whatever ends it leaves its temporary folder. Here that goes with ours.
+	env := append(b.environment(), "GOTMPDIR="+dir)
+	if _, err := b.run(ctx, command{dir: b.moduleFolder(p), env: env, name: "go", args: args}); err != nil {
 		return err
 	}
 	if err := os.Rename(out, path); err != nil {
