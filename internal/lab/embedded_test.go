@@ -142,6 +142,7 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.do("install again", b.Install)
 	says(t, "the second install", b.talk.String(), "nothing to change")
 	b.loopbackOnly()
+	b.debugClosed()
 	b.do("apps", b.apps)
 	says(t, "verify without lessons", b.do("verify", b.verify), "config-waypoint-off", "2 of 2 claims proven")
 	b.do("waypoint", b.waypoint)
@@ -167,7 +168,8 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.do("nobody", func(ctx context.Context) error {
 		return b.Authz(ctx, AuthzOptions{Without: "appa,gateway-istio", Strict: true}, false)
 	})
-	says(t, "verify", b.do("verify", b.verify), "5 of 5 claims proven")
+	says(t, "verify", b.do("verify", b.verify), "config-authz-strict ", "6 of 6 claims proven")
+	b.sabotaged()
 
 	for _, off := range []struct {
 		name   string

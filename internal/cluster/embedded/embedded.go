@@ -51,6 +51,7 @@ type Embedded struct {
 	after func(time.Duration) <-chan time.Time
 	// starter starts a process; a seam for tests.
 	starter func(spec spec, log string) (int, <-chan error, error)
+	builds  *builds
 }
 
 // New describes a control plane; it touches nothing.
@@ -62,7 +63,7 @@ func New(opts Options) (*Embedded, error) {
 		}
 		opts.StateDir = dir
 	}
-	return &Embedded{opts: opts, dir: filepath.Join(opts.StateDir, opts.Name), after: time.After, starter: start}, nil
+	return &Embedded{opts: opts, dir: filepath.Join(opts.StateDir, opts.Name), after: time.After, starter: start, builds: &builds{}}, nil
 }
 
 // DefaultStateDir is ambientlab/embedded in the user's folder for state: not in the cache, which people empty, because
@@ -187,27 +188,6 @@ func (e *Embedded) dead() ([]string, error) {
 		}
 	}
 	return dead, nil
-}
-
-// outdated names the base components that run another build than today's sources make. Where that cannot be told,
-// because the sources or the Go command are not at hand, there is none.
-func (e *Embedded) outdated(ctx context.Context) []string {
-	programs, err := e.opts.Programs(func(string, string) {})
-	if err != nil {
-		return nil
-	}
-	var old []string
-	for _, name := range baseComponents() {
-		if known, err := e.record(name); err == nil && e.isOld(ctx, programs, name, known) {
-			old = append(old, name)
-		}
-	}
-	return old
-}
-
-func (e *Embedded) isOld(ctx context.Context, programs Programs, component string, known record) bool {
-	path, err := programs.Path(ctx, program(component))
-	return err == nil && path != known.Path
 }
 
 // runs tells whether a component's process is there.

@@ -87,7 +87,7 @@ func (e *Embedded) Started(ctx context.Context, component string) (running bool,
 	if err != nil || asked == nil {
 		return false, component + " runs, and its settings are not in the cluster", err
 	}
-	if programs, err := e.opts.Programs(func(string, string) {}); err == nil && e.isOld(ctx, programs, component, known) {
+	if e.isOld(ctx, component, known) {
 		return false, component + " was built from other sources than those of this checkout", nil
 	}
 	c := e.workload(s, component, known.Path, *asked)
@@ -225,7 +225,10 @@ func (e *Embedded) workload(s *state, component, path string, asked settings) pr
 			"--ctrlz_port=0", "--profile=false",
 		)
 		// Webhooks are called by address; the name is what istiod's certificate is made for.
-		c.spec.Env = append(c.spec.Env, "ISTIOD_CUSTOM_HOST=127.0.0.1", "KUBECONFIG="+e.componentKubeconfig(istiod))
+		c.spec.Env = append(c.spec.Env, "ISTIOD_CUSTOM_HOST=127.0.0.1", "KUBECONFIG="+e.componentKubeconfig(istiod),
+			// On loopback /debug, with every proxy's configuration, would answer whoever is on this machine (istiod,
+			// pilot/pkg/xds/debug.go). Nothing of the lab asks it.
+			"ENABLE_DEBUG_ON_HTTP=false")
 		c.ready = func(ctx context.Context) error {
 			return answers(ctx, http.DefaultTransport, "http://"+listen(portIstiodHTTP)+"/ready")
 		}
