@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -74,6 +75,8 @@ func TestLeftLab(t *testing.T) {
 		if err := e.ensure(t.Context(), shell(e, etcd, "exec sleep 60"), always); err != nil {
 			t.Fatal(err)
 		}
+		runtime.GC() // which closes files that nobody holds on to
+		runtime.GC()
 		if err := os.WriteFile(os.Getenv("EMBEDDED_TEST_SLEEPS"), []byte(e.recordFile(etcd)), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -96,6 +99,10 @@ func TestLeftLab(t *testing.T) {
 	known, err := e.record(strings.TrimSuffix(filepath.Base(path), ".json"))
 	if err != nil || !known.alive() {
 		t.Fatalf("the child's lab: %v, %v", known, err)
+	}
+	testlabs.Sweep(temporary, removeLab)
+	if !known.alive() {
+		t.Fatal("the lab of a test process that lives was swept")
 	}
 	if err := child.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)

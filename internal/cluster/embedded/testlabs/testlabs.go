@@ -30,8 +30,10 @@ func Main(m *testing.M, remove Remove) int {
 	parent := os.TempDir()
 	Sweep(parent, remove)
 	root, err := os.MkdirTemp(parent, prefix)
+	release := func() {}
 	if err == nil {
-		_, err = lock.Take(context.Background(), filepath.Join(root, owner), func() {}) // released by the end of the process
+		// What is not used any more is collected, and a file closed with it, and its lock is then free.
+		release, err = lock.Take(context.Background(), filepath.Join(root, owner), func() {})
 	}
 	if err == nil {
 		err = os.Setenv("TMPDIR", root)
@@ -40,6 +42,7 @@ func Main(m *testing.M, remove Remove) int {
 		fmt.Fprintln(os.Stderr, "making a folder for the tests:", err)
 		return 1
 	}
+	defer release()
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	go func() {
