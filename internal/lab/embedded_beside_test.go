@@ -185,3 +185,22 @@ func TestFailureNamesTheDead(t *testing.T) {
 		t.Errorf("a run that succeeded gives %v", err)
 	}
 }
+
+// TestTellWebhooks wants every configuration of webhooks named that is not applied as its makers wrote it.
+func TestTellWebhooks(t *testing.T) {
+	l, talk := kindLab(t, "SM_PROVIDER", "embedded")
+	if err := l.choose(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.embedded = nil // a cluster whose pods run gets them as they are
+	l.tellWebhooks(t.Context())
+	if text := talk.String(); strings.Contains(text, "webhooks: ") {
+		t.Errorf("it says:\n%s", text)
+	}
+	l, talk = kindLab(t, "SM_PROVIDER", "embedded")
+	if err := l.choose(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.tellWebhooks(t.Context())
+	says(t, "the note", talk.String(), "metallb-webhook-configuration: 6 of 6 webhooks left out", "istiod-default-validator: called at istiod's address")
+}

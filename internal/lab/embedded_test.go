@@ -140,7 +140,7 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.do("install", b.Install)
 	b.talk.reset()
 	b.do("install again", b.Install)
-	says(t, "the second install", b.talk.String(), "nothing to change")
+	says(t, "the second install", b.talk.String(), "nothing to change", "webhooks: ")
 	b.loopbackOnly()
 	b.debugClosed()
 	b.do("apps", b.apps)

@@ -17,6 +17,7 @@ func (l *Lab) Install(ctx context.Context) error {
 		return err
 	}
 	l.tellSubstitutes(ctx)
+	l.tellWebhooks(ctx)
 	l.tellChanges(result)
 	l.next("next: mage sm:apps")
 	return nil
