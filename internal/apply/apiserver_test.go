@@ -1,14 +1,14 @@
-//go:build integration
-
 package apply
 
 import (
 	"context"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -88,7 +88,7 @@ func startControlPlane() (plane *controlPlane, err error) {
 	}
 	manager := exec.Command(filepath.Join(assets, "kube-controller-manager"),
 		"--kubeconfig="+kubeconfig, "--leader-elect=false", "--secure-port=0", "--v=0")
-	manager.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	manager.SysProcAttr = withParent()
 	if err := manager.Start(); err != nil {
 		return nil, err
 	}
@@ -104,22 +104,35 @@ func startControlPlane() (plane *controlPlane, err error) {
 }
 
 func TestMain(m *testing.M) {
+	// envtest's processes are in groups of their own, which Ctrl-C does not reach.
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		stopControlPlane()
+		os.Exit(1)
+	}()
 	code := m.Run()
-	if started {
-		if plane, err := sharedControlPlane(); err == nil {
-			plane.stop()
-		}
-	}
+	stopControlPlane()
 	os.Exit(code)
 }
 
+func stopControlPlane() {
+	if !started.Load() {
+		return
+	}
+	if plane, err := sharedControlPlane(); err == nil {
+		plane.stop()
+	}
+}
+
 // started is set once a test has asked for the control plane.
-var started bool
+var started atomic.Bool
 
 // cluster gives a client for a lab of the test's own on the real API server.
 func cluster(t *testing.T, lab string) *Client {
 	t.Helper()
-	started = true
+	started.Store(true)
 	plane, err := sharedControlPlane()
 	if err != nil {
 		t.Fatal(err)

@@ -40,6 +40,8 @@ const (
 	Unreachable State = "unreachable"
 	// Unlinked: it is ready, and the user's kubeconfig has no entry for it.
 	Unlinked State = "not in the kubeconfig"
+	// Outdated: it is ready, and its programs were built from other sources than those at hand.
+	Outdated State = "an older build"
 	// Ready: the API server answers, and all nodes of a cluster of the lab's own are
 	// Ready. The nodes of an existing cluster are their owner's affair.
 	Ready State = "ready"

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/moby/moby/client"
 
@@ -75,9 +76,18 @@ type Pinger interface {
 	Ping(ctx context.Context, options client.PingOptions) (client.PingResult, error)
 }
 
+// pingLimit is how long an engine may take to say that it is there. One that accepts connections and never answers, as
+// Docker Desktop's does while its machine is paused, should not be waited for.
+const pingLimit = time.Second
+
 // Ping tells whether the engine answers; the error is a problem that says why not.
 func Ping(ctx context.Context, p Pinger, ep Endpoint) error {
-	_, err := p.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+	limited, cancel := context.WithTimeout(ctx, pingLimit)
+	defer cancel()
+	_, err := p.Ping(limited, client.PingOptions{NegotiateAPIVersion: true})
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return problem.New(problem.DockerNotRunning, err, "the Docker engine at %s does not answer within %s", ep, pingLimit)
+	}
 	return Explain(ctx, err, ep)
 }
 

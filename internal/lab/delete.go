@@ -32,6 +32,7 @@ func (l *Lab) Delete(ctx context.Context) error {
 	}
 	if !info.Exists {
 		l.tell("there is no %s cluster %q: nothing to delete", info.Provider, info.Name)
+		l.tellBeside(info)
 		l.thenType("mage sm:install makes one")
 		return nil
 	}

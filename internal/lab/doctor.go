@@ -13,16 +13,16 @@ import (
 // Doctor checks this host, and the cluster where there is one, for what is known to break a lab. It changes nothing;
 // its exit code is that of the first failure.
 func (l *Lab) Doctor(ctx context.Context) error {
-	api, endpoint, err := docker.New(docker.SystemEnv())
-	if err != nil {
-		return err
-	}
 	var ports []int
 	for _, d := range l.dashboards() {
 		ports = append(ports, d.local)
 	}
 	var checks []doctor.Check
 	if l.Settings.Provider != ProviderEmbedded { // which needs none of what these look for: Docker and its limits
+		api, endpoint, err := docker.New(docker.SystemEnv())
+		if err != nil {
+			return err
+		}
 		checks = doctor.HostChecks(doctor.NewHost(api, endpoint, l.kubeconfig(), ports))
 	}
 	checks = append(checks, doctor.ClusterCheck(func(ctx context.Context) (string, bool, error) {

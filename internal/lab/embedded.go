@@ -11,6 +11,7 @@ import (
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lb"
 	"ambientlab/internal/mesh"
+	"ambientlab/internal/upstream"
 )
 
 // Processes of the embedded control plane that are part of what is installed on it.
@@ -116,4 +117,23 @@ func (l *Lab) simulated(step engine.Step, set func(context.Context) (apply.Set, 
 		return status, nil
 	}
 	return step
+}
+
+// tellWebhooks says once what the embedded control plane does to the webhooks of what is installed on it.
+func (l *Lab) tellWebhooks(ctx context.Context) {
+	if l.embedded == nil {
+		return
+	}
+	var all objects
+	if rendered, err := l.renderIstio(ctx, substitutes{}); err == nil { // else the step that applies them has said so
+		all = append(append(all, rendered[upstream.Base]...), rendered[upstream.Istiod]...)
+	}
+	if l.Settings.UseMetalLB() {
+		if rendered, err := l.upstream.MetalLB(ctx); err == nil {
+			all = append(all, rendered...)
+		}
+	}
+	for _, line := range embedded.Webhooks(all) {
+		l.tell("webhooks: %s", line)
+	}
 }

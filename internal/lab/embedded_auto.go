@@ -22,6 +22,7 @@ func (l *Lab) chooseAuto(ctx context.Context) error {
 	if !l.whole {
 		return problem.New(problem.SettingInvalid, nil, "SM_PROVIDER=auto is for sm:lab alone; accepted here: kind, existing, embedded")
 	}
+	l.auto = true
 	obstacle, err := l.kindObstacle(ctx)
 	if err != nil {
 		return err

@@ -7,8 +7,8 @@ import (
 )
 
 // configurationClaims are what the lessons say of the proxies' configuration, each with the same names as what
-// sm:verify measures where there is traffic.
-func (l *Lab) configurationClaims(lessons Lessons) []configurationClaim {
+// sm:verify measures where there is traffic. waypoints are the waypoint's addresses.
+func (l *Lab) configurationClaims(lessons Lessons, waypoints []string) []configurationClaim {
 	callee := l.target().Service
 	caller := mesh.Service{Namespace: callee.Namespace, Name: appA, Port: callee.Port}
 	fault := DefaultFault() // its parameters matter while it is off, too: they say where no delay is expected
@@ -38,7 +38,12 @@ func (l *Lab) configurationClaims(lessons Lessons) []configurationClaim {
 			learn: "The label istio.io/ingress-use-waypoint turns the gateway's endpoints from pods into the waypoint.", on: on(lessons.Waypoint),
 			checks: []configurationCheck{
 				ofWaypoint("waypoint has appb", "the waypoint handles "+callee.String(), func(d *mesh.Dump) (bool, string) { return mesh.ServiceHeld(d, callee) }),
-				ofGateway("gateway's endpoints", "the gateway's endpoints for appb are the waypoint's", func(d *mesh.Dump) (bool, string) { return mesh.GatewayHeld(d, callee, nil) }),
+				ofGateway("gateway's endpoints", "the gateway's endpoints for appb are the waypoint's", func(d *mesh.Dump) (bool, string) {
+					if len(waypoints) == 0 {
+						return false, "the waypoint has no address"
+					}
+					return mesh.GatewayHeld(d, callee, waypoints)
+				}),
 			},
 		},
 		{
@@ -72,7 +77,8 @@ func (l *Lab) configurationClaims(lessons Lessons) []configurationClaim {
 			id: "config-authz", title: "the waypoint lets in exactly whom the policy names, for GET",
 			learn: "targetRefs attach the policy to the Service, so the waypoint gets it, methods and all.", on: on(lessons.Authz != nil && lessons.Waypoint),
 			checks: []configurationCheck{
-				ofWaypoint("policy", fmt.Sprintf("RBAC lets in %v for %v and nobody else", policy.Principals, policy.Methods), func(d *mesh.Dump) (bool, string) { return mesh.AuthzHeld(d, callee, policy) }),
+				ofWaypoint("policy", fmt.Sprintf("the policy lets in %v for %v and nobody else", policy.Principals, policy.Methods), func(d *mesh.Dump) (bool, string) { return mesh.AuthzHeld(d, callee, policy) }),
+				ofWaypoint("nobody else", "no other policy lets anybody in", func(d *mesh.Dump) (bool, string) { return mesh.AuthzAlone(d, callee, policy.Namespace, policy.Name) }),
 				ofWaypoint("order", "RBAC stands before the fault filter", func(d *mesh.Dump) (bool, string) { return mesh.AuthzBeforeFault(d, callee) }),
 			},
 		},

@@ -52,11 +52,16 @@ func TestConfigurationClaims(t *testing.T) {
 		{name: "another delay", replace: []string{`"fixedDelay": "2s"`, `"fixedDelay": "1s"`}, refuted: "config-fault"},
 		{name: "another path", replace: []string{`"path": "/headers"`, `"path": "/ip"`}, refuted: "config-fault"},
 		{name: "one caller more", replace: []string{"/sa/gateway-istio\"", "/sa/somebody\""}, refuted: "config-authz"},
+		{name: "another policy that lets anybody in", replace: []string{
+			`"ns[default]-policy[appb-get-only]-rule[0]": {`,
+			`"ns[default]-policy[another]-rule[0]": {"permissions": [{"any": true}], "principals": [{"any": true}]}, "ns[default]-policy[appb-get-only]-rule[0]": {`,
+		}, refuted: "config-authz"},
 		{name: "another method", replace: []string{`"exact": "GET"`, `"exact": "POST"`}, refuted: "config-authz"},
 		{name: "no policy", replace: []string{"policy[appb-get-only]", "policy[another]"}, refuted: "config-authz"},
 		{name: "appb not behind it", replace: []string{"inbound-vip|8000|http|appb.default", "inbound-vip|8000|http|appc.default"}, refuted: "config-waypoint config-fault config-authz"},
 		{name: "appa behind it", replace: []string{"inbound-vip|8000|http|appb.default", "inbound-vip|8000|http|appa.default"}, refuted: "config-waypoint config-appa-untouched config-fault config-authz"},
 		{name: "the gateway walks around it", inGateway: []string{`"waypoint":`, `"another":`}, refuted: "config-waypoint"},
+		{name: "the gateway goes to another waypoint", inGateway: []string{`"waypoint": "POD-IP:15008"`, `"waypoint": "10.0.0.9:15008"`}, refuted: "config-waypoint"},
 		{name: "the gateway has no route", inGateway: []string{"appb.opssec.in", "appc.opssec.in"}, refuted: "config-route"},
 		{name: "no pod", noWaypoint: true, noProof: true},
 		{name: "what was turned off is still there", lessons: func(l *Lessons) { l.Fault, l.Authz = nil, nil }, refuted: "config-fault-off config-authz-off"},
@@ -76,7 +81,7 @@ func TestConfigurationClaims(t *testing.T) {
 			}
 			var refuted []string
 			inconclusive := false
-			for _, claim := range l.configurationClaims(asked) {
+			for _, claim := range l.configurationClaims(asked, []string{"POD-IP"}) {
 				if !claim.on(asked) {
 					continue
 				}

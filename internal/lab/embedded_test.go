@@ -141,8 +141,9 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.foreseen()
 	b.talk.reset()
 	b.do("install again", b.Install)
-	says(t, "the second install", b.talk.String(), "nothing to change")
+	says(t, "the second install", b.talk.String(), "nothing to change", "webhooks: ")
 	b.loopbackOnly()
+	b.debugClosed()
 	b.refused("waypoint without apps", problem.ObjectMissing, b.waypoint)
 	b.do("apps", b.apps)
 	b.refused("fault without a waypoint", problem.WaypointOff, b.fault)
@@ -172,7 +173,8 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.do("nobody", func(ctx context.Context) error {
 		return b.Authz(ctx, AuthzOptions{Without: "appa,gateway-istio", Strict: true}, false)
 	})
-	says(t, "verify", b.do("verify", b.verify), "5 of 5 claims proven")
+	says(t, "verify", b.do("verify", b.verify), "config-authz-strict ", "6 of 6 claims proven")
+	b.sabotaged()
 
 	b.refused("waypoint off under authz -strict", problem.LessonNeeded, func(ctx context.Context) error { return b.Waypoint(ctx, true) })
 	b.refused("apps off under all of them", problem.LessonNeeded, func(ctx context.Context) error { return b.Apps(ctx, true) })

@@ -72,9 +72,15 @@ func (l *Lab) checkConfiguration(ctx context.Context, lessons Lessons) ([]probe.
 	if err != nil {
 		return nil, err
 	}
+	var waypoints []string
+	if lessons.Waypoint {
+		if waypoints, err = m.WaypointAddresses(ctx, l.target()); err != nil {
+			return nil, err
+		}
+	}
 	found := map[string]configuration{}
 	var results []probe.Result
-	for _, claim := range l.configurationClaims(lessons) {
+	for _, claim := range l.configurationClaims(lessons, waypoints) {
 		if !claim.on(lessons) {
 			continue
 		}
@@ -89,7 +95,46 @@ func (l *Lab) checkConfiguration(ctx context.Context, lessons Lessons) ([]probe.
 		results = append(results, claim.judge(found, l.clock.Now))
 		engine.Progress(ctx, "%s: %s", claim.title, results[len(results)-1].Verdict)
 	}
+	if lessons.Authz != nil && lessons.Authz.Strict {
+		strict, err := l.strictClaim(ctx, m, *lessons.Authz)
+		if err != nil {
+			return nil, err
+		}
+		engine.Progress(ctx, "%s: %s", strict.Title, strict.Verdict)
+		results = append(results, strict)
+	}
 	return results, nil
+}
+
+// strictClaim is about what -strict adds. The node proxies enforce it, and none runs here: what can be looked at is that
+// the objects are as they were asked for, and that Istio has accepted the policy for the node proxies.
+func (l *Lab) strictClaim(ctx context.Context, m *mesh.Mesh, authz Authz) (probe.Result, error) {
+	started := l.clock.Now()
+	result := probe.Result{
+		ID: "config-authz-strict", Title: "configuration: Istio accepts for the node proxies that only the waypoint reaches appb's pod",
+		Learn:   "ztunnel would enforce it at the pod. What istiod sends to a ztunnel is not looked at here, nor whether one obeys.",
+		Verdict: probe.Proven,
+	}
+	check := func(name, expected string, held bool, reason string) {
+		verdict, text := probe.Proven, expected
+		if !held {
+			verdict, text = probe.Refuted, fmt.Sprintf("expected: %s; found: %s", expected, reason)
+			result.Verdict = verdict
+		}
+		result.Checks = append(result.Checks, probe.Check{Name: name, Verdict: verdict, Text: text})
+	}
+	held, reason, err := m.Strict(ctx, l.Settings.Namespace, onlyWaypointPolicy)
+	if err != nil {
+		return result, err
+	}
+	check("accepted", "AuthorizationPolicy "+onlyWaypointPolicy+" has condition ZtunnelAccepted", held, reason)
+	for _, step := range l.engine.Inspect(ctx, l.authzPlan(authz)) {
+		if step.ID == "strict" {
+			check("objects", "the policy and the PeerAuthentication are as they were asked for", step.Err == nil && step.Status.Holds, reasonOf(step))
+		}
+	}
+	result.Took = l.clock.Now().Sub(started)
+	return result, nil
 }
 
 // configuration is that of a Gateway's proxy, or why it cannot be had.

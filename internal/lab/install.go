@@ -20,6 +20,7 @@ func (l *Lab) Install(ctx context.Context) error {
 		return err
 	}
 	l.tellSubstitutes(ctx)
+	l.tellWebhooks(ctx)
 	l.tellChanges(result)
 	l.thenType("mage sm:apps")
 	return nil

@@ -40,6 +40,7 @@ type Lab struct {
 	named    bool               // the existing cluster has been named to the user
 	noDocker error              // why an existing cluster's nodes cannot be looked for on this host
 	whole    bool               // sm:lab runs, so the provider may be chosen for the user
+	auto     bool               // it was
 	stateDir string             // where embedded control planes lie; empty means the user's own place
 	bundle   *bundle.Bundle
 
@@ -110,7 +111,8 @@ func (l *Lab) kubeconfig() string {
 	return clientcmd.RecommendedHomeFile
 }
 
-// mustExist refuses to go on where the target needs a cluster and there is none, none that runs, or somebody else's.
+// mustExist refuses to go on where the target needs a cluster and there is none, somebody else's, or one whose processes
+// have ended: a lesson would wait for them until its time is up.
 func (l *Lab) mustExist(ctx context.Context) (cluster.Info, error) {
 	info, err := l.provider.Inspect(ctx)
 	if err != nil {
@@ -119,12 +121,11 @@ func (l *Lab) mustExist(ctx context.Context) (cluster.Info, error) {
 	name := fmt.Sprintf("%s cluster %q", info.Provider, info.Name)
 	switch info.State {
 	case cluster.Absent:
-		err = problem.New(problem.ClusterNone, nil, "%s does not exist", name)
+		err = problem.New(problem.ClusterNone, nil, "%s does not exist", name).With(l.beside()...)
 	case cluster.Partial:
 		err = problem.New(problem.ClusterNone, nil, "%s is not whole: %s", name, info.Message)
 	case cluster.Stopped:
-		err = problem.New(problem.ClusterUnreachable, nil, "%s does not run: %s", name, info.Message).
-			With("Run `mage sm:install`: it starts what is stopped.")
+		err = problem.New(problem.ClusterStopped, nil, "%s does not run: %s", name, info.Message)
 	default:
 		err = refuse(info)
 	}

@@ -20,7 +20,8 @@ import (
 	"ambientlab/specs"
 )
 
-// engineTimeout bounds the first question to the Docker engine: a user without one should know within a second or two.
+// engineTimeout bounds the first questions to the Docker engine. Whether it is there at all it has to say sooner; see
+// docker.Ping.
 const engineTimeout = 5 * time.Second
 
 // choose makes the provider that the settings ask for. For kind it asks the Docker engine whether it is there and
@@ -39,7 +40,7 @@ func (l *Lab) choose(ctx context.Context) error {
 	}
 	info, err := l.dockerInfo(ctx)
 	if err != nil {
-		return err
+		return l.adviseBeside(err)
 	}
 	config, err := l.kindConfig(info)
 	if err != nil {
@@ -62,6 +63,7 @@ type dockerEngine interface {
 
 // dockerInfo connects to the Docker engine, once.
 func (l *Lab) dockerInfo(ctx context.Context) (client.SystemInfoResult, error) {
+	parent := ctx
 	ctx, cancel := context.WithTimeoutCause(ctx, engineTimeout, errors.New("the Docker engine does not answer"))
 	defer cancel()
 	if l.docker == nil {
@@ -75,6 +77,9 @@ func (l *Lab) dockerInfo(ctx context.Context) (client.SystemInfoResult, error) {
 		l.docker, l.endpoint = api, endpoint
 	}
 	info, err := l.docker.Info(ctx, client.InfoOptions{})
+	if err != nil && ctx.Err() != nil && parent.Err() == nil {
+		return info, problem.New(problem.DockerNotRunning, context.Cause(ctx), "the Docker engine at %s does not say within %s what it is", l.endpoint, engineTimeout)
+	}
 	if err != nil {
 		return info, fmt.Errorf("asking the Docker engine about itself: %w", docker.Explain(ctx, err, l.endpoint))
 	}

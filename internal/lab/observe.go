@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
@@ -46,45 +47,28 @@ func (l *Lab) Status(ctx context.Context) error {
 		if err := table.Write(l.out); err != nil {
 			return err
 		}
+		if !info.Exists {
+			l.tellBeside(info)
+		}
 		l.tell("%s", rest)
 		return nil
 	}
-	if err := l.seeParts(ctx, info); err != nil {
-		return err
+	known, next := true, "mage sm:install, which starts what does not run"
+	if hurt(info) {
+		known = l.answers(ctx, &table)
 	}
-	broken := "" // the target that mends the first thing that is not ready
-	for _, step := range l.engine.Inspect(ctx, l.installPlan()) {
-		if broken == "" && stateOf(step) != "ready" {
-			broken = "install"
+	if known {
+		if mends := l.addComponents(ctx, info, &table); !hurt(info) {
+			next = mends
 		}
-		if step.ID != "cluster" {
-			table.Add(step.ID, stateOf(step), reasonOf(step))
-		}
-	}
-	client, err := l.connect(ctx)
-	if err != nil {
-		return err
-	}
-	lessons, err := l.lessons(ctx, client)
-	if err != nil {
-		return err
-	}
-	for _, row := range lessons.rows() {
-		state, detail := row.state(l.engine.Inspect(ctx, l.planOfLesson(row.name, lessons)))
-		if broken == "" && row.on && state != lessonReady {
-			broken = row.name
-		}
-		table.Add("lesson "+row.name, state, detail)
 	}
 	if err := table.Write(l.out); err != nil {
 		return err
 	}
-	l.tellSubstitutes(ctx)
-	if broken != "" {
-		l.thenType("mage sm:%s, which mends what is not ready", broken)
-		return nil
+	if known {
+		l.tellSubstitutes(ctx)
 	}
-	l.thenType("%s", lessons.next())
+	l.thenType("%s", next)
 	return nil
 }
 
@@ -94,7 +78,7 @@ func (l *Lab) lookFurther(ctx context.Context, info cluster.Info) (string, error
 	case cluster.Absent:
 		return "next: mage sm:install", nil
 	case cluster.Partial:
-		return "next: mage sm:install, which begins anew", nil
+		return "next: mage sm:install, which removes what is there and begins anew", nil
 	case cluster.Foreign:
 		return "the lab neither uses nor deletes this cluster; choose another name with SM_CLUSTER", nil
 	case cluster.Unreachable:
@@ -110,13 +94,74 @@ func (l *Lab) lookFurther(ctx context.Context, info cluster.Info) (string, error
 			return "", err
 		}
 	}
-	if err := l.adoptRecord(ctx); err != nil {
-		if info.State == cluster.Ready || info.State == cluster.Unlinked || ctx.Err() != nil {
-			return "", err
-		}
-		return "next: mage sm:install, which starts what is stopped", nil
-	}
 	return "", nil
+}
+
+// hurt tells whether the cluster itself is not as it should be, so that what is in it may not be had.
+func hurt(info cluster.Info) bool {
+	return info.State == cluster.Stopped || info.State == cluster.NotReady
+}
+
+// hurtLimit bounds the questions to a cluster that is known not to be as it should be.
+const hurtLimit = 3 * time.Second
+
+// answers asks a cluster that is hurt whether the rest can be had from it. Where it cannot, one row says so for all:
+// twenty rows that the connection was refused tell nobody more.
+func (l *Lab) answers(ctx context.Context, table *ui.Table) bool {
+	ctx, cancel := context.WithTimeoutCause(ctx, hurtLimit, fmt.Errorf("no answer within %s", hurtLimit))
+	defer cancel()
+	client, err := l.connect(ctx)
+	if err == nil {
+		_, err = l.lessons(ctx, client)
+	}
+	if err != nil {
+		table.Add("components", "unknown", err)
+		table.Add("lessons", "unknown", "they are read from the same API server")
+	}
+	return err == nil
+}
+
+// addComponents adds a row for each component and each lesson, and gives what to type next: the target that mends the
+// first thing that is not ready, or the next lesson. What cannot be had is unknown.
+func (l *Lab) addComponents(ctx context.Context, info cluster.Info, table *ui.Table) (next string) {
+	broken := ""
+	for _, look := range []func() error{
+		func() error { return l.adoptRecord(ctx) },
+		func() error { return l.seeParts(ctx, info) },
+	} {
+		if err := look(); err != nil {
+			table.Add("record", "unknown", err)
+			broken = "install"
+		}
+	}
+	for _, step := range l.engine.Inspect(ctx, l.installPlan()) {
+		if broken == "" && stateOf(step) != "ready" {
+			broken = "install"
+		}
+		if step.ID != "cluster" {
+			table.Add(step.ID, stateOf(step), reasonOf(step))
+		}
+	}
+	client, err := l.connect(ctx)
+	var lessons Lessons
+	if err == nil {
+		lessons, err = l.lessons(ctx, client)
+	}
+	if err != nil {
+		table.Add("lessons", "unknown", err)
+		return "mage sm:install, which mends what is not ready"
+	}
+	for _, row := range lessons.rows() {
+		state, detail := row.state(l.engine.Inspect(ctx, l.planOfLesson(row.name, lessons)))
+		if broken == "" && row.on && state != lessonReady {
+			broken = row.name
+		}
+		table.Add("lesson "+row.name, state, detail)
+	}
+	if broken != "" {
+		return fmt.Sprintf("mage sm:%s, which mends what is not ready", broken)
+	}
+	return lessons.next()
 }
 
 func stateOf(step engine.StepStatus) string {

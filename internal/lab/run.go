@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -76,14 +77,16 @@ func fail(view ui.Renderer, err error) error {
 func (l *Lab) apply(ctx context.Context, plan engine.Plan) (engine.Result, error) {
 	ctx, cancel := l.deadline(ctx)
 	defer cancel()
-	return l.engine.Apply(ctx, steady(plan))
+	result, err := l.engine.Apply(ctx, steady(plan))
+	return result, l.withStopped(err)
 }
 
 // undo takes a plan back within the whole target's deadline.
 func (l *Lab) undo(ctx context.Context, plan engine.Plan) (engine.Result, error) {
 	ctx, cancel := l.deadline(ctx)
 	defer cancel()
-	return l.engine.Undo(ctx, steady(plan))
+	result, err := l.engine.Undo(ctx, steady(plan))
+	return result, l.withStopped(err)
 }
 
 func (l *Lab) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -110,5 +113,10 @@ func (l *Lab) thenType(format string, args ...any) {
 
 // tell says something to people, on stderr like all talk.
 func (l *Lab) tell(format string, args ...any) {
-	l.engine.Sink.Handle(engine.Event{Time: l.clock.Now(), Kind: engine.Note, Message: fmt.Sprintf(format, args...)})
+	message := fmt.Sprintf(format, args...)
+	if l.auto && l.embedded != nil {
+		// Whoever types what it says next would otherwise be at kind, which sm:lab has just passed over.
+		message = strings.ReplaceAll(message, "mage sm:", "SM_PROVIDER="+ProviderEmbedded+" mage sm:")
+	}
+	l.engine.Sink.Handle(engine.Event{Time: l.clock.Now(), Kind: engine.Note, Message: message})
 }

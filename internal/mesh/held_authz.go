@@ -38,6 +38,29 @@ func AuthzHeld(d *Dump, s Service, want Authz) (held bool, reason string) {
 	return true, ""
 }
 
+// AuthzAlone tells whether the policy is the only one by which a waypoint lets anybody in to a Service. An RBAC filter
+// lets in whom any of its rules does, so what one policy says is the whole truth only where there is no other.
+func AuthzAlone(d *Dump, s Service, namespace, name string) (alone bool, reason string) {
+	managers, reason := d.serviceManagers(s)
+	if reason != "" {
+		return false, reason
+	}
+	own := rulePrefix(namespace, name)
+	for _, manager := range managers {
+		var others []string
+		for rule := range allowRules(manager) {
+			if !strings.HasPrefix(rule, own) {
+				others = append(others, rule)
+			}
+		}
+		if len(others) > 0 {
+			slices.Sort(others)
+			return false, fmt.Sprintf("the waypoint lets others in to %s under %s", s, strings.Join(others, ", "))
+		}
+	}
+	return true, ""
+}
+
 // AuthzGone tells whether a waypoint enforces no such policy on a Service.
 func AuthzGone(d *Dump, s Service, namespace, name string) (gone bool, reason string) {
 	managers, _ := d.serviceManagers(s)
@@ -49,12 +72,26 @@ func AuthzGone(d *Dump, s Service, namespace, name string) (gone bool, reason st
 	return true, ""
 }
 
-// policyRules gives the ALLOW rules a connection manager got from a policy. Istio
-// names each ns[<namespace>]-policy[<name>]-rule[<n>]. ALLOW is the action's zero
-// value, so it is mostly not written.
+// rulePrefix begins the names of a policy's rules. Istio names each ns[<namespace>]-policy[<name>]-rule[<n>].
+func rulePrefix(namespace, name string) string {
+	return fmt.Sprintf("ns[%s]-policy[%s]-rule[", namespace, name)
+}
+
+// policyRules gives the ALLOW rules a connection manager got from a policy.
 func policyRules(manager node, namespace, name string) []node {
-	prefix := fmt.Sprintf("ns[%s]-policy[%s]-rule[", namespace, name)
 	var rules []node
+	for key, rule := range allowRules(manager) {
+		if strings.HasPrefix(key, rulePrefix(namespace, name)) {
+			rules = append(rules, rule)
+		}
+	}
+	return rules
+}
+
+// allowRules gives every ALLOW rule of a connection manager by its name. ALLOW is the action's zero value, so it is
+// mostly not written.
+func allowRules(manager node) map[string]node {
+	rules := map[string]node{}
 	for _, filter := range manager.get("http_filters").list() {
 		config := filter.get("typed_config", "rules")
 		action := config.get("action").str()
@@ -62,9 +99,7 @@ func policyRules(manager node, namespace, name string) []node {
 			continue
 		}
 		for key, rule := range config.get("policies").fields() {
-			if strings.HasPrefix(key, prefix) {
-				rules = append(rules, node{rule})
-			}
+			rules[key] = node{rule}
 		}
 	}
 	return rules

@@ -224,6 +224,15 @@ func settled(d *appsv1.Deployment, want int32) bool {
 	return s.ObservedGeneration >= d.Generation && s.UpdatedReplicas >= want && s.AvailableReplicas >= want && s.Replicas <= want
 }
 
+// WaypointAddresses are those under which the gateway may know the waypoint, or none where it has no Service yet.
+func (m *Mesh) WaypointAddresses(ctx context.Context, t Target) ([]string, error) {
+	addresses, err := m.waypointAddresses(ctx, t)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return addresses, err
+}
+
 // waypointAddresses are those under which the gateway may know the waypoint: its pods'
 // and its Service's.
 func (m *Mesh) waypointAddresses(ctx context.Context, t Target) ([]string, error) {

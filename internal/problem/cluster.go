@@ -12,8 +12,8 @@ var (
 	}
 	ClusterCreateFailed = Kind{
 		ID: "LAB-CLUSTER-CREATE", Layer: LayerCluster, Number: 1,
-		Title:  "the kind cluster could not be created",
-		Advice: []string{"Read kind's output above, then run `mage sm:install` again."},
+		Title:  "the cluster could not be created",
+		Advice: []string{"Read what it says of itself above (kind's output, or the log of a process), then run `mage sm:install` again."},
 	}
 	ClusterForeign = Kind{
 		ID: "LAB-CLUSTER-FOREIGN", Layer: LayerCluster, Number: 2,
@@ -55,11 +55,16 @@ var (
 			"If nobody needs it, delete its CRDs: the lab then installs its own.",
 		},
 	}
+	ClusterStopped = Kind{
+		ID: "LAB-CLUSTER-STOPPED", Layer: LayerCluster, Number: 8,
+		Title:  "a part of the cluster that should run does not",
+		Advice: []string{"Run `mage sm:install`: it starts what does not run, and keeps the rest as it is."},
+	}
 )
 
 func clusterKinds() []Kind {
 	return []Kind{
 		ClusterUnreachable, ClusterCreateFailed, ClusterForeign, ClusterNone, KubeconfigInvalid,
-		NodeTuneFailed, PoolExhausted, ClusterVersion, GatewayAPIVersion,
+		NodeTuneFailed, PoolExhausted, ClusterVersion, GatewayAPIVersion, ClusterStopped,
 	}
 }

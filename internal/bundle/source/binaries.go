@@ -3,7 +3,6 @@ package source
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"time"
 )
@@ -19,7 +18,7 @@ func (b *Builder) Binaries(ctx context.Context, names []string) (map[string]stri
 		if err != nil {
 			return nil, err
 		}
-		path, err := b.pathOf(ctx, p)
+		path, err := b.Path(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -68,19 +67,3 @@ func (b *Builder) fetchAhead(ctx context.Context, programs []Program) (stop func
 		fetching.Wait()
 	}
 }
-
-// pathOf is where a program is put that is built from today's sources.
-func (b *Builder) pathOf(ctx context.Context, p Program) (string, error) {
-	key, err := b.key(ctx, p)
-	if err != nil {
-		return "", fmt.Errorf("building %s: %w", p.Name, err)
-	}
-	path := filepath.Join(b.programs(), p.Name, key, p.Name)
-	if b.goos == "windows" {
-		path += ".exe"
-	}
-	return path, nil
-}
-
-// programs is the folder of all built programs.
-func (b *Builder) programs() string { return filepath.Join(b.CacheDir, "bin", b.goos+"-"+b.goarch) }

@@ -24,14 +24,11 @@ var ErrUnknownProgram = errors.New("no such program")
 // file is called as the program is, so that it can be run from there. An error of the Go command holds what
 // it said and a command that can be pasted.
 func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
-	p, err := known(name)
+	path, err := b.Path(ctx, name)
 	if err != nil {
 		return "", err
 	}
-	path, err := b.pathOf(ctx, p)
-	if err != nil {
-		return "", err
-	}
+	p, _ := program(name) // Path has found it
 	if built(path) {
 		return path, nil
 	}
@@ -55,6 +52,27 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	}
 	return path, nil
 }
+
+// Path is where Binary puts a program of [Programs] as it would be built from today's sources, whether or not it
+// was: who runs an older one can tell by it. It builds nothing.
+func (b *Builder) Path(ctx context.Context, name string) (string, error) {
+	p, err := known(name)
+	if err != nil {
+		return "", err
+	}
+	key, err := b.key(ctx, p)
+	if err != nil {
+		return "", fmt.Errorf("building %s: %w", name, err)
+	}
+	path := filepath.Join(b.programs(), name, key, name)
+	if b.goos == "windows" {
+		path += ".exe"
+	}
+	return path, nil
+}
+
+// programs is the folder of all built programs.
+func (b *Builder) programs() string { return filepath.Join(b.CacheDir, "bin", b.goos+"-"+b.goarch) }
 
 // known finds a program by its name.
 func known(name string) (Program, error) {
@@ -99,7 +117,10 @@ func (b *Builder) compile(ctx context.Context, p Program, path string) error {
 		args = append(args, flag)
 	}
 	args = append(args, "-o", out, p.Package)
-	if _, err := b.run(ctx, command{dir: b.moduleFolder(p), env: b.environment(), name: "go", args: args}); err != nil {
+	// The Go command has no handler for signals while it builds (cmd/go, internal/base/signal.go, is for go run and go
+	// test), so that whatever ends it leaves its temporary folder. Here that goes with ours.
+	env := append(b.environment(), "GOTMPDIR="+dir)
+	if _, err := b.run(ctx, command{dir: b.moduleFolder(p), env: env, name: "go", args: args}); err != nil {
 		return err
 	}
 	if err := os.Rename(out, path); err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -54,17 +53,26 @@ func (e *runError) Error() string {
 
 func (e *runError) Unwrap() error { return e.err }
 
+// interruptLimit is how long a command may take to end after it was interrupted.
+const interruptLimit = 3 * time.Second
+
 func execute(ctx context.Context, c command) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, c.name, c.args...)
 	cmd.Dir = c.dir
 	cmd.Env = append(os.Environ(), c.env...)
-	// A compiler is asked to end before it is killed, so that it removes its temporary folders.
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 5 * time.Second
+	// A command is interrupted together with what it runs, as by Ctrl-C on a terminal: a signal to the Go command alone
+	// leaves its compilers to work on. Whatever is left of its process group in the end is killed. Mage gives a target
+	// five seconds in all.
+	cmd.SysProcAttr = ownGroup()
+	cmd.Cancel = func() error { return interruptGroup(cmd.Process) }
+	cmd.WaitDelay = interruptLimit
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
+		if cmd.Process != nil {
+			killGroup(cmd.Process)
+		}
 		return nil, context.Cause(ctx)
 	}
 	if errors.Is(err, exec.ErrNotFound) {

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -103,6 +104,35 @@ func stand(object *unstructured.Unstructured, w workload) ([]*unstructured.Unstr
 	}}), nil
 }
 
+// Webhooks says what Adapt does to the webhooks of a set of objects, a line for each configuration that it changes: what
+// the API server would refuse elsewhere, and lets pass here, should be known.
+func Webhooks(objects []*unstructured.Unstructured) []string {
+	var lines []string
+	for _, object := range objects {
+		if object.GetKind() != "ValidatingWebhookConfiguration" && object.GetKind() != "MutatingWebhookConfiguration" {
+			continue
+		}
+		hooks, _, _ := unstructured.NestedSlice(object.Object, "webhooks")
+		left, moved := 0, 0
+		for _, item := range hooks {
+			webhook, _ := item.(map[string]any)
+			switch name, byService, _ := unstructured.NestedString(webhook, "clientConfig", "service", "name"); {
+			case byService && name == istiod:
+				moved++
+			case byService:
+				left++
+			}
+		}
+		if left > 0 {
+			lines = append(lines, fmt.Sprintf("%s %s: %d of %d webhooks left out, since nothing serves them here", object.GetKind(), object.GetName(), left, len(hooks)))
+		}
+		if moved > 0 {
+			lines = append(lines, fmt.Sprintf("%s %s: called at istiod's address on loopback", object.GetKind(), object.GetName()))
+		}
+	}
+	return lines
+}
+
 // redirect points the webhooks that istiod serves at its address, and leaves out what nothing serves.
 func redirect(object *unstructured.Unstructured, hook string) ([]*unstructured.Unstructured, error) {
 	changed := object.DeepCopy()
@@ -118,7 +148,7 @@ func redirect(object *unstructured.Unstructured, hook string) ([]*unstructured.U
 			kept = append(kept, webhook)
 			continue
 		}
-		if name != "istiod" {
+		if name != istiod {
 			continue
 		}
 		path, _, _ := unstructured.NestedString(webhook, "clientConfig", "service", "path")

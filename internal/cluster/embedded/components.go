@@ -71,7 +71,11 @@ func (e *Embedded) component(s *state, name, path string) process {
 			ready: func(context.Context) error { return nil },
 		}
 	}
-	kubeconfig := "--kubeconfig=" + e.componentKubeconfig(name)
+	client := func(arguments ...string) process {
+		c := own(append([]string{"--kubeconfig=" + e.componentKubeconfig(name)}, arguments...)...)
+		c.spec.Server = s.server()
+		return c
+	}
 	switch name {
 	case etcd:
 		c := own(
@@ -93,8 +97,8 @@ func (e *Embedded) component(s *state, name, path string) process {
 		c.ready = func(ctx context.Context) error { return e.healthy(ctx, s.server()+"/readyz") }
 		return c
 	case controllerManager:
-		c := own(
-			kubeconfig, "--authentication-kubeconfig=", "--leader-elect=false", "--secure-port=0",
+		c := client(
+			"--authentication-kubeconfig=", "--leader-elect=false", "--secure-port=0",
 			"--use-service-account-credentials", "--service-account-private-key-file="+e.pki(accountsKey+".key"), "--root-ca-file="+e.pki("ca.crt"),
 			"--cluster-signing-cert-file="+e.pki("ca.crt"), "--cluster-signing-key-file="+e.pki("ca.key"),
 			"--allocate-node-cidrs", "--cluster-cidr="+podRange, "--service-cluster-ip-range="+serviceRange,
@@ -102,11 +106,11 @@ func (e *Embedded) component(s *state, name, path string) process {
 		c.ready = e.accountsServed
 		return c
 	case scheduler:
-		return own(kubeconfig, "--leader-elect=false", "--secure-port=0")
+		return client("--leader-elect=false", "--secure-port=0")
 	default:
 		// Without leases the controller manager would take the nodes for lost.
-		return own(
-			kubeconfig, "--config="+filepath.Join(e.dir, "kwok.yaml"), "--manage-all-nodes=true",
+		return client(
+			"--config="+filepath.Join(e.dir, "kwok.yaml"), "--manage-all-nodes=true",
 			"--node-lease-duration-seconds=40", "--cidr="+podRange,
 		)
 	}

@@ -17,23 +17,27 @@ import (
 // Create starts what does not run, builds what is not built, and is content where all is well. A lab that it began and
 // cannot finish it removes.
 func (e *Embedded) Create(ctx context.Context) (err error) {
+	// Building takes minutes the first time, so it comes before anything that a failure would have to take back, and
+	// before the lock: nobody else has to wait for it.
+	programs, paths, err := e.build(ctx, e.toStart())
+	if err != nil {
+		return err
+	}
 	unlock, err := e.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	s, err := e.load()
+	if unreadable(err) {
+		return fmt.Errorf("looking at the embedded control plane: %w", err)
+	}
 	if exists(e.dir) && (err != nil || !s.Complete) {
 		engine.Progress(ctx, "removing what an unfinished creation left")
 		if err := e.remove(ctx); err != nil {
 			return err
 		}
 		s = nil
-	}
-	// Building takes minutes the first time, so it comes before anything that a failure would have to take back.
-	programs, paths, err := e.build(ctx, baseComponents())
-	if err != nil {
-		return err
 	}
 	fresh := !exists(e.dir)
 	if fresh {
@@ -61,6 +65,17 @@ func (e *Embedded) Create(ctx context.Context) (err error) {
 	return e.link(ctx, s)
 }
 
+// toStart are the components that Create may have to start: the base ones, and the workloads that were started before.
+func (e *Embedded) toStart() []string {
+	components := baseComponents()
+	for _, w := range workloads() {
+		if exists(e.recordFile(w.component)) {
+			components = append(components, w.component)
+		}
+	}
+	return components
+}
+
 const cleanLimit = 20 * time.Second
 
 // build gives the paths of components' programs.
@@ -72,6 +87,9 @@ func (e *Embedded) build(ctx context.Context, components []string) (Programs, ma
 	paths := map[string]string{}
 	for _, name := range components {
 		path, err := programs.Binary(ctx, program(name))
+		if err != nil && ctx.Err() == nil {
+			return nil, nil, problem.New(problem.BuildFailed, err, "%s of the embedded control plane", name)
+		}
 		if err != nil {
 			return nil, nil, err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 )
@@ -15,16 +14,8 @@ func (e *Embedded) Delete(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	if err := e.remove(ctx); err != nil {
-		return err
-	}
-	// While the lock is held; see lock.
-	if err := os.Remove(e.lockFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the lock: %w", err)
-	}
-	_ = os.Remove(e.opts.StateDir) // where it is empty; other labs keep theirs there
-	return nil
+	defer unlock() // which takes the lock's file away, too
+	return e.remove(ctx)
 }
 
 // remove takes everything of the lab away but the lock.

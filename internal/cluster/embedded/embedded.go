@@ -24,6 +24,8 @@ const Provider = "embedded"
 type Programs interface {
 	// Binary gives the path of a program and builds it where it is not there yet.
 	Binary(ctx context.Context, name string) (string, error)
+	// Path is where Binary puts a program as it would be built now; it builds nothing.
+	Path(ctx context.Context, name string) (string, error)
 	// ModuleDir gives the folder of a module that a nested module pins.
 	ModuleDir(ctx context.Context, nested, module string) (string, error)
 }
@@ -49,6 +51,7 @@ type Embedded struct {
 	after func(time.Duration) <-chan time.Time
 	// starter starts a process; a seam for tests.
 	starter func(spec spec, log string) (int, <-chan error, error)
+	builds  *builds
 }
 
 // New describes a control plane; it touches nothing.
@@ -60,7 +63,7 @@ func New(opts Options) (*Embedded, error) {
 		}
 		opts.StateDir = dir
 	}
-	return &Embedded{opts: opts, dir: filepath.Join(opts.StateDir, opts.Name), after: time.After, starter: start}, nil
+	return &Embedded{opts: opts, dir: filepath.Join(opts.StateDir, opts.Name), after: time.After, starter: start, builds: &builds{}}, nil
 }
 
 // DefaultStateDir is ambientlab/embedded in the user's folder for state: not in the cache, which people empty, because
@@ -82,6 +85,9 @@ func (e *Embedded) Name() string { return Provider }
 // Dir is the folder in which everything of this lab lies.
 func (e *Embedded) Dir() string { return e.dir }
 
+// Exists tells whether there is such a lab, whatever its state.
+func (e *Embedded) Exists() bool { return exists(e.dir) }
+
 // ContextName is what the user's kubeconfig calls the lab.
 func (e *Embedded) ContextName() string { return Provider + "-" + e.opts.Name }
 
@@ -99,6 +105,9 @@ func (e *Embedded) Inspect(ctx context.Context) (cluster.Info, error) {
 	}
 	info.Exists, info.Owned = true, true
 	state, err := e.load()
+	if unreadable(err) {
+		return info, fmt.Errorf("looking at the embedded control plane: %w", err)
+	}
 	if err != nil || !state.Complete {
 		info.State, info.Message = cluster.Partial, "its creation was not finished"
 		return info, nil
@@ -131,15 +140,32 @@ func (e *Embedded) Inspect(ctx context.Context) (cluster.Info, error) {
 		return info, nil
 	}
 	info.Version = version
+	old := e.outdated(ctx)
 	switch {
 	case reason != "":
 		info.State, info.Message = cluster.NotReady, reason
+	case len(old) > 0:
+		info.State, info.Message = cluster.Outdated, "built from other sources than those of this checkout: "+strings.Join(old, ", ")
 	case !e.kubeconfig().Linked(e.ContextName(), info.Server):
 		info.State, info.Message = cluster.Unlinked, "the kubeconfig has no entry for it"
 	default:
 		info.State = cluster.Ready
 	}
 	return info, nil
+}
+
+// Stopped describes the processes that ran once and do not any more, each with its log's last lines. It is for a run
+// that failed: that one of them died is most often why.
+func (e *Embedded) Stopped() []string { return e.stopped(componentNames()) }
+
+func (e *Embedded) stopped(components []string) []string {
+	var stopped []string
+	for _, name := range components {
+		if known, err := e.record(name); err == nil && !known.alive() {
+			stopped = append(stopped, e.epitaph(name))
+		}
+	}
+	return stopped
 }
 
 // dead describes the processes that should run and do not, by their logs' last lines.

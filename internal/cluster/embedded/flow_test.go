@@ -174,7 +174,7 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("%d processes were started", len(started))
 	}
 	for _, pid := range started {
-		if _, running := startTime(pid); running {
+		if _, running, _ := startTime(pid); running {
 			t.Errorf("process %d still runs", pid)
 		}
 	}

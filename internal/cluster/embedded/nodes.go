@@ -2,12 +2,15 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +18,7 @@ import (
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/node"
+	"ambientlab/internal/problem"
 )
 
 // nodes are named as kind names those of a cluster with one control plane.
@@ -64,7 +68,40 @@ func (e *Embedded) makeNodes(ctx context.Context, s *state) error {
 			return fmt.Errorf("creating node %s: %w", n.Name, err)
 		}
 	}
-	return cluster.WaitNodes(ctx, config, len(e.nodes(s)))
+	return e.whileAllRun(ctx, func(ctx context.Context) error { return cluster.WaitNodes(ctx, config, len(e.nodes(s))) })
+}
+
+// aliveInterval is how often a wait looks whether those it waits for still live.
+const aliveInterval = 500 * time.Millisecond
+
+// whileAllRun ends a wait when a component dies: kwok, which makes nodes ready, and the scheduler have nothing that
+// could be asked whether they work, so their end is all that can be seen of a failure.
+func (e *Embedded) whileAllRun(ctx context.Context, wait func(context.Context) error) error {
+	waiting, cancel := context.WithCancelCause(ctx)
+	group := errgroup.Group{}
+	group.Go(func() error {
+		defer cancel(nil)
+		return wait(waiting)
+	})
+	group.Go(func() error {
+		for {
+			if stopped := e.stopped(baseComponents()); len(stopped) > 0 {
+				cancel(problem.New(problem.ClusterStopped, nil, "%s", strings.Join(stopped, "; ")))
+				return nil
+			}
+			select {
+			case <-e.after(aliveInterval):
+			case <-waiting.Done():
+				return nil
+			}
+		}
+	})
+	err := group.Wait()
+	var died *problem.Problem
+	if err != nil && errors.As(context.Cause(waiting), &died) && ctx.Err() == nil {
+		return died
+	}
+	return err
 }
 
 // writeStages gives kwok the stages of its own module: nodes and pods that become ready at once.

@@ -25,6 +25,9 @@ type spec struct {
 	Args []string `json:"args"`
 	Env  []string `json:"env,omitempty"`
 	Dir  string   `json:"dir"`
+	// Server is the API server's address where it stands in a kubeconfig that the process has read: with another one
+	// the process has to be started again.
+	Server string `json:"server,omitempty"`
 }
 
 // digest tells specs apart.
@@ -43,9 +46,16 @@ type record struct {
 	Path    string `json:"path"`
 }
 
+// alive tells whether the process still runs. Where that cannot be told it counts as running: a second one beside it
+// would do more harm than none.
 func (r record) alive() bool {
-	started, running := startTime(r.PID)
-	return running && started == r.Started
+	running, err := r.look()
+	return running || err != nil
+}
+
+func (r record) look() (running bool, err error) {
+	started, running, err := startTime(r.PID)
+	return running && started == r.Started, err
 }
 
 func (e *Embedded) recordFile(name string) string { return filepath.Join(e.dir, "run", name+".json") }
@@ -57,7 +67,9 @@ func (e *Embedded) record(name string) (record, error) {
 	}
 	var r record
 	if err := json.Unmarshal(raw, &r); err != nil {
-		return record{}, fmt.Errorf("reading which process %s is: %w", name, err)
+		// It names no process, as that of a dead one does, and is replaced or removed like it: an error here would
+		// keep every target from working, sm:delete too.
+		return record{}, nil
 	}
 	return r, nil
 }
@@ -91,9 +103,13 @@ func (e *Embedded) launch(ctx context.Context, s spec, ready func(context.Contex
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", s.Name, err)
 	}
-	started, _ := startTime(pid)
-	if err := writeJSON(e.recordFile(s.Name), record{PID: pid, Started: started, Spec: s.digest(), Path: s.Path}); err != nil {
-		return err
+	started, _, err := startTime(pid)
+	if err == nil {
+		err = writeJSON(e.recordFile(s.Name), record{PID: pid, Started: started, Spec: s.digest(), Path: s.Path})
+	}
+	if err != nil {
+		// Nobody would find it again.
+		return fmt.Errorf("noting which process %s is: %w", s.Name, errors.Join(err, end(pid, ended)))
 	}
 	return e.await(ctx, s.Name, func() (bool, error) {
 		select {
@@ -103,6 +119,19 @@ func (e *Embedded) launch(ctx context.Context, s spec, ready func(context.Contex
 			return false, nil
 		}
 	}, ready)
+}
+
+// end kills a process that this one has just started. While its end was not fetched, its ID is nobody else's.
+func end(pid int, ended <-chan error) error {
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("ending process %d: %w", pid, err)
+	}
+	<-ended
+	return nil
 }
 
 const (
@@ -161,7 +190,11 @@ func (e *Embedded) stop(ctx context.Context, name string, hard bool) error {
 	// Where the system has handles for processes, FindProcess takes one: after the comparison of the start time, the
 	// signal cannot reach another process.
 	process, err := os.FindProcess(known.PID)
-	if err == nil && known.alive() {
+	running, unknown := known.look()
+	if unknown != nil {
+		return fmt.Errorf("looking whether process %d is %s: %w", known.PID, name, unknown)
+	}
+	if err == nil && running {
 		if !hard {
 			_ = process.Signal(syscall.SIGTERM)
 			if e.gone(ctx, known, grace) {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/problem"
 )
@@ -56,7 +58,7 @@ func TestForeignProcess(t *testing.T) {
 	if err := e.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, running := startTime(bystander.Process.Pid); !running {
+	if _, running, _ := startTime(bystander.Process.Pid); !running {
 		t.Error("the bystander was ended")
 	}
 }
@@ -139,12 +141,8 @@ func TestDetached(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("ps", "-o", "sess=", "-p", itoa(known.PID)).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.TrimSpace(string(out)) != itoa(known.PID) {
-		t.Errorf("session %s of process %d", out, known.PID)
+	if session, err := unix.Getsid(known.PID); err != nil || session != known.PID {
+		t.Errorf("session %d of process %d, %v", session, known.PID, err)
 	}
 }
 

@@ -45,9 +45,18 @@ func (e *Embedded) load() (*state, error) {
 	}
 	s := &state{}
 	if err := json.Unmarshal(raw, s); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", stateFile, err)
+		return nil, fmt.Errorf("reading %s: %w: %w", stateFile, errBroken, err)
 	}
 	return s, nil
+}
+
+// errBroken is wrapped by load's error where the file is there and is not what the lab writes.
+var errBroken = errors.New("it was not written whole")
+
+// unreadable tells of load's error that it says nothing about the lab, as that of a process with too many open files:
+// nothing may be concluded from it, and least of all that the lab is to be removed.
+func unreadable(err error) bool {
+	return err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errBroken)
 }
 
 func (e *Embedded) save(s *state) error { return writeJSON(filepath.Join(e.dir, stateFile), s) }
@@ -68,6 +77,10 @@ func writeFile(path string, content []byte) error {
 		return err
 	}
 	_, err = file.Write(content)
+	if err == nil {
+		// Without it, a power failure soon after can leave an empty file under the name.
+		err = file.Sync()
+	}
 	if err = errors.Join(err, file.Close()); err == nil {
 		err = os.Rename(file.Name(), path)
 	}
@@ -80,33 +93,46 @@ func writeFile(path string, content []byte) error {
 const lockInterval = 100 * time.Millisecond
 
 // lock keeps two runs from working on the same lab. It is the operating system's lock on a file beside the lab's
-// folder, so it is gone with its process however that ends. Whoever deletes the lab deletes the file too: one that was
-// opened before and locked after is then another file than the one that stands there, and is opened anew.
+// folder, so it is gone with its process however that ends. Whoever deletes the lab deletes the file too, and the folder
+// with the last lab: a file that was opened before and locked after is then another than the one that stands there, and
+// is opened anew.
 func (e *Embedded) lock(ctx context.Context) (unlock func(), err error) {
-	if err := os.MkdirAll(e.opts.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the folder for embedded control planes: %w", err)
-	}
 	for {
 		file, held, err := e.tryLock()
 		if err != nil {
 			return nil, fmt.Errorf("locking embedded control plane %s: %w", e.opts.Name, err)
 		}
 		if held {
-			return func() { _ = file.Close() }, nil // closing releases it
+			return func() { e.unlock(file) }, nil
 		}
-		engine.Progress(ctx, "waiting for another run that is working on %s", e.opts.Name)
+		engine.Progress(ctx, "waiting until nobody else works on %s", e.opts.Name)
 		select {
 		case <-e.after(lockInterval):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for another run that is working on %s: %w", e.opts.Name, context.Cause(ctx))
+			return nil, fmt.Errorf("waiting until nobody else works on %s: %w", e.opts.Name, context.Cause(ctx))
 		}
 	}
+}
+
+// unlock takes the lock's file and the empty folder around it away where there is no lab any more, or never was.
+func (e *Embedded) unlock(file *os.File) {
+	if !exists(e.dir) {
+		_ = os.Remove(e.lockFile())
+		_ = os.Remove(e.opts.StateDir) // where it is empty; other labs keep theirs there
+	}
+	_ = file.Close() // releases it
 }
 
 func (e *Embedded) lockFile() string { return e.dir + ".lock" }
 
 func (e *Embedded) tryLock() (*os.File, bool, error) {
+	if err := os.MkdirAll(e.opts.StateDir, 0o700); err != nil {
+		return nil, false, fmt.Errorf("making the folder for embedded control planes: %w", err)
+	}
 	file, err := os.OpenFile(e.lockFile(), os.O_CREATE|os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil // whoever deleted the last lab took the folder away in between
+	}
 	if err != nil {
 		return nil, false, err
 	}

@@ -87,7 +87,9 @@ func (e *Embedded) Started(ctx context.Context, component string) (running bool,
 	if err != nil || asked == nil {
 		return false, component + " runs, and its settings are not in the cluster", err
 	}
-	// The program that runs, not the one that would be built now: a look must not take minutes.
+	if e.isOld(ctx, component, known) {
+		return false, component + " was built from other sources than those of this checkout", nil
+	}
 	c := e.workload(s, component, known.Path, *asked)
 	if known.Spec != c.spec.digest() {
 		return false, component + " runs with other settings than those in the cluster", nil
@@ -100,6 +102,10 @@ func (e *Embedded) Started(ctx context.Context, component string) (running bool,
 
 // Start makes sure that a workload's process runs with the settings that are in the cluster.
 func (e *Embedded) Start(ctx context.Context, component string) error {
+	// Before the lock, since it can take minutes.
+	if _, _, err := e.build(ctx, []string{component}); err != nil {
+		return err
+	}
 	unlock, err := e.lock(ctx)
 	if err != nil {
 		return err
@@ -205,7 +211,7 @@ func (e *Embedded) workload(s *state, component, path string, asked settings) pr
 	}
 	slices.Sort(env)
 	c := process{
-		spec:  spec{Name: component, Path: path, Args: slices.Clone(asked.Args), Env: env, Dir: filepath.Join(e.dir, "run")},
+		spec:  spec{Name: component, Path: path, Args: slices.Clone(asked.Args), Env: env, Dir: filepath.Join(e.dir, "run"), Server: s.server()},
 		ready: func(context.Context) error { return nil },
 	}
 	listen := func(port string) string { return fmt.Sprintf("127.0.0.1:%d", s.Ports[port]) }
@@ -219,7 +225,10 @@ func (e *Embedded) workload(s *state, component, path string, asked settings) pr
 			"--ctrlz_port=0", "--profile=false",
 		)
 		// Webhooks are called by address; the name is what istiod's certificate is made for.
-		c.spec.Env = append(c.spec.Env, "ISTIOD_CUSTOM_HOST=127.0.0.1", "KUBECONFIG="+e.componentKubeconfig(istiod))
+		c.spec.Env = append(c.spec.Env, "ISTIOD_CUSTOM_HOST=127.0.0.1", "KUBECONFIG="+e.componentKubeconfig(istiod),
+			// On loopback /debug, with every proxy's configuration, would answer whoever is on this machine (istiod,
+			// pilot/pkg/xds/debug.go). Nothing of the lab asks it.
+			"ENABLE_DEBUG_ON_HTTP=false")
 		c.ready = func(ctx context.Context) error {
 			return answers(ctx, http.DefaultTransport, "http://"+listen(portIstiodHTTP)+"/ready")
 		}
