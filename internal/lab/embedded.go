@@ -21,7 +21,12 @@ const (
 )
 
 func (l *Lab) chooseEmbedded(context.Context) error {
+	later := []string{processIstiod}
+	if l.Settings.UseMetalLB() {
+		later = []string{processMetalLB, processIstiod}
+	}
 	provider, err := embedded.New(embedded.Options{
+		Later: later,
 		Name: l.Settings.Cluster, Workers: l.Settings.Workers, StateDir: l.stateDir, Kubeconfig: l.Settings.Kubeconfig,
 		Programs: func(progress func(program, message string)) (embedded.Programs, error) {
 			return source.New(source.Options{Progress: progress})

@@ -161,7 +161,7 @@ func TestAfterReboot(t *testing.T) {
 	}
 	text := l.out.(*buffer).String()
 	says(t, "status", text, "stopped", "the last words of etcd", "the last words of istiod", "the last words of kwok", "components", "unknown")
-	if err := l.Waypoint(t.Context(), false); !problem.Is(err, problem.ClusterStopped) || !strings.Contains(err.Error(), "the last words of etcd") {
+	if err := l.Waypoint(t.Context(), false); problem.ExitCode(err) != problem.ClusterStopped.Exit() || !strings.Contains(err.Error(), "the last words of etcd") {
 		t.Errorf("waypoint: %v", err)
 	}
 }

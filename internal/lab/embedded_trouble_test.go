@@ -39,6 +39,7 @@ func TestEmbeddedTrouble(t *testing.T) {
 		name string
 		test func(*bench)
 	}{
+		{"a plan of a lab that drifted", (*bench).planned},
 		{"drift", (*bench).drift},
 		{"a process killed", (*bench).killed},
 		{"another field manager", (*bench).conflict},
@@ -156,23 +157,6 @@ func (b *bench) drift() {
 	config, err = kube.CoreV1().ConfigMaps("istio-system").Get(ctx, "istio", metav1.GetOptions{})
 	check(err)
 	says(b.t, "the mesh's configuration", config.Data["mesh"], "accessLogFile: /dev/stdout")
-}
-
-// killed wants a dead process noticed with its log's last lines, and healed.
-func (b *bench) killed() {
-	for _, component := range []string{"istiod", "metallb-controller", "kube-controller-manager"} {
-		b.kill(component)
-		// The kernel needs a moment to take a process away, and on a loaded machine one status takes longer than that.
-		var status string
-		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
-			if status = b.do("status", b.Status); strings.Contains(status, component+" does not run") {
-				break
-			}
-		}
-		says(b.t, "status", status, component+" does not run; its log ends with:")
-		b.do("install", b.Install)
-	}
-	b.do("verify", b.verify)
 }
 
 // conflict lets another field manager take a field of the lab's. On a cluster that the lab made it is taken back; on

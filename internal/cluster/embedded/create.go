@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -65,11 +66,12 @@ func (e *Embedded) Create(ctx context.Context) (err error) {
 	return e.link(ctx, s)
 }
 
-// toStart are the components that Create may have to start: the base ones, and the workloads that were started before.
+// toStart are the components that may have to be started: the base ones, and the workloads that were started before or
+// will be.
 func (e *Embedded) toStart() []string {
 	components := baseComponents()
 	for _, w := range workloads() {
-		if exists(e.recordFile(w.component)) {
+		if exists(e.recordFile(w.component)) || slices.Contains(e.opts.Later, w.component) {
 			components = append(components, w.component)
 		}
 	}
@@ -84,16 +86,20 @@ func (e *Embedded) build(ctx context.Context, components []string) (Programs, ma
 	if err != nil {
 		return nil, nil, problem.New(problem.HostUnsupported, err, "the embedded control plane's programs are built from the lab's own checkout")
 	}
+	names := make([]string, 0, len(components))
+	for _, component := range components {
+		names = append(names, program(component))
+	}
+	built, err := programs.Binaries(ctx, names)
+	if err != nil && ctx.Err() == nil {
+		return nil, nil, problem.New(problem.BuildFailed, err, "a program of the embedded control plane")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
 	paths := map[string]string{}
-	for _, name := range components {
-		path, err := programs.Binary(ctx, program(name))
-		if err != nil && ctx.Err() == nil {
-			return nil, nil, problem.New(problem.BuildFailed, err, "%s of the embedded control plane", name)
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		paths[name] = path
+	for _, component := range components {
+		paths[component] = built[program(component)]
 	}
 	return programs, paths, nil
 }

@@ -22,8 +22,8 @@ const Provider = "embedded"
 
 // Programs is where the programs come from; *source.Builder is one.
 type Programs interface {
-	// Binary gives the path of a program and builds it where it is not there yet.
-	Binary(ctx context.Context, name string) (string, error)
+	// Binaries gives the paths of programs by name, and builds those that are not there yet.
+	Binaries(ctx context.Context, names []string) (map[string]string, error)
 	// Path is where Binary puts a program as it would be built now; it builds nothing.
 	Path(ctx context.Context, name string) (string, error)
 	// ModuleDir gives the folder of a module that a nested module pins.
@@ -36,6 +36,9 @@ type Options struct {
 	Name string
 	// Workers is how many nodes there are beside the control plane's.
 	Workers int
+	// Later are the components that Start will be asked for: their programs are built with the others, so that a first
+	// build is one piece of which it can be said how much is still to come.
+	Later []string
 	// StateDir is where labs keep their folders, one each; empty means DefaultStateDir.
 	StateDir string
 	// Kubeconfig is one file or several, as KUBECONFIG is written; empty means ~/.kube/config.

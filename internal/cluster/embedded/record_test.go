@@ -159,8 +159,12 @@ type programs struct {
 
 func (p programs) Path(_ context.Context, name string) (string, error) { return p.path(name), nil }
 
-func (p programs) Binary(_ context.Context, name string) (string, error) {
-	return p.path(name), p.build()
+func (p programs) Binaries(_ context.Context, names []string) (map[string]string, error) {
+	paths := map[string]string{}
+	for _, name := range names {
+		paths[name] = p.path(name)
+	}
+	return paths, p.build()
 }
 
 func (p programs) ModuleDir(context.Context, string, string) (string, error) {
