@@ -1,0 +1,87 @@
+package lab
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// TestEmbeddedAgain installs and deletes a whole lab several times: no process, port, file or kubeconfig entry may be
+// left, of istiod and MetalLB's controller no more than of the rest.
+func TestEmbeddedAgain(t *testing.T) {
+	b := newBench(t, "again")
+	for range rounds {
+		b.do("install", b.Install)
+		var state struct{ Ports map[string]int }
+		if err := json.Unmarshal([]byte(read(t, filepath.Join(b.embedded.Dir(), "lab.json"))), &state); err != nil {
+			t.Fatal(err)
+		}
+		if n := b.processes(); n != 7 && n != -1 {
+			t.Errorf("%d processes", n)
+		}
+		b.do("delete", b.Delete)
+		if n := b.processes(); n > 0 {
+			t.Errorf("%d processes are left", n)
+		}
+		if len(state.Ports) < 9 {
+			t.Errorf("ports %v", state.Ports)
+		}
+		for name, port := range state.Ports {
+			// Nobody else's: they lie below the range of outgoing connections, and are chosen at random from 12000.
+			listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			if err != nil {
+				t.Errorf("port %s: %v", name, err)
+				continue
+			}
+			_ = listener.Close()
+		}
+		if _, err := os.Stat(b.stateDir); !os.IsNotExist(err) {
+			t.Errorf("files are left: %v", err)
+		}
+		config, err := clientcmd.LoadFromFile(b.Settings.Kubeconfig)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if err == nil && len(config.Contexts)+len(config.Clusters)+len(config.AuthInfos) > 0 {
+			t.Errorf("the kubeconfig still has %v", config.Contexts)
+		}
+		b.Lab = b.freshLab()
+	}
+}
+
+// freshLab is what the next command would have: the same settings, and no connection yet.
+func (b *bench) freshLab() *Lab {
+	l := b.lab()
+	l.stateDir = b.stateDir
+	return l
+}
+
+// processes counts those with the lab's folder on their command line or in their environment, or as their folder; -1
+// where there is no /proc.
+func (b *bench) processes() int {
+	b.t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil || len(all) == 0 {
+		return -1
+	}
+	found := 0
+	for _, dir := range all {
+		if dir == fmt.Sprintf("/proc/%d", os.Getpid()) {
+			continue
+		}
+		words, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		environment, _ := os.ReadFile(filepath.Join(dir, "environ"))
+		where, _ := os.Readlink(filepath.Join(dir, "cwd"))
+		if bytes.Contains(words, []byte(b.stateDir)) || bytes.Contains(environment, []byte(b.stateDir)) || strings.HasPrefix(where, b.stateDir) {
+			found++
+		}
+	}
+	return found
+}

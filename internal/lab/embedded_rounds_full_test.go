@@ -1,0 +1,5 @@
+//go:build e2efull
+
+package lab
+
+const rounds = 20
