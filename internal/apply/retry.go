@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -57,8 +58,10 @@ func unanswered(err error) bool {
 
 // noConnection also knows a server that takes connections and is too busy starting to greet: net/http gives up on it
 // after ten seconds with an error whose type is not exported (net/http, transport.go).
+// And one that ended in the middle of its answer, which client-go wraps (rest/request.go).
 func noConnection(err error) bool {
 	return utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || utilnet.IsHTTP2ConnectionLost(err) ||
 		strings.Contains(err.Error(), "net/http: TLS handshake timeout")
 }
 
