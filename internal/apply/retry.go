@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -39,7 +40,7 @@ func passing(err error) (reason string, ok bool) {
 	case apierrors.IsServerTimeout(err), apierrors.IsTimeout(err), apierrors.IsTooManyRequests(err),
 		apierrors.IsServiceUnavailable(err), apierrors.IsUnexpectedServerError(err):
 		return "the API server is busy: " + text, true
-	case utilnet.IsConnectionRefused(err), utilnet.IsConnectionReset(err), utilnet.IsProbableEOF(err):
+	case noConnection(err):
 		return "the API server does not answer: " + text, true
 	case stillStarting(err):
 		return "the API server is still starting: " + text, true
@@ -52,7 +53,16 @@ func passing(err error) (reason string, ok bool) {
 
 // unanswered tells whether the request got no answer at all, because the API server is down or still starting.
 func unanswered(err error) bool {
-	return utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err) || stillStarting(err)
+	return noConnection(err) || stillStarting(err)
+}
+
+// noConnection also knows a server that takes connections and is too busy starting to greet: net/http gives up on it
+// after ten seconds with an error whose type is not exported (net/http, transport.go).
+// And one that ended in the middle of its answer, which client-go wraps (rest/request.go).
+func noConnection(err error) bool {
+	return utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || utilnet.IsHTTP2ConnectionLost(err) ||
+		strings.Contains(err.Error(), "net/http: TLS handshake timeout")
 }
 
 func stillStarting(err error) bool {

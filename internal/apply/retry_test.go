@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"syscall"
@@ -53,6 +54,8 @@ func TestPassing(t *testing.T) {
 		"created meanwhile":     {apierrors.NewAlreadyExists(configMaps, "a"), "another client"},
 		"too many requests":     {apierrors.NewTooManyRequests("slow", 1), "the API server is busy"},
 		"API server restarting": {fmt.Errorf("dial: %w", syscall.ECONNREFUSED), "the API server does not answer"},
+		"half an answer":        {fmt.Errorf("reading response body: %w", io.ErrUnexpectedEOF), "the API server does not answer"},
+		"no greeting":           {errors.New("Patch \"https://127.0.0.1:1\": net/http: TLS handshake timeout"), "the API server does not answer"},
 		"still starting":        {status(403, metav1.StatusReasonForbidden, "not yet ready to handle request"), "the API server is still starting"},
 		"etcd":                  {status(500, metav1.StatusReasonInternalError, "etcdserver: request timed out"), "etcd is busy"},
 		"invalid":               {status(422, metav1.StatusReasonInvalid, "spec.x: Required value"), ""},
