@@ -27,7 +27,7 @@ func (l *Lab) chooseEmbedded(context.Context) error {
 	}
 	provider, err := embedded.New(embedded.Options{
 		Later: later,
-		Name: l.Settings.Cluster, Workers: l.Settings.Workers, StateDir: l.stateDir, Kubeconfig: l.Settings.Kubeconfig,
+		Name:  l.Settings.Cluster, Workers: l.Settings.Workers, StateDir: l.stateDir, Kubeconfig: l.Settings.Kubeconfig,
 		Programs: func(progress func(program, message string)) (embedded.Programs, error) {
 			return source.New(source.Options{Progress: progress})
 		},

@@ -44,7 +44,8 @@ func TestBeside(t *testing.T) {
 		name string
 		run  func(*Lab, context.Context) error
 	}{
-		{"delete", (*Lab).Delete}, {"status", (*Lab).Status},
+		{"delete", (*Lab).Delete},
+		{"status", (*Lab).Status},
 		{"apps", func(l *Lab, ctx context.Context) error { return l.Apps(ctx, false) }},
 	} {
 		t.Run(target.name, func(t *testing.T) {

@@ -33,7 +33,7 @@ func TestEmbeddedTrouble(t *testing.T) {
 	b := newBench(t, "trouble")
 	b.installWithRestart()
 	b.do("apps", b.apps)
-	b.do("waypoint", b.waypoint)
+	b.overlooked()
 	b.do("fault", b.fault)
 	for _, trouble := range []struct {
 		name string
@@ -44,7 +44,6 @@ func TestEmbeddedTrouble(t *testing.T) {
 		{"a process killed", (*bench).killed},
 		{"another field manager", (*bench).conflict},
 		{"a webhook that refuses", (*bench).webhook},
-		{"a Gateway overlooked by istiod", (*bench).overlooked},
 		{"CRDs deleted", (*bench).crdsDeleted},
 	} {
 		t.Run(trouble.name, func(t *testing.T) {

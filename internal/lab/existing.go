@@ -133,6 +133,9 @@ func (l *Lab) leaveBundleAside(info cluster.Info) error {
 
 // needNetwork refuses load-balancer addresses where there is no Docker network to take them from.
 func (l *Lab) needNetwork(found nodesHere) error {
+	if l.embedded != nil { // whose addresses are of no network
+		return nil
+	}
 	if l.Settings.Provider != ProviderExisting || len(found.here) > 0 {
 		return nil
 	}
