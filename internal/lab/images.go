@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"ambientlab/internal/apply"
 	"ambientlab/internal/bundle"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
@@ -111,7 +112,9 @@ func (l *Lab) attach(ctx context.Context) error {
 			}
 		}
 	}
-	return l.adoptRecord(ctx)
+	// Like the steps that follow, this sits out a restart of the API server. A cluster that is known not to run was
+	// refused before: nobody should wait for that.
+	return apply.Retry(ctx, restartPatience, l.adoptRecord)
 }
 
 // podImages lists the images that the lab's pods need under these settings, from the rendered manifests themselves.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"ambientlab/internal/apply"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
 )
@@ -152,8 +151,7 @@ func (l *Lab) Authz(ctx context.Context, options AuthzOptions, off bool) error {
 // The lesson is made by the settings that hold after attaching: those of the installation, where the environment does
 // not say otherwise.
 func (l *Lab) teach(ctx context.Context, describe func() lesson, off bool) error {
-	// Like the steps that follow, this sits out a restart of the API server.
-	if err := apply.Retry(ctx, restartPatience, l.attach); err != nil {
+	if err := l.attach(ctx); err != nil {
 		return err
 	}
 	lesson := describe()

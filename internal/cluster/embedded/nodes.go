@@ -128,5 +128,27 @@ func (e *Embedded) writeStages(ctx context.Context, programs Programs) error {
 			parts = append(parts, string(content))
 		}
 	}
+	parts = append(parts, readyAgain)
 	return writeFile(filepath.Join(e.dir, "kwok.yaml"), []byte(strings.Join(parts, "\n---\n")))
 }
+
+// readyAgain does what a kubelet does when its node is back: while the API server was away longer than a node's lease
+// lasts, the controller manager has taken the nodes' pods for unready, and kwok's own stages make a pod ready only once.
+const readyAgain = `apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata:
+  name: pod-ready-again
+spec:
+  resourceRef: {apiGroup: v1, kind: Pod}
+  selector:
+    matchExpressions:
+    - {key: '.metadata.deletionTimestamp', operator: DoesNotExist}
+    - {key: '.status.phase', operator: In, values: [Running]}
+    - {key: '.status.conditions.[] | select( .type == "Ready" ) | .status', operator: In, values: ["False"]}
+  next:
+    statusTemplate: |
+      conditions:
+      - type: Ready
+        status: "True"
+        lastTransitionTime: {{ Now | Quote }}
+`
