@@ -77,7 +77,7 @@ func TestUnfinishedKindCluster(t *testing.T) {
 		says string
 	}{
 		{"half-created", half, problem.ClusterNone, "did not finish"},
-		{"stopped", stopped, problem.ClusterUnreachable, "is stopped"},
+		{"stopped", stopped, problem.ClusterStopped, "is stopped"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			engine := newEngine(c.node)
