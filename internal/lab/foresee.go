@@ -11,7 +11,7 @@ import (
 
 // foresee finds out whether the plan is for a cluster that does not exist yet. One that exists and does not answer is
 // an error: what it holds, and so what would change, cannot be known.
-func (l *Lab) foresee(ctx context.Context) error {
+func (l *Lab) foresee(ctx context.Context) (cluster.Info, error) {
 	info, err := l.provider.Inspect(ctx)
 	if problem.Is(err, problem.ClusterNone) || (err == nil && info.State == cluster.Absent) {
 		why := info.Summary()
@@ -20,12 +20,12 @@ func (l *Lab) foresee(ctx context.Context) error {
 		}
 		l.none = problem.New(problem.ClusterNone, nil, "%s", why)
 		l.tell("%s; everything is listed as it would be made, and no API server has judged it", why)
-		return nil
+		return info, nil
 	}
 	if err == nil && !info.Exists {
-		return problem.New(problem.ClusterUnreachable, nil, "%s", info.Summary())
+		return info, problem.New(problem.ClusterUnreachable, nil, "%s", info.Summary())
 	}
-	return err
+	return info, err
 }
 
 // unmade makes the steps of a plan that look at nodes or processes say that those are not there: a step that finds no

@@ -14,7 +14,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-var gatewayKind = schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "Gateway"}
+var gatewayKind = schema.GroupVersionKind{Group: gatewayAPIGroup, Version: "v1", Kind: "Gateway"}
 
 // get reads an object of the applications' namespace; nil means that it, or its whole kind, is not there.
 func (l *Lab) get(ctx context.Context, client *apply.Client, kind schema.GroupVersionKind, name string) (*unstructured.Unstructured, error) {

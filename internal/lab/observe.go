@@ -200,14 +200,11 @@ func (l *Lab) Plan(ctx context.Context, of string) error {
 	}
 	ctx, cancel := l.deadline(ctx)
 	defer cancel()
-	if err := l.foresee(ctx); err != nil {
+	info, err := l.foresee(ctx)
+	if err != nil {
 		return err
 	}
 	if l.none == nil {
-		info, err := l.provider.Inspect(ctx)
-		if err != nil {
-			return err
-		}
 		if err := l.seeParts(ctx, info); err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ func TestTargetEndsWithItsMage(t *testing.T) {
 					t.Fatalf("it ended under a living parent: %v", context.Cause(ctx))
 				}
 				parent.Store(1)
-				time.Sleep(parentEvery)
+				time.Sleep(parentEvery) // of the same fake time
 				synctest.Wait()
 				if ended := errors.Is(context.Cause(ctx), errOrphaned); ended != byMage {
 					t.Errorf("ended with its parent: %v, want %v", ended, byMage)

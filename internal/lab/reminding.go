@@ -37,7 +37,7 @@ func (l *Lab) remind(ctx context.Context, set func(context.Context) (apply.Set, 
 		return err
 	}
 	for _, object := range rendered.Objects {
-		if object.GetKind() != "Gateway" || object.GroupVersionKind().Group != gatewayAPIGroup {
+		if object.GroupVersionKind().GroupKind() != gatewayKind.GroupKind() {
 			continue
 		}
 		namespace := object.GetNamespace()

@@ -23,8 +23,8 @@ import (
 )
 
 // Run reads the settings, runs one target with them and turns its failure into what Mage prints and exits with.
-// SIGINT, SIGTERM and SIGHUP cancel the target, and so does the end of the mage that runs it; Mage itself only knows SIGINT and gives five seconds after it
-// (magefile/mage, mage/template.go), so what a target does on cancellation is short.
+// SIGINT, SIGTERM and SIGHUP cancel the target, and so does the end of the mage that runs it; Mage itself only knows
+// SIGINT and gives five seconds after it (magefile/mage, mage/template.go), so what a target does on cancellation is short.
 func Run(parent context.Context, target func(*Lab, context.Context) error) error {
 	// client-go and controller-runtime log by themselves, in the middle of what is shown. What matters of it comes back
 	// as errors and reasons.
