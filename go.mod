@@ -140,4 +140,4 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.0 // indirect
 )
 
-tool github.com/magefile/mage
+tool ambientlab/internal/mage

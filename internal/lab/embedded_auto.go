@@ -22,7 +22,6 @@ func (l *Lab) chooseAuto(ctx context.Context) error {
 	if !l.whole {
 		return problem.New(problem.SettingInvalid, nil, "SM_PROVIDER=auto is for sm:lab alone; accepted here: kind, existing, embedded")
 	}
-	l.auto = true
 	obstacle, err := l.kindObstacle(ctx)
 	if err != nil {
 		return err
@@ -31,7 +30,7 @@ func (l *Lab) chooseAuto(ctx context.Context) error {
 		l.Settings.Provider = ProviderKind
 		l.tell("provider: kind, because a Docker engine answers and the node image can be had; for the embedded control plane, set SM_PROVIDER=embedded")
 	} else {
-		l.Settings.Provider = ProviderEmbedded
+		l.Settings.Provider, l.words.provider = ProviderEmbedded, ProviderEmbedded
 		l.tell("provider: the embedded control plane, because %s; for kind, see to that or set SM_PROVIDER=kind, which says what it needs", obstacle)
 		l.tell("for the other targets, set SM_PROVIDER=embedded; the first build of its programs takes about ten minutes on 2 cores, and is done once")
 	}

@@ -40,7 +40,7 @@ type Lab struct {
 	named    bool               // the existing cluster has been named to the user
 	noDocker error              // why an existing cluster's nodes cannot be looked for on this host
 	whole    bool               // sm:lab runs, so the provider may be chosen for the user
-	auto     bool               // it was
+	words    wording            // of what is to be typed next
 	stateDir string             // where embedded control planes lie; empty means the user's own place
 	bundle   *bundle.Bundle
 

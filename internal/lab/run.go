@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -34,20 +33,22 @@ func Run(parent context.Context, target func(*Lab, context.Context) error) error
 	defer stop()
 	ctx, release := withParent(ctx, startedByMage(), os.Getppid)
 	defer release()
+	words := wording{tool: startedByTool(os.Getenv, os.Getppid)}
 	settings, err := Load(os.Getenv)
 	if err != nil {
 		view := ui.New(ui.Auto, os.Stderr, os.Getenv)
 		defer view.Close()
-		return fail(view, err)
+		return fail(view, words, err)
 	}
 	view := ui.New(ui.Kind(settings.Output), os.Stderr, os.Getenv)
 	defer view.Close()
 	l, err := New(settings, os.Stdout, view)
 	if err != nil {
-		return fail(view, err)
+		return fail(view, words, err)
 	}
+	l.words = words
 	err = target(l, ctx)
-	return fail(view, errors.Join(err, l.Close()))
+	return fail(view, l.words, errors.Join(err, l.Close()))
 }
 
 // endings lists the signals that cancel a target. A program that nohup started has SIGHUP ignored, and asking for it
@@ -61,9 +62,14 @@ func endings(ignored func(os.Signal) bool) []os.Signal {
 }
 
 // fail shows a failure with its advice and gives Mage the exit code and one closing line.
-func fail(view ui.Renderer, err error) error {
+func fail(view ui.Renderer, words wording, err error) error {
 	if err == nil {
 		return nil
+	}
+	for _, p := range problem.All(err) {
+		for i, advice := range p.Advice {
+			p.Advice[i] = words.typed(advice)
+		}
 	}
 	view.Failure(err)
 	var p *problem.Problem
@@ -113,10 +119,5 @@ func (l *Lab) thenType(format string, args ...any) {
 
 // tell says something to people, on stderr like all talk.
 func (l *Lab) tell(format string, args ...any) {
-	message := fmt.Sprintf(format, args...)
-	if l.auto && l.embedded != nil {
-		// Whoever types what it says next would otherwise be at kind, which sm:lab has just passed over.
-		message = strings.ReplaceAll(message, "mage sm:", "SM_PROVIDER="+ProviderEmbedded+" mage sm:")
-	}
-	l.engine.Sink.Handle(engine.Event{Time: l.clock.Now(), Kind: engine.Note, Message: message})
+	l.engine.Sink.Handle(engine.Event{Time: l.clock.Now(), Kind: engine.Note, Message: l.words.typed(fmt.Sprintf(format, args...))})
 }

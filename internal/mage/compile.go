@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"sync"
+	"time"
+)
+
+const (
+	// patience is how long a build may take in silence: one that finds everything in Go's cache is done by then.
+	patience = 3 * time.Second
+	// interval is how often a long one says how far it is.
+	interval = 30 * time.Second
+)
+
+// runGo is the Go command that Mage calls: go itself, but a build that takes long says so on talk, unless that is to be
+// JSON lines. It returns go's exit code.
+func runGo(args []string, talk io.Writer) int {
+	if len(args) == 0 || args[0] != "build" || os.Getenv("SM_OUTPUT") == "json" {
+		return run("go", args, talk)
+	}
+	// The Go command tells of no progress but this: with -v it names each package that it compiles.
+	packages := &counter{to: talk}
+	done, quiet := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(quiet)
+		announce(packages, done, time.Now())
+	}()
+	code := run("go", append([]string{"build", "-v"}, args[1:]...), packages)
+	close(done)
+	<-quiet
+	packages.flush()
+	return code
+}
+
+func run(name string, args []string, stderr io.Writer) int {
+	command := exec.Command(name, args...)
+	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, stderr
+	err := command.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit) && exit.ExitCode() > 0:
+		return exit.ExitCode()
+	default:
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+}
+
+// announce says what is going on once that takes longer than patience, and again now and then, until it is done.
+func announce(packages *counter, done <-chan struct{}, began time.Time) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return
+	case <-timer.C:
+	}
+	packages.say("Compiling the lab itself: about three minutes on two cores the first time, a moment after that.")
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			packages.say("Compiled in %.0f s.", time.Since(began).Seconds())
+			return
+		case <-tick.C:
+			packages.say("Compiled %d packages so far.", packages.count())
+		}
+	}
+}
+
+// counter counts the packages that the Go command names on its standard error, and passes on everything else.
+type counter struct {
+	to io.Writer
+
+	mu   sync.Mutex
+	seen int
+	rest []byte // a line that has not ended yet
+}
+
+// named matches a line that is an import path: messages have blanks.
+var named = regexp.MustCompile(`^[\w./~+-]+\n$`)
+
+func (c *counter) Write(text []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rest = append(c.rest, text...)
+	for {
+		end := bytes.IndexByte(c.rest, '\n')
+		if end < 0 {
+			return len(text), nil
+		}
+		line := c.rest[:end+1]
+		c.rest = c.rest[end+1:]
+		if named.Match(line) {
+			c.seen++
+		} else if _, err := c.to.Write(line); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// flush passes on what did not end in a line.
+func (c *counter) flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, _ = c.to.Write(c.rest)
+	c.rest = nil
+}
+
+func (c *counter) say(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Fprintf(c.to, format+"\n", args...)
+}
+
+func (c *counter) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen
+}
