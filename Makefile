@@ -1,7 +1,8 @@
 # Shortcuts for the README's commands; everything itself is a Mage target or a Go test.
-# One set of build flags for everything: the lab, its tests and the source bundle then share one build cache.
+# One set of build flags for everything: the lab, its tests and the source bundle then share one build cache. `go tool mage`
+# sets the same (internal/mage).
 export CGO_ENABLED := 0
-export GOFLAGS := -trimpath -tags=disable_pgv
+export GOFLAGS := -trimpath -tags=disable_pgv -gcflags=all=-dwarf=false
 GO ?= go
 MAGE := $(GO) tool mage
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ambientlab
@@ -16,9 +17,6 @@ help: ## show this
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
 
 lab: ## run the whole lab: kind where Docker answers, the embedded control plane otherwise
-	@# Mage compiles without a word; somebody on a fresh machine should know what the silence is.
-	@echo 'Compiling the lab itself: about three minutes on two cores the first time, a moment after that.'
-	@began=$$(date +%s); $(GO) build ./targets && echo "Compiled in $$(( $$(date +%s) - began )) s."
 	SM_PROVIDER=$(or $(SM_PROVIDER),auto) $(MAGE) sm:lab
 
 # Nested modules with code of the project's own; the others only pin programs.

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -292,5 +294,21 @@ func TestWithoutMetadataDiscovery(t *testing.T) {
 	}
 	if _, err := withoutMetadataDiscovery([]byte(`[]`)); err == nil {
 		t.Error("a template that has changed was taken")
+	}
+}
+
+// TestNotInlinedIsNotShared wants nothing that the lab is made of to be compiled with other flags for the programs.
+func TestNotInlinedIsNotShared(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "ambientlab/targets").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range notInlined() {
+		expression := regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\.\.\.`, ".*") + "$")
+		for line := range strings.Lines(string(out)) {
+			if path := strings.TrimSpace(line); expression.MatchString(path) {
+				t.Errorf("%s is part of the lab, and %s matches it", path, pattern)
+			}
+		}
 	}
 }
