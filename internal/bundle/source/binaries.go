@@ -18,11 +18,13 @@ func (b *Builder) Binaries(ctx context.Context, names []string) (map[string]stri
 		if err != nil {
 			return nil, err
 		}
-		path, err := b.Path(ctx, name)
+		path, err := b.path(ctx, p)
 		if err != nil {
 			return nil, err
 		}
-		if !built(path) {
+		if built(path) {
+			touch(path)
+		} else {
 			missing = append(missing, p)
 		}
 		paths[name] = path

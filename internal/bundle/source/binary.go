@@ -24,12 +24,16 @@ var ErrUnknownProgram = errors.New("no such program")
 // file is called as the program is, so that it can be run from there. An error of the Go command holds what
 // it said and a command that can be pasted.
 func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
-	path, err := b.Path(ctx, name)
+	p, err := known(name)
 	if err != nil {
 		return "", err
 	}
-	p, _ := program(name) // Path has found it
+	path, err := b.path(ctx, p)
+	if err != nil {
+		return "", err
+	}
 	if built(path) {
+		touch(path)
 		return path, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -50,6 +54,7 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	if err := b.compile(ctx, p, path); err != nil {
 		return "", fmt.Errorf("building %s: %w", name, err)
 	}
+	prune(path, time.Now())
 	return path, nil
 }
 
@@ -60,11 +65,15 @@ func (b *Builder) Path(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return b.path(ctx, p)
+}
+
+func (b *Builder) path(ctx context.Context, p Program) (string, error) {
 	key, err := b.key(ctx, p)
 	if err != nil {
-		return "", fmt.Errorf("building %s: %w", name, err)
+		return "", fmt.Errorf("building %s: %w", p.Name, err)
 	}
-	path := filepath.Join(b.programs(), name, key, name)
+	path := filepath.Join(b.programs(), p.Name, key, p.Name)
 	if b.goos == "windows" {
 		path += ".exe"
 	}

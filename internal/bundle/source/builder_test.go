@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -126,6 +127,38 @@ func TestBinaryKey(t *testing.T) {
 	write("go.sum", "a v1 h1:y=\n")
 	if again := build(); again == first {
 		t.Error("a changed go.sum did not make it build again")
+	}
+}
+
+// An old build goes when another is made, unless it was asked for lately.
+func TestBinaryPrunes(t *testing.T) {
+	f := &fakeGo{}
+	b := newTest(t, f)
+	sum := filepath.Join(b.ModulesDir, "apps", "go.sum")
+	build := func(version string) string {
+		t.Helper()
+		if err := os.WriteFile(sum, []byte(version), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		path, err := b.Binary(t.Context(), "go-httpbin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	unused, used := build("1"), build("2")
+	long := time.Now().Add(-unusedFor - time.Hour)
+	for _, path := range []string{unused, used} {
+		if err := os.Chtimes(filepath.Dir(path), long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if build("2") != used {
+		t.Fatal("the program was built twice")
+	}
+	latest := build("3")
+	if built(unused) || !built(used) || !built(latest) {
+		t.Errorf("there: unused %t, used %t, latest %t", built(unused), built(used), built(latest))
 	}
 }
 

@@ -41,7 +41,7 @@ func Programs() []Program {
 		metallb    = "go.universe.tf/metallb/"
 	)
 	return []Program{
-		{"kube-apiserver", "kubernetes", kube + "kube-apiserver", kubernetesVariables(), 4 * time.Minute},
+		{"kube-apiserver", "kubernetes", kube + "kube-apiserver", kubernetesVariables(), 3 * time.Minute},
 		{"kube-controller-manager", "kubernetes", kube + "kube-controller-manager", kubernetesVariables(), 80 * time.Second},
 		{"kube-scheduler", "kubernetes", kube + "kube-scheduler", kubernetesVariables(), 10 * time.Second},
 		{"kube-proxy", "kubernetes", kube + "kube-proxy", kubernetesVariables(), 15 * time.Second},
@@ -58,15 +58,15 @@ func Programs() []Program {
 		{"cni-host-local", "cniplugins", cni + "ipam/host-local", nil, 5 * time.Second},
 		{"cni-portmap", "cniplugins", cni + "meta/portmap", nil, 5 * time.Second},
 		{"coredns", "coredns", "github.com/coredns/coredns", nil, time.Minute},
-		{"pilot-discovery", "istio", istio + "pilot/cmd/pilot-discovery", istioVariables(), 5 * time.Minute},
+		{"pilot-discovery", "istio", istio + "pilot/cmd/pilot-discovery", istioVariables(), 150 * time.Second},
 		{"install-cni", "istio", istio + "cni/cmd/install-cni", istioVariables(), 15 * time.Second},
 		{"istio-cni", "istio", istio + "cni/cmd/istio-cni", istioVariables(), 10 * time.Second},
 		{"pilot-agent", "istio", istio + "pilot/cmd/pilot-agent", istioVariables(), 10 * time.Second},
 		{"istioctl", "istio", istio + "istioctl/cmd/istioctl", istioVariables(), 30 * time.Second},
 		{"metallb-controller", "metallb", metallb + "controller", nil, 4 * time.Minute},
-		{"metallb-controller-loopback", "metallbloopback", metallb + "controller", nil, 25 * time.Second},
+		{"metallb-controller-loopback", "metallbloopback", metallb + "controller", nil, 15 * time.Second},
 		{"metallb-speaker", "metallb", metallb + "speaker", nil, 20 * time.Second},
-		{"kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", []Variable{{"sigs.k8s.io/kwok/pkg/consts.Version", "v0.8.0"}}, 30 * time.Second},
+		{"kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", []Variable{{"sigs.k8s.io/kwok/pkg/consts.Version", "v0.8.0"}}, 20 * time.Second},
 		{"go-httpbin", "apps", "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin", nil, 10 * time.Second},
 		{"fortio", "apps", "fortio.org/fortio", nil, 30 * time.Second},
 		{"nodeproxy", "../nodeproxy", ".", nil, time.Minute},
