@@ -16,30 +16,53 @@ import (
 // nothing: the server itself works each object out in a dry run. It is empty after an
 // Apply, whatever controllers wrote into the objects since.
 func (c *Client) Diff(ctx context.Context, set Set) ([]engine.Change, error) {
-	objs, err := c.objects(set)
+	objs, live, err := c.current(ctx, set)
 	if err != nil {
 		return nil, err
 	}
-	planned := make([]*engine.Change, len(objs))
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallel)
-	for i, obj := range objs {
-		group.Go(func() error {
-			live, err := c.get(gctx, obj)
-			if err != nil {
-				return err
-			}
-			if live != nil && live.GetDeletionTimestamp() != nil {
-				planned[i] = &engine.Change{
-					Object: idOf(obj).String(), Action: engine.Create, Detail: "it is being deleted, and will be made anew",
-				}
-				return nil
-			}
-			planned[i], err = c.plan(gctx, write{obj: obj, manager: ManagedBy, force: set.Force}, live)
-			return err
-		})
+	return c.diff(ctx, set, objs, live)
+}
+
+// current gives the Set's objects as they are to be, and beside each what there is of it: nil where there is nothing.
+func (c *Client) current(ctx context.Context, set Set) (objs, live []*unstructured.Unstructured, err error) {
+	if objs, err = c.objects(set); err != nil {
+		return nil, nil, err
 	}
-	if err := group.Wait(); err != nil {
+	live = make([]*unstructured.Unstructured, len(objs))
+	err = each(ctx, len(objs), func(ctx context.Context, i int) (err error) {
+		live[i], err = c.get(ctx, objs[i])
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("comparing %s with the cluster: %w", set.Name, err)
+	}
+	return objs, live, nil
+}
+
+// absent says what of a Set there is nothing of at all.
+func absent(objs, live []*unstructured.Unstructured) []engine.Change {
+	var changes []engine.Change
+	for i, obj := range objs {
+		if live[i] == nil {
+			changes = append(changes, engine.Change{Object: idOf(obj).String(), Action: engine.Create})
+		}
+	}
+	return changes
+}
+
+func (c *Client) diff(ctx context.Context, set Set, objs, live []*unstructured.Unstructured) ([]engine.Change, error) {
+	planned := make([]*engine.Change, len(objs))
+	err := each(ctx, len(objs), func(ctx context.Context, i int) (err error) {
+		if live[i] != nil && live[i].GetDeletionTimestamp() != nil {
+			planned[i] = &engine.Change{
+				Object: idOf(objs[i]).String(), Action: engine.Create, Detail: "it is being deleted, and will be made anew",
+			}
+			return nil
+		}
+		planned[i], err = c.plan(ctx, write{obj: objs[i], manager: ManagedBy, force: set.Force}, live[i])
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("comparing %s with the cluster: %w", set.Name, err)
 	}
 	var changes []engine.Change
