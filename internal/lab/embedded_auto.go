@@ -32,7 +32,7 @@ func (l *Lab) chooseAuto(ctx context.Context) error {
 	} else {
 		l.Settings.Provider, l.words.provider = ProviderEmbedded, ProviderEmbedded
 		l.tell("provider: the embedded control plane, because %s; for kind, see to that or set SM_PROVIDER=kind, which says what it needs", obstacle)
-		l.tell("for the other targets, set SM_PROVIDER=embedded; the first build of its programs takes about ten minutes on 2 cores, and is done once")
+		l.tell("for the other targets, set SM_PROVIDER=embedded; the first build of its programs takes about eight minutes on 2 cores, and is done once")
 	}
 	return l.choose(ctx)
 }

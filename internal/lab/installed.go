@@ -66,13 +66,20 @@ func (l *Lab) optional(id, title string, asked bool, needs []string, render func
 	case l.wants(id, asked):
 		return l.setStep(id, title, needs, render)
 	case l.leaves(id):
-		return l.setStep(id, title+leaving, needs, func(context.Context) (objects, error) { return nil, nil })
+		suffix := leaving
+		if l.installed.unknown { // most likely it never was there
+			suffix = absent
+		}
+		return l.setStep(id, title+suffix, needs, func(context.Context) (objects, error) { return nil, nil })
 	default:
 		return engine.Step{}
 	}
 }
 
-const leaving = ": taken away, as it is no longer asked for"
+const (
+	leaving = ": taken away, as it is no longer asked for"
+	absent  = ": none, as it is not asked for"
+)
 
 // wants tells whether a part is to be in the plan: as the settings ask, or to be taken back, as the cluster has it.
 func (l *Lab) wants(part string, asked bool) bool {
