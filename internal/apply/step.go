@@ -95,7 +95,7 @@ func check(ctx context.Context, c *Client, s Set) (engine.Status, error) {
 		return engine.Status{}, err
 	}
 	// What is not there at all needs no dry run to be found wanting, and one of a large CRD takes the API server about as
-	// long as its creation: on a fresh cluster that would be a third of an installation's time.
+	// long as its creation.
 	changes := absent(objs, live)
 	if len(changes) == 0 {
 		if changes, err = c.diff(ctx, s, objs, live); err != nil {
