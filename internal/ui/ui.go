@@ -1,7 +1,7 @@
 // Package ui renders what the engine reports: as a live tree on a terminal, as plain
-// lines with time stamps in a log, as JSON lines for programs, and as JUnit XML for
-// CI. All are made of the same events. It also prints failures and tables. It reads
-// events and results, never the cluster.
+// lines with time stamps in a log and as JSON lines for programs. All are made of the
+// same events. It also prints failures and tables. It reads events and results, never
+// the cluster.
 //
 // Talk goes to the writer a Renderer is made with, which is standard error; tables
 // and other data are for standard output.

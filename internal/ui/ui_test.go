@@ -150,15 +150,6 @@ type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
 
-func TestJUnit(t *testing.T) {
-	var out bytes.Buffer
-	events := script()
-	if err := WriteJUnit(&out, *events[len(events)-1].Result); err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "junit.xml", out.String())
-}
-
 func TestPreviews(t *testing.T) {
 	var out bytes.Buffer
 	err := WritePreviews(&out, "Install the lab", []engine.Preview{
