@@ -17,6 +17,7 @@ import (
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"ambientlab/internal/engine"
+	"ambientlab/internal/mage/starter"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/ui"
 )
@@ -33,7 +34,7 @@ func Run(parent context.Context, target func(*Lab, context.Context) error) error
 	defer stop()
 	ctx, release := withParent(ctx, startedByMage(), os.Getppid)
 	defer release()
-	words := wording{tool: startedByTool(os.Getenv, os.Getppid)}
+	words := wording{tool: starter.IsParent(os.Getenv, os.Getppid)}
 	settings, err := Load(os.Getenv)
 	if err != nil {
 		view := ui.New(ui.Auto, os.Stderr, os.Getenv)

@@ -1,9 +1,6 @@
 package lab
 
-import (
-	"strconv"
-	"strings"
-)
+import "strings"
 
 // wording is how whoever sits at the keyboard has to type a target for it to mean what a message says.
 type wording struct {
@@ -11,14 +8,6 @@ type wording struct {
 	tool bool
 	// provider is what sm:lab has chosen by itself. Without it, the next target would be at kind, which was just passed over.
 	provider string
-}
-
-// toolVariable is where the project's own Mage leaves its process number (internal/mage).
-const toolVariable = "AMBIENTLAB_MAGE"
-
-// startedByTool tells whether `go tool mage` has started this program.
-func startedByTool(getenv func(string) string, parent func() int) bool {
-	return getenv(toolVariable) == strconv.Itoa(parent())
 }
 
 // typed puts every target that a text names into the words that are to be typed.

@@ -15,12 +15,3 @@ func TestTyped(t *testing.T) {
 		}
 	}
 }
-
-func TestStartedByTool(t *testing.T) {
-	parent := func() int { return 42 }
-	for value, want := range map[string]bool{"": false, "42": true, "43": false} {
-		if got := startedByTool(func(string) string { return value }, parent); got != want {
-			t.Errorf("%s=%q, and the parent is 42: %t", toolVariable, value, got)
-		}
-	}
-}

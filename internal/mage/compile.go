@@ -23,24 +23,24 @@ const (
 // JSON lines. It returns go's exit code.
 func runGo(args []string, talk io.Writer) int {
 	if len(args) == 0 || args[0] != "build" || os.Getenv("SM_OUTPUT") == "json" {
-		return run("go", args, talk)
+		return run(args, talk)
 	}
 	// The Go command tells of no progress but this: with -v it names each package that it compiles.
 	packages := &counter{to: talk}
-	done, quiet := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(quiet)
-		announce(packages, done, time.Now())
-	}()
-	code := run("go", append([]string{"build", "-v"}, args[1:]...), packages)
+	began := time.Now()
+	done, announced := make(chan struct{}), make(chan bool)
+	go func() { announced <- announce(packages, done) }()
+	code := run(append([]string{"build", "-v"}, args[1:]...), packages)
 	close(done)
-	<-quiet
 	packages.flush()
+	if <-announced && code == 0 {
+		packages.say("Compiled in %.0f s.", time.Since(began).Seconds())
+	}
 	return code
 }
 
-func run(name string, args []string, stderr io.Writer) int {
-	command := exec.Command(name, args...)
+func run(args []string, stderr io.Writer) int {
+	command := exec.Command("go", args...)
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, stderr
 	err := command.Run()
 	var exit *exec.ExitError
@@ -55,13 +55,14 @@ func run(name string, args []string, stderr io.Writer) int {
 	}
 }
 
-// announce says what is going on once that takes longer than patience, and again now and then, until it is done.
-func announce(packages *counter, done <-chan struct{}, began time.Time) {
+// announce says what is going on once that takes longer than patience, and again now and then, until it is done. It tells
+// whether it said anything.
+func announce(packages *counter, done <-chan struct{}) bool {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-done:
-		return
+		return false
 	case <-timer.C:
 	}
 	packages.say("Compiling the lab itself: about three minutes on two cores the first time, a moment after that.")
@@ -70,8 +71,7 @@ func announce(packages *counter, done <-chan struct{}, began time.Time) {
 	for {
 		select {
 		case <-done:
-			packages.say("Compiled in %.0f s.", time.Since(began).Seconds())
-			return
+			return true
 		case <-tick.C:
 			packages.say("Compiled %d packages so far.", packages.count())
 		}

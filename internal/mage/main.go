@@ -7,16 +7,12 @@ package main
 
 import (
 	"os"
-	"strconv"
 
 	"github.com/magefile/mage/mage"
 	"github.com/magefile/mage/mg"
-)
 
-// startedBy holds the process number of the Mage below, for its children: its Go command, which is this program again,
-// and the compiled lab, which then names `go tool mage` in what it says to type next. A number, since a child's own
-// children inherit the variable and must not take it for theirs.
-const startedBy = "AMBIENTLAB_MAGE"
+	"ambientlab/internal/mage/starter"
+)
 
 // buildSettings are those of the Makefile, for an environment that says nothing of its own.
 var buildSettings = map[string]string{
@@ -25,7 +21,7 @@ var buildSettings = map[string]string{
 }
 
 func main() {
-	if os.Getenv(startedBy) == strconv.Itoa(os.Getppid()) {
+	if starter.IsParent(os.Getenv, os.Getppid) { // Mage's Go command is this program again, see below
 		os.Exit(runGo(os.Args[1:], os.Stderr))
 	}
 	for name, value := range buildSettings {
@@ -33,7 +29,8 @@ func main() {
 			_ = os.Setenv(name, value)
 		}
 	}
-	_ = os.Setenv(startedBy, strconv.Itoa(os.Getpid()))
+	// The compiled lab looks at the mark too: it names `go tool mage` in what it says to type next.
+	_ = starter.Mark()
 	if _, given := os.LookupEnv(mg.GoCmdEnv); !given {
 		if self, err := os.Executable(); err == nil {
 			_ = os.Setenv(mg.GoCmdEnv, self)

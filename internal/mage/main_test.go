@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"ambientlab/internal/mage/starter"
 )
 
 // TestSettingsOfMakefile holds the build settings against the Makefile's: where they differ, everything is compiled twice.
@@ -76,11 +78,10 @@ type code int
 func (c code) Error() string   { return "it fails" }
 func (c code) ExitStatus() int { return int(c) }
 `)
-	run := func(env []string, target string) (string, int) {
+	run := func(target string) (string, int) {
 		command := exec.Command(program, target)
 		command.Dir = dir
-		command.Env = append(os.Environ(), "MAGEFILE_CACHE="+t.TempDir(), startedBy+"=1")
-		command.Env = append(command.Env, env...)
+		command.Env = append(os.Environ(), "MAGEFILE_CACHE="+t.TempDir(), starter.Variable+"=1")
 		out, err := command.CombinedOutput()
 		var exit *exec.ExitError
 		if err != nil && !errors.As(err, &exit) {
@@ -89,21 +90,21 @@ func (c code) ExitStatus() int { return int(c) }
 		return string(out), command.ProcessState.ExitCode()
 	}
 	t.Setenv("GOFLAGS", "-trimpath")
-	if out, code := run(nil, "show"); code != 0 || !strings.Contains(out, " -trimpath true\n") {
+	if out, code := run("show"); code != 0 || !strings.Contains(out, " -trimpath true\n") {
 		t.Errorf("it gives code %d and:\n%s", code, out)
 	}
 	if err := os.Unsetenv("GOFLAGS"); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("CGO_ENABLED", "0")
-	if out, code := run(nil, "show"); code != 0 || out != "0 "+buildSettings["GOFLAGS"]+" true\n" {
+	if out, code := run("show"); code != 0 || out != "0 "+buildSettings["GOFLAGS"]+" true\n" {
 		t.Errorf("it gives code %d and:\n%s", code, out)
 	}
-	if out, code := run(nil, "fail"); code != 43 || !strings.Contains(out, "it fails") {
+	if out, code := run("fail"); code != 43 || !strings.Contains(out, "it fails") {
 		t.Errorf("it gives code %d and:\n%s", code, out)
 	}
 	write(t, filepath.Join(dir, "other.go"), "//go:build mage\n\npackage main\n\nvar wrong int = \"text\"\n")
-	if out, code := run(nil, "show"); code != 1 || !strings.Contains(out, "other.go:5:17") {
+	if out, code := run("show"); code != 1 || !strings.Contains(out, "other.go:5:17") {
 		t.Errorf("it gives code %d and:\n%s", code, out)
 	}
 }
