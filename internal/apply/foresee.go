@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"ambientlab/internal/engine"
@@ -19,11 +20,7 @@ func foresee(set Set) ([]engine.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes := make([]engine.Change, 0, len(objs))
-	for _, obj := range objs {
-		changes = append(changes, engine.Change{Object: idOf(obj).String(), Action: engine.Create})
-	}
-	return changes, nil
+	return absent(objs, make([]*unstructured.Unstructured, len(objs))), nil
 }
 
 // foreseeOverlay does the same for fields on an object that something else makes.
