@@ -92,7 +92,7 @@ func (l *Lab) stopStep(id, title, process string, needs ...string) engine.Step {
 		return engine.Step{}
 	}
 	return engine.Step{
-		ID: id, Title: title + leaving, Needs: needs, Timeout: quick,
+		ID: id, Title: title + l.unwanted(), Needs: needs, Timeout: quick,
 		Check: func(ctx context.Context) (engine.Status, error) {
 			running, message, err := l.embedded.Started(ctx, process)
 			return engine.Status{Holds: !running, Message: message}, err

@@ -66,11 +66,7 @@ func (l *Lab) optional(id, title string, asked bool, needs []string, render func
 	case l.wants(id, asked):
 		return l.setStep(id, title, needs, render)
 	case l.leaves(id):
-		suffix := leaving
-		if l.installed.unknown { // most likely it never was there
-			suffix = absent
-		}
-		return l.setStep(id, title+suffix, needs, func(context.Context) (objects, error) { return nil, nil })
+		return l.setStep(id, title+l.unwanted(), needs, func(context.Context) (objects, error) { return nil, nil })
 	default:
 		return engine.Step{}
 	}
@@ -80,6 +76,14 @@ const (
 	leaving = ": taken away, as it is no longer asked for"
 	absent  = ": none, as it is not asked for"
 )
+
+// unwanted ends the title of a step that takes away what the settings do not ask for.
+func (l *Lab) unwanted() string {
+	if l.installed.unknown { // most likely it never was there
+		return absent
+	}
+	return leaving
+}
 
 // wants tells whether a part is to be in the plan: as the settings ask, or to be taken back, as the cluster has it.
 func (l *Lab) wants(part string, asked bool) bool {
