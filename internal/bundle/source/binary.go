@@ -54,7 +54,7 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	if err := b.compile(ctx, p, path); err != nil {
 		return "", fmt.Errorf("building %s: %w", name, err)
 	}
-	prune(path, time.Now())
+	prune(path)
 	return path, nil
 }
 

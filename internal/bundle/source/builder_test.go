@@ -345,3 +345,22 @@ func TestNotInlinedIsNotShared(t *testing.T) {
 		}
 	}
 }
+
+// TestFlagsOfMakefile holds what decides how a shared package is compiled against the Makefile's settings for the lab.
+func TestFlagsOfMakefile(t *testing.T) {
+	makefile, err := os.ReadFile("../../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, settings, _ := strings.Cut(string(makefile), "export GOFLAGS :=")
+	settings, _, _ = strings.Cut(settings, "\n")
+	flags := buildFlags(Program{})
+	for _, flag := range strings.Fields(settings) {
+		if !slices.Contains(flags, flag) {
+			t.Errorf("programs are built without %s", flag)
+		}
+	}
+	if len(strings.Fields(settings)) == 0 {
+		t.Error("the Makefile sets no GOFLAGS")
+	}
+}

@@ -18,14 +18,14 @@ func touch(path string) {
 
 // prune removes the program's builds from other sources that nobody has asked for in a long time. A process that still
 // runs from one is not disturbed; whoever would start it again asks for today's. The caller holds the build lock.
-func prune(path string, now time.Time) {
+func prune(path string) {
 	builds, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(path)), "*"))
 	if err != nil {
 		return
 	}
 	for _, build := range builds {
 		info, err := os.Stat(build)
-		if err != nil || !info.IsDir() || build == filepath.Dir(path) || now.Sub(info.ModTime()) < unusedFor {
+		if err != nil || !info.IsDir() || build == filepath.Dir(path) || time.Since(info.ModTime()) < unusedFor {
 			continue
 		}
 		_ = os.RemoveAll(build)
