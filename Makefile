@@ -20,7 +20,7 @@ lab: ## run the whole lab: kind where Docker answers, the embedded control plane
 	SM_PROVIDER=$(or $(SM_PROVIDER),auto) $(MAGE) sm:lab
 
 # Nested modules with code of the project's own; the others only pin programs.
-NESTED := internal/bundle/nodeproxy internal/bundle/nodenet internal/bundle/nodeimage/criseed
+NESTED := internal/nodeproxy internal/source/nodenet internal/source/nodeimage/criseed
 
 test: ## unit, golden and integration tests; needs Go alone
 	$(GO) vet ./...
@@ -40,7 +40,7 @@ bundle: ## build every image from Go modules and Debian packages (Linux, root)
 	$(MAGE) sm:bundle -from=source -to=$(BUNDLE)
 
 e2e: bundle ## the lab on a real kind cluster, from the source bundle (Linux, root, Docker)
-	cd internal/bundle/nodeproxy && $(GO) test -count=1 -tags=e2e,disable_pgv ./...
+	cd internal/nodeproxy && $(GO) test -count=1 -tags=e2e,disable_pgv ./...
 	$(GO) test -count=1 -tags=e2e,disable_pgv ./internal/probe/report
 	$(E2E) -tags=e2e,disable_pgv ./internal/e2e/...
 

@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
-	"ambientlab/internal/bundle/source"
+	"ambientlab/internal/source"
 )
 
 // controlPlane is a real etcd, API server and controller manager, without any node. It

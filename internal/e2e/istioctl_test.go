@@ -8,12 +8,12 @@ import (
 	"strings"
 	"testing"
 
-	"ambientlab/internal/bundle/source"
+	"ambientlab/internal/source"
 )
 
 // testAsIstioctl holds sm:proxyConfig against istioctl, built from the same Istio module, for the same pods.
 func (l *lab) testAsIstioctl(t *testing.T) {
-	modules, err := filepath.Abs("../bundle/modules")
+	modules, err := filepath.Abs("../source/modules")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,8 @@ import (
 	"slices"
 
 	"ambientlab/internal/bundle"
-	"ambientlab/internal/bundle/nodeimage"
-	"ambientlab/internal/bundle/source"
+	"ambientlab/internal/source/nodeimage"
+	"ambientlab/internal/source"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
 )

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"ambientlab/internal/apply"
-	"ambientlab/internal/bundle/source"
+	"ambientlab/internal/source"
 	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lb"

@@ -95,7 +95,7 @@ func TestFindRoot(t *testing.T) {
 	if err := os.MkdirAll(deep, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// A nested module of another name, as internal/bundle/modules has them.
+	// A nested module of another name, as internal/source/modules has them.
 	write(t, filepath.Join(deep, "go.mod"), "module example.test/nested\n")
 	u := New("")
 	u.getwd = func() (string, error) { return deep, nil }

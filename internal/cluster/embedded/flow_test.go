@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/internal/bundle/source"
+	"ambientlab/internal/source"
 	"ambientlab/internal/cluster"
 )
 

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/internal/bundle/source/lock"
+	"ambientlab/internal/source/lock"
 )
 
 // Remove deletes the lab of a name in a folder for state, as the tests lay them out: the kubeconfig is beside that folder.

@@ -14,8 +14,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"ambientlab/internal/bundle/source/layer"
-	"ambientlab/internal/bundle/source/lock"
+	"ambientlab/internal/source/layer"
+	"ambientlab/internal/source/lock"
 )
 
 // Envoy is C++, and no registry of source packages builds it; the Envoy project's own release binary lies in a

@@ -18,7 +18,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"ambientlab/internal/bundle/source/lock"
+	"ambientlab/internal/source/lock"
 )
 
 // fakeGo stands in for the Go command: `go build` copies the running test, a Go program with a real list of
@@ -348,7 +348,7 @@ func TestNotInlinedIsNotShared(t *testing.T) {
 
 // TestFlagsOfMakefile holds what decides how a shared package is compiled against the Makefile's settings for the lab.
 func TestFlagsOfMakefile(t *testing.T) {
-	makefile, err := os.ReadFile("../../../Makefile")
+	makefile, err := os.ReadFile("../../Makefile")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"runtime"
 	"sync"
 
-	"ambientlab/internal/bundle/debian"
+	"ambientlab/internal/source/debian"
 )
 
 // Options are a Builder's settings; the zero value is what a lab uses.
@@ -17,7 +17,7 @@ type Options struct {
 	// CacheDir is where built programs and fetched files are kept; ambientlab/source in the user's cache
 	// folder unless given.
 	CacheDir string
-	// ModulesDir is the folder of the nested modules; unless given, internal/bundle/modules of the main
+	// ModulesDir is the folder of the nested modules; unless given, internal/source/modules of the main
 	// module that the working directory lies in.
 	ModulesDir string
 	// GOOS and GOARCH are what Binary builds for, the machine it runs on unless given. Images are always for
@@ -71,7 +71,7 @@ func New(opts Options) (*Builder, error) {
 		if err != nil {
 			return nil, err
 		}
-		b.ModulesDir = filepath.Join(dir, "internal", "bundle", "modules")
+		b.ModulesDir = filepath.Join(dir, "internal", "source", "modules")
 	}
 	if _, err := os.Stat(b.ModulesDir); err != nil {
 		return nil, fmt.Errorf("looking for the modules to build from: %w", err)

@@ -28,7 +28,7 @@ func TestProgramsAreInTheirModules(t *testing.T) {
 		if own(p.Module) {
 			continue
 		}
-		mod, err := os.ReadFile(filepath.Join("..", "modules", p.Module, "go.mod"))
+		mod, err := os.ReadFile(filepath.Join("modules", p.Module, "go.mod"))
 		if err != nil {
 			t.Errorf("%s: %v", p.Name, err)
 			continue
@@ -52,7 +52,7 @@ func TestReferencesNameTheVersions(t *testing.T) {
 		"quay.io/metallb/speaker:v0.16.1":                                {"metallb", "go.universe.tf/metallb v0.16.1"},
 		"docker.io/istio/pilot:1.31.1-distroless":                        {"istio", "istio.io/istio v0.0.0-20260827124520-" + istioRevision},
 	} {
-		mod, err := os.ReadFile(filepath.Join("..", "modules", pin[0], "go.mod"))
+		mod, err := os.ReadFile(filepath.Join("modules", pin[0], "go.mod"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +95,7 @@ func TestRecipes(t *testing.T) {
 // All modules that can are on the one Kubernetes version whose packages they then compile once.
 func TestOneKubernetesVersion(t *testing.T) {
 	for _, module := range []string{"kubernetes", "istio", "kwok", "coredns"} {
-		mod, err := os.ReadFile(filepath.Join("..", "modules", module, "go.mod"))
+		mod, err := os.ReadFile(filepath.Join("modules", module, "go.mod"))
 		if err != nil {
 			t.Fatal(err)
 		}

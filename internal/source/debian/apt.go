@@ -12,7 +12,7 @@ import (
 	"slices"
 	"strings"
 
-	"ambientlab/internal/bundle/source/lock"
+	"ambientlab/internal/source/lock"
 )
 
 // keyring is the Debian archive's, of the package debian-archive-keyring, which every Debian has.

@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 
-	"ambientlab/internal/bundle/debian"
+	"ambientlab/internal/source/debian"
 )
 
 // Kinds of component, by the type that package URLs have for them.

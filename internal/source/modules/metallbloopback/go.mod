@@ -1,5 +1,5 @@
 // MetalLB's controller as a process of the embedded control plane. Unlike the one for images it is built with the
-// Kubernetes libraries of the other programs, whose compiled packages it shares; see edits in internal/bundle/source
+// Kubernetes libraries of the other programs, whose compiled packages it shares; see edits in internal/source
 // for the line that has to change for that.
 module ambientlab/modules/metallbloopback
 

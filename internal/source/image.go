@@ -16,8 +16,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"ambientlab/internal/bundle/debian"
-	"ambientlab/internal/bundle/source/layer"
+	"ambientlab/internal/source/debian"
+	"ambientlab/internal/source/layer"
 )
 
 // Labels of images built here.

@@ -6,7 +6,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"ambientlab/internal/bundle/source/layer"
+	"ambientlab/internal/source/layer"
 )
 
 // recipe says what an image is made of. The paths, users and commands are those of the real image of that

@@ -69,7 +69,7 @@ func Programs() []Program {
 		{"kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", []Variable{{"sigs.k8s.io/kwok/pkg/consts.Version", "v0.8.0"}}, 20 * time.Second},
 		{"go-httpbin", "apps", "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin", nil, 10 * time.Second},
 		{"fortio", "apps", "fortio.org/fortio", nil, 30 * time.Second},
-		{"nodeproxy", "../nodeproxy", ".", nil, time.Minute},
+		{"nodeproxy", "../../nodeproxy", ".", nil, time.Minute},
 		{"nodenet", "../nodenet", ".", nil, 40 * time.Second},
 		{"pause", "../nodenet", "./pause", nil, 5 * time.Second},
 		{"criseed", "../nodeimage/criseed", ".", nil, 30 * time.Second},

@@ -1,7 +1,7 @@
 // Package source builds the lab's programs and images from Go modules and Debian packages alone, for
 // places that reach package registries but no container registry.
 //
-// Each upstream project is a nested Go module under internal/bundle/modules with its own go.mod and
+// Each upstream project is a nested Go module under internal/source/modules with its own go.mod and
 // go.sum: the main module's graph stays small, and the checksums say what is built. All of them share one
 // Kubernetes version and one set of flags, so that a package compiled for one program serves the next.
 //

@@ -14,7 +14,7 @@ import (
 	"path"
 	"strings"
 
-	"ambientlab/internal/bundle/source/layer"
+	"ambientlab/internal/source/layer"
 )
 
 // merged are the folders that are links into /usr on every Debian since bookworm, while packages may still

@@ -20,7 +20,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"ambientlab/internal/bundle/source/layer"
+	"ambientlab/internal/source/layer"
 )
 
 // Defaults of Options.

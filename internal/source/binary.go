@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"ambientlab/internal/bundle/source/lock"
+	"ambientlab/internal/source/lock"
 )
 
 // ErrUnknownProgram is wrapped by Binary's error where no program has the name.
