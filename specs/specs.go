@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-//go:embed *.yaml istio/*.yaml apps/*.yaml lessons/*.yaml
+//go:embed kind.yaml istio lessons
 var files embed.FS
 
 // Render returns one spec with its template filled from data. A field that the template names and data lacks is an

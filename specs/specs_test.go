@@ -2,6 +2,8 @@ package specs
 
 import (
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +18,8 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
+
+	"ambientlab/internal/lesson/names"
 )
 
 // data fills every template of every spec.
@@ -66,7 +70,7 @@ func TestSpecsAreWhatTheirTypesSay(t *testing.T) {
 }
 
 func TestRenderRefusesAHole(t *testing.T) {
-	if _, err := Render("lessons/fault.yaml", map[string]any{"Namespace": "default"}); err == nil || !strings.Contains(err.Error(), "lessons/fault.yaml") {
+	if _, err := Render("lessons/fault/delay.yaml", map[string]any{"Namespace": "default"}); err == nil || !strings.Contains(err.Error(), "lessons/fault/delay.yaml") {
 		t.Errorf("got %v, want an error that names the spec", err)
 	}
 }
@@ -74,7 +78,7 @@ func TestRenderRefusesAHole(t *testing.T) {
 func TestRenderQuotesThePath(t *testing.T) {
 	values := data()
 	values["Path"] = "/a: {b}"
-	objects, err := Objects("lessons/fault.yaml", values)
+	objects, err := Objects("lessons/fault/delay.yaml", values)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +94,7 @@ func TestRenderQuotesThePath(t *testing.T) {
 func TestNobodyLeft(t *testing.T) {
 	values := data()
 	values["Principals"] = []string(nil)
-	objects, err := Objects("lessons/authz.yaml", values)
+	objects, err := Objects("lessons/authz/get-only.yaml", values)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,11 +122,11 @@ func TestValuesParse(t *testing.T) {
 // TestStrictReachesAppbAlone holds what -strict applies to the labels of appb's pods: whatever else lives in the
 // namespace, which may be the user's own, keeps its own rules.
 func TestStrictReachesAppbAlone(t *testing.T) {
-	strict, err := Objects("lessons/authz-strict.yaml", data())
+	strict, err := Objects("lessons/authz/strict.yaml", data())
 	if err != nil {
 		t.Fatal(err)
 	}
-	app, err := Objects("apps/appb.yaml", data())
+	app, err := Objects("lessons/apps/appb.yaml", data())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,12 +137,46 @@ func TestStrictReachesAppbAlone(t *testing.T) {
 		}
 	}
 	if len(strict) != 2 || labels["app"] != "appb" {
-		t.Fatalf("%d strict policies, appb's pods bear %v", len(strict), labels)
+		t.Fatalf("%d strict policies, appb's pods have labels %v", len(strict), labels)
 	}
 	for _, object := range strict {
 		selected, _, _ := unstructured.NestedStringMap(object.Object, "spec", "selector", "matchLabels")
 		if len(selected) != 1 || selected["app"] != labels["app"] {
 			t.Errorf("%s %s selects %v, want appb's pods alone", object.GetKind(), object.GetName(), selected)
+		}
+	}
+}
+
+// TestSpecsUseTheNames compares the names and images that the specs write out with those in internal/lesson/names.
+func TestSpecsUseTheNames(t *testing.T) {
+	values := data()
+	values["Httpbin"], values["Fortio"] = names.HttpbinImage, names.FortioImage
+	found := map[string]bool{}
+	err := fs.WalkDir(files, "lessons", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		objects, err := Objects(path, values)
+		for _, object := range objects {
+			found[object.GetKind()+" "+object.GetName()] = true
+			hosts, _, _ := unstructured.NestedStringSlice(object.Object, "spec", "hostnames")
+			for _, host := range hosts {
+				found["host "+host] = true
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Deployment " + names.AppA, "Deployment " + names.AppB, "Service " + names.AppA, "Service " + names.AppB,
+		"ServiceAccount " + names.AppA, "ServiceAccount " + names.AppB, "Gateway " + names.Gateway, "Gateway " + names.Waypoint,
+		"VirtualService " + names.Delay, "AuthorizationPolicy " + names.GetOnly, "AuthorizationPolicy " + names.OnlyViaWaypoint,
+		"host " + names.Host,
+	} {
+		if !found[want] {
+			t.Errorf("no spec has %s; they have %v", want, slices.Sorted(maps.Keys(found)))
 		}
 	}
 }

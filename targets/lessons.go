@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/lab"
 )
 
@@ -24,10 +26,10 @@ func Fault(ctx context.Context,
 	path *string, // which path, matched exactly; /headers unless given
 	off *bool, // take the delay away again
 ) error {
-	fault := lab.Fault{
-		Percent: valueOr(percent, lab.DefaultFault().Percent),
-		Delay:   valueOr(delay, lab.DefaultFault().Delay),
-		Path:    valueOr(path, lab.DefaultFault().Path),
+	fault := params.Fault{
+		Percent: valueOr(percent, params.DefaultFault().Percent),
+		Delay:   valueOr(delay, params.DefaultFault().Delay),
+		Path:    valueOr(path, params.DefaultFault().Path),
 	}
 	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Fault(ctx, fault, isSet(off)) })
 }

@@ -3,6 +3,9 @@ package lab
 import (
 	"context"
 
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/engine"
 	"ambientlab/internal/mesh"
 )
@@ -10,9 +13,9 @@ import (
 // target is what the lessons work on, for the proxies that are asked whether a lesson has arrived.
 func (l *Lab) target() mesh.Target {
 	return mesh.Target{
-		Service:  mesh.Service{Namespace: l.Settings.Namespace, Name: appB, Port: 8000},
-		Waypoint: waypointName,
-		Gateway:  gatewayName,
+		Service:  mesh.Service{Namespace: l.Settings.Namespace, Name: names.AppB, Port: 8000},
+		Waypoint: names.Waypoint,
+		Gateway:  names.Gateway,
 	}
 }
 
@@ -60,7 +63,7 @@ func (l *Lab) waypointArrival(off bool) engine.Step {
 		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitWaypoint(ctx, t) })
 }
 
-func (l *Lab) faultArrival(fault Fault, off bool) engine.Step {
+func (l *Lab) faultArrival(fault params.Fault, off bool) engine.Step {
 	t := l.target()
 	want := mesh.Fault{Percent: fault.Percent, Delay: fault.Delay, Path: fault.Path}
 	if off {
@@ -75,19 +78,19 @@ func (l *Lab) faultArrival(fault Fault, off bool) engine.Step {
 
 // authzArrival waits for the waypoint, and with -strict until Istio has accepted the policy for the node proxies. Without
 // it, and with all of it off, it waits until the node proxies have forgotten what an earlier -strict made them enforce.
-func (l *Lab) authzArrival(authz Authz, off bool) engine.Step {
+func (l *Lab) authzArrival(authz params.Authz, off bool) engine.Step {
 	t := l.target()
-	want := mesh.Authz{Namespace: l.Settings.Namespace, Name: getOnlyPolicy, Principals: l.principals(authz.Allowed), Methods: []string{"GET"}}
+	want := mesh.Authz{Namespace: l.Settings.Namespace, Name: names.GetOnly, Principals: authz.Principals(l.Settings.Namespace), Methods: []string{"GET"}}
 	looks := []func(context.Context, *mesh.Mesh) (bool, string, error){
 		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Authz(ctx, t, want) },
 		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
-			return m.StrictOff(ctx, t, want.Namespace, onlyWaypointPolicy)
+			return m.StrictOff(ctx, t, want.Namespace, names.OnlyViaWaypoint)
 		},
 	}
 	waits := []func(context.Context, *mesh.Mesh) error{
 		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitAuthz(ctx, t, want) },
 		func(ctx context.Context, m *mesh.Mesh) error {
-			return m.WaitStrictOff(ctx, t, want.Namespace, onlyWaypointPolicy)
+			return m.WaitStrictOff(ctx, t, want.Namespace, names.OnlyViaWaypoint)
 		},
 	}
 	title := "The waypoint enforces the policy"
@@ -102,10 +105,10 @@ func (l *Lab) authzArrival(authz Authz, off bool) engine.Step {
 		}
 	case authz.Strict:
 		looks[1] = func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
-			return m.Strict(ctx, want.Namespace, onlyWaypointPolicy)
+			return m.Strict(ctx, want.Namespace, names.OnlyViaWaypoint)
 		}
 		waits[1] = func(ctx context.Context, m *mesh.Mesh) error {
-			return m.WaitStrict(ctx, want.Namespace, onlyWaypointPolicy)
+			return m.WaitStrict(ctx, want.Namespace, names.OnlyViaWaypoint)
 		}
 	}
 	return l.arrival(title,

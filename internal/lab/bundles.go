@@ -10,10 +10,10 @@ import (
 	"slices"
 
 	"ambientlab/internal/bundle"
-	"ambientlab/internal/source/nodeimage"
-	"ambientlab/internal/source"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
+	"ambientlab/internal/source"
+	"ambientlab/internal/source/nodeimage"
 )
 
 // Where a bundle's images come from.

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"ambientlab/internal/lesson/names"
+
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
@@ -167,7 +169,7 @@ func (l *Lab) istioValues(subs substitutes) (upstream.IstioValues, error) {
 	return upstream.IstioValues{
 		Base: layered[upstream.Base], Istiod: layered[upstream.Istiod],
 		CNI: layered[upstream.CNI], Ztunnel: layered[upstream.Ztunnel],
-		Namespace: istioNamespace,
+		Namespace: names.Istio,
 	}, nil
 }
 

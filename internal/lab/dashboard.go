@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"slices"
 
+	"ambientlab/internal/lesson/names"
+
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -27,11 +29,11 @@ type dashboard struct {
 
 func (l *Lab) dashboards() []dashboard {
 	return []dashboard{ // the way in first: on macOS there is no other
-		{"gateway", l.Settings.Namespace, gatewayIdentity, 80, 8080, "/headers"},
-		{"kiali", istioNamespace, "kiali", 20001, 20001, "/kiali"},
-		{"grafana", istioNamespace, "grafana", 3000, 3000, "/"},
-		{"jaeger", istioNamespace, "tracing", 80, 16686, "/jaeger"},
-		{"prometheus", istioNamespace, "prometheus", 9090, 9090, "/"},
+		{"gateway", l.Settings.Namespace, names.GatewayAccount, 80, 8080, "/headers"},
+		{"kiali", names.Istio, "kiali", 20001, 20001, "/kiali"},
+		{"grafana", names.Istio, "grafana", 3000, 3000, "/"},
+		{"jaeger", names.Istio, "tracing", 80, 16686, "/jaeger"},
+		{"prometheus", names.Istio, "prometheus", 9090, 9090, "/"},
 	}
 }
 
@@ -105,7 +107,7 @@ func openAll(ctx context.Context, kube kubernetes.Interface, forwarder *mesh.For
 			address := "http://" + forward.Addr() + d.path
 			f.addresses[d.name] = address
 			if d.name == "gateway" {
-				address += "   (with header Host: " + host + ")"
+				address += "   (with header Host: " + names.Host + ")"
 			}
 			f.table.Add(d.name, address)
 		}
@@ -168,12 +170,12 @@ func (l *Lab) tellAccess(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	gateway, err := l.get(ctx, client, gatewayKind, gatewayName)
+	gateway, err := l.get(ctx, client, gatewayKind, names.Gateway)
 	if err != nil {
 		return err
 	}
 	if gateway == nil {
-		return problem.New(problem.ObjectMissing, nil, "Gateway %s is not there, although it was just applied", gatewayName)
+		return problem.New(problem.ObjectMissing, nil, "Gateway %s is not there, although it was just applied", names.Gateway)
 	}
 	address := firstAddress(gateway)
 	if l.embedded != nil {
@@ -181,9 +183,9 @@ func (l *Lab) tellAccess(ctx context.Context) error {
 		return nil
 	}
 	if runtime.GOOS == "linux" && l.Settings.UseMetalLB() && l.Settings.Provider == ProviderKind && address != "" {
-		l.tell("try: curl -H 'Host: %s' http://%s/headers", host, address)
+		l.tell("try: curl -H 'Host: %s' http://%s/headers", names.Host, address)
 		return nil
 	}
-	l.tell("try: mage sm:dashboard, and beside it curl -H 'Host: %s' http://127.0.0.1:8080/headers", host)
+	l.tell("try: mage sm:dashboard, and beside it curl -H 'Host: %s' http://127.0.0.1:8080/headers", names.Host)
 	return nil
 }

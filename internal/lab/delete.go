@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/apply"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
@@ -74,7 +76,7 @@ func (l *Lab) deleteObjects(ctx context.Context, info cluster.Info) error {
 		return err
 	}
 	for _, plan := range []engine.Plan{
-		l.authzPlan(Authz{Strict: true}), l.faultPlan(DefaultFault()), l.waypointPlan(), l.appsPlan(), l.installPlan(),
+		l.authzPlan(params.Authz{Strict: true}), l.faultPlan(params.DefaultFault()), l.waypointPlan(), l.appsPlan(), l.installPlan(),
 	} {
 		result, err := l.undo(ctx, plan)
 		l.tellLeft(result)
@@ -138,7 +140,7 @@ func (l *Lab) All(ctx context.Context) error {
 		l.Install,
 		func(ctx context.Context) error { return l.Apps(ctx, false) },
 		func(ctx context.Context) error { return l.Waypoint(ctx, false) },
-		func(ctx context.Context) error { return l.Fault(ctx, DefaultFault(), false) },
+		func(ctx context.Context) error { return l.Fault(ctx, params.DefaultFault(), false) },
 		func(ctx context.Context) error { return l.Authz(ctx, AuthzOptions{}, false) },
 	} {
 		if err := target(ctx); err != nil {

@@ -5,6 +5,9 @@ import (
 	"slices"
 	"time"
 
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/probe"
 )
 
@@ -13,7 +16,7 @@ const effectPatience = 45 * time.Second
 
 // tellEffect says when a caller could first feel that the fault is on, or gone. It is a note: what it cannot find out
 // fails no target, and where nobody can send it says nothing.
-func (l *Lab) tellEffect(ctx context.Context, began time.Time, fault Fault, off bool) {
+func (l *Lab) tellEffect(ctx context.Context, began time.Time, fault params.Fault, off bool) {
 	if l.embedded != nil {
 		return
 	}
@@ -23,7 +26,7 @@ func (l *Lab) tellEffect(ctx context.Context, began time.Time, fault Fault, off 
 	}
 	env.Lessons.Fault = probe.Fault{On: !off, Percent: fault.Percent, Delay: fault.Delay, Path: fault.Path}
 	who := probe.Appa
-	if slices.Contains(env.Lessons.Authz.Without, appA) {
+	if slices.Contains(env.Lessons.Authz.Without, names.AppA) {
 		who = probe.Gateway
 	}
 	ctx, cancel := context.WithTimeout(ctx, effectPatience+fault.Delay)

@@ -6,11 +6,11 @@ import (
 	"slices"
 
 	"ambientlab/internal/apply"
-	"ambientlab/internal/source"
 	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lb"
 	"ambientlab/internal/mesh"
+	"ambientlab/internal/source"
 	"ambientlab/internal/upstream"
 )
 

@@ -3,6 +3,9 @@ package lab
 import (
 	"fmt"
 
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/mesh"
 )
 
@@ -10,28 +13,28 @@ import (
 // sm:verify measures where there is traffic. waypoints are the waypoint's addresses.
 func (l *Lab) configurationClaims(lessons Lessons, waypoints []string) []configurationClaim {
 	callee := l.target().Service
-	caller := mesh.Service{Namespace: callee.Namespace, Name: appA, Port: callee.Port}
-	fault := DefaultFault() // its parameters matter while it is off, too: they say where no delay is expected
+	caller := mesh.Service{Namespace: callee.Namespace, Name: names.AppA, Port: callee.Port}
+	fault := params.DefaultFault() // its parameters matter while it is off, too: they say where no delay is expected
 	if lessons.Fault != nil {
 		fault = *lessons.Fault
 	}
 	delay := mesh.Fault{Percent: fault.Percent, Delay: fault.Delay, Path: fault.Path}
-	policy := mesh.Authz{Namespace: callee.Namespace, Name: getOnlyPolicy, Methods: []string{"GET"}}
+	policy := mesh.Authz{Namespace: callee.Namespace, Name: names.GetOnly, Methods: []string{"GET"}}
 	if lessons.Authz != nil {
-		policy.Principals = l.principals(lessons.Authz.Allowed)
+		policy.Principals = lessons.Authz.Principals(l.Settings.Namespace)
 	}
 	on := func(yes bool) func(Lessons) bool { return func(Lessons) bool { return yes } }
 	ofWaypoint := func(name, expected string, look func(*mesh.Dump) (bool, string)) configurationCheck {
-		return configurationCheck{name: name, gateway: waypointName, expected: expected, look: look}
+		return configurationCheck{name: name, gateway: names.Waypoint, expected: expected, look: look}
 	}
 	ofGateway := func(name, expected string, look func(*mesh.Dump) (bool, string)) configurationCheck {
-		return configurationCheck{name: name, gateway: gatewayName, expected: expected, look: look}
+		return configurationCheck{name: name, gateway: names.Gateway, expected: expected, look: look}
 	}
 	return []configurationClaim{
 		{
-			id: "config-route", title: "the gateway routes " + host + " to appb",
+			id: "config-route", title: "the gateway routes " + names.Host + " to appb",
 			learn: "istiod turns the HTTPRoute into a virtual host of the gateway's.", on: on(true),
-			checks: []configurationCheck{ofGateway("route", host+" leads to "+callee.String(), func(d *mesh.Dump) (bool, string) { return mesh.RouteHeld(d, host, callee) })},
+			checks: []configurationCheck{ofGateway("route", names.Host+" leads to "+callee.String(), func(d *mesh.Dump) (bool, string) { return mesh.RouteHeld(d, names.Host, callee) })},
 		},
 		{
 			id: "config-waypoint", title: "appb's requests go to the waypoint, the gateway's included",
@@ -85,7 +88,7 @@ func (l *Lab) configurationClaims(lessons Lessons, waypoints []string) []configu
 		{
 			id: "config-authz-off", title: "with the policy off, the waypoint lets everybody in",
 			learn: "A control: the policy's effect is gone with it.", on: on(lessons.Authz == nil && lessons.Waypoint),
-			checks: []configurationCheck{ofWaypoint("policy", "no RBAC rules of "+getOnlyPolicy, func(d *mesh.Dump) (bool, string) { return mesh.AuthzGone(d, callee, policy.Namespace, policy.Name) })},
+			checks: []configurationCheck{ofWaypoint("policy", "no RBAC rules of "+names.GetOnly, func(d *mesh.Dump) (bool, string) { return mesh.AuthzGone(d, callee, policy.Namespace, policy.Name) })},
 		},
 	}
 }

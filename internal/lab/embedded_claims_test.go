@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe"
 )
@@ -23,7 +26,7 @@ func recorded(t *testing.T, gateway string, replace ...string) *mesh.Dump {
 		return resources
 	}
 	var routes []json.RawMessage
-	if gateway == gatewayName {
+	if gateway == names.Gateway {
 		routes = read("routes")
 	}
 	dump, err := mesh.DumpOf(read("listeners"), routes, read("endpoints"))
@@ -37,8 +40,8 @@ func recorded(t *testing.T, gateway string, replace ...string) *mesh.Dump {
 // refuted.
 func TestConfigurationClaims(t *testing.T) {
 	l := &Lab{Settings: Settings{Namespace: "default"}}
-	fault := DefaultFault()
-	lessons := Lessons{Apps: true, Waypoint: true, Fault: &fault, Authz: &Authz{Allowed: []string{appA, gatewayIdentity}}}
+	fault := params.DefaultFault()
+	lessons := Lessons{Apps: true, Waypoint: true, Fault: &fault, Authz: &params.Authz{Allowed: []string{names.AppA, names.GatewayAccount}}}
 	for _, c := range []struct {
 		name                string
 		replace             []string // in the waypoint's configuration
@@ -69,11 +72,11 @@ func TestConfigurationClaims(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			known := map[string]configuration{
-				gatewayName:  {dump: recorded(t, gatewayName, c.inGateway...)},
-				waypointName: {dump: recorded(t, waypointName, c.replace...)},
+				names.Gateway:  {dump: recorded(t, names.Gateway, c.inGateway...)},
+				names.Waypoint: {dump: recorded(t, names.Waypoint, c.replace...)},
 			}
 			if c.noWaypoint {
-				known[waypointName] = configuration{why: "there is none"}
+				known[names.Waypoint] = configuration{why: "there is none"}
 			}
 			asked := lessons
 			if c.lessons != nil {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"ambientlab/internal/lesson/names"
+
 	"ambientlab/internal/mesh"
 )
 
@@ -30,7 +32,7 @@ func (b *bench) golden() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	for _, gateway := range []string{gatewayName, waypointName} {
+	for _, gateway := range []string{names.Gateway, names.Waypoint} {
 		pods, err := m.Pods(b.t.Context(), b.Settings.Namespace, gateway)
 		if err != nil || len(pods) != 1 {
 			b.t.Fatalf("pods of %s: %v, %v", gateway, pods, err)
@@ -40,7 +42,7 @@ func (b *bench) golden() {
 			b.t.Fatal(err)
 		}
 		compare(b.t, gateway+"-listeners.json", sent.Listeners)
-		if gateway == gatewayName { // the waypoint's routes stand in its listeners
+		if gateway == names.Gateway { // the waypoint's routes stand in its listeners
 			compare(b.t, gateway+"-routes.json", sent.Routes)
 		}
 		compare(b.t, gateway+"-endpoints.json", ours(sent.Endpoints))

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"ambientlab/internal/lesson/names"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,20 +21,20 @@ import (
 // seconds does on a real cluster now and then: istiod's index is made to hold the Service's name already, and the pods
 // become ready only after the Service's own changes are through.
 func (b *bench) overlooked() {
-	b.lateEndpoints(waypointName)
+	b.lateEndpoints(names.Waypoint)
 	b.cordon(true)
 	b.talk.reset()
 	done := make(chan error, 1)
 	go func() { done <- b.waypoint(b.t.Context()) }()
 	// By then istiod knows the Service, and has written what it thinks of it.
 	b.eventually("istiod knows the waypoint's Service, which has no pods yet", func() bool {
-		return strings.Contains(b.gatewayMessage(waypointName), "no instances found")
+		return strings.Contains(b.gatewayMessage(names.Waypoint), "no instances found")
 	})
 	b.cordon(false)
 	if err := <-done; err != nil {
 		b.t.Fatalf("waypoint: %v", err)
 	}
-	says(b.t, "the target", b.talk.String(), "yet pods are ready behind Service "+waypointName, "reminded it by a label on Service "+waypointName)
+	says(b.t, "the target", b.talk.String(), "yet pods are ready behind Service "+names.Waypoint, "reminded it by a label on Service "+names.Waypoint)
 }
 
 // lateEndpoints gives istiod endpoints of a Service that does not exist, and takes them away.

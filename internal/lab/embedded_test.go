@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/problem"
 	"ambientlab/internal/ui"
 )
@@ -131,7 +133,7 @@ func says(t *testing.T, what, text string, words ...string) {
 
 func (b *bench) apps(ctx context.Context) error     { return b.Apps(ctx, false) }
 func (b *bench) waypoint(ctx context.Context) error { return b.Waypoint(ctx, false) }
-func (b *bench) fault(ctx context.Context) error    { return b.Fault(ctx, DefaultFault(), false) }
+func (b *bench) fault(ctx context.Context) error    { return b.Fault(ctx, params.DefaultFault(), false) }
 func (b *bench) authz(ctx context.Context) error    { return b.Authz(ctx, AuthzOptions{}, false) }
 func (b *bench) verify(ctx context.Context) error   { return b.Verify(ctx, "") }
 
@@ -148,7 +150,7 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.do("apps", b.apps)
 	b.refused("fault without a waypoint", problem.WaypointOff, b.fault)
 	b.refused("authz without a waypoint", problem.WaypointOff, b.authz)
-	b.do("fault off, though it never was on", func(ctx context.Context) error { return b.Fault(ctx, DefaultFault(), true) })
+	b.do("fault off, though it never was on", func(ctx context.Context) error { return b.Fault(ctx, params.DefaultFault(), true) })
 	says(t, "verify without lessons", b.do("verify", b.verify), "config-waypoint-off", "2 of 2 claims proven")
 	b.do("waypoint", b.waypoint)
 	b.do("fault", b.fault)
@@ -168,7 +170,7 @@ func TestEmbeddedFlow(t *testing.T) {
 
 	// Other parameters than the defaults arrive, too.
 	b.do("another fault", func(ctx context.Context) error {
-		return b.Fault(ctx, Fault{Percent: 12.5, Delay: 300 * time.Millisecond, Path: "/ip"}, false)
+		return b.Fault(ctx, params.Fault{Percent: 12.5, Delay: 300 * time.Millisecond, Path: "/ip"}, false)
 	})
 	b.do("nobody", func(ctx context.Context) error {
 		return b.Authz(ctx, AuthzOptions{Without: "appa,gateway-istio", Strict: true}, false)
@@ -183,7 +185,7 @@ func TestEmbeddedFlow(t *testing.T) {
 		target func(context.Context) error
 	}{
 		{"authz off", func(ctx context.Context) error { return b.Authz(ctx, AuthzOptions{}, true) }},
-		{"fault off", func(ctx context.Context) error { return b.Fault(ctx, DefaultFault(), true) }},
+		{"fault off", func(ctx context.Context) error { return b.Fault(ctx, params.DefaultFault(), true) }},
 		{"verify", b.verify},
 		{"waypoint off", func(ctx context.Context) error { return b.Waypoint(ctx, true) }},
 		{"verify", b.verify},

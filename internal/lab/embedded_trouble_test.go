@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"ambientlab/internal/lesson/params"
+
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -186,7 +188,7 @@ spec:
 	}
 	seize()
 	guest := b.lab("SM_PROVIDER=existing")
-	err := b.fails("fault on a cluster that the lab found", func(ctx context.Context) error { return guest.Fault(ctx, DefaultFault(), false) })
+	err := b.fails("fault on a cluster that the lab found", func(ctx context.Context) error { return guest.Fault(ctx, params.DefaultFault(), false) })
 	var known *problem.Problem
 	if !errors.As(err, &known) || known.ID != problem.ApplyConflict.ID {
 		b.t.Errorf("got %v", err)

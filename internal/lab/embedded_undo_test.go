@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
+
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -233,7 +236,7 @@ func TestEmbeddedUndo(t *testing.T) {
 	b.do("install", full.Install)
 	b.do("apps", func(ctx context.Context) error { return full.Apps(ctx, false) })
 	b.do("waypoint", func(ctx context.Context) error { return full.Waypoint(ctx, false) })
-	b.do("fault", func(ctx context.Context) error { return full.Fault(ctx, DefaultFault(), false) })
+	b.do("fault", func(ctx context.Context) error { return full.Fault(ctx, params.DefaultFault(), false) })
 	b.do("authz", func(ctx context.Context) error { return full.Authz(ctx, AuthzOptions{Strict: true}, false) })
 
 	b.do("delete", b.guest().Delete)
@@ -356,7 +359,7 @@ func (b *bench) deselect() {
 	}
 	// Neither the namespace nor the lack of addresses is said again.
 	b.do("apps", func(ctx context.Context) error { return b.guest().Apps(ctx, false) })
-	service, err := b.kube().CoreV1().Services("shop").Get(b.t.Context(), gatewayIdentity, metav1.GetOptions{})
+	service, err := b.kube().CoreV1().Services("shop").Get(b.t.Context(), names.GatewayAccount, metav1.GetOptions{})
 	if err != nil || service.Spec.Type != corev1.ServiceTypeClusterIP {
 		b.t.Errorf("the gateway's Service: %v %v", service.Spec.Type, err)
 	}

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/engine"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe"
@@ -108,7 +111,7 @@ func (l *Lab) checkConfiguration(ctx context.Context, lessons Lessons) ([]probe.
 
 // strictClaim is about what -strict adds. The node proxies enforce it, and none runs here: what can be looked at is that
 // the objects are as they were asked for, and that Istio has accepted the policy for the node proxies.
-func (l *Lab) strictClaim(ctx context.Context, m *mesh.Mesh, authz Authz) (probe.Result, error) {
+func (l *Lab) strictClaim(ctx context.Context, m *mesh.Mesh, authz params.Authz) (probe.Result, error) {
 	started := l.clock.Now()
 	result := probe.Result{
 		ID: "config-authz-strict", Title: "configuration: Istio accepts for the node proxies that only the waypoint reaches appb's pod",
@@ -123,11 +126,11 @@ func (l *Lab) strictClaim(ctx context.Context, m *mesh.Mesh, authz Authz) (probe
 		}
 		result.Checks = append(result.Checks, probe.Check{Name: name, Verdict: verdict, Text: text})
 	}
-	held, reason, err := m.Strict(ctx, l.Settings.Namespace, onlyWaypointPolicy)
+	held, reason, err := m.Strict(ctx, l.Settings.Namespace, names.OnlyViaWaypoint)
 	if err != nil {
 		return result, err
 	}
-	check("accepted", "AuthorizationPolicy "+onlyWaypointPolicy+" has condition ZtunnelAccepted", held, reason)
+	check("accepted", "AuthorizationPolicy "+names.OnlyViaWaypoint+" has condition ZtunnelAccepted", held, reason)
 	for _, step := range l.engine.Inspect(ctx, l.authzPlan(authz)) {
 		if step.ID == "strict" {
 			check("objects", "the policy and the PeerAuthentication are as they were asked for", step.Err == nil && step.Status.Holds, reasonOf(step))

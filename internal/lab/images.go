@@ -141,7 +141,7 @@ func (l *Lab) podImages(ctx context.Context) ([]string, error) {
 		}
 		all = append(all, list...)
 	}
-	for _, file := range []string{"apps/appa.yaml", "apps/appb.yaml"} {
+	for _, file := range []string{"lessons/apps/appa.yaml", "lessons/apps/appb.yaml"} {
 		list, err := specs.Objects(file, l.images())
 		if err != nil {
 			return nil, err

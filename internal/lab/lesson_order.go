@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"ambientlab/internal/lesson/names"
+
 	"ambientlab/internal/apply"
 	"ambientlab/internal/problem"
 )
@@ -27,7 +29,7 @@ func (l *Lab) inOrder(ctx context.Context, name string, off bool) error {
 		if asked, err = l.lessons(ctx, client); err != nil {
 			return err
 		}
-		gateway, err := l.get(ctx, client, gatewayKind, waypointName)
+		gateway, err := l.get(ctx, client, gatewayKind, names.Waypoint)
 		waypoint = gateway != nil
 		return err
 	})
@@ -52,7 +54,7 @@ func (s Lessons) mayCome(name string, waypoint bool) error {
 		return problem.New(problem.WaypointOff, nil, "sm:%s works at the waypoint, and sm:waypoint is off; nothing was changed", name)
 	}
 	if !waypoint {
-		return problem.New(problem.WaypointOff, nil, "sm:%s works at the waypoint, and Gateway %s is gone, though sm:waypoint is on; nothing was changed", name, waypointName)
+		return problem.New(problem.WaypointOff, nil, "sm:%s works at the waypoint, and Gateway %s is gone, though sm:waypoint is on; nothing was changed", name, names.Waypoint)
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/problem"
 )
 
@@ -44,7 +46,7 @@ func TestLessonsComeInOrder(t *testing.T) {
 }
 
 func TestLessonsGoInOrder(t *testing.T) {
-	all := Lessons{Apps: true, Waypoint: true, Fault: &Fault{}, Authz: &Authz{Strict: true}}
+	all := Lessons{Apps: true, Waypoint: true, Fault: &params.Fault{}, Authz: &params.Authz{Strict: true}}
 	for _, tc := range []struct {
 		lesson string
 		asked  Lessons
@@ -56,9 +58,9 @@ func TestLessonsGoInOrder(t *testing.T) {
 		{"apps", Lessons{Apps: true}, nil},
 		// What is off already may be turned off again, whatever is on.
 		{"apps", Lessons{}, nil},
-		{"waypoint", Lessons{Apps: true, Authz: &Authz{Strict: true}}, nil},
+		{"waypoint", Lessons{Apps: true, Authz: &params.Authz{Strict: true}}, nil},
 		{"waypoint", all, []string{"mage sm:authz -off", "mage sm:fault -off", "mage sm:waypoint -off"}},
-		{"waypoint", Lessons{Apps: true, Waypoint: true, Fault: &Fault{}}, []string{"mage sm:fault -off", "mage sm:waypoint -off"}},
+		{"waypoint", Lessons{Apps: true, Waypoint: true, Fault: &params.Fault{}}, []string{"mage sm:fault -off", "mage sm:waypoint -off"}},
 		{"apps", all, []string{"mage sm:authz -off", "mage sm:fault -off", "mage sm:waypoint -off", "mage sm:apps -off"}},
 	} {
 		err := tc.asked.mayGo(tc.lesson)

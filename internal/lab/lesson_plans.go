@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/apply"
 	"ambientlab/internal/engine"
 	"ambientlab/specs"
@@ -12,9 +15,9 @@ import (
 // appsPlan is sm:apps: the two applications side by side, and the way in.
 func (l *Lab) appsPlan() engine.Plan {
 	return engine.Plan{Name: "apps", Title: "appa, appb and the gateway", Steps: []engine.Step{
-		l.specStep("appa", "appa, the caller", nil, "apps/appa.yaml", l.images()),
-		l.specStep("appb", "appb, the callee", nil, "apps/appb.yaml", l.images()),
-		l.lessonStep("apps", "Gateway and HTTPRoute for "+host, nil, "apps/gateway.yaml", l.gatewayData(), struct{}{}),
+		l.specStep("appa", "appa, the caller", nil, "lessons/apps/appa.yaml", l.images()),
+		l.specStep("appb", "appb, the callee", nil, "lessons/apps/appb.yaml", l.images()),
+		l.lessonStep("apps", "Gateway and HTTPRoute for "+names.Host, nil, "lessons/apps/gateway.yaml", l.gatewayData(), struct{}{}),
 	}}
 }
 
@@ -22,25 +25,25 @@ func (l *Lab) appsPlan() engine.Plan {
 func (l *Lab) waypointPlan() engine.Plan {
 	return engine.Plan{Name: "waypoint", Title: "A waypoint for appb alone", Steps: []engine.Step{
 		l.upstreamEnvoyStep("upstream-envoy"),
-		l.lessonStep("waypoint", "Gateway "+waypointName, needs("upstream-envoy"), "lessons/waypoint.yaml", nil, struct{}{}),
+		l.lessonStep("waypoint", "Gateway "+names.Waypoint, needs("upstream-envoy"), "lessons/waypoint/gateway.yaml", nil, struct{}{}),
 		l.enrolStep("enrol", "waypoint"),
 	}}
 }
 
 // faultPlan is sm:fault.
-func (l *Lab) faultPlan(fault Fault) engine.Plan {
+func (l *Lab) faultPlan(fault params.Fault) engine.Plan {
 	data := map[string]any{"Namespace": l.Settings.Namespace, "Percent": fault.Percent, "Delay": fault.Delay.String(), "Path": fault.Path}
 	title := fmt.Sprintf("%v %% of %s delayed by %s", fault.Percent, fault.Path, fault.Delay)
 	return engine.Plan{Name: "fault", Title: title, Steps: []engine.Step{
-		l.lessonStep("fault", "VirtualService appb-delay", nil, "lessons/fault.yaml", data, fault),
+		l.lessonStep("fault", "VirtualService appb-delay", nil, "lessons/fault/delay.yaml", data, fault),
 	}}
 }
 
 // authzPlan is sm:authz: exactly what the flags say. Without -strict the strict policies of an earlier run are gone.
-func (l *Lab) authzPlan(authz Authz) engine.Plan {
-	data := map[string]any{"Namespace": l.Settings.Namespace, "Principals": l.principals(authz.Allowed)}
+func (l *Lab) authzPlan(authz params.Authz) engine.Plan {
+	data := map[string]any{"Namespace": l.Settings.Namespace, "Principals": authz.Principals(l.Settings.Namespace)}
 	return engine.Plan{Name: "authz", Title: fmt.Sprintf("Only %v may GET from appb", authz.Allowed), Steps: []engine.Step{
-		l.lessonStep("authz", "AuthorizationPolicy "+getOnlyPolicy, nil, "lessons/authz.yaml", data, authz),
+		l.lessonStep("authz", "AuthorizationPolicy "+names.GetOnly, nil, "lessons/authz/get-only.yaml", data, authz),
 		l.strictStep("strict", authz.Strict, data),
 	}}
 }
@@ -66,7 +69,7 @@ func (l *Lab) lessonStep(lesson, title string, needs []string, file string, data
 }
 
 func (l *Lab) images() map[string]any {
-	return map[string]any{"Httpbin": httpbinImage, "Fortio": fortioImage}
+	return map[string]any{"Httpbin": names.HttpbinImage, "Fortio": names.FortioImage}
 }
 
 func (l *Lab) gatewayData() map[string]any {
@@ -80,7 +83,7 @@ func (l *Lab) gatewayData() map[string]any {
 // enrolStep labels Service appb, which belongs to sm:apps: only the two labels are this lesson's.
 func (l *Lab) enrolStep(id string, needs ...string) engine.Step {
 	step := engine.Step{ID: id, Title: "Service appb and its ingress traffic through the waypoint", Needs: needs}
-	list, err := specs.Objects("lessons/waypoint-service.yaml", nil)
+	list, err := specs.Objects("lessons/waypoint/service.yaml", nil)
 	if err != nil {
 		step.Check = func(context.Context) (engine.Status, error) { return engine.Status{}, err }
 		return step
@@ -100,7 +103,7 @@ func (l *Lab) upstreamEnvoyStep(id string) engine.Step {
 		if err != nil || subs.proxy() == "" {
 			return nil, err
 		}
-		return specs.Objects("lessons/upstream-envoy.yaml", nil)
+		return specs.Objects("lessons/waypoint/upstream-envoy.yaml", nil)
 	})
 }
 
@@ -114,14 +117,6 @@ func (l *Lab) strictStep(id string, strict bool, data any) engine.Step {
 		if !strict {
 			return nil, nil
 		}
-		return specs.Objects("lessons/authz-strict.yaml", data)
+		return specs.Objects("lessons/authz/strict.yaml", data)
 	})
-}
-
-func (l *Lab) principals(identities []string) []string {
-	principals := make([]string, 0, len(identities))
-	for _, identity := range identities {
-		principals = append(principals, l.principal(identity))
-	}
-	return principals
 }

@@ -2,27 +2,13 @@ package lab
 
 import (
 	"context"
-	"fmt"
-	"math"
 	"slices"
-	"strings"
-	"time"
+
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
 
 	"ambientlab/internal/engine"
-	"ambientlab/internal/problem"
 )
-
-// Fault is the lesson of injected delay.
-type Fault struct {
-	Percent float64       `json:"percent"`
-	Delay   time.Duration `json:"delayNanoseconds"`
-	Path    string        `json:"path"`
-}
-
-// DefaultFault is the blog's: half of the requests to /headers take two seconds more.
-func DefaultFault() Fault {
-	return Fault{Percent: 50, Delay: 2 * time.Second, Path: "/headers"}
-}
 
 // AuthzOptions is the lesson of authorization: who is taken out, and whether the ways around are closed.
 type AuthzOptions struct {
@@ -64,14 +50,14 @@ func (l *Lab) appsLesson() lesson {
 }
 
 func (l *Lab) waypointLesson() lesson {
-	show := func(ctx context.Context) error { return l.printProxies(ctx, gatewayName, waypointName) }
+	show := func(ctx context.Context) error { return l.printProxies(ctx, names.Gateway, names.Waypoint) }
 	return lesson{
 		plan: l.waypointPlan(), arrival: l.waypointArrival, show: show, next: "mage sm:fault",
 		nextOff: "mage sm:verify to see that it is gone, or mage sm:waypoint to have it back",
 	}
 }
 
-func (l *Lab) faultLesson(fault Fault) lesson {
+func (l *Lab) faultLesson(fault params.Fault) lesson {
 	arrival := func(off bool) engine.Step { return l.faultArrival(fault, off) }
 	next := "mage sm:traffic to see it, then mage sm:authz"
 	if l.Settings.Provider == ProviderEmbedded {
@@ -83,7 +69,7 @@ func (l *Lab) faultLesson(fault Fault) lesson {
 	}
 }
 
-func (l *Lab) authzLesson(authz Authz) lesson {
+func (l *Lab) authzLesson(authz params.Authz) lesson {
 	arrival := func(off bool) engine.Step { return l.authzArrival(authz, off) }
 	return lesson{
 		plan: l.authzPlan(authz), arrival: arrival, next: "mage sm:verify",
@@ -102,8 +88,8 @@ func (l *Lab) Waypoint(ctx context.Context, off bool) error {
 }
 
 // Fault turns the delay on or off.
-func (l *Lab) Fault(ctx context.Context, fault Fault, off bool) error {
-	if err := fault.validate(); err != nil {
+func (l *Lab) Fault(ctx context.Context, fault params.Fault, off bool) error {
+	if err := fault.Validate(); err != nil {
 		return err
 	}
 	if off {
@@ -122,7 +108,7 @@ func (l *Lab) Fault(ctx context.Context, fault Fault, off bool) error {
 
 // faultInForce is the delay that is on: to turn it off, nobody needs to repeat the flags that turned it on, and waiting
 // for the end of a delay of another path would be no wait at all.
-func (l *Lab) faultInForce(ctx context.Context, fallback Fault) (Fault, error) {
+func (l *Lab) faultInForce(ctx context.Context, fallback params.Fault) (params.Fault, error) {
 	if err := l.attach(ctx); err != nil {
 		return fallback, err
 	}
@@ -139,11 +125,11 @@ func (l *Lab) faultInForce(ctx context.Context, fallback Fault) (Fault, error) {
 
 // Authz turns the policies on or off.
 func (l *Lab) Authz(ctx context.Context, options AuthzOptions, off bool) error {
-	allowed, err := options.allowed()
+	authz, err := params.NewAuthz(options.Without, options.Strict)
 	if err != nil {
 		return err
 	}
-	return l.teach(ctx, func() lesson { return l.authzLesson(Authz{Allowed: allowed, Strict: options.Strict}) }, off)
+	return l.teach(ctx, func() lesson { return l.authzLesson(authz) }, off)
 }
 
 // teach turns a lesson on or off on a cluster that must exist.
@@ -196,33 +182,4 @@ func (l *Lab) unteach(ctx context.Context, lesson lesson) error {
 	}
 	l.thenType("%s", lesson.nextOff)
 	return nil
-}
-
-func (f Fault) validate() error {
-	var faults []string
-	if math.IsNaN(f.Percent) || f.Percent <= 0 || f.Percent > 100 {
-		faults = append(faults, fmt.Sprintf("-percent=%v is not accepted; accepted: a number above 0 and up to 100", f.Percent))
-	}
-	if f.Delay < 10*time.Millisecond || f.Delay > time.Minute {
-		faults = append(faults, fmt.Sprintf("-delay=%v is not accepted; accepted: 10ms to 1m", f.Delay))
-	}
-	if !strings.HasPrefix(f.Path, "/") || strings.ContainsAny(f.Path, " ?#\n\t\"\\") {
-		faults = append(faults, fmt.Sprintf("-path=%q is not accepted; accepted: a path that starts with / and holds no space, quote, ? or #", f.Path))
-	}
-	if len(faults) > 0 {
-		return problem.New(problem.SettingInvalid, nil, "%s", strings.Join(faults, "\n"))
-	}
-	return nil
-}
-
-// allowed gives the ServiceAccounts that may GET, in a fixed order.
-func (o AuthzOptions) allowed() ([]string, error) {
-	identities := []string{appA, gatewayIdentity}
-	for _, name := range strings.FieldsFunc(o.Without, func(c rune) bool { return c == ',' || c == ' ' }) {
-		if !slices.Contains([]string{appA, gatewayIdentity}, name) {
-			return nil, problem.New(problem.SettingInvalid, nil, "-without=%q is not accepted; accepted: %s, %s or both with a comma", o.Without, appA, gatewayIdentity)
-		}
-		identities = slices.DeleteFunc(identities, func(id string) bool { return id == name })
-	}
-	return identities, nil
 }

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
@@ -244,9 +247,9 @@ func (l *Lab) planOf(name string) engine.Plan {
 	case "waypoint":
 		return l.waypointPlan()
 	case "fault":
-		return l.faultPlan(DefaultFault())
+		return l.faultPlan(params.DefaultFault())
 	case "authz":
-		return l.authzPlan(Authz{Allowed: []string{appA, gatewayIdentity}})
+		return l.authzPlan(params.Authz{Allowed: []string{names.AppA, names.GatewayAccount}})
 	default:
 		return l.installPlan()
 	}

@@ -4,19 +4,21 @@ import (
 	"context"
 	"fmt"
 
+	"ambientlab/internal/lesson/names"
+
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/problem"
 )
 
 // ProxyConfig prints the listeners and routes of the gateway, of the waypoint or of both, on stdout.
 func (l *Lab) ProxyConfig(ctx context.Context, of string) error {
-	gateways := []string{gatewayName, waypointName}
+	gateways := []string{names.Gateway, names.Waypoint}
 	switch of {
 	case "":
 	case "gateway":
-		gateways = []string{gatewayName}
-	case "waypoint", waypointName:
-		gateways = []string{waypointName}
+		gateways = []string{names.Gateway}
+	case "waypoint", names.Waypoint:
+		gateways = []string{names.Waypoint}
 	default:
 		return problem.New(problem.SettingInvalid, nil, "-of=%q is not accepted; accepted: gateway or waypoint", of)
 	}

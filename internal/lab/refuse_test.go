@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"ambientlab/internal/lesson/params"
+
 	"ambientlab/internal/docker/dockertest"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
@@ -37,7 +39,7 @@ func (d *desk) afterInstall() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"apps":        func(ctx context.Context) error { return d.Apps(ctx, false) },
 		"waypoint":    func(ctx context.Context) error { return d.Waypoint(ctx, false) },
-		"fault off":   func(ctx context.Context) error { return d.Fault(ctx, DefaultFault(), true) },
+		"fault off":   func(ctx context.Context) error { return d.Fault(ctx, params.DefaultFault(), true) },
 		"authz":       func(ctx context.Context) error { return d.Authz(ctx, AuthzOptions{}, false) },
 		"verify":      func(ctx context.Context) error { return d.Verify(ctx, "") },
 		"proxyConfig": func(ctx context.Context) error { return d.ProxyConfig(ctx, "") },

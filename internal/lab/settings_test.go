@@ -122,34 +122,3 @@ func TestDocumented(t *testing.T) {
 		}
 	}
 }
-
-func TestFaultValidate(t *testing.T) {
-	good := Fault{Percent: 50, Delay: 2 * time.Second, Path: "/headers"}
-	if err := good.validate(); err != nil {
-		t.Errorf("%+v: %v", good, err)
-	}
-	for _, bad := range []Fault{
-		{Percent: 0, Delay: time.Second, Path: "/"},
-		{Percent: 101, Delay: time.Second, Path: "/"},
-		{Percent: 50, Delay: 0, Path: "/"},
-		{Percent: 50, Delay: time.Hour, Path: "/"},
-		{Percent: 50, Delay: time.Second, Path: "headers"},
-		{Percent: 50, Delay: time.Second, Path: `/a"b`},
-	} {
-		if err := bad.validate(); !problem.Is(err, problem.SettingInvalid) {
-			t.Errorf("%+v: got %v, want a refusal", bad, err)
-		}
-	}
-}
-
-func TestAuthzAllowed(t *testing.T) {
-	for without, want := range map[string]string{"": "appa,gateway-istio", "appa": "gateway-istio", "gateway-istio": "appa", "appa,gateway-istio": ""} {
-		got, err := AuthzOptions{Without: without}.allowed()
-		if err != nil || strings.Join(got, ",") != want {
-			t.Errorf("without %q: got %v, %v; want %q", without, got, err, want)
-		}
-	}
-	if _, err := (AuthzOptions{Without: "appb"}).allowed(); !problem.Is(err, problem.SettingInvalid) {
-		t.Errorf("appb was accepted: %v", err)
-	}
-}

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"strings"
 
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
+
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -19,15 +22,8 @@ import (
 // brings with it, not from the lesson's own objects: the proofs hold the one against the other.
 type Lessons struct {
 	Apps, Waypoint bool
-	Fault          *Fault
-	Authz          *Authz
-}
-
-// Authz is what sm:authz was asked for.
-type Authz struct {
-	// Allowed are the ServiceAccounts that may GET.
-	Allowed []string `json:"allowed"`
-	Strict  bool     `json:"strict"`
+	Fault          *params.Fault
+	Authz          *params.Authz
 }
 
 const askedKey = "asked"
@@ -71,13 +67,13 @@ func (l *Lab) lessons(ctx context.Context, client *apply.Client) (Lessons, error
 	if found.Waypoint, err = read("waypoint", &nothing); err != nil {
 		return found, err
 	}
-	var fault Fault
+	var fault params.Fault
 	if on, err := read("fault", &fault); err != nil {
 		return found, err
 	} else if on {
 		found.Fault = &fault
 	}
-	var authz Authz
+	var authz params.Authz
 	if on, err := read("authz", &authz); err != nil {
 		return found, err
 	} else if on {
@@ -111,8 +107,8 @@ func (s Lessons) rows() []row {
 		}
 	}
 	return []row{
-		{"apps", s.Apps, "appa, appb, Gateway " + gatewayName},
-		{"waypoint", s.Waypoint, waypointName + " before Service appb"},
+		{"apps", s.Apps, "appa, appb, Gateway " + names.Gateway},
+		{"waypoint", s.Waypoint, names.Waypoint + " before Service appb"},
 		{"fault", s.Fault != nil, fault},
 		{"authz", s.Authz != nil, authz},
 	}

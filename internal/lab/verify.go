@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"ambientlab/internal/lesson/names"
+
 	"golang.org/x/term"
 
 	"ambientlab/internal/apply"
@@ -93,9 +95,9 @@ func (l *Lab) proofs(ctx context.Context) (probe.Env, Lessons, error) {
 	if err != nil {
 		return probe.Env{}, lessons, err
 	}
-	names := probe.DefaultNames(l.Settings.Namespace)
-	names.Fortio = fortioImage
-	world, err := probe.NewKubernetes(client.Config(), forwarder, names)
+	labNames := probe.DefaultNames(l.Settings.Namespace)
+	labNames.Fortio = names.FortioImage
+	world, err := probe.NewKubernetes(client.Config(), forwarder, labNames)
 	if err != nil {
 		return probe.Env{}, lessons, err
 	}
@@ -131,7 +133,7 @@ func (s Lessons) forProof() probe.Lessons {
 		lessons.Fault = probe.Fault{On: true, Percent: s.Fault.Percent, Delay: s.Fault.Delay, Path: s.Fault.Path}
 	}
 	if s.Authz != nil {
-		lessons.Authz = probe.Authz{On: true, Strict: s.Authz.Strict, Principals: []string{appA, gatewayIdentity}}
+		lessons.Authz = probe.Authz{On: true, Strict: s.Authz.Strict, Principals: []string{names.AppA, names.GatewayAccount}}
 		for _, identity := range lessons.Authz.Principals {
 			if !slices.Contains(s.Authz.Allowed, identity) {
 				lessons.Authz.Without = append(lessons.Authz.Without, identity)

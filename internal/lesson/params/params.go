@@ -1,0 +1,99 @@
+// Package params holds the parameters of the lessons: what a learner chooses, how it is checked, and what is recorded in
+// the cluster. The lessons, the checks of a proxy's configuration and the traffic proofs share these types.
+package params
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/problem"
+)
+
+// Fault is a delay that the waypoint adds to a share of the requests for one path of appb.
+type Fault struct {
+	// Percent of the requests are delayed: above 0, up to 100.
+	Percent float64 `json:"percent"`
+	// Delay is from 10 milliseconds to one minute.
+	Delay time.Duration `json:"delayNanoseconds"`
+	// Path is matched exactly.
+	Path string `json:"path"`
+}
+
+// DefaultFault delays half of the requests to /headers by two seconds.
+func DefaultFault() Fault {
+	return Fault{Percent: 50, Delay: 2 * time.Second, Path: "/headers"}
+}
+
+// String describes the delay, such as "50 % of /headers by 2s".
+func (f Fault) String() string { return fmt.Sprintf("%v %% of %s by %s", f.Percent, f.Path, f.Delay) }
+
+// OtherPath is a path of appb that is not delayed.
+func (f Fault) OtherPath() string {
+	if f.Path == "/ip" {
+		return "/headers"
+	}
+	return "/ip"
+}
+
+// Validate refuses, with problem.SettingInvalid, what the lab does not accept. It names every wrong flag.
+func (f Fault) Validate() error {
+	var wrong []string
+	if math.IsNaN(f.Percent) || f.Percent <= 0 || f.Percent > 100 {
+		wrong = append(wrong, fmt.Sprintf("-percent=%v is not accepted; accepted: a number above 0 and up to 100", f.Percent))
+	}
+	if f.Delay < 10*time.Millisecond || f.Delay > time.Minute {
+		wrong = append(wrong, fmt.Sprintf("-delay=%v is not accepted; accepted: 10ms to 1m", f.Delay))
+	}
+	if !strings.HasPrefix(f.Path, "/") || strings.ContainsAny(f.Path, " ?#\n\t\"\\") {
+		wrong = append(wrong, fmt.Sprintf("-path=%q is not accepted; accepted: a path that starts with / and holds no space, quote, ? or #", f.Path))
+	}
+	if len(wrong) > 0 {
+		return problem.New(problem.SettingInvalid, nil, "%s", strings.Join(wrong, "\n"))
+	}
+	return nil
+}
+
+// Authz is a policy that lets some ServiceAccounts GET from appb, and refuses every other request.
+type Authz struct {
+	// Allowed are the ServiceAccounts that may GET, in the order of Callers. None means that every request is refused.
+	Allowed []string `json:"allowed"`
+	// Strict also closes the ways around the waypoint.
+	Strict bool `json:"strict"`
+}
+
+// Callers are the ServiceAccounts that sm:authz lets in unless told otherwise.
+func Callers() []string { return []string{names.AppA, names.GatewayAccount} }
+
+// NewAuthz lets in all Callers but those in without, a list separated by commas or spaces. An unknown name is refused with
+// problem.SettingInvalid.
+func NewAuthz(without string, strict bool) (Authz, error) {
+	allowed := Callers()
+	for _, name := range strings.FieldsFunc(without, func(c rune) bool { return c == ',' || c == ' ' }) {
+		if !slices.Contains(Callers(), name) {
+			return Authz{}, problem.New(problem.SettingInvalid, nil, "-without=%q is not accepted; accepted: %s, %s or both with a comma", without, names.AppA, names.GatewayAccount)
+		}
+		allowed = slices.DeleteFunc(allowed, func(account string) bool { return account == name })
+	}
+	return Authz{Allowed: allowed, Strict: strict}, nil
+}
+
+// Without are the Callers that the policy does not let in.
+func (a Authz) Without() []string {
+	return slices.DeleteFunc(Callers(), func(account string) bool { return slices.Contains(a.Allowed, account) })
+}
+
+// Allows tells whether a ServiceAccount may GET.
+func (a Authz) Allows(serviceAccount string) bool { return slices.Contains(a.Allowed, serviceAccount) }
+
+// Principals are the allowed identities of a namespace, as Istio's policies write them.
+func (a Authz) Principals(namespace string) []string {
+	principals := make([]string, 0, len(a.Allowed))
+	for _, account := range a.Allowed {
+		principals = append(principals, names.Principal(namespace, account))
+	}
+	return principals
+}
