@@ -207,7 +207,7 @@ func TestOverlay(t *testing.T) {
 	ns := namespace(t, c)
 	o := Overlay{Name: "waypoint", Object: objects(t, "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: "+ns+", labels: {istio.io/use-waypoint: w}}\n")[0]}
 	step := OverlayStep(func(context.Context) (*Client, error) { return c, nil }, "o", "an overlay", nil, o)
-	if status, err := step.Check(t.Context()); err != nil || status.Holds {
+	if status, err := step.Check(t.Context()); err != nil || status.Done {
 		t.Errorf("before the object: %+v %v", status, err)
 	}
 	if err := step.Do(t.Context()); !problem.Is(err, problem.ObjectMissing) {
@@ -221,7 +221,7 @@ func TestOverlay(t *testing.T) {
 	if err := step.Do(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if status, err := step.Check(t.Context()); err != nil || !status.Holds {
+	if status, err := step.Check(t.Context()); err != nil || !status.Done {
 		t.Errorf("after: %+v %v", status, err)
 	}
 	if got := mustDiff(t, c, app); len(got) > 0 {
@@ -258,7 +258,7 @@ func TestStepIsDoneOnceAndUndone(t *testing.T) {
 		t.Errorf("first: %+v %v", first, err)
 	}
 	second, err := e.Apply(t.Context(), plan)
-	if err != nil || second.Steps[0].Outcome != engine.Held || len(second.Steps[0].Changes) != 0 {
+	if err != nil || second.Steps[0].Outcome != engine.Unchanged || len(second.Steps[0].Changes) != 0 {
 		t.Errorf("second: %+v %v", second, err)
 	}
 	if _, err := e.Undo(t.Context(), plan); err != nil {

@@ -29,7 +29,7 @@ func OverlayStep(connect func(context.Context) (*Client, error), id, title strin
 			if change != nil {
 				return engine.Status{Message: summary([]engine.Change{*change})}, nil
 			}
-			return engine.Status{Holds: true, Message: "set"}, nil
+			return engine.Status{Done: true, Message: "set"}, nil
 		},
 		Do: func(ctx context.Context) error {
 			c, err := connect(ctx)

@@ -110,9 +110,9 @@ func check(ctx context.Context, c *Client, s Set) (engine.Status, error) {
 		return engine.Status{Message: reason}, err
 	}
 	if len(s.Objects) == 0 {
-		return engine.Status{Holds: true, Message: "nothing of it is there, as it should be"}, nil
+		return engine.Status{Done: true, Message: "nothing of it is there, as it should be"}, nil
 	}
-	return engine.Status{Holds: true, Message: fmt.Sprintf("%d objects as they should be", len(s.Objects))}, nil
+	return engine.Status{Done: true, Message: fmt.Sprintf("%d objects as they should be", len(s.Objects))}, nil
 }
 
 // summary says what differs: the first change in full, the others counted.

@@ -145,7 +145,7 @@ metadata: {name: appb, namespace: lab, labels: {a: b}}
 		},
 	} {
 		status, err := tc.step.Check(t.Context())
-		if err != nil || status.Holds || !strings.Contains(status.Message, "has not judged") {
+		if err != nil || status.Done || !strings.Contains(status.Message, "has not judged") {
 			t.Errorf("%s: %+v, %v", name, status, err)
 		}
 		changes, err := tc.step.Preview(t.Context())

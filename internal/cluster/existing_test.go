@@ -153,12 +153,12 @@ func TestExistingStepVets(t *testing.T) {
 			e := existing(t, minesOnly, tt.version, tt.denied, workerNode("n1", "10.0.0.1", corev1.ConditionFalse))
 			status, err := Step(e, "cluster", "cluster", 0, nil).Check(t.Context())
 			if tt.kind.ID == "" {
-				if err != nil || !status.Holds || !strings.Contains(status.Message, "cni plugin not initialized") {
+				if err != nil || !status.Done || !strings.Contains(status.Message, "cni plugin not initialized") {
 					t.Errorf("%+v, %v", status, err)
 				}
 				return
 			}
-			if !problem.Is(err, tt.kind) || status.Holds {
+			if !problem.Is(err, tt.kind) || status.Done {
 				t.Errorf("%+v, %v; want %s", status, err, tt.kind.ID)
 			}
 		})

@@ -58,11 +58,11 @@ func TestKindVersion(t *testing.T) {
 	if err := step.Do(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if status, err := step.Check(t.Context()); err != nil || !status.Holds {
+	if status, err := step.Check(t.Context()); err != nil || !status.Done {
 		t.Errorf("%+v, %v", status, err)
 	}
 	f.kind.look = func(context.Context, *rest.Config) (string, string, error) { return "v1.31.4", "", nil }
-	if status, err := step.Check(t.Context()); !problem.Is(err, problem.ClusterVersion) || status.Holds || !strings.Contains(err.Error(), "v1.31.4") {
+	if status, err := step.Check(t.Context()); !problem.Is(err, problem.ClusterVersion) || status.Done || !strings.Contains(err.Error(), "v1.31.4") {
 		t.Errorf("%+v, %v", status, err)
 	}
 }

@@ -183,7 +183,7 @@ func TestKindCreateInspectDelete(t *testing.T) {
 		t.Fatalf("Inspect: %+v, %v", info, err)
 	}
 	again, err := e.Apply(ctx, plan)
-	if err != nil || len(again.Changes()) != 0 || again.Steps[0].Outcome != engine.Held {
+	if err != nil || len(again.Changes()) != 0 || again.Steps[0].Outcome != engine.Unchanged {
 		t.Errorf("second create: %+v, %v; want nothing changed", again, err)
 	}
 	t.Logf("second create took %s", again.Duration.Round(10*time.Millisecond))

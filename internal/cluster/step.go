@@ -25,7 +25,7 @@ func Step(p Provider, id, title string, timeout time.Duration, explain func() []
 			if v, ok := p.(vetter); ok && err == nil && info.State == Ready {
 				err = v.Vet(ctx, info)
 			}
-			return engine.Status{Holds: err == nil && info.State == Ready, Message: info.Summary()}, err
+			return engine.Status{Done: err == nil && info.State == Ready, Message: info.Summary()}, err
 		},
 		Do:   p.Create,
 		Undo: p.Delete,

@@ -7,11 +7,9 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Apply makes every step of the plan hold. A step that already does is left alone; one
-// that does not is done and then checked again, for a Do that returns nil while its
-// Check still says no has not worked. Independent steps run side by side. The first
-// failure cancels all other steps; every failure is reported, joined in the order
-// it happened, each a *StepError. The Result is complete in every case.
+// Apply does every step of the plan that is not done yet, and then checks it again: where Do returned nil and Check
+// still says no, the step has failed. Independent steps run in parallel. The first failure cancels all other steps. The
+// error joins all failures in the order in which they happened, each a *StepError. The Result is complete in every case.
 func (e *Engine) Apply(ctx context.Context, plan Plan) (Result, error) {
 	if err := plan.Validate(); err != nil {
 		return Result{Plan: plan.Name}, problem.New(problem.Internal, err, "the plan cannot be run")
@@ -19,23 +17,23 @@ func (e *Engine) Apply(ctx context.Context, plan Plan) (Result, error) {
 	r := e.begin(plan)
 	steps, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	walk(plan.forward(), e.Parallel, func(i int) {
-		if r.attempt(steps, i, ensure) == Failed {
+	walk(plan.forward(), func(i int) {
+		if r.attempt(steps, i, do) == Failed {
 			cancel(&FailedStep{ID: plan.Steps[i].ID, Title: plan.Steps[i].Title})
 		}
 	})
 	return r.finish(r.failure(ctx))
 }
 
-// ensure is Check, Do, Check.
-func ensure(ctx context.Context, s Step) (Outcome, string, error) {
+// do is Check, Do, Check.
+func do(ctx context.Context, s Step) (Outcome, string, error) {
 	if s.Check != nil {
 		status, err := s.Check(ctx)
 		if err != nil {
 			return "", "", fmt.Errorf("checking: %w", err)
 		}
-		if status.Holds {
-			return Held, status.Message, nil
+		if status.Done {
+			return Unchanged, status.Message, nil
 		}
 		if s.Do == nil {
 			return "", "", problem.New(problem.NotReady, nil, "%s", reason(status))
@@ -54,10 +52,10 @@ func ensure(ctx context.Context, s Step) (Outcome, string, error) {
 	}
 	status, err := s.Check(ctx)
 	if err != nil {
-		return "", "", fmt.Errorf("checking after it was done: %w", err)
+		return "", "", fmt.Errorf("checking the result: %w", err)
 	}
-	if !status.Holds {
-		return "", "", problem.New(problem.NotReady, nil, "done, but it does not hold: %s", reason(status))
+	if !status.Done {
+		return "", "", problem.New(problem.NotReady, nil, "still not done after it was run: %s", reason(status))
 	}
 	return Done, status.Message, nil
 }
@@ -69,27 +67,26 @@ func reason(s Status) string {
 	return s.Message
 }
 
-// Undo takes the plan back, each step after all steps that need it. A step that
-// cannot be taken back keeps those it needs in place, because they still carry it;
-// steps that do not depend on it are taken back all the same.
+// Undo undoes the plan, each step after all steps that need it. Where a step cannot be undone, the steps that it needs
+// stay as well; all other steps are undone.
 func (e *Engine) Undo(ctx context.Context, plan Plan) (Result, error) {
 	if err := plan.Validate(); err != nil {
 		return Result{Plan: plan.Name}, problem.New(problem.Internal, err, "the plan cannot be undone")
 	}
 	r := e.begin(plan)
 	g := plan.forward().backward()
-	walk(g, e.Parallel, func(i int) {
-		if by := r.carriedBy(g.before[i]); by != "" {
-			r.settle(i, StepResult{Outcome: Canceled, Message: fmt.Sprintf("left in place: %q still builds on it", by)})
+	walk(g, func(i int) {
+		if dependent := r.firstNotUndone(g.before[i]); dependent != "" {
+			r.settle(i, StepResult{Outcome: Canceled, Message: fmt.Sprintf("left in place: %q needs it and was not undone", dependent)})
 			return
 		}
-		r.attempt(ctx, i, takeBack)
+		r.attempt(ctx, i, undo)
 	})
 	return r.finish(r.failure(ctx))
 }
 
-// carriedBy gives the title of the first of the steps that was not taken back.
-func (r *run) carriedBy(steps []int) string {
+// firstNotUndone returns the title of the first of the steps that was not undone, or "".
+func (r *run) firstNotUndone(steps []int) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, i := range steps {
@@ -100,9 +97,9 @@ func (r *run) carriedBy(steps []int) string {
 	return ""
 }
 
-func takeBack(ctx context.Context, s Step) (Outcome, string, error) {
+func undo(ctx context.Context, s Step) (Outcome, string, error) {
 	if s.Undo == nil {
-		return Held, "nothing to take back", nil
+		return Unchanged, "nothing to undo", nil
 	}
 	if err := s.Undo(ctx); err != nil {
 		return "", "", err

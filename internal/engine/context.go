@@ -8,9 +8,8 @@ import (
 
 type scopeKey struct{}
 
-// scope ties a context to the step in hand. It is closed when the step ends, so that
-// what a late goroutine still says is dropped instead of appearing under a step that
-// is over.
+// scope connects a context with the step that runs. It is closed when the step ends: what a goroutine that outlives the
+// step still reports is dropped.
 type scope struct {
 	report func(EventKind, string, *Change)
 
@@ -20,9 +19,8 @@ type scope struct {
 	changes []Change
 }
 
-// Progress tells what the step in hand is doing or waiting for. Outside a step it does
-// nothing. Saying the same thing again is free: only what is new becomes an event,
-// so a loop may call it on every turn.
+// Progress reports what the step is doing or waiting for. Outside a step it does nothing. A loop may call it on every
+// iteration: a message that equals the last one sends no event.
 func Progress(ctx context.Context, format string, args ...any) {
 	s, ok := ctx.Value(scopeKey{}).(*scope)
 	if !ok {
@@ -38,9 +36,8 @@ func Progress(ctx context.Context, format string, args ...any) {
 	s.report(StepProgress, message, nil)
 }
 
-// Changed records what the step in hand really changed. Outside a step it does
-// nothing. The changes are counted in the Result, so a run that changed nothing can
-// say so.
+// Changed records what the step changed. Outside a step it does nothing. The Result counts the changes, so a run can
+// report that it changed nothing.
 func Changed(ctx context.Context, c Change) {
 	s, ok := ctx.Value(scopeKey{}).(*scope)
 	if !ok {
@@ -55,8 +52,7 @@ func Changed(ctx context.Context, c Change) {
 	s.report(StepChanged, "", &c)
 }
 
-// Tell says something that people should still be able to read when the step is over, where Progress only says what
-// is going on. Outside a step it does nothing.
+// Tell reports something that stays on screen after the step has ended, unlike Progress. Outside a step it does nothing.
 func Tell(ctx context.Context, format string, args ...any) {
 	s, ok := ctx.Value(scopeKey{}).(*scope)
 	if !ok {
@@ -69,7 +65,7 @@ func Tell(ctx context.Context, format string, args ...any) {
 	}
 }
 
-// close ends the scope and gives what was said last and what was changed.
+// close ends the scope and returns the last progress message and the changes.
 func (s *scope) close() (last string, changes []Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,14 +15,14 @@ import (
 
 func TestApplyRunsIndependentStepsSideBySide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld("held")
+		w := newWorld("done")
 		rec := &recorder{}
 		e := engine.Engine{Sink: rec}
 		res, err := e.Apply(t.Context(), plan(
 			w.step("slow", 5*time.Second),
 			w.step("quick", time.Second),
-			w.step("held", time.Hour),
-			w.step("last", time.Second, "slow", "held"),
+			w.step("done", time.Hour),
+			w.step("last", time.Second, "slow", "done"),
 			w.step("after-quick", 2*time.Second, "quick"),
 		))
 		if err != nil {
@@ -31,7 +31,7 @@ func TestApplyRunsIndependentStepsSideBySide(t *testing.T) {
 		want(t, "duration is that of the longest path", res.Duration, 6*time.Second)
 		want(t, "order", w.log, []string{"do quick", "do after-quick", "do slow", "do last"})
 		want(t, "changes", len(res.Changes()), 4)
-		want(t, "held", res.Count(engine.Held), 1)
+		want(t, "unchanged", res.Count(engine.Unchanged), 1)
 		want(t, "results are in the plan's order", res.Steps[3].ID, "last")
 
 		again, err := e.Apply(t.Context(), plan(w.step("slow", 5*time.Second)))
@@ -64,24 +64,39 @@ func TestApplyEvents(t *testing.T) {
 		}
 		want(t, "events", rec.lines, []string{
 			"plan-started",
-			"step-started a", "step-held a",
+			"step-started a", "step-unchanged a",
 			"step-started b", "step-progress b pulling", "note b what stays", "step-changed b create b", "step-done b 2s",
 			"plan-done 2s",
 		})
 	})
 }
 
-func TestParallelBound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		e := engine.Engine{Parallel: 1}
-		res, err := e.Apply(t.Context(), plan(w.step("b", time.Second), w.step("a", time.Second), w.step("c", time.Second)))
-		if err != nil {
-			t.Fatal(err)
+func TestDecorateAppliesTheFirstInnermost(t *testing.T) {
+	var log []string
+	note := func(name string) engine.Decorator {
+		return func(s engine.Step) engine.Step {
+			do := s.Do
+			s.Do = func(ctx context.Context) error {
+				log = append(log, name)
+				return do(ctx)
+			}
+			return s
 		}
-		want(t, "one after the other", res.Duration, 3*time.Second)
-		want(t, "in the plan's order", w.log, []string{"do b", "do a", "do c"})
-	})
+	}
+	w := newWorld()
+	before := plan(w.step("a", 0))
+	var e engine.Engine
+	if _, err := e.Apply(t.Context(), before.Decorate(note("inner"), note("outer"))); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "order", log, []string{"outer", "inner"})
+	if _, err := e.Undo(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Apply(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "the plan itself is not decorated", len(log), 2)
 }
 
 func TestFailureCancelsTheOthersAndReportsAll(t *testing.T) {
@@ -139,22 +154,22 @@ func TestTimeoutSaysWhatItWaitedFor(t *testing.T) {
 	}{
 		"bare": {
 			err:      func(ctx context.Context) error { return ctx.Err() },
-			want:     "S: not finished within 3s; it was at: pod a: ImagePullBackOff [LAB-OUT-OF-TIME]",
+			want:     "S: not finished within 3s; it was waiting for: pod a: ImagePullBackOff [LAB-OUT-OF-TIME]",
 			wantKind: problem.OutOfTime,
 		},
 		"cause": {
 			err:      context.Cause,
-			want:     "S: not finished within 3s; it was at: pod a: ImagePullBackOff [LAB-OUT-OF-TIME]",
+			want:     "S: not finished within 3s; it was waiting for: pod a: ImagePullBackOff [LAB-OUT-OF-TIME]",
 			wantKind: problem.OutOfTime,
 		},
 		"wrapped": {
 			err:      func(ctx context.Context) error { return fmt.Errorf("listing: %w", ctx.Err()) },
-			want:     "S: not finished within 3s; it was at: pod a: ImagePullBackOff: listing: context deadline exceeded [LAB-OUT-OF-TIME]",
+			want:     "S: not finished within 3s; it was waiting for: pod a: ImagePullBackOff: listing: context deadline exceeded [LAB-OUT-OF-TIME]",
 			wantKind: problem.OutOfTime,
 		},
 		"own problem": {
 			err:      func(context.Context) error { return problem.New(problem.NotReady, nil, "Deployment a") },
-			want:     "S: Deployment a [LAB-NOT-READY] (not finished within 3s; it was at: pod a: ImagePullBackOff)",
+			want:     "S: Deployment a [LAB-NOT-READY] (not finished within 3s; it was waiting for: pod a: ImagePullBackOff)",
 			wantKind: problem.NotReady,
 		},
 	} {
@@ -187,7 +202,7 @@ func TestCallerCancels(t *testing.T) {
 		defer cancel()
 		var e engine.Engine
 		_, err := e.Apply(ctx, plan(s, w.step("t", time.Second, "s")))
-		want(t, "deadline", fmt.Sprint(err), "p stopped before its end; in hand: S (creating nodes): context deadline exceeded [LAB-OUT-OF-TIME]")
+		want(t, "deadline", fmt.Sprint(err), "p was stopped before its end; it was running: S (creating nodes): context deadline exceeded [LAB-OUT-OF-TIME]")
 
 		bySignal, stop := context.WithCancelCause(t.Context())
 		stop(problem.New(problem.Interrupted, nil, "SIGTERM"))
@@ -207,7 +222,7 @@ func TestCheckDecides(t *testing.T) {
 		step engine.Step
 		want string
 	}{
-		"do that did not work": {engine.Step{Check: no("pod pending"), Do: nothing}, "S: done, but it does not hold: pod pending [LAB-NOT-READY]"},
+		"do that did not work": {engine.Step{Check: no("pod pending"), Do: nothing}, "S: still not done after it was run: pod pending [LAB-NOT-READY]"},
 		"gate":                 {engine.Step{Check: no("not yet")}, "S: not yet [LAB-NOT-READY]"},
 		"gate without words":   {engine.Step{Check: no("")}, "S: no reason given [LAB-NOT-READY]"},
 		"check that fails":     {engine.Step{Check: broken, Do: nothing}, "S: checking: no route to host"},
@@ -236,15 +251,15 @@ func TestDeafAndPanickingSteps(t *testing.T) {
 			<-started // otherwise the deaf step would never be started
 			panic("boom")
 		}}
-		e := engine.Engine{Grace: 2 * time.Second}
+		e := engine.Engine{}
 		res, err := e.Apply(t.Context(), plan(deaf, bang))
 		text := fmt.Sprint(err)
-		for _, part := range []string{"Bang: panic: boom", "Deaf: did not return within 2s of being stopped", problem.Internal.ID} {
+		for _, part := range []string{"Bang: panic: boom", "Deaf: did not return within 30s after it was cancelled", problem.Internal.ID} {
 			if !strings.Contains(text, part) {
 				t.Errorf("%q is not in the error %s", part, text)
 			}
 		}
-		want(t, "duration", res.Duration, 2*time.Second)
+		want(t, "duration", res.Duration, 30*time.Second)
 	})
 }
 
@@ -282,13 +297,13 @@ func TestUndoGoesBackward(t *testing.T) {
 	if position["undo top"] > position["undo left"] || position["undo base"] != 3 {
 		t.Errorf("order %v", w.log)
 	}
-	want(t, "nothing to take back", res.Steps[4].Outcome, engine.Held)
+	want(t, "nothing to undo", res.Steps[4].Outcome, engine.Unchanged)
 
 	w = newWorld()
 	stuck := w.step("left", 0, "base")
 	stuck.Undo = func(context.Context) error { return errors.New("finalizer") }
 	res, err = e.Undo(t.Context(), plan(w.step("base", 0), stuck, w.step("right", 0, "base")))
 	want(t, "error", fmt.Sprint(err), "LEFT: finalizer")
-	want(t, "others are taken back", w.log, []string{"undo right"})
-	want(t, "what carries it stays", res.Steps[0].Message, `left in place: "LEFT" still builds on it`)
+	want(t, "others are undone", w.log, []string{"undo right"})
+	want(t, "what it needs stays", res.Steps[0].Message, `left in place: "LEFT" needs it and was not undone`)
 }

@@ -22,12 +22,11 @@ func (e *StepError) Error() string { return fmt.Sprintf("%s: %v", e.Title, e.Err
 // Unwrap gives the reason.
 func (e *StepError) Unwrap() error { return e.Err }
 
-// FailedStep is the cause with which the engine cancels the other steps of a plan when
-// one has failed. It does not wrap the failure: a cancelled step whose error carries
-// its context's cause must not be taken for the one that failed.
+// FailedStep is the cause with which the engine cancels the other steps of a plan when one has failed. It does not wrap
+// the failure: otherwise a cancelled step whose error wraps its context's cause would look like the one that failed.
 type FailedStep struct{ ID, Title string }
 
-// Error says which step failed; why is said once, by that step itself.
+// Error says which step failed. Why is in that step's own error.
 func (e *FailedStep) Error() string { return fmt.Sprintf("%q failed", e.Title) }
 
 // Timeout is the cause of a step's context when its time is up.
@@ -39,12 +38,10 @@ func (e *Timeout) Error() string { return fmt.Sprintf("not finished within %s", 
 // Is makes a Timeout count as context.DeadlineExceeded.
 func (e *Timeout) Is(target error) bool { return target == context.DeadlineExceeded }
 
-// isCancellation tells whether err is only the echo of a context that ended. Some
-// libraries flatten the context's error to text (client-go's rate limiter does), so
-// the text is looked at too; a step that failed for a reason of its own while being
-// cancelled is still a failure. So is one that could say what it was waiting for when
-// the time of the whole run was up: that diagnosis carries the context's cause too, and
-// is worth more than the remark that the time is up.
+// isCancellation says whether err only reports that a context ended. Some libraries turn the context's error into text
+// (client-go's rate limiter, rest/request.go), so the text is compared too. A step that failed for another reason while
+// it was cancelled is a failure. So is one that names what it was waiting for when the time of the whole run was up:
+// that error wraps the context's cause too, and says more than that the time is up.
 func isCancellation(ctx context.Context, err error) bool {
 	if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) && diagnosed(err) {
 		return false
@@ -53,8 +50,8 @@ func isCancellation(ctx context.Context, err error) bool {
 		strings.Contains(err.Error(), ctx.Err().Error())
 }
 
-// diagnosed tells whether err names a problem with a cause of its own: more than that
-// something took too long, or was called off.
+// diagnosed says whether err names a problem with a known cause: more than that something took too long or was
+// interrupted.
 func diagnosed(err error) bool {
 	for _, p := range problem.All(err) {
 		switch p.ID {
@@ -66,12 +63,11 @@ func diagnosed(err error) bool {
 	return false
 }
 
-// outOfTime dresses an error of a step whose time is up, so that "timed out" never
-// stands alone: it says what was being waited for.
+// outOfTime adds to the error of a step whose time is up what the step was waiting for.
 func outOfTime(limit *Timeout, last string, err error) error {
 	seen := limit.Error()
 	if last != "" {
-		seen += "; it was at: " + last
+		seen += "; it was waiting for: " + last
 	}
 	if onlyDeadline(err) {
 		return problem.New(problem.OutOfTime, nil, "%s", seen)
@@ -82,20 +78,19 @@ func outOfTime(limit *Timeout, last string, err error) error {
 	return problem.New(problem.OutOfTime, err, "%s", seen)
 }
 
-// onlyDeadline tells whether err says nothing beyond that the time is up.
+// onlyDeadline says whether err reports nothing but that the time is up.
 func onlyDeadline(err error) bool {
 	var limit *Timeout
 	return err == nil || err == context.DeadlineExceeded || (errors.As(err, &limit) && err.Error() == limit.Error())
 }
 
-// ended turns the end of the caller's context into an error: the cause itself where
-// it is a problem, and otherwise the problem that fits. inHand lists what the
-// cancelled steps were doing.
-func ended(ctx context.Context, plan string, inHand []string) error {
+// ended makes an error of the end of the caller's context: the cause where it is a problem, otherwise OutOfTime or
+// Interrupted. running lists what the cancelled steps were doing.
+func ended(ctx context.Context, plan string, running []string) error {
 	cause := context.Cause(ctx)
 	var doing string
-	if len(inHand) > 0 {
-		doing = "; in hand: " + strings.Join(inHand, "; ")
+	if len(running) > 0 {
+		doing = "; it was running: " + strings.Join(running, "; ")
 	}
 	if len(problem.All(cause)) > 0 {
 		return fmt.Errorf("%s%s: %w", plan, doing, cause)
@@ -104,5 +99,5 @@ func ended(ctx context.Context, plan string, inHand []string) error {
 	if errors.Is(cause, context.DeadlineExceeded) {
 		kind = problem.OutOfTime
 	}
-	return problem.New(kind, cause, "%s stopped before its end%s", plan, doing)
+	return problem.New(kind, cause, "%s was stopped before its end%s", plan, doing)
 }

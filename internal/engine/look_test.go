@@ -28,11 +28,11 @@ func TestPreviewChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want(t, "held", previews[0].Status.Holds, true)
+	want(t, "unchanged", previews[0].Status.Done, true)
 	want(t, "changes", previews[1].Changes, []engine.Change{{Object: "Deployment appa", Action: engine.Create}})
 	want(t, "explain", previews[1].Explain, []string{"kubectl apply -f apps.yaml"})
 	want(t, "blocked", previews[2].Blocked, true)
-	want(t, "blocked by", previews[2].Status.Message, `comes after "APPS", which does not hold yet`)
+	want(t, "blocked by", previews[2].Status.Message, `needs "APPS", which is not done yet`)
 	want(t, "error of its own", fmt.Sprint(previews[3].Err), "checking Broken: connection refused")
 
 	statuses := e.Inspect(t.Context(), p)
@@ -58,11 +58,11 @@ func TestValidate(t *testing.T) {
 		"no id":   {plan(engine.Step{Title: "A"}), `plan p: step 1 ("A") has no ID`},
 		"twice":   {plan(engine.Step{ID: "a"}, engine.Step{ID: "a"}), `plan p: two steps have the ID "a"`},
 		"unknown": {plan(engine.Step{ID: "a", Needs: []string{"x"}}), `plan p: step "a" needs "x", which is not in the plan`},
-		"circle": {
+		"cycle": {
 			plan(
 				engine.Step{ID: "z"}, engine.Step{ID: "a", Needs: []string{"z", "c"}},
 				engine.Step{ID: "b", Needs: []string{"a"}}, engine.Step{ID: "c", Needs: []string{"b"}},
-			), "plan p: steps need each other in a circle: a -> c -> b -> a",
+			), "plan p: steps need each other in a cycle: a -> c -> b -> a",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

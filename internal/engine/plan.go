@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// Validate tells whether the plan can be run: every step has an ID of its own, every
-// need is a step of the plan, and no step needs itself by any path. All faults are
-// reported at once.
+// Validate says whether the plan can be run: every step has an ID that no other step has, every need is a step of the
+// plan, and no step needs itself by any path. The error joins all faults.
 func (p Plan) Validate() error {
 	var faults []error
 	index := make(map[string]int, len(p.Steps))
@@ -32,7 +31,7 @@ func (p Plan) Validate() error {
 	}
 	if len(faults) == 0 {
 		if cycle := p.cycle(index); cycle != nil {
-			faults = append(faults, fmt.Errorf("steps need each other in a circle: %s", strings.Join(cycle, " -> ")))
+			faults = append(faults, fmt.Errorf("steps need each other in a cycle: %s", strings.Join(cycle, " -> ")))
 		}
 	}
 	if len(faults) > 0 {
@@ -41,12 +40,12 @@ func (p Plan) Validate() error {
 	return nil
 }
 
-// cycle gives one circle of needs, its first step repeated at the end, or nil.
+// cycle returns one cycle of needs, its first step repeated at the end, or nil.
 func (p Plan) cycle(index map[string]int) []string {
 	const (
 		unseen = iota
 		onPath
-		clear
+		finished
 	)
 	state := make([]int, len(p.Steps))
 	var path []string
@@ -54,7 +53,7 @@ func (p Plan) cycle(index map[string]int) []string {
 	visit = func(i int) []string {
 		id := p.Steps[i].ID
 		switch state[i] {
-		case clear:
+		case finished:
 			return nil
 		case onPath:
 			for at, seen := range path {
@@ -71,7 +70,7 @@ func (p Plan) cycle(index map[string]int) []string {
 			}
 		}
 		path = path[:len(path)-1]
-		state[i] = clear
+		state[i] = finished
 		return nil
 	}
 	for i := range p.Steps {
@@ -82,7 +81,7 @@ func (p Plan) cycle(index map[string]int) []string {
 	return nil
 }
 
-// infos introduces the plan's steps.
+// infos describes the plan's steps.
 func (p Plan) infos() []StepInfo {
 	infos := make([]StepInfo, len(p.Steps))
 	for i, s := range p.Steps {
@@ -91,14 +90,13 @@ func (p Plan) infos() []StepInfo {
 	return infos
 }
 
-// graph is who waits for whom, by index into the plan's steps.
+// graph says which steps wait for which, by index into the plan's steps.
 type graph struct {
-	// before[i] are the steps that must end well before i may start; after[i] the
-	// converse.
+	// before[i] are the steps that must be visited before i; after[i] are those that i comes before.
 	before, after [][]int
 }
 
-// forward orders steps by their needs; backward turns every arrow round, for Undo.
+// forward orders steps by their needs; backward is the reverse order, for Undo.
 func (p Plan) forward() graph {
 	index := make(map[string]int, len(p.Steps))
 	for i, s := range p.Steps {

@@ -12,7 +12,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// run is one pass over a plan.
+// run is one execution of a plan.
 type run struct {
 	engine *Engine
 	plan   Plan
@@ -21,13 +21,13 @@ type run struct {
 	// mu serialises events and guards results and failures.
 	mu       sync.Mutex
 	results  []StepResult
-	failures []error  // in the order they happened
-	inHand   []string // what cancelled steps were doing
+	failures []error  // in the order in which they happened
+	running  []string // what cancelled steps were doing
 }
 
 func (e *Engine) begin(plan Plan) *run {
 	r := &run{engine: e, plan: plan, results: make([]StepResult, len(plan.Steps))}
-	r.began = r.now()
+	r.began = time.Now()
 	for i, s := range plan.Steps {
 		r.results[i] = StepResult{ID: s.ID, Title: s.Title}
 	}
@@ -35,15 +35,7 @@ func (e *Engine) begin(plan Plan) *run {
 	return r
 }
 
-func (r *run) now() time.Time {
-	if r.engine.Clock == nil {
-		return time.Now()
-	}
-	return r.engine.Clock.Now()
-}
-
-// emit stamps an event and hands it on. Events of steps that run side by side are
-// handed on one by one.
+// emit completes an event and sends it. Events of steps that run in parallel are sent one by one.
 func (r *run) emit(ev Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,13 +46,13 @@ func (r *run) emitLocked(ev Event) {
 	if r.engine.Sink == nil {
 		return
 	}
-	ev.Time, ev.Plan = r.now(), r.plan.Name
+	ev.Time, ev.Plan = time.Now(), r.plan.Name
 	r.engine.Sink.Handle(ev)
 }
 
 // finish ends the run: cause is the error of the plan as a whole, or nil.
 func (r *run) finish(cause error) (Result, error) {
-	result := Result{Plan: r.plan.Name, Duration: r.now().Sub(r.began), Steps: r.results}
+	result := Result{Plan: r.plan.Name, Duration: time.Since(r.began), Steps: r.results}
 	kind := PlanDone
 	if cause != nil {
 		kind = PlanFailed
@@ -77,11 +69,11 @@ func rank(err error) int {
 	return 1
 }
 
-// settle records how a step ended and tells it.
+// settle records how a step ended and sends its event.
 func (r *run) settle(i int, res StepResult) {
 	s := r.plan.Steps[i]
 	res.ID, res.Title = s.ID, s.Title
-	kind := map[Outcome]EventKind{Held: StepHeld, Done: StepDone, Failed: StepFailed, Canceled: StepCanceled}[res.Outcome]
+	kind := map[Outcome]EventKind{Unchanged: StepUnchanged, Done: StepDone, Failed: StepFailed, Canceled: StepCanceled}[res.Outcome]
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.results[i] = res
@@ -93,16 +85,15 @@ func (r *run) settle(i int, res StepResult) {
 	})
 }
 
-// attempt runs work as step i under its timeout and settles it. work gives the
-// outcome and a message where it succeeds. plan is the context of the run: what
-// ended by its cancellation is cancelled, not failed.
+// attempt runs work as step i within its timeout and settles it. work returns the outcome and a message where it
+// succeeds. plan is the context of the run: a step that ended because it was cancelled is cancelled, not failed.
 func (r *run) attempt(plan context.Context, i int, work func(context.Context, Step) (Outcome, string, error)) Outcome {
 	s := r.plan.Steps[i]
 	if plan.Err() != nil {
 		r.settle(i, StepResult{Outcome: Canceled, Message: fmt.Sprintf("not started: %v", context.Cause(plan))})
 		return Canceled
 	}
-	began := r.now()
+	began := time.Now()
 	r.emit(Event{Kind: StepStarted, Step: s.ID, Title: s.Title})
 	sc := &scope{report: func(kind EventKind, message string, change *Change) {
 		r.emit(Event{Kind: kind, Step: s.ID, Title: s.Title, Message: message, Change: change})
@@ -112,12 +103,12 @@ func (r *run) attempt(plan context.Context, i int, work func(context.Context, St
 
 	var outcome Outcome
 	var message string
-	err := r.call(ctx, func() (err error) {
+	err := call(ctx, func() (err error) {
 		outcome, message, err = work(ctx, s)
 		return err
 	})
 	last, changes := sc.close()
-	res := StepResult{Duration: r.now().Sub(began), Changes: changes, Err: err}
+	res := StepResult{Duration: time.Since(began), Changes: changes, Err: err}
 	var limit *Timeout
 	switch {
 	case err == nil:
@@ -125,7 +116,7 @@ func (r *run) attempt(plan context.Context, i int, work func(context.Context, St
 	case isCancellation(plan, err):
 		res.Outcome, res.Message = Canceled, context.Cause(plan).Error()
 		r.mu.Lock()
-		r.inHand = append(r.inHand, orNothing(s.Title, last))
+		r.running = append(r.running, withLast(s.Title, last))
 		r.mu.Unlock()
 	case errors.As(context.Cause(ctx), &limit) && plan.Err() == nil:
 		res.Outcome, res.Err = Failed, outOfTime(limit, last, err)
@@ -137,7 +128,7 @@ func (r *run) attempt(plan context.Context, i int, work func(context.Context, St
 	return res.Outcome
 }
 
-func orNothing(title, last string) string {
+func withLast(title, last string) string {
 	if last == "" {
 		return title
 	}
@@ -151,11 +142,10 @@ func withLimit(ctx context.Context, limit time.Duration) (context.Context, conte
 	return context.WithTimeoutCause(ctx, limit, &Timeout{Limit: limit})
 }
 
-// call runs f and waits for it; after ctx has ended, for as long as the engine's
-// grace. A step that stays deaf to its context is left behind with an error that
-// says so: the process must be able to end. A panic becomes an error, so that the
-// other steps still end in an orderly way.
-func (r *run) call(ctx context.Context, f func() error) error {
+// call runs f and waits for it, and after ctx has ended for at most grace. A step that does not return within it is
+// abandoned with an error that says so: the process must be able to end. A panic becomes an error, so that the other
+// steps end in an orderly way.
+func call(ctx context.Context, f func() error) error {
 	returned := make(chan error, 1)
 	go func() {
 		defer func() {
@@ -170,23 +160,18 @@ func (r *run) call(ctx context.Context, f func() error) error {
 		return err
 	case <-ctx.Done():
 	}
-	grace := r.engine.Grace
-	if grace <= 0 {
-		grace = DefaultGrace
-	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
 	case err := <-returned:
 		return err
 	case <-timer.C:
-		return problem.New(problem.Internal, nil, "did not return within %s of being stopped", grace)
+		return problem.New(problem.Internal, nil, "did not return within %s after it was cancelled", grace)
 	}
 }
 
-// failure joins what went wrong: the steps' own failures first, in the order they
-// happened, then the end of the caller's context. Where that was a deadline, the order
-// says nothing, as all steps ended at once: those whose cause is known come first, for
+// failure joins the errors of the run: the steps' own failures first, in the order in which they happened, then the end
+// of the caller's context. Where that was a deadline all steps ended at once, so failures with a known cause come first:
 // the first one gives the run its exit code.
 func (r *run) failure(ctx context.Context) error {
 	r.mu.Lock()
@@ -200,7 +185,7 @@ func (r *run) failure(ctx context.Context) error {
 		canceled = canceled || res.Outcome == Canceled
 	}
 	if ctx.Err() != nil && canceled {
-		errs = append(errs, ended(ctx, r.plan.Name, r.inHand))
+		errs = append(errs, ended(ctx, r.plan.Name, r.running))
 	}
 	return errors.Join(errs...)
 }

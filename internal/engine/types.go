@@ -1,10 +1,8 @@
-// Package engine runs plans. A plan is a graph of steps; a step can be checked,
-// done, undone, previewed and explained. The engine knows steps and nothing of
-// what they do. It stores nothing: whether a step already holds is asked of the
-// world each time, so a run that was killed is simply run again.
+// Package engine runs plans. A plan is a graph of steps; a step can be checked, done, undone, previewed and explained.
+// The engine knows steps and nothing of what they do. It stores nothing: every run asks each step whether it is done,
+// so a run that was killed is simply run again.
 //
-// It is the only place that starts goroutines for steps; a step's own functions
-// may be written single-threaded.
+// Only the engine starts goroutines for steps; a step's own functions may be single-threaded.
 package engine
 
 import (
@@ -12,12 +10,12 @@ import (
 	"time"
 )
 
-// Status is what a look at the world says about a step.
+// Status is what a step's Check found.
 type Status struct {
-	// Holds says that there is nothing to do.
-	Holds bool
-	// Message says what was found, or why the step does not hold, in the words of
-	// whatever knows best (a pod's waiting reason, a condition's message).
+	// Done says that there is nothing to do.
+	Done bool
+	// Message says what was found, or why the step is not done, in the words of the best source: a pod's waiting reason,
+	// a condition's message.
 	Message string
 }
 
@@ -27,11 +25,11 @@ type Change struct {
 	Object string `json:"object"`
 	// Action is create, update, delete or run.
 	Action string `json:"action"`
-	// Detail says what of it, and may be empty.
+	// Detail says which part of the object changes, and may be empty.
 	Detail string `json:"detail,omitempty"`
 }
 
-// The actions a Change can have.
+// The actions of a Change.
 const (
 	Create = "create"
 	Update = "update"
@@ -39,64 +37,75 @@ const (
 	Run    = "run"
 )
 
-// Step is the smallest thing that can be checked, done, undone and explained. Every
-// function may be nil.
+// Step is the smallest unit that can be checked, done, undone, previewed and explained. Every function may be nil.
 type Step struct {
 	// ID is unique in its plan; Title is for people.
 	ID, Title string
-	// Needs lists the IDs of the steps that must hold before this one starts.
+	// Needs lists the IDs of the steps that must be done before this one starts.
 	Needs []string
-	// Timeout bounds the step as a whole, its checks included; 0 means unbounded.
+	// Timeout bounds the step as a whole, its checks included; 0 means no bound.
 	Timeout time.Duration
-	// Check looks at the world. Without it the step is always done; with it and
-	// without Do the step is a gate that must hold by itself.
+	// Check says whether the step is done. A step without Check is done in every run; one with Check and without Do is a
+	// precondition: the plan fails where it is not met.
 	Check func(context.Context) (Status, error)
-	// Do brings the step about. It must be safe to run on what an earlier run left
-	// half-done, and must return soon after its context is cancelled.
+	// Do does the step. It must be safe to run after an earlier run was killed in its middle, and must return soon after
+	// its context is cancelled.
 	Do func(context.Context) error
-	// Undo takes the step back, and is content where there is nothing to take back.
+	// Undo undoes the step. Where there is nothing to undo it returns nil.
 	Undo func(context.Context) error
-	// Preview says what Do would change, without changing it.
+	// Preview lists what Do would change, without changing it.
 	Preview func(context.Context) ([]Change, error)
-	// Explain gives the commands a learner would type for the same effect.
+	// Explain gives the commands that a user would type for the same effect.
 	Explain func() []string
 }
 
-// Plan is the steps of one target. Steps are listed in the order a reader expects;
-// only Needs orders their execution.
+// Decorator adds to a step what several steps have in common, such as retries.
+type Decorator func(Step) Step
+
+// Plan is the steps of one target. Steps are listed in the order in which a reader expects them; only Needs orders their
+// execution.
 type Plan struct {
 	Name, Title string
 	Steps       []Step
 }
 
-// Clock is the engine's source of time, for durations and time stamps. Deadlines
-// use the runtime's timers.
-type Clock interface{ Now() time.Time }
+// Decorate returns the plan with every decorator applied to every step. The first decorator is the innermost: the ones
+// after it see the step that it returned.
+func (p Plan) Decorate(decorators ...Decorator) Plan {
+	steps := make([]Step, len(p.Steps))
+	for i, step := range p.Steps {
+		for _, decorate := range decorators {
+			step = decorate(step)
+		}
+		steps[i] = step
+	}
+	p.Steps = steps
+	return p
+}
 
-// Sink receives events, one at a time, in the order they happened. Handle must not
-// block for long: the steps' progress waits for it.
+// Sink receives events, one at a time, in the order in which they happened. Handle must not block for long: the steps
+// wait for it.
 type Sink interface{ Handle(Event) }
 
-// EventKind says what an Event reports. The values appear in JSON output and are
-// part of the interface.
+// EventKind says what an Event reports. The values appear in JSON output and are part of the interface.
 type EventKind string
 
 // The kinds of events.
 const (
-	PlanStarted  EventKind = "plan-started"
-	StepStarted  EventKind = "step-started"
-	StepProgress EventKind = "step-progress"
-	StepChanged  EventKind = "step-changed"
-	StepHeld     EventKind = "step-held" // already so: nothing was done
-	StepDone     EventKind = "step-done"
-	StepFailed   EventKind = "step-failed"
-	StepCanceled EventKind = "step-canceled"
-	PlanDone     EventKind = "plan-done"
-	PlanFailed   EventKind = "plan-failed"
-	Note         EventKind = "note" // for people, to stay readable; of a step where one said it
+	PlanStarted   EventKind = "plan-started"
+	StepStarted   EventKind = "step-started"
+	StepProgress  EventKind = "step-progress"
+	StepChanged   EventKind = "step-changed"
+	StepUnchanged EventKind = "step-unchanged" // the step was done before this run
+	StepDone      EventKind = "step-done"
+	StepFailed    EventKind = "step-failed"
+	StepCanceled  EventKind = "step-canceled"
+	PlanDone      EventKind = "plan-done"
+	PlanFailed    EventKind = "plan-failed"
+	Note          EventKind = "note" // for people, and kept on screen; Step is set where a step sent it
 )
 
-// StepInfo introduces a step in PlanStarted.
+// StepInfo describes a step in PlanStarted.
 type StepInfo struct {
 	ID    string   `json:"id"`
 	Title string   `json:"title"`
@@ -106,7 +115,7 @@ type StepInfo struct {
 // Event is one thing that happened in a run.
 type Event struct {
 	Time time.Time
-	// Plan is the plan's name. Step and Title are the step's, or Title the plan's.
+	// Plan is the plan's name. Step and Title are the step's; on events of the plan Title is the plan's.
 	Plan, Step, Title string
 	Kind              EventKind
 	Message           string
@@ -124,15 +133,15 @@ type Event struct {
 // Outcome is how a step ended.
 type Outcome string
 
-// The outcomes of a step.
+// The outcomes of a step. Unchanged means that it was done before this run.
 const (
-	Held     Outcome = "held"
-	Done     Outcome = "done"
-	Failed   Outcome = "failed"
-	Canceled Outcome = "canceled"
+	Unchanged Outcome = "unchanged"
+	Done      Outcome = "done"
+	Failed    Outcome = "failed"
+	Canceled  Outcome = "canceled"
 )
 
-// StepResult is what became of one step.
+// StepResult is how one step ended.
 type StepResult struct {
 	ID, Title string
 	Outcome   Outcome
@@ -143,15 +152,15 @@ type StepResult struct {
 	Err      error
 }
 
-// Result is what became of a plan; Steps are in the plan's order.
+// Result is how a plan ended; Steps are in the plan's order.
 type Result struct {
 	Plan     string
 	Duration time.Duration
 	Steps    []StepResult
 }
 
-// Preview is what a step would do. Blocked means that the step could not be looked
-// at because one it needs does not hold yet; Status.Message then says so.
+// Preview is what a step would do. Blocked means that the step could not be checked because a step that it needs is not
+// done; Status.Message then says which.
 type Preview struct {
 	ID, Title string
 	Needs     []string
@@ -170,18 +179,12 @@ type StepStatus struct {
 	Err       error
 }
 
-// Engine runs plans. Its zero value works: no events, the real clock.
+// Engine runs plans. Its zero value works and sends no events.
 type Engine struct {
 	// Sink receives the events; nil drops them.
 	Sink Sink
-	// Clock is the source of time; nil is the system's.
-	Clock Clock
-	// Parallel bounds how many steps run at once; 0 means no bound.
-	Parallel int
-	// Grace is how long a cancelled step may take to return before the engine goes
-	// on without it and says so; 0 means DefaultGrace.
-	Grace time.Duration
 }
 
-// DefaultGrace is long enough for a step to remove what it half-made.
-const DefaultGrace = 30 * time.Second
+// grace is how long a cancelled step may take to return before the engine goes on without it and reports that. It is
+// long enough for a step to remove what it left half made.
+const grace = 30 * time.Second

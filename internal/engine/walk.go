@@ -1,41 +1,23 @@
 package engine
 
-import "slices"
+import "sync"
 
-// walk visits every step of a graph, each in a goroutine of its own and as soon as
-// all steps before it were visited, and returns when all were. Where several could
-// start, the plan's order decides. parallel bounds how many visits run at once; 0
-// means no bound. Whether a step is really run, or only noted as cancelled, is for
-// visit to decide.
-func walk(g graph, parallel int, visit func(i int)) {
-	n := len(g.before)
-	waiting := make([]int, n)
-	var ready []int
-	for i := range n {
-		waiting[i] = len(g.before[i])
-		if waiting[i] == 0 {
-			ready = append(ready, i)
-		}
+// walk visits every step of a graph and returns when all were visited. Each step is visited in its own goroutine, as
+// soon as all steps before it were. visit decides whether a step is run or only noted as cancelled.
+func walk(g graph, visit func(i int)) {
+	visited := make([]chan struct{}, len(g.before))
+	for i := range visited {
+		visited[i] = make(chan struct{})
 	}
-	visited := make(chan int)
-	running := 0
-	for left := n; left > 0; left-- {
-		for len(ready) > 0 && (parallel <= 0 || running < parallel) {
-			i := ready[0]
-			ready = ready[1:]
-			running++
-			go func() {
-				visit(i)
-				visited <- i
-			}()
-		}
-		i := <-visited
-		running--
-		for _, next := range g.after[i] {
-			if waiting[next]--; waiting[next] == 0 {
-				at, _ := slices.BinarySearch(ready, next)
-				ready = slices.Insert(ready, at, next)
+	var steps sync.WaitGroup
+	for i := range visited {
+		steps.Go(func() {
+			defer close(visited[i])
+			for _, before := range g.before[i] {
+				<-visited[before]
 			}
-		}
+			visit(i)
+		})
 	}
+	steps.Wait()
 }

@@ -39,15 +39,15 @@ func (r *recorder) Handle(ev engine.Event) {
 
 // world is what steps look at and change.
 type world struct {
-	mu    sync.Mutex
-	holds map[string]bool
-	log   []string
+	mu   sync.Mutex
+	done map[string]bool
+	log  []string
 }
 
-func newWorld(holding ...string) *world {
-	w := &world{holds: map[string]bool{}}
-	for _, id := range holding {
-		w.holds[id] = true
+func newWorld(done ...string) *world {
+	w := &world{done: map[string]bool{}}
+	for _, id := range done {
+		w.done[id] = true
 	}
 	return w
 }
@@ -58,14 +58,14 @@ func (w *world) note(format string, args ...any) {
 	w.log = append(w.log, fmt.Sprintf(format, args...))
 }
 
-// step takes some time to be done, heeds its context, and holds afterwards.
+// step takes some time to be done, heeds its context, and is done afterwards.
 func (w *world) step(id string, takes time.Duration, needs ...string) engine.Step {
 	return engine.Step{
 		ID: id, Title: strings.ToUpper(id), Needs: needs,
 		Check: func(context.Context) (engine.Status, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return engine.Status{Holds: w.holds[id]}, nil
+			return engine.Status{Done: w.done[id]}, nil
 		},
 		Do: func(ctx context.Context) error {
 			if err := pause(ctx, takes); err != nil {
@@ -73,7 +73,7 @@ func (w *world) step(id string, takes time.Duration, needs ...string) engine.Ste
 			}
 			w.note("do %s", id)
 			w.mu.Lock()
-			w.holds[id] = true
+			w.done[id] = true
 			w.mu.Unlock()
 			engine.Changed(ctx, engine.Change{Object: id, Action: engine.Create})
 			return nil
@@ -81,7 +81,7 @@ func (w *world) step(id string, takes time.Duration, needs ...string) engine.Ste
 		Undo: func(context.Context) error {
 			w.note("undo %s", id)
 			w.mu.Lock()
-			w.holds[id] = false
+			w.done[id] = false
 			w.mu.Unlock()
 			return nil
 		},

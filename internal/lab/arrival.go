@@ -39,7 +39,7 @@ func (l *Lab) arrival(title string, look func(context.Context, *mesh.Mesh) (bool
 				return engine.Status{}, err
 			}
 			held, reason, err := look(ctx, m)
-			return engine.Status{Holds: held && err == nil, Message: reason}, err
+			return engine.Status{Done: held && err == nil, Message: reason}, err
 		},
 		Do: func(ctx context.Context) error {
 			m, err := l.mesh(ctx)

@@ -42,7 +42,7 @@ func (l *Lab) Delete(ctx context.Context) error {
 		ID: "delete", Title: l.clusterTitle(), Timeout: patient,
 		Check: func(ctx context.Context) (engine.Status, error) {
 			info, err := l.provider.Inspect(ctx)
-			return engine.Status{Holds: err == nil && info.State == cluster.Absent, Message: info.Message}, err
+			return engine.Status{Done: err == nil && info.State == cluster.Absent, Message: info.Message}, err
 		},
 		Do: func(ctx context.Context) error {
 			if err := l.provider.Delete(ctx); err != nil {

@@ -40,5 +40,5 @@ func (l *Lab) tellEffect(ctx context.Context, began time.Time, fault params.Faul
 		l.tell("%s from %s: not seen (%v)", what, who, err)
 		return
 	}
-	l.tell("%s from %s: %s after the target began, %d requests later", what, who, l.clock.Now().Sub(began).Round(10*time.Millisecond), seen.Requests)
+	l.tell("%s from %s: %s after the target began, %d requests later", what, who, time.Since(began).Round(10*time.Millisecond), seen.Requests)
 }

@@ -72,7 +72,7 @@ func (l *Lab) processStep(id, title, process string, needs ...string) engine.Ste
 		ID: id, Title: title, Needs: needs, // no timeout: its program may have to be built first
 		Check: func(ctx context.Context) (engine.Status, error) {
 			running, message, err := l.embedded.Started(ctx, process)
-			return engine.Status{Holds: running, Message: message}, err
+			return engine.Status{Done: running, Message: message}, err
 		},
 		Do:   func(ctx context.Context) error { return l.embedded.Start(ctx, process) },
 		Undo: func(ctx context.Context) error { return l.embedded.Stop(ctx, process) },
@@ -95,7 +95,7 @@ func (l *Lab) stopStep(id, title, process string, needs ...string) engine.Step {
 		ID: id, Title: title + l.unwanted(), Needs: needs, Timeout: quick,
 		Check: func(ctx context.Context) (engine.Status, error) {
 			running, message, err := l.embedded.Started(ctx, process)
-			return engine.Status{Holds: !running, Message: message}, err
+			return engine.Status{Done: !running, Message: message}, err
 		},
 		Do: func(ctx context.Context) error { return l.embedded.Stop(ctx, process) },
 	}
@@ -109,7 +109,7 @@ func (l *Lab) simulated(step engine.Step, set func(context.Context) (apply.Set, 
 	check := step.Check
 	step.Check = func(ctx context.Context) (engine.Status, error) {
 		status, err := check(ctx)
-		if err != nil || !status.Holds {
+		if err != nil || !status.Done {
 			return status, err
 		}
 		rendered, err := set(ctx)

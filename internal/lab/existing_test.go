@@ -213,7 +213,7 @@ func TestExistingBundle(t *testing.T) {
 		return "REF TYPE DIGEST STATUS SIZE UNPACKED\n", "", 0
 	}
 	status, err := step.Check(t.Context())
-	if want := fmt.Sprintf("%d of %d copies missing", 2*len(refs), 2*len(refs)); err != nil || status.Holds || !strings.Contains(status.Message, want) {
+	if want := fmt.Sprintf("%d of %d copies missing", 2*len(refs), 2*len(refs)); err != nil || status.Done || !strings.Contains(status.Message, want) {
 		t.Errorf("%+v, %v; want %q", status, err, want)
 	}
 	says(t, "what the nodes were asked", <-asked+"\n"+<-asked, "n1: ctr", "n2: ctr")

@@ -39,7 +39,7 @@ func unmade(plan engine.Plan) engine.Plan {
 		}
 		plan.Steps[i].Check = func(ctx context.Context) (engine.Status, error) {
 			status, err := check(ctx)
-			if status.Holds || err != nil {
+			if status.Done || err != nil {
 				return engine.Status{Message: "known once there is a cluster"}, nil
 			}
 			return status, nil

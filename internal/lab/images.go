@@ -201,7 +201,7 @@ func (l *Lab) nodeImageStep(id string) engine.Step {
 					return engine.Status{Message: ref}, err
 				}
 			}
-			return engine.Status{Holds: true, Message: strings.Join(refs, ", ")}, nil
+			return engine.Status{Done: true, Message: strings.Join(refs, ", ")}, nil
 		},
 		Do: func(ctx context.Context) error {
 			refs, err := l.nodeImages(l.usualNodeImage())
@@ -240,7 +240,7 @@ func (l *Lab) imagesStep(id string, needs ...string) engine.Step {
 			for _, refs := range lacks {
 				missing += len(refs)
 			}
-			return engine.Status{Holds: missing == 0, Message: fmt.Sprintf("%d images, %d of %d copies missing", len(refs), missing, len(refs)*len(containers))}, nil
+			return engine.Status{Done: missing == 0, Message: fmt.Sprintf("%d images, %d of %d copies missing", len(refs), missing, len(refs)*len(containers))}, nil
 		},
 		Do: func(ctx context.Context) error {
 			refs, containers, err := l.toLoad(ctx)

@@ -123,7 +123,7 @@ func TestGatewayAPITooOld(t *testing.T) {
 
 func TestLeftIsTold(t *testing.T) {
 	var told []string
-	l := &Lab{clock: systemClock{}, engine: &engine.Engine{Sink: sink(func(ev engine.Event) { told = append(told, ev.Message) })}}
+	l := &Lab{engine: &engine.Engine{Sink: sink(func(ev engine.Event) { told = append(told, ev.Message) })}}
 	l.tellLeft(engine.Result{Steps: []engine.StepResult{{Changes: []engine.Change{
 		{Object: "Deployment a", Action: engine.Delete},
 		{Object: "Namespace istio-system", Action: engine.Update, Detail: "left in place: Secret istio-system/password is not the lab's and needs it"},

@@ -7,7 +7,6 @@ import (
 	"io"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -28,7 +27,6 @@ type Lab struct {
 	Settings Settings
 
 	out      io.Writer
-	clock    engine.Clock
 	view     ui.Renderer
 	engine   *engine.Engine
 	upstream *upstream.Upstream
@@ -53,15 +51,11 @@ type Lab struct {
 	charts map[string]charts
 }
 
-type systemClock struct{}
-
-func (systemClock) Now() time.Time { return time.Now() }
-
 // New makes a lab from settings: data goes to out, what happens is shown on view. It opens the bundle, so that a wrong one is refused
 // before anything is touched, and connects to nothing else.
 func New(settings Settings, out io.Writer, view ui.Renderer) (*Lab, error) {
-	l := &Lab{Settings: settings, out: out, view: view, clock: systemClock{}, upstream: upstream.New("")}
-	l.engine = &engine.Engine{Sink: view, Clock: l.clock}
+	l := &Lab{Settings: settings, out: out, view: view, upstream: upstream.New("")}
+	l.engine = &engine.Engine{Sink: view}
 	if settings.Bundle != "" {
 		opened, err := bundle.Open(settings.Bundle)
 		if err != nil {

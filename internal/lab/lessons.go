@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"slices"
+	"time"
 
 	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/lesson/params"
@@ -98,7 +99,7 @@ func (l *Lab) Fault(ctx context.Context, fault params.Fault, off bool) error {
 			return err
 		}
 	}
-	began := l.clock.Now()
+	began := time.Now()
 	return l.teach(ctx, func() lesson {
 		lesson := l.faultLesson(fault)
 		lesson.effect = func(ctx context.Context, off bool) { l.tellEffect(ctx, began, fault, off) }

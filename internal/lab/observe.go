@@ -171,7 +171,7 @@ func stateOf(step engine.StepStatus) string {
 	switch {
 	case step.Err != nil:
 		return "unknown"
-	case step.Status.Holds:
+	case step.Status.Done:
 		return "ready"
 	default:
 		return "not ready"
@@ -231,7 +231,7 @@ func (l *Lab) Plan(ctx context.Context, of string) error {
 		if err := ui.WritePreviews(l.out, "mage sm:"+name+": "+plan.Title, previews, 120); err != nil {
 			return fmt.Errorf("printing the plan of %s: %w", name, err)
 		}
-		if todo == "" && slices.ContainsFunc(previews, func(p engine.Preview) bool { return !p.Status.Holds }) {
+		if todo == "" && slices.ContainsFunc(previews, func(p engine.Preview) bool { return !p.Status.Done }) {
 			todo = name
 		}
 	}

@@ -84,7 +84,7 @@ func fail(view ui.Renderer, words wording, err error) error {
 func (l *Lab) apply(ctx context.Context, plan engine.Plan) (engine.Result, error) {
 	ctx, cancel := l.deadline(ctx)
 	defer cancel()
-	result, err := l.engine.Apply(ctx, steady(plan))
+	result, err := l.engine.Apply(ctx, plan.Decorate(steady))
 	return result, l.withStopped(err)
 }
 
@@ -92,7 +92,7 @@ func (l *Lab) apply(ctx context.Context, plan engine.Plan) (engine.Result, error
 func (l *Lab) undo(ctx context.Context, plan engine.Plan) (engine.Result, error) {
 	ctx, cancel := l.deadline(ctx)
 	defer cancel()
-	result, err := l.engine.Undo(ctx, steady(plan))
+	result, err := l.engine.Undo(ctx, plan.Decorate(steady))
 	return result, l.withStopped(err)
 }
 
@@ -120,5 +120,5 @@ func (l *Lab) thenType(format string, args ...any) {
 
 // tell says something to people, on stderr like all talk.
 func (l *Lab) tell(format string, args ...any) {
-	l.engine.Sink.Handle(engine.Event{Time: l.clock.Now(), Kind: engine.Note, Message: l.words.typed(fmt.Sprintf(format, args...))})
+	l.engine.Sink.Handle(engine.Event{Time: time.Now(), Kind: engine.Note, Message: l.words.typed(fmt.Sprintf(format, args...))})
 }

@@ -182,7 +182,7 @@ func TestStep(t *testing.T) {
 		t.Errorf("that the limits are the host's is to be said once, as a note: %q", *said)
 	}
 	result, err = eng.Apply(t.Context(), plan)
-	if err != nil || len(result.Changes()) != 0 || result.Steps[0].Outcome != engine.Held {
+	if err != nil || len(result.Changes()) != 0 || result.Steps[0].Outcome != engine.Unchanged {
 		t.Errorf("second apply: %+v, %v", result, err)
 	}
 }

@@ -27,9 +27,9 @@ func Step(id, title string, needs []string, api docker.Execer, nodes func(contex
 				}
 			}
 			if len(results) == 0 {
-				return engine.Status{Holds: true, Message: "no node is a container of this Docker engine; nothing to tune"}, nil
+				return engine.Status{Done: true, Message: "no node is a container of this Docker engine; nothing to tune"}, nil
 			}
-			return engine.Status{Holds: low == 0, Message: strings.Join(values, ", ")}, nil
+			return engine.Status{Done: low == 0, Message: strings.Join(values, ", ")}, nil
 		},
 		Do: func(ctx context.Context) error {
 			found, err := nodes(ctx)

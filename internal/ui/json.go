@@ -48,11 +48,11 @@ type LineProblem struct {
 
 // LineResult counts a plan's steps by outcome, and its changes.
 type LineResult struct {
-	Done     int `json:"done"`
-	Held     int `json:"held"`
-	Failed   int `json:"failed"`
-	Canceled int `json:"canceled"`
-	Changes  int `json:"changes"`
+	Done      int `json:"done"`
+	Unchanged int `json:"unchanged"`
+	Failed    int `json:"failed"`
+	Canceled  int `json:"canceled"`
+	Changes   int `json:"changes"`
 }
 
 // The kinds of lines that are not events of the engine.
@@ -92,7 +92,7 @@ func (j *jsonLines) Handle(ev engine.Event) {
 		Message: ev.Message, Change: ev.Change, Steps: ev.Steps,
 	}
 	switch ev.Kind {
-	case engine.StepHeld, engine.StepDone, engine.StepFailed, engine.StepCanceled, engine.PlanDone, engine.PlanFailed:
+	case engine.StepUnchanged, engine.StepDone, engine.StepFailed, engine.StepCanceled, engine.PlanDone, engine.PlanFailed:
 		seconds := ev.Duration.Round(time.Millisecond).Seconds()
 		l.Seconds = &seconds
 	}
@@ -101,7 +101,7 @@ func (j *jsonLines) Handle(ev engine.Event) {
 	}
 	if r := ev.Result; r != nil {
 		l.Result = &LineResult{
-			Done: r.Count(engine.Done), Held: r.Count(engine.Held), Failed: r.Count(engine.Failed),
+			Done: r.Count(engine.Done), Unchanged: r.Count(engine.Unchanged), Failed: r.Count(engine.Failed),
 			Canceled: r.Count(engine.Canceled), Changes: len(r.Changes()),
 		}
 	}

@@ -65,7 +65,7 @@ func plainWords(ev engine.Event) (subject, text string) {
 		return ev.Step, ev.Message
 	case engine.StepChanged:
 		return ev.Step, changeText(ev.Change)
-	case engine.StepHeld:
+	case engine.StepUnchanged:
 		return ev.Step, with("already so", ev.Message)
 	case engine.StepDone:
 		return ev.Step, with("done in "+took, ev.Message)

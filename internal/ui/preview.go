@@ -33,7 +33,7 @@ func writePreview(b *strings.Builder, p engine.Preview, width int) {
 	switch {
 	case p.Err != nil:
 		state = "cannot be looked at"
-	case p.Status.Holds:
+	case p.Status.Done:
 		state = "already so"
 	}
 	fmt.Fprintf(b, "\n%s (%s): %s\n", oneLine(p.Title), p.ID, state)

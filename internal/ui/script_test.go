@@ -75,7 +75,7 @@ func script() []engine.Event {
 	}
 	err := failure()
 	result := &engine.Result{Plan: "install", Duration: 128 * time.Second, Steps: []engine.StepResult{
-		{ID: "kind", Title: title["kind"], Outcome: engine.Held},
+		{ID: "kind", Title: title["kind"], Outcome: engine.Unchanged},
 		{ID: "tune", Title: title["tune"], Outcome: engine.Done, Duration: 400 * time.Millisecond, Changes: []engine.Change{
 			{Object: "sysctl fs.inotify.max_user_instances", Action: engine.Update, Detail: "128 to 1024"},
 		}},
@@ -104,7 +104,7 @@ func script() []engine.Event {
 	return []engine.Event{
 		{Time: at(0), Plan: "install", Kind: engine.PlanStarted, Title: "Install the lab", Steps: steps},
 		step(0, engine.StepStarted, "kind", "", 0),
-		step(0.2, engine.StepHeld, "kind", "3 nodes ready", 0.2),
+		step(0.2, engine.StepUnchanged, "kind", "3 nodes ready", 0.2),
 		step(0.2, engine.StepStarted, "tune", "", 0),
 		step(0.2, engine.StepStarted, "istio", "", 0),
 		step(0.2, engine.StepStarted, "addons", "", 0),

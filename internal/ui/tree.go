@@ -111,7 +111,7 @@ func (t *tree) step(ev engine.Event) {
 			r.message = ev.Message
 		case engine.StepChanged:
 			r.message = changeText(ev.Change)
-		case engine.StepHeld:
+		case engine.StepUnchanged:
 			r.state, r.took, r.message = held, ev.Duration, ev.Message
 		case engine.StepDone:
 			r.state, r.took, r.message = done, ev.Duration, ev.Message

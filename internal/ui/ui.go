@@ -104,7 +104,7 @@ func summary(res *engine.Result) string {
 		}
 	}
 	add(res.Count(engine.Done), "done")
-	add(res.Count(engine.Held), "already so")
+	add(res.Count(engine.Unchanged), "already so")
 	add(res.Count(engine.Failed), "failed")
 	add(res.Count(engine.Canceled), "cancelled")
 	switch n := len(res.Changes()); {

@@ -153,7 +153,7 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken pi
 func TestPreviews(t *testing.T) {
 	var out bytes.Buffer
 	err := WritePreviews(&out, "Install the lab", []engine.Preview{
-		{ID: "kind", Title: "kind cluster ambient", Status: engine.Status{Holds: true, Message: "3 nodes ready"}},
+		{ID: "kind", Title: "kind cluster ambient", Status: engine.Status{Done: true, Message: "3 nodes ready"}},
 		{
 			ID: "apps", Title: "Applications", Needs: []string{"kind", "istio"}, Status: engine.Status{Message: "2 objects differ"},
 			Changes: []engine.Change{
@@ -164,7 +164,7 @@ func TestPreviews(t *testing.T) {
 			},
 			Explain: []string{"kubectl apply --server-side -f - <<EOF\napiVersion: v1\nEOF"},
 		},
-		{ID: "waypoint", Title: "Waypoint", Status: engine.Status{Message: `comes after "Applications", which does not hold yet`}, Blocked: true},
+		{ID: "waypoint", Title: "Waypoint", Status: engine.Status{Message: `needs "Applications", which is not done yet`}, Blocked: true},
 		{ID: "x", Title: "X", Err: errors.New("forbidden")},
 	}, 80)
 	if err != nil {
