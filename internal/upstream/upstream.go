@@ -7,34 +7,33 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"ambientlab/internal/problem"
+	"ambientlab/internal/upstream/gomod"
+)
+
+// The modules that are read from their folder. Istio's charts are not among them: they are compiled in (see render).
+const (
+	istioModule      = "istio.io/istio"
+	gatewayAPIModule = "sigs.k8s.io/gateway-api"
+	metalLBModule    = "go.universe.tf/metallb"
 )
 
 // Upstream reads the pinned manifests. It is safe for concurrent use.
 type Upstream struct {
-	command goCommand
-	getwd   func() (string, error)
-
-	mu   sync.Mutex
-	root string
-	dirs map[string]string // module to folder, once it was found
+	modules *gomod.Modules
 }
 
-// New makes an Upstream that reads the versions pinned by the go.mod in root, the
-// main module's folder. With root "" that folder is looked for from the working
-// directory upwards, when it is first needed.
-func New(root string) *Upstream {
-	return &Upstream{command: runGo, getwd: os.Getwd, root: root, dirs: map[string]string{}}
-}
+// New returns an Upstream that reads the versions pinned by the go.mod in the folder root. With root "" that is this
+// repository's go.mod, which is looked for in the working directory and the folders above it when it is first needed.
+func New(root string) *Upstream { return &Upstream{modules: gomod.New(root)} }
 
 // GatewayAPI gives the Gateway API's standard channel: its CRDs, and the admission
 // policy that keeps older versions from replacing them.
 func (u *Upstream) GatewayAPI(ctx context.Context) ([]*unstructured.Unstructured, error) {
-	dir, err := u.moduleDir(ctx, gatewayAPIModule)
+	dir, err := u.modules.Dir(ctx, gatewayAPIModule)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +65,7 @@ const metalLBVersion = "v0.16.1"
 // MetalLB gives MetalLB in its native mode (layer 2 without FRR). Where the module's
 // manifest still carries the development tag, the images get the release's.
 func (u *Upstream) MetalLB(ctx context.Context) ([]*unstructured.Unstructured, error) {
-	dir, err := u.moduleDir(ctx, metalLBModule)
+	dir, err := u.modules.Dir(ctx, metalLBModule)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +102,7 @@ func (u *Upstream) Addon(ctx context.Context, name string, beside ...string) ([]
 	if !slices.Contains(Addons(), name) {
 		return nil, problem.New(problem.SettingInvalid, nil, "there is no add-on %q; there are %s", name, strings.Join(Addons(), ", "))
 	}
-	dir, err := u.moduleDir(ctx, istioModule)
+	dir, err := u.modules.Dir(ctx, istioModule)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package upstream
+package gomod
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// checkout makes a main module's folder whose go.sum vouches for one module.
+// checkout makes a main module's folder whose go.sum lists one module.
 func checkout(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
@@ -28,7 +28,7 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-func TestModuleDir(t *testing.T) {
+func TestDir(t *testing.T) {
 	answer := func(out string, err error) goCommand {
 		return func(context.Context, string, ...string) ([]byte, error) { return []byte(out), err }
 	}
@@ -39,7 +39,7 @@ func TestModuleDir(t *testing.T) {
 		want    string // the folder, or a part of the problem
 		fails   bool
 	}{
-		{"held", answer(`{"Path":"example.test/m","Version":"v1.0.0","Dir":"/cache/m","Sum":"h1:good="}`, nil), "/cache/m", false},
+		{"found", answer(`{"Path":"example.test/m","Version":"v1.0.0","Dir":"/cache/m","Sum":"h1:good="}`, nil), "/cache/m", false},
 		{"no go command", answer("", &exec.Error{Name: "go", Err: exec.ErrNotFound}), "no go command", true},
 		{"no network", answer(`{"Path":"example.test/m","Version":"v1.0.0","Error":"dial tcp: no such host"}`, exit), "no such host", true},
 		{"command fails", answer("", exit), "stderr words", true},
@@ -49,9 +49,9 @@ func TestModuleDir(t *testing.T) {
 		{"garbage", answer(`go: what`, nil), "the go command's answer", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			u := New(checkout(t))
-			u.command = tc.command
-			dir, err := u.moduleDir(t.Context(), "example.test/m")
+			m := New(checkout(t))
+			m.command = tc.command
+			dir, err := m.Dir(t.Context(), "example.test/m")
 			if !tc.fails {
 				if err != nil || dir != tc.want {
 					t.Errorf("got %q, %v", dir, err)
@@ -65,22 +65,22 @@ func TestModuleDir(t *testing.T) {
 	}
 }
 
-func TestModuleDirIsAskedOnceAndFailuresAgain(t *testing.T) {
-	u := New(checkout(t))
+func TestModuleIsAskedOnceAndFailuresAgain(t *testing.T) {
+	m := New(checkout(t))
 	calls, fail := 0, true
-	u.command = func(context.Context, string, ...string) ([]byte, error) {
+	m.command = func(context.Context, string, ...string) ([]byte, error) {
 		calls++
 		if fail {
 			return nil, errors.New("no network")
 		}
 		return []byte(`{"Path":"example.test/m","Version":"v1.0.0","Dir":"/cache/m","Sum":"h1:good="}`), nil
 	}
-	if _, err := u.moduleDir(t.Context(), "example.test/m"); err == nil {
+	if _, err := m.Dir(t.Context(), "example.test/m"); err == nil {
 		t.Fatal("no error")
 	}
 	fail = false
 	for range 3 {
-		if _, err := u.moduleDir(t.Context(), "example.test/m"); err != nil {
+		if _, err := m.Dir(t.Context(), "example.test/m"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -89,7 +89,7 @@ func TestModuleDirIsAskedOnceAndFailuresAgain(t *testing.T) {
 	}
 }
 
-func TestFindRoot(t *testing.T) {
+func TestRoot(t *testing.T) {
 	root := checkout(t)
 	deep := filepath.Join(root, "a", "b")
 	if err := os.MkdirAll(deep, 0o700); err != nil {
@@ -97,14 +97,14 @@ func TestFindRoot(t *testing.T) {
 	}
 	// A nested module of another name, as internal/source/modules has them.
 	write(t, filepath.Join(deep, "go.mod"), "module example.test/nested\n")
-	u := New("")
-	u.getwd = func() (string, error) { return deep, nil }
-	if got, err := u.findRoot(); err != nil || got != root {
+	m := New("")
+	m.getwd = func() (string, error) { return deep, nil }
+	if got, err := m.Root(); err != nil || got != root {
 		t.Errorf("got %q, %v, want %q", got, err, root)
 	}
-	u = New("")
-	u.getwd = func() (string, error) { return t.TempDir(), nil }
-	if _, err := u.findRoot(); !problem.Is(err, problem.ManifestUnavailable) {
+	m = New("")
+	m.getwd = func() (string, error) { return t.TempDir(), nil }
+	if _, err := m.Root(); !problem.Is(err, problem.ManifestUnavailable) {
 		t.Errorf("outside of a checkout: %v", err)
 	}
 }

@@ -1,4 +1,6 @@
-package upstream
+// Package gomod finds the folders of the Go modules that a go.mod pins. What is read from them (manifests, templates,
+// source code) has the contents that go.sum lists.
+package gomod
 
 import (
 	"bytes"
@@ -11,33 +13,40 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"ambientlab/internal/problem"
 )
 
-// mainModule is the module whose go.mod and go.sum pin everything that is read here.
+// mainModule is the path of this repository's module.
 const mainModule = "ambientlab"
 
-// The modules that are read from their folder. Istio's charts are not among what is
-// read that way: they are compiled in (see charts).
-const (
-	istioModule      = "istio.io/istio"
-	gatewayAPIModule = "sigs.k8s.io/gateway-api"
-	metalLBModule    = "go.universe.tf/metallb"
-)
+// Modules finds the folders of modules. It is safe for concurrent use.
+type Modules struct {
+	command goCommand
+	getwd   func() (string, error)
 
-// download is what `go mod download -json` says of one module.
+	mu   sync.Mutex
+	root string
+	dirs map[string]string // the folders that were found, by module
+}
+
+// New returns the Modules that the go.mod in the folder root pins. With root "" that is this repository's go.mod, which
+// is looked for in the working directory and the folders above it when it is first needed.
+func New(root string) *Modules {
+	return &Modules{command: runGo, getwd: os.Getwd, root: root, dirs: map[string]string{}}
+}
+
+// download is what `go mod download -json` prints for one module.
 type download struct {
 	Path, Version, Dir, Sum, Error string
 }
 
-// goCommand runs the go command in dir and returns its standard output. It is a seam:
-// tests answer in its place.
+// goCommand runs the go command in dir and returns its standard output. Tests replace it.
 type goCommand func(ctx context.Context, dir string, args ...string) ([]byte, error)
 
-// runGo runs the real go command. The environment's own module settings (GOPROXY,
-// GOFLAGS, a mirror, a private checksum database) hold, but a go.work of some other
-// tree must not exchange the pinned versions.
+// runGo runs the go command with the environment's module settings (GOPROXY, GOFLAGS, GOSUMDB). Workspaces are off: a
+// go.work file could replace the pinned versions.
 func runGo(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	path, err := exec.LookPath("go")
 	if err != nil {
@@ -49,54 +58,53 @@ func runGo(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GO111MODULE=on")
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		// With -json a failed download is described on standard output, and the
-		// exit code is 1 all the same; the caller reads the former first.
+		// With -json a failed download exits with 1 and is described on standard output, which the caller reads first.
 		return stdout.Bytes(), fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
 	}
 	return stdout.Bytes(), nil
 }
 
-// moduleDir gives the folder of a module at the version that go.mod pins, downloading
-// it first where the module cache does not hold it. The go command checks what it
-// downloads against go.sum; the sum it reports is compared once more, so that a
-// module that go.sum does not list at all is refused too.
-func (u *Upstream) moduleDir(ctx context.Context, module string) (string, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if dir, ok := u.dirs[module]; ok {
+// Dir returns the folder, read-only, of a module at the version that go.mod pins. The module is downloaded where the
+// module cache lacks it. The go command checks what it downloads against go.sum; the sum it reports is compared again, so
+// that a module that go.sum does not list is refused too. Every error is the problem ManifestUnavailable, unless ctx has
+// ended.
+func (m *Modules) Dir(ctx context.Context, module string) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if dir, ok := m.dirs[module]; ok {
 		return dir, nil
 	}
-	root, err := u.findRoot()
+	root, err := m.findRoot()
 	if err != nil {
 		return "", err
 	}
-	out, runErr := u.command(ctx, root, "mod", "download", "-json", module)
+	out, runErr := m.command(ctx, root, "mod", "download", "-json", module)
 	if errors.Is(runErr, exec.ErrNotFound) {
 		return "", problem.New(problem.ManifestUnavailable, runErr,
-			"the manifests of %s lie in its Go module, and there is no go command on this host", module).
-			With("Install Go " + goVersion + " or later (https://go.dev/dl) and see that `go version` answers in this shell.")
+			"module %s cannot be fetched: there is no go command on this host", module).
+			With("Install Go " + goVersion + " or later (https://go.dev/dl) and check that `go version` answers in this shell.")
 	}
 	got, err := parseDownload(out, module)
 	switch {
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("downloading module %s: %w", module, context.Cause(ctx))
 	case err != nil && runErr != nil:
-		return "", problem.New(problem.ManifestUnavailable, runErr, "module %s cannot be had", module)
+		return "", problem.New(problem.ManifestUnavailable, runErr, "module %s cannot be fetched", module)
 	case err != nil:
 		return "", problem.New(problem.ManifestUnavailable, err, "the go command's answer about module %s", module)
 	case got.Error != "":
 		return "", problem.New(problem.ManifestUnavailable, errors.New(got.Error), "module %s cannot be downloaded", module)
 	case runErr != nil:
-		return "", problem.New(problem.ManifestUnavailable, runErr, "module %s cannot be had", module)
+		return "", problem.New(problem.ManifestUnavailable, runErr, "module %s cannot be fetched", module)
 	}
 	if err := checkSum(root, got); err != nil {
 		return "", err
 	}
-	u.dirs[module] = got.Dir
+	m.dirs[module] = got.Dir
 	return got.Dir, nil
 }
 
-// goVersion is the least version of Go that go.mod asks for.
+// goVersion is the lowest version of Go that go.mod accepts.
 const goVersion = "1.26"
 
 func parseDownload(out []byte, module string) (download, error) {
@@ -114,7 +122,7 @@ func parseDownload(out []byte, module string) (download, error) {
 	}
 }
 
-// checkSum refuses a module whose contents go.sum does not vouch for.
+// checkSum refuses a module whose checksum is not the one in go.sum.
 func checkSum(root string, d download) error {
 	sums, err := os.ReadFile(filepath.Join(root, "go.sum"))
 	if err != nil {
@@ -131,30 +139,35 @@ func checkSum(root string, d download) error {
 		}
 		return problem.New(problem.ManifestUnavailable, nil,
 			"module %s %s has the checksum %s, and go.sum says %s", d.Path, d.Version, d.Sum, want).
-			With("Do not go on: the module was changed after it was pinned. Run `go clean -modcache`, then `go mod verify`.")
+			With("Do not continue: the module was changed after it was pinned. Run `go clean -modcache`, then `go mod verify`.")
 	}
 	return problem.New(problem.ManifestUnavailable, nil, "go.sum does not list module %s %s", d.Path, d.Version).
 		With("Restore go.mod and go.sum from the repository.")
 }
 
-// findRoot gives the main module's folder: the one that was named, or the first
-// above the working directory whose go.mod is this module's.
-func (u *Upstream) findRoot() (string, error) {
-	if u.root != "" {
-		return u.root, nil
+// Root returns the folder of the go.mod that pins the modules.
+func (m *Modules) Root() (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.findRoot()
+}
+
+func (m *Modules) findRoot() (string, error) {
+	if m.root != "" {
+		return m.root, nil
 	}
-	start, err := u.getwd()
+	start, err := m.getwd()
 	if err != nil {
 		return "", problem.New(problem.ManifestUnavailable, err, "looking for this module's go.mod")
 	}
 	for dir := start; ; dir = filepath.Dir(dir) {
 		if isMainModule(filepath.Join(dir, "go.mod")) {
-			u.root = dir
+			m.root = dir
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
 			return "", problem.New(problem.ManifestUnavailable, nil,
-				"neither %s nor a folder above it holds the go.mod of module %s, which pins the manifests", start, mainModule).
+				"neither %s nor a folder above it holds the go.mod of module %s, which pins the modules", start, mainModule).
 				With("Run the target in a checkout of this repository.")
 		}
 	}
