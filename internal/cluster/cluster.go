@@ -1,20 +1,23 @@
-// Package cluster is where a lab's Kubernetes cluster comes from: a kind cluster of
-// its own, or the one of the current kubeconfig context. What is true of a cluster
-// is asked of Docker and of the API server each time; nothing is kept on disk.
+// Package cluster is where a lab's Kubernetes cluster comes from: a kind cluster of its own, or the one of the current
+// kubeconfig context. Package embedded has a third provider. What is true of a cluster is asked of Docker and of the API
+// server each time; nothing is kept on disk.
 package cluster
 
 import (
 	"context"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 
+	"ambientlab/internal/lb"
 	"ambientlab/internal/node"
 )
 
-// The names of the providers in this package.
+// The names of the providers.
 const (
 	ProviderKind     = "kind"
 	ProviderExisting = "existing"
+	ProviderEmbedded = "embedded"
 )
 
 // Node is one node of a cluster.
@@ -61,24 +64,91 @@ type Info struct {
 	// Owned tells whether the lab made the cluster, and so may delete it.
 	Owned bool
 	Nodes []Node
-	// Packets tells whether pods exchange real traffic in it.
+	// Elsewhere counts the nodes that are no containers of this host's Docker engine, and names one; empty means that all
+	// are, or that the provider has no containers.
+	Elsewhere string
+	// Packets tells whether pods exchange real traffic in it, as it is now.
 	Packets bool
 }
 
-// Provider makes, finds and removes a lab's cluster. Errors that a user can do
-// something about are problems.
-type Provider interface {
+// Traits is what differs between providers and holds for every cluster of one.
+type Traits struct {
 	// Name is kind, existing or embedded.
-	Name() string
-	// Inspect looks at the cluster and changes nothing. That there is none is no error.
+	Name string
+	// Title names the cluster, such as "kind cluster ambient".
+	Title string
+	// Owned says that the lab creates the cluster. It may then delete the cluster, and overwrite fields that another field
+	// manager set.
+	Owned bool
+	// LoadBalancer says that the lab gives out load-balancer addresses unless SM_METALLB says otherwise.
+	LoadBalancer bool
+	// UsesDocker says that the cluster needs a Docker engine on this host.
+	UsesDocker bool
+	// TunesNodes says that nodes may be containers whose kernel settings can be changed.
+	TunesNodes bool
+	// BuildsPrograms says that a step may first have to build programs, which takes minutes the first time.
+	BuildsPrograms bool
+	// NoImages is why images cannot be loaded into the nodes, or empty.
+	NoImages string
+	// NoAddons lists the telemetry add-ons whose pods cannot run.
+	NoAddons []string
+	// CreateCommands are the commands that create such a cluster by hand; LoadCommand loads an archive of images into its
+	// nodes.
+	CreateCommands []string
+	LoadCommand    string
+}
+
+// Provider creates, finds and removes a lab's cluster, and answers for what differs between providers. Errors that a
+// user can do something about are problems.
+type Provider interface {
+	Traits() Traits
+	// Inspect looks at the cluster and changes nothing. That the cluster does not exist is no error.
 	Inspect(ctx context.Context) (Info, error)
-	// Create makes sure that the cluster exists and is ready, and is content where it
-	// is. When ctx ends in the middle it removes what it made.
+	// Create makes sure that the cluster exists and is ready. Where it already is, it changes nothing. When ctx ends in
+	// the middle it removes what it created.
 	Create(ctx context.Context) error
-	// Delete removes a cluster the lab made, and refuses any other.
+	// Delete removes a cluster that the lab created, and refuses any other.
 	Delete(ctx context.Context) error
 	// RESTConfig connects to the cluster.
 	RESTConfig(ctx context.Context) (*rest.Config, error)
-	// CollectLogs writes what helps to find a fault into dir.
-	CollectLogs(ctx context.Context, dir string) error
+	// Nodes lists the nodes. One that is a container of this host's Docker engine has a ContainerID.
+	Nodes(ctx context.Context) ([]Node, error)
+	// AddressPool gives the load-balancer addresses, or problem.SettingInvalid where there is no network to take them from.
+	AddressPool(ctx context.Context) (lb.Pool, error)
+}
+
+// Adapter is a provider that cannot take every object as it is.
+type Adapter interface {
+	// Adapt replaces the objects that the cluster cannot take. It may change the slice, and not the objects in it.
+	Adapt(objects []*unstructured.Unstructured) []*unstructured.Unstructured
+	// Simulated tells whether the cluster only reports the pods of an adapted object as running.
+	Simulated(object *unstructured.Unstructured) bool
+}
+
+// The components that a ProcessRunner runs.
+const (
+	ProcessIstiod  = "istiod"
+	ProcessMetalLB = "metallb-controller"
+)
+
+// ProcessRunner is a provider that runs components as processes of this machine, where other clusters run pods.
+type ProcessRunner interface {
+	// Started tells whether a component's process runs with the settings that are in the cluster, and if not, why.
+	Started(ctx context.Context, component string) (running bool, message string, err error)
+	Start(ctx context.Context, component string) error
+	Stop(ctx context.Context, component string) error
+	// Stopped describes the processes that ran and ended, each with the last lines of its log.
+	Stopped() []string
+}
+
+// ConfigSource is a provider that gives the address at which istiod says what it would send to a proxy. It is asked where
+// no proxy runs.
+type ConfigSource interface {
+	XDSAddress() (string, error)
+}
+
+// NodeImageUser is a provider whose nodes are made of images.
+type NodeImageUser interface {
+	// NodeImages lists the references of the nodes' images, each once.
+	NodeImages() ([]string, error)
 }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"ambientlab/internal/engine"
+	"ambientlab/internal/lb"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
 )
@@ -30,7 +31,9 @@ type ExistingOptions struct {
 	Kubeconfig string
 	// Docker finds out which nodes are containers on this host (a kind cluster of
 	// the user's own), which can be tuned; nil means none are.
-	Docker node.Lister
+	Docker lb.Docker
+	// NoDocker is why no Docker engine could be asked, where Docker is nil.
+	NoDocker error
 }
 
 // Existing is a cluster that the lab did not make: the one of the current kubeconfig
@@ -51,9 +54,6 @@ type Existing struct {
 func NewExisting(opts ExistingOptions) *Existing {
 	return &Existing{opts: opts, kube: func(cfg *rest.Config) (kubernetes.Interface, error) { return kubernetes.NewForConfig(cfg) }}
 }
-
-// Name is existing.
-func (e *Existing) Name() string { return ProviderExisting }
 
 func (e *Existing) config() clientcmd.ClientConfig {
 	rules := &clientcmd.ClientConfigLoadingRules{Precedence: kubeconfigPaths(e.opts.Kubeconfig)}
@@ -145,6 +145,7 @@ func (e *Existing) look(ctx context.Context) (info Info, silent, err error) {
 		info.Version = v.GitVersion
 	}
 	info.Nodes, err = e.withContainers(ctx, info.Nodes)
+	info.Elsewhere = e.elsewhere(info.Nodes)
 	return info, nil, err
 }
 

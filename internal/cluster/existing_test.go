@@ -151,7 +151,7 @@ func TestExistingStepVets(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := existing(t, minesOnly, tt.version, tt.denied, workerNode("n1", "10.0.0.1", corev1.ConditionFalse))
-			status, err := Step(e, "cluster", "cluster", 0, nil).Check(t.Context())
+			status, err := Step(e, "cluster", 0).Check(t.Context())
 			if tt.kind.ID == "" {
 				if err != nil || !status.Done || !strings.Contains(status.Message, "cni plugin not initialized") {
 					t.Errorf("%+v, %v", status, err)

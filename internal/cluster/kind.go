@@ -109,9 +109,6 @@ func NewKind(opts KindOptions) *Kind {
 	}
 }
 
-// Name is kind.
-func (k *Kind) Name() string { return ProviderKind }
-
 // contextName is what kind calls a cluster's kubeconfig entries.
 func (k *Kind) contextName() string { return "kind-" + k.opts.Name }
 

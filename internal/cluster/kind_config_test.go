@@ -54,7 +54,7 @@ func TestWithNodeImage(t *testing.T) {
 // TestKindVersion wants the version checked that a node image brought, after the create as before.
 func TestKindVersion(t *testing.T) {
 	f := newFixture(t)
-	step := Step(f.kind, "cluster", "cluster", 0, nil)
+	step := Step(f.kind, "cluster", 0)
 	if err := step.Do(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -166,7 +166,7 @@ func TestKindCreateInspectDelete(t *testing.T) {
 		}
 	})
 	e := engine.Engine{Sink: sink{t}}
-	plan := engine.Plan{Name: "cluster", Steps: []engine.Step{cluster.Step(k, "cluster", "Create the cluster", 5*time.Minute, nil)}}
+	plan := engine.Plan{Name: "cluster", Steps: []engine.Step{cluster.Step(k, "cluster", 5*time.Minute)}}
 	result, err := e.Apply(ctx, plan)
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func TestKindInterrupted(t *testing.T) {
 			why := errors.New("interrupt")
 			e := engine.Engine{Sink: trigger{sink{t}, moment, func() { cancel(why) }}}
 			start := time.Now()
-			_, err := e.Apply(ctx, engine.Plan{Name: "cluster", Steps: []engine.Step{cluster.Step(k, "cluster", "Create the cluster", 0, nil)}})
+			_, err := e.Apply(ctx, engine.Plan{Name: "cluster", Steps: []engine.Step{cluster.Step(k, "cluster", 0)}})
 			if err == nil {
 				t.Fatal("a cancelled create succeeded")
 			}

@@ -14,12 +14,12 @@ type vetter interface {
 	Vet(ctx context.Context, info Info) error
 }
 
-// Step is a provider as the first step of a plan. A cluster that is ready holds only
-// if it does for the lab: what needs this step touches nothing before that is known.
-// explain gives the commands a learner would type for the same effect.
-func Step(p Provider, id, title string, timeout time.Duration, explain func() []string) engine.Step {
+// Step is a provider as the first step of a plan. A cluster that is ready holds only if it does for the lab: what needs
+// this step touches nothing before that is known. A timeout of 0 means no deadline of its own.
+func Step(p Provider, id string, timeout time.Duration) engine.Step {
+	traits := p.Traits()
 	return engine.Step{
-		ID: id, Title: title, Timeout: timeout, Explain: explain,
+		ID: id, Title: traits.Title, Timeout: timeout, Explain: func() []string { return traits.CreateCommands },
 		Check: func(ctx context.Context) (engine.Status, error) {
 			info, err := p.Inspect(ctx)
 			if v, ok := p.(vetter); ok && err == nil && info.State == Ready {

@@ -78,7 +78,7 @@ func (l *Lab) addressPoolStep() engine.Step {
 }
 
 func (l *Lab) pool(ctx context.Context) (objects, error) {
-	pool, err := l.addressPool(ctx)
+	pool, err := l.provider.AddressPool(ctx)
 	if err != nil && l.none != nil {
 		return lb.Objects(lb.Pool{}), nil // what they are called; the addresses come from a network that is not there yet
 	}

@@ -2,13 +2,11 @@ package lab
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 
 	"ambientlab/internal/apply"
 	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/engine"
-	"ambientlab/internal/lb"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/source"
 	"ambientlab/internal/upstream"
@@ -43,16 +41,6 @@ func (l *Lab) chooseEmbedded(context.Context) error {
 		l.tell("SM_BUNDLE is left aside: the embedded control plane runs no images")
 	}
 	return err
-}
-
-// embeddedPool is the same for every lab, since nobody else sees its addresses: TEST-NET-1, which RFC 5737 keeps for
-// documentation, so that nobody takes one for an address that answers.
-func (l *Lab) embeddedPool() (lb.Pool, error) {
-	return lb.Pool{
-		Network: "none, they are for documentation (RFC 5737) and lead nowhere",
-		Subnet:  netip.MustParsePrefix("192.0.2.0/24"),
-		Ranges:  []lb.Range{{First: netip.MustParseAddr("192.0.2.1"), Last: netip.MustParseAddr("192.0.2.254")}},
-	}, nil
 }
 
 // meshOptions says how the proxies are asked: where pods run none, istiod is asked what it would send them.

@@ -25,6 +25,7 @@ import (
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/cluster/embedded"
+	"ambientlab/internal/lb"
 	"ambientlab/internal/problem"
 	"ambientlab/specs"
 )
@@ -37,6 +38,10 @@ type foundCluster struct {
 }
 
 func (f foundCluster) Adapt(list objects) objects { return f.plane.Adapt(list) }
+
+func (f foundCluster) AddressPool(ctx context.Context) (lb.Pool, error) {
+	return f.plane.AddressPool(ctx)
+}
 
 // guest is a lab on the bench's control plane that did not make it.
 func (b *bench) guest(settings ...string) *Lab {

@@ -18,7 +18,7 @@ func (l *Lab) chooseExisting(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		l.docker, l.noDocker = nil, err
+		l.docker, l.noDocker, options.NoDocker = nil, err, err
 	} else {
 		options.Docker = l.docker
 	}
@@ -149,10 +149,10 @@ func (l *Lab) needNetwork(found nodesHere) error {
 func (l *Lab) others(found nodesHere) string {
 	text := "no nodes"
 	if len(found.elsewhere) > 0 {
-		text = fmt.Sprintf("%d of %d nodes elsewhere, %s for one", len(found.elsewhere), len(found.elsewhere)+len(found.here), found.elsewhere[0])
+		text = fmt.Sprintf("%d of %d nodes elsewhere, such as %s", len(found.elsewhere), len(found.elsewhere)+len(found.here), found.elsewhere[0])
 	}
 	if l.noDocker != nil {
-		text += fmt.Sprintf(" (no Docker engine could be asked: %v)", l.noDocker)
+		text += fmt.Sprintf(" (no Docker engine answers: %v)", l.noDocker)
 	}
 	return text
 }

@@ -134,7 +134,7 @@ func TestExistingMetalLB(t *testing.T) {
 	if err := d.prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	pool, err := d.addressPool(t.Context())
+	pool, err := d.provider.AddressPool(t.Context())
 	if err != nil || pool.Network != "kind" || pool.Size() == 0 {
 		t.Errorf("%+v, %v", pool, err)
 	}

@@ -14,7 +14,6 @@ import (
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/docker"
 	"ambientlab/internal/engine"
-	"ambientlab/internal/lb"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
 	"ambientlab/specs"
@@ -156,32 +155,12 @@ func (l *Lab) clusterStep(id string, needs ...string) engine.Step {
 	if l.embedded != nil {
 		timeout = 0 // its programs may have to be built first; the target's own deadline is enough
 	}
-	step := cluster.Step(l.provider, id, l.clusterTitle(), timeout, l.explainCluster)
+	step := cluster.Step(l.provider, id, timeout)
 	step.Needs = needs
 	return step
 }
 
-func (l *Lab) clusterTitle() string {
-	return map[string]string{
-		ProviderKind:     "kind cluster " + l.Settings.Cluster,
-		ProviderExisting: "the cluster of the current kubeconfig context",
-		ProviderEmbedded: "embedded control plane " + l.Settings.Cluster,
-	}[l.Settings.Provider]
-}
-
-func (l *Lab) explainCluster() []string {
-	switch l.Settings.Provider {
-	case ProviderKind:
-		command := "kind create cluster --name " + l.Settings.Cluster
-		if images, err := l.nodeImages(l.usualNodeImage()); err == nil && len(images) == 1 {
-			command += " --image " + images[0]
-		}
-		return []string{command + " --config kind.yaml"}
-	case ProviderExisting:
-		return []string{"kubectl cluster-info"}
-	}
-	return nil
-}
+func (l *Lab) clusterTitle() string { return l.provider.Traits().Title }
 
 // tuneStep raises the inotify limits of every node. They are the host's: one kernel serves all nodes. An existing
 // cluster is tuned where all of its nodes are on this host.
@@ -199,19 +178,4 @@ func (l *Lab) tuneStep(id string, needs ...string) engine.Step {
 	step := node.Step(id, "inotify limits of every node", needs, l.docker, nodes, node.Inotify())
 	step.Timeout = quick
 	return step
-}
-
-// addressPool computes the load-balancer addresses: from the nodes' Docker network, or what the embedded provider has.
-func (l *Lab) addressPool(ctx context.Context) (lb.Pool, error) {
-	if l.embedded != nil {
-		return l.embeddedPool()
-	}
-	found, err := l.nodesHere(ctx)
-	if err != nil {
-		return lb.Pool{}, err
-	}
-	if err := l.needNetwork(found); err != nil {
-		return lb.Pool{}, err
-	}
-	return lb.Find(ctx, l.docker, found.here)
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // Provider is the name of this package's provider.
-const Provider = "embedded"
+const Provider = cluster.ProviderEmbedded
 
 // Programs is where the programs come from; *source.Builder is one.
 type Programs interface {
@@ -81,9 +81,6 @@ func DefaultStateDir(getenv func(string) string) (string, error) {
 	}
 	return filepath.Join(home, ".local", "state", "ambientlab", "embedded"), nil
 }
-
-// Name is embedded.
-func (e *Embedded) Name() string { return Provider }
 
 // Dir is the folder in which everything of this lab lies.
 func (e *Embedded) Dir() string { return e.dir }

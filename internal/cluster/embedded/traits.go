@@ -1,0 +1,49 @@
+package embedded
+
+import (
+	"context"
+	"net/netip"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"ambientlab/internal/cluster"
+	"ambientlab/internal/lb"
+)
+
+var (
+	_ cluster.Provider      = (*Embedded)(nil)
+	_ cluster.Adapter       = (*Embedded)(nil)
+	_ cluster.ProcessRunner = (*Embedded)(nil)
+	_ cluster.ConfigSource  = (*Embedded)(nil)
+)
+
+// Traits says what an embedded control plane is like.
+func (e *Embedded) Traits() cluster.Traits {
+	return cluster.Traits{
+		Name: Provider, Title: "embedded control plane " + e.opts.Name, Owned: true, LoadBalancer: true, BuildsPrograms: true,
+		NoImages: "the embedded control plane runs no images",
+		NoAddons: []string{"prometheus", "grafana", "jaeger", "kiali"},
+	}
+}
+
+// Nodes lists the nodes. None is a container.
+func (e *Embedded) Nodes(context.Context) ([]cluster.Node, error) {
+	s, err := e.load()
+	if err != nil {
+		return nil, nil // it does not exist yet
+	}
+	return e.nodes(s), nil
+}
+
+// AddressPool is the same for every lab, since its addresses lead nowhere: TEST-NET-1, which RFC 5737 reserves for
+// documentation.
+func (e *Embedded) AddressPool(context.Context) (lb.Pool, error) {
+	return lb.Pool{
+		Network: "none, they are for documentation (RFC 5737) and lead nowhere",
+		Subnet:  netip.MustParsePrefix("192.0.2.0/24"),
+		Ranges:  []lb.Range{{First: netip.MustParseAddr("192.0.2.1"), Last: netip.MustParseAddr("192.0.2.254")}},
+	}, nil
+}
+
+// Simulated tells whether an object is a workload, or makes istiod create one, whose pods kwok only reports as running.
+func (e *Embedded) Simulated(object *unstructured.Unstructured) bool { return IsSimulated(object) }
