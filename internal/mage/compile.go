@@ -13,24 +13,28 @@ import (
 )
 
 const (
-	// patience is how long a build may take in silence: one that finds everything in Go's cache is done by then.
+	// patience is how long a build may take without output: one that finds everything in Go's cache is done by then.
 	patience = 3 * time.Second
-	// interval is how often a long one says how far it is.
+	// interval is how often a long build reports its progress.
 	interval = 30 * time.Second
 )
 
-// runGo is the Go command that Mage calls: go itself, but a build that takes long says so on talk, unless that is to be
-// JSON lines. It returns go's exit code.
+// runGo is the Go command that Mage calls: go itself, but a build happens where the magefile is, and reports its progress on
+// talk if it takes long, unless that is to be JSON lines. It returns go's exit code.
 func runGo(args []string, talk io.Writer) int {
-	if len(args) == 0 || args[0] != "build" || os.Getenv("SM_OUTPUT") == "json" {
-		return run(args, talk)
+	if len(args) == 0 || args[0] != "build" {
+		return goCommand(args, talk)
 	}
-	// The Go command tells of no progress but this: with -v it names each package that it compiles.
+	args = append([]string{"build", "-overlay", os.Getenv(overlayVariable)}, args[1:]...)
+	if os.Getenv("SM_OUTPUT") == "json" {
+		return goCommand(args, talk)
+	}
+	// The Go command reports no progress but this: with -v it names each package that it compiles.
 	packages := &counter{to: talk}
 	began := time.Now()
 	done, announced := make(chan struct{}), make(chan bool)
 	go func() { announced <- announce(packages, done) }()
-	code := run(append([]string{"build", "-v"}, args[1:]...), packages)
+	code := goCommand(append([]string{"build", "-v"}, args[1:]...), packages)
 	close(done)
 	packages.flush()
 	if <-announced && code == 0 {
@@ -39,9 +43,10 @@ func runGo(args []string, talk io.Writer) int {
 	return code
 }
 
-func run(args []string, stderr io.Writer) int {
-	command := exec.Command("go", args...)
+func goCommand(args []string, stderr io.Writer) int {
+	command := exec.Command(os.Getenv(goVariable), args...)
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, stderr
+	command.Dir = os.Getenv(dirVariable)
 	err := command.Run()
 	var exit *exec.ExitError
 	switch {
@@ -55,8 +60,8 @@ func run(args []string, stderr io.Writer) int {
 	}
 }
 
-// announce says what is going on once that takes longer than patience, and again now and then, until it is done. It tells
-// whether it said anything.
+// announce prints that the lab is compiled once that takes longer than patience, and its progress every interval, until done
+// is closed. It tells whether it printed anything.
 func announce(packages *counter, done <-chan struct{}) bool {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -78,7 +83,7 @@ func announce(packages *counter, done <-chan struct{}) bool {
 	}
 }
 
-// counter counts the packages that the Go command names on its standard error, and passes on everything else.
+// counter counts the packages that the Go command names on its standard error, and writes everything else to its destination.
 type counter struct {
 	to io.Writer
 
@@ -109,7 +114,7 @@ func (c *counter) Write(text []byte) (int, error) {
 	}
 }
 
-// flush passes on what did not end in a line.
+// flush writes what did not end in a line.
 func (c *counter) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/magefile/mage/mage"
+)
+
+// generated is the file that Mage generates next to the magefile.
+const generated = "mage_output_file.go"
+
+// Variables by which this program tells itself, as Mage's Go command, what to do.
+const (
+	goVariable      = "AMBIENTLAB_MAGE_GO"      // the Go command that is meant
+	dirVariable     = "AMBIENTLAB_MAGE_DIR"     // where the magefile is
+	overlayVariable = "AMBIENTLAB_MAGE_OVERLAY" // the file that adds the generated file to that directory
+)
+
+// compiler makes a program of the magefile in dir.
+type compiler struct {
+	inv mage.Invocation
+	dir string
+}
+
+// compile compiles the magefile to out. Mage works in a directory of its own, so that its generated file is seen by no
+// other run; the Go command sees it where Mage would have put it (https://pkg.go.dev/cmd/go, -overlay).
+func (c compiler) compile(out string) (code int) {
+	scratch, err := c.scratch()
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { _ = os.RemoveAll(scratch) }() // the next compilation removes what is left
+	return c.compileIn(scratch, out)
+}
+
+func (c compiler) compileIn(scratch, out string) int {
+	files, err := mage.Magefiles(c.dir, c.inv.GOOS, c.inv.GOARCH, false)
+	if err != nil {
+		return fail(fmt.Errorf("determining list of magefiles: %w", err))
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(scratch, filepath.Base(file)), content, 0o600)
+		}
+		if err != nil {
+			return fail(fmt.Errorf("copying the magefile: %w", err))
+		}
+	}
+	overlay := filepath.Join(scratch, "overlay.json")
+	content, err := json.Marshal(map[string]map[string]string{
+		"Replace": {filepath.Join(c.dir, generated): filepath.Join(scratch, generated)},
+	})
+	if err == nil {
+		err = os.WriteFile(overlay, content, 0o600)
+	}
+	self, errSelf := os.Executable()
+	if err := errors.Join(err, errSelf); err != nil {
+		return fail(err)
+	}
+	variables := map[string]string{goVariable: c.inv.GoCmd, dirVariable: c.dir, overlayVariable: overlay}
+	for name, value := range variables {
+		if err := os.Setenv(name, value); err != nil {
+			return fail(err)
+		}
+		defer func() { _ = os.Unsetenv(name) }()
+	}
+	inv := c.inv
+	inv.Dir, inv.WorkDir, inv.GoCmd, inv.CompileOut, inv.Force = scratch, scratch, self, out, true
+	return mage.Invoke(inv)
+}
+
+// current gives a program that was compiled from the inputs as they are, and compiles it where there is none.
+func (c compiler) current() (program string, code int) {
+	key, known := c.key()
+	if program = c.program(key); known && !c.inv.Force && use(program) {
+		return program, 0
+	}
+	unlock, err := c.lock()
+	if err != nil {
+		return "", fail(err)
+	}
+	defer unlock()
+	for {
+		key, known := c.key()
+		if program = c.program(key); known && !c.inv.Force && use(program) {
+			return program, 0 // another run has compiled it
+		}
+		if code := c.store(program); code != 0 {
+			return "", code
+		}
+		// A file that was edited meanwhile may be in the program or not.
+		if after, _ := c.key(); after == key {
+			return program, 0
+		}
+	}
+}
+
+// key names the program by its inputs. Where they are not all known, it is the same for each program of the directory.
+func (c compiler) key() (key string, known bool) {
+	key, err := fingerprint(c.inv.GoCmd, c.dir)
+	if err != nil {
+		key = c.dir
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %q %t", key, c.inv.Ldflags, c.inv.Multiline))), err == nil
+}
+
+// kept is how many compiled programs stay: those that were used last, of all checkouts.
+const kept = 4
+
+const prefix = "ambientlab-"
+
+func (c compiler) program(key string) string {
+	name := filepath.Join(c.inv.CacheDir, prefix+key)
+	if runtime.GOOS == "windows" {
+		name += ".exe"
+	}
+	return name
+}
+
+// use tells whether there is such a program, and notes that it is used.
+func use(program string) bool {
+	now := time.Now()
+	_ = os.Chtimes(program, now, now) // a cache that cannot be written is good enough
+	return isFile(program)
+}
+
+// store compiles a program, and removes those that were used least recently.
+func (c compiler) store(program string) (code int) {
+	scratch, err := c.scratch()
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { _ = os.RemoveAll(scratch) }()
+	// Mage names the program after its file in what the program prints.
+	out := filepath.Join(scratch, "mage")
+	// The Go command links nothing where the file is what it would link.
+	if programs := c.programs(); len(programs) > 0 {
+		_ = os.Link(programs[0].name, out)
+	}
+	if code := c.compileIn(scratch, out); code != 0 {
+		return code
+	}
+	if err := os.Rename(out, program); err != nil {
+		return fail(err)
+	}
+	use(program)
+	programs := c.programs()
+	for _, old := range programs[min(kept, len(programs)):] {
+		_ = os.Remove(old.name)
+	}
+	return 0
+}
+
+type compiled struct {
+	name string
+	used time.Time
+}
+
+// programs lists the programs that are there, the one that was used last first.
+func (c compiler) programs() []compiled {
+	names, _ := filepath.Glob(filepath.Join(c.inv.CacheDir, prefix+"*"))
+	var all []compiled
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() && !strings.HasSuffix(name, lockSuffix) {
+			all = append(all, compiled{name, info.ModTime()})
+		}
+	}
+	slices.SortFunc(all, func(a, b compiled) int { return cmp.Or(b.used.Compare(a.used), strings.Compare(a.name, b.name)) })
+	return all
+}
+
+const scratchPrefix = "ambientlab-build-"
+
+// scratch makes a directory for one compilation, and removes those that killed compilations left.
+func (c compiler) scratch() (string, error) {
+	if err := os.MkdirAll(c.inv.CacheDir, 0o755); err != nil {
+		return "", err
+	}
+	names, _ := filepath.Glob(filepath.Join(c.inv.CacheDir, scratchPrefix+"*"))
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
+			_ = os.RemoveAll(name)
+		}
+	}
+	return os.MkdirTemp(c.inv.CacheDir, scratchPrefix)
+}
+
+const lockSuffix = ".lock"
+
+// lock makes runs in the same directory compile one after the other. The operating system releases it with the process.
+func (c compiler) lock() (unlock func(), err error) {
+	if err := os.MkdirAll(c.inv.CacheDir, 0o755); err != nil {
+		return nil, err
+	}
+	name := fmt.Sprintf("%s%x%s", prefix, sha256.Sum256([]byte(c.dir)), lockSuffix)
+	file, err := os.OpenFile(filepath.Join(c.inv.CacheDir, name), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	waiting := time.AfterFunc(patience, func() {
+		if os.Getenv("SM_OUTPUT") != "json" {
+			fmt.Fprintln(c.inv.Stderr, "Waiting for another run that compiles the lab.")
+		}
+	})
+	defer waiting.Stop()
+	if err := lockFile(file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return func() { _ = file.Close() }, nil
+}
