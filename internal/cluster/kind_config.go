@@ -3,6 +3,9 @@ package cluster
 import (
 	"bytes"
 	"fmt"
+	"regexp"
+	"slices"
+	"strings"
 
 	strictyaml "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
@@ -101,7 +104,48 @@ func CheckConfig(config []byte) error {
 	if controlPlanes == 0 {
 		return badConfig(nil, "kind's configuration has no node of role control-plane")
 	}
-	return nil
+	return checkNetworking(cluster)
+}
+
+// checkNetworking refuses clusters whose nodes or pods stay not ready until the user adds something, and those without the
+// IPv4 addresses that the lab's load balancers need.
+func checkNetworking(cluster v1alpha4.Cluster) error {
+	var missing string
+	switch patches := kubeadmPatches(cluster); {
+	case cluster.Networking.DisableDefaultCNI:
+		missing = "networking.disableDefaultCNI leaves the nodes without a CNI plug-in, so they do not become ready"
+	case cluster.Networking.KubeProxyMode == v1alpha4.ProxyMode(noProxyMode):
+		missing = "networking.kubeProxyMode: none leaves the cluster without kube-proxy, so no Service has endpoints"
+	case skipsPhase.MatchString(patches):
+		missing = fmt.Sprintf("a kubeadmConfigPatch skips %s, which the cluster needs", skipsPhase.FindString(patches))
+	case cluster.Networking.IPFamily == v1alpha4.IPv6Family:
+		return badConfig(nil, "kind's configuration: networking.ipFamily is ipv6; accepted: ipv4 and dual, because the lab's load balancers have IPv4 addresses")
+	default:
+		return nil
+	}
+	return problem.New(problem.SettingInvalid, nil, "kind's configuration: %s", missing).
+		With("Remove it from the file that SM_KIND_CONFIG names; or create that cluster yourself with `kind create cluster`, install what is missing, and set INSTALL_KIND=n to use it.")
+}
+
+// noProxyMode is kind's value for a cluster without kube-proxy (kind, pkg/internal/apis/config/types.go); v1alpha4 has no name
+// for it.
+const noProxyMode = "none"
+
+// skipsPhase matches kubeadm's add-on phases in a patch (kubeadm init --help, skipPhases).
+var skipsPhase = regexp.MustCompile(`\baddon(/(kube-proxy|coredns|all))?\b`)
+
+func kubeadmPatches(cluster v1alpha4.Cluster) string {
+	all := slices.Clone(cluster.KubeadmConfigPatches)
+	for _, n := range cluster.Nodes {
+		all = append(all, n.KubeadmConfigPatches...)
+	}
+	var skipping []string
+	for _, patch := range all {
+		if strings.Contains(patch, "skipPhases") {
+			skipping = append(skipping, patch)
+		}
+	}
+	return strings.Join(skipping, "\n")
 }
 
 // NodeImages lists the node images the configuration names, in order, each once.

@@ -24,6 +24,13 @@ func TestCheckConfig(t *testing.T) {
 		{name: "an unknown version", config: "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha9\n", says: "v1alpha9"},
 		{name: "no version", config: "nodes: [{role: control-plane}]", says: "accepted: kind.x-k8s.io/v1alpha4"},
 		{name: "an unknown role", config: head + "nodes: [{role: master}]", says: `nodes[0] has role "master"`},
+		{name: "no CNI plug-in", config: head + "networking: {disableDefaultCNI: true}", says: "disableDefaultCNI"},
+		{name: "no kube-proxy", config: head + "networking: {kubeProxyMode: none}", says: "kubeProxyMode: none"},
+		{name: "kube-proxy skipped", config: head + "kubeadmConfigPatches: [\"kind: InitConfiguration\\nskipPhases: [addon/kube-proxy]\"]", says: "addon/kube-proxy"},
+		{name: "CoreDNS skipped on a node", config: head + "nodes: [{role: control-plane, kubeadmConfigPatches: [\"kind: InitConfiguration\\nskipPhases: [addon/coredns]\"]}]", says: "addon/coredns"},
+		{name: "another phase skipped", config: head + "kubeadmConfigPatches: [\"kind: InitConfiguration\\nskipPhases: [preflight]\"]"},
+		{name: "IPv6 only", config: head + "networking: {ipFamily: ipv6}", says: "accepted: ipv4 and dual"},
+		{name: "both families", config: head + "networking: {ipFamily: dual, kubeProxyMode: nftables}"},
 		{name: "workers only", config: head + "nodes: [{role: worker}]", says: "no node of role control-plane"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -36,6 +43,9 @@ func TestCheckConfig(t *testing.T) {
 			}
 			if !problem.Is(err, problem.SettingInvalid) || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("got %v, want a refusal saying %q", err, tt.says)
+			}
+			if advice := problem.All(err)[0].Advice; !strings.Contains(strings.Join(advice, " "), "SM_KIND_CONFIG") {
+				t.Errorf("advice: %v", advice)
 			}
 		})
 	}

@@ -49,7 +49,11 @@ func (k *Kind) Create(ctx context.Context) error {
 		return k.mergeKubeconfig(ctx, keepCurrent)
 	case NotReady, Stopped:
 		return k.revive(ctx, info)
-	case Partial:
+	}
+	if err := k.userKubeconfig().check(ctx, k.contextName()); err != nil {
+		return err
+	}
+	if info.State == Partial {
 		engine.Progress(ctx, "removing the cluster that an earlier run left half-created")
 		if err := k.sweep(ctx, nil); err != nil {
 			return err
@@ -273,8 +277,7 @@ func (k *Kind) mergeKubeconfig(ctx context.Context, choice currentContext) error
 	if err != nil {
 		return problem.New(problem.KubeconfigInvalid, err, "the kubeconfig of kind cluster %s", k.opts.Name)
 	}
-	file := kubeconfigFile{paths: kubeconfigPaths(k.opts.Kubeconfig), after: k.after}
-	changed, err := file.merge(ctx, entries, k.contextName(), choice)
+	changed, err := k.userKubeconfig().merge(ctx, entries, k.contextName(), choice)
 	if err != nil {
 		return err
 	}
@@ -282,4 +285,8 @@ func (k *Kind) mergeKubeconfig(ctx context.Context, choice currentContext) error
 		engine.Changed(ctx, engine.Change{Object: "kubeconfig " + changed, Action: engine.Update, Detail: "context " + k.contextName()})
 	}
 	return nil
+}
+
+func (k *Kind) userKubeconfig() kubeconfigFile {
+	return kubeconfigFile{paths: kubeconfigPaths(k.opts.Kubeconfig), after: k.after}
 }

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -169,24 +171,95 @@ func (k kubeconfigFile) edit(ctx context.Context, path string, change func(*api.
 	return nil
 }
 
-// replace puts a new file in the place of the old one, behind a symbolic link too.
+// replace puts a new file in the place of the old one, behind a symbolic link too. A file that cannot be replaced, because it
+// is a mount point or its directory is not writable, is overwritten.
 func replace(path string, content []byte) error {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
+	path = resolved(path)
 	// os.CreateTemp makes it with mode 0600.
-	file, err := os.CreateTemp(filepath.Dir(path), ".kubeconfig-")
+	file, err := os.CreateTemp(filepath.Dir(path), temporary)
 	if err != nil {
+		if overwrite(path, content) == nil {
+			return nil
+		}
 		return err
 	}
 	_, err = file.Write(content)
-	if err = errors.Join(err, file.Close()); err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
+	if err = errors.Join(err, file.Close()); err != nil {
 		return errors.Join(err, os.Remove(file.Name()))
 	}
+	if err = os.Rename(file.Name(), path); err == nil {
+		return nil
+	}
+	if failed := overwrite(path, content); failed != nil {
+		err = errors.Join(err, failed)
+	} else {
+		err = nil
+	}
+	// Until here the new content is in the temporary file, should this process be killed while it overwrites.
+	return errors.Join(err, os.Remove(file.Name()))
+}
+
+const temporary = ".kubeconfig-"
+
+func resolved(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return path
+}
+
+// overwrite writes into an existing file, and restores its content if that fails.
+func overwrite(path string, content []byte) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	before, err := io.ReadAll(file)
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	write := func(content []byte) error {
+		if _, err := file.WriteAt(content, 0); err != nil {
+			return err
+		}
+		return errors.Join(file.Truncate(int64(len(content))), file.Sync())
+	}
+	_ = file.Chmod(0o600) // the file may belong to another user, who has chosen its mode
+	if err := write(content); err != nil {
+		return errors.Join(err, write(before), file.Close())
+	}
+	return file.Close()
+}
+
+// check returns a problem where merge could not write the entries called name. It changes nothing but for the directory, which
+// it makes.
+func (k kubeconfigFile) check(ctx context.Context, name string) error {
+	path := k.target(name)
+	if err := k.edit(ctx, path, func(*api.Config) bool { return false }); err != nil {
+		return err
+	}
+	if err := writable(resolved(path)); err != nil {
+		return problem.New(problem.KubeconfigInvalid, err, "kubeconfig %s cannot be written", path).
+			With("Name a file that can be written with KUBECONFIG. In a container, mount the directory of the kubeconfig, and not read-only.")
+	}
 	return nil
+}
+
+// writable tries to open the file for writing. One whose mode forbids that can still be replaced where its directory is
+// writable.
+func writable(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err == nil {
+		return file.Close()
+	}
+	if errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	file, err = os.CreateTemp(filepath.Dir(path), temporary)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Close(), os.Remove(file.Name()))
 }
 
 // How long another program may hold the lock before it is taken to be left over.
@@ -206,7 +279,8 @@ func (k kubeconfigFile) lock(ctx context.Context, path string) (unlock func() er
 			return func() error { return os.Remove(name) }, nil
 		}
 		if !errors.Is(err, fs.ErrExist) {
-			return nil, problem.New(problem.KubeconfigInvalid, err, "locking kubeconfig %s", path)
+			return nil, problem.New(problem.KubeconfigInvalid, err, "locking kubeconfig %s", path).
+				With("kubectl and kind make that file too: its directory must be writable. Name a file in another one with KUBECONFIG.")
 		}
 		select {
 		case <-k.after(kubeconfigLockInterval):
@@ -223,3 +297,27 @@ func same(a, b *api.Config) bool {
 	right, errB := clientcmd.Write(*b)
 	return errA == nil && errB == nil && bytes.Equal(left, right)
 }
+
+// Kubeconfig is the user's kubeconfig, for providers outside of this package: read and written under kubectl's lock,
+// mode 0600, each file whole or not at all.
+type Kubeconfig struct{ file kubeconfigFile }
+
+// NewKubeconfig takes one file or several, as KUBECONFIG is written; empty means ~/.kube/config.
+func NewKubeconfig(value string) Kubeconfig {
+	return Kubeconfig{kubeconfigFile{paths: kubeconfigPaths(value), after: time.After}}
+}
+
+// Link puts the entries called name in and makes name the current context. It gives the file it changed, or "" where
+// all of it was there.
+func (k Kubeconfig) Link(ctx context.Context, entries *api.Config, name string) (string, error) {
+	return k.file.merge(ctx, entries, name, setCurrent)
+}
+
+// Unlink takes the entries called name out of every file.
+func (k Kubeconfig) Unlink(ctx context.Context, name string) error { return k.file.remove(ctx, name) }
+
+// Check returns a problem where Link could not write the entries called name.
+func (k Kubeconfig) Check(ctx context.Context, name string) error { return k.file.check(ctx, name) }
+
+// Linked tells whether a file leads to the server under the context's name.
+func (k Kubeconfig) Linked(context, server string) bool { return linked(k.file.paths, context, server) }

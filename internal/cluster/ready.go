@@ -147,3 +147,13 @@ func (r *roster) report(ctx context.Context) string {
 	}
 	return reason
 }
+
+// LookAtNodes gives the API server's version and the first reason why a node is not ready, right now.
+func LookAtNodes(ctx context.Context, config *rest.Config) (version, notReady string, err error) {
+	return lookAtNodes(ctx, config)
+}
+
+// WaitNodes watches until as many nodes are there as wanted and all are Ready; its error says which is not, and why.
+func WaitNodes(ctx context.Context, config *rest.Config, want int) error {
+	return waitNodes(ctx, config, want)
+}

@@ -18,6 +18,9 @@ import (
 // Create starts what does not run, builds what is not built, and is content where all is well. A lab that it began and
 // cannot finish it removes.
 func (e *Embedded) Create(ctx context.Context) (err error) {
+	if err := e.kubeconfig().Check(ctx, e.ContextName()); err != nil {
+		return err
+	}
 	// Building takes minutes the first time, so it comes before anything that a failure would have to take back, and
 	// before the lock: nobody else has to wait for it.
 	programs, paths, err := e.build(ctx, e.toStart())

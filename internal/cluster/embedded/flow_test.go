@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/internal/source"
 	"ambientlab/internal/cluster"
+	"ambientlab/internal/source"
 )
 
 // newLab describes a control plane of the test's own, which is removed when the test ends.
