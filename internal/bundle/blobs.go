@@ -11,6 +11,8 @@ import (
 	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"ambientlab/internal/atomicfile"
 )
 
 // put puts a blob in place, unless it is there already. Two callers with one blob
@@ -129,25 +131,7 @@ func (w *Writer) copyBlob(ctx context.Context, d v1.Descriptor, r io.Reader) (er
 	if got != d.Digest || size != d.Size {
 		return fmt.Errorf("blob %s of %d bytes turned out to be %s of %d bytes", d.Digest, d.Size, got, size)
 	}
-	return settle(f, w.path(blobName(d.Digest)))
-}
-
-// settle closes a written file and gives it its name, so that the name never stands
-// for less than the whole content, even after a power cut.
-func settle(f *os.File, name string) error {
-	if err := f.Chmod(0o644); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	return nil
+	return atomicfile.Replace(f, w.path(blobName(d.Digest)), 0o644)
 }
 
 // untilDone is a reader that ends with its context's cause.

@@ -11,6 +11,9 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"ambientlab/internal/atomicfile"
+	"ambientlab/internal/filelock"
 )
 
 // describe makes the entry of an image, whose manifest is in OCI's terms.
@@ -62,7 +65,7 @@ func (w *Writer) Commit() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.commit(); err != nil {
-		return errors.Join(fmt.Errorf("finishing the bundle in %s: %w", w.dir, err), w.lock.release())
+		return errors.Join(fmt.Errorf("finishing the bundle in %s: %w", w.dir, err), w.lock.Unlock())
 	}
 	return nil
 }
@@ -100,7 +103,7 @@ func (w *Writer) commit() error {
 	if err := w.sweep(c); err != nil {
 		return err
 	}
-	return w.lock.remove()
+	return w.lock.Remove()
 }
 
 // replace writes a small file whole.
@@ -112,7 +115,7 @@ func (w *Writer) replace(name string, content []byte) error {
 	if _, err := f.Write(content); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	return settle(f, w.path(name))
+	return atomicfile.Replace(f, w.path(name), 0o644)
 }
 
 // sweep removes blobs that no image has, the further files of an earlier bundle, and
@@ -127,15 +130,12 @@ func (w *Writer) sweep(c contents) (err error) {
 	if err := root.RemoveAll(partialDir); err != nil {
 		return err
 	}
-	blobs, err := root.Open(blobDir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, blobs.Close()) }()
-	if err := lockFile(blobs); errors.Is(err, errLocked) {
+	blobs, err := filelock.TryFolder(w.path(blobDir))
+	if errors.Is(err, filelock.ErrHeld) {
 		return nil
-	} else if err != nil {
-		return err
+	}
+	if err == nil { // some file systems have no locks
+		defer func() { err = errors.Join(err, blobs.Unlock()) }()
 	}
 	names, err := dirStore{root: root}.list()
 	if err != nil {
@@ -166,7 +166,7 @@ func (w *Writer) sweep(c contents) (err error) {
 func (w *Writer) Abort() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.lock.release(); err != nil {
+	if err := w.lock.Unlock(); err != nil {
 		return fmt.Errorf("giving up the bundle in %s: %w", w.dir, err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"ambientlab/internal/atomicfile"
 	"ambientlab/internal/problem"
 )
 
@@ -61,7 +62,7 @@ func (p *puller) fetch(ctx context.Context, repo *repository, want v1.Descriptor
 		return err
 	}
 	settled = true
-	return settle(d.file, p.writer.path(blobName(want.Digest)))
+	return atomicfile.Replace(d.file, p.writer.path(blobName(want.Digest)), 0o644)
 }
 
 // complete tries until the blob is whole and is what its digest says. It gives up after

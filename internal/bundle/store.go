@@ -8,7 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
+
+	"ambientlab/internal/filelock"
 )
 
 // file is an open file of a bundle.
@@ -32,7 +35,7 @@ type store interface {
 // that a writer which finishes a new bundle there does not remove the blobs of this one.
 type dirStore struct {
 	root *os.Root
-	held *os.File
+	held *filelock.Lock
 }
 
 // openDir opens a folder. That it cannot be locked, as on some network file systems, or
@@ -43,8 +46,7 @@ func openDir(dir string) (dirStore, error) {
 		return dirStore{}, err
 	}
 	s := dirStore{root: root}
-	if held, err := root.Open(blobDir); err == nil {
-		_ = shareFile(held)
+	if held, err := filelock.TryShared(filepath.Join(dir, filepath.FromSlash(blobDir))); err == nil {
 		s.held = held
 	}
 	return s, nil
@@ -84,7 +86,7 @@ func (s dirStore) close() error {
 	if s.held == nil {
 		return s.root.Close()
 	}
-	return errors.Join(s.held.Close(), s.root.Close())
+	return errors.Join(s.held.Unlock(), s.root.Close())
 }
 
 // tarStore is a bundle as a .tar. Its files are read where they lie in the archive.

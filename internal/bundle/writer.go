@@ -11,6 +11,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"ambientlab/internal/filelock"
 	"ambientlab/internal/problem"
 )
 
@@ -28,7 +29,7 @@ const partialDir = ".partial"
 // content was checked; until Commit an earlier bundle stays as it was.
 type Writer struct {
 	dir  string
-	lock *lock
+	lock *filelock.Lock
 	// earlier is what the folder already holds; the zero value if that is no bundle.
 	earlier contents
 
@@ -55,8 +56,8 @@ func Create(dir string) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := acquire(filepath.Join(dir, stateFile))
-	if errors.Is(err, errLocked) {
+	l, err := filelock.Try(filepath.Join(dir, stateFile))
+	if errors.Is(err, filelock.ErrHeld) {
 		return nil, problem.New(problem.BundleUnfinished, err, "the bundle in %s is being written by another run", dir).
 			With("Wait for the other run to end.")
 	}
@@ -69,7 +70,7 @@ func Create(dir string) (*Writer, error) {
 	}
 	for _, name := range []string{blobDir, partialDir} {
 		if err := os.MkdirAll(w.path(name), 0o755); err != nil {
-			return nil, errors.Join(fmt.Errorf("making the bundle's folder: %w", err), l.release())
+			return nil, errors.Join(fmt.Errorf("making the bundle's folder: %w", err), l.Unlock())
 		}
 	}
 	return w, nil

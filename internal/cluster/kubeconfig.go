@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	api "k8s.io/client-go/tools/clientcmd/api"
 
+	"ambientlab/internal/atomicfile"
 	"ambientlab/internal/problem"
 )
 
@@ -175,7 +176,6 @@ func (k kubeconfigFile) edit(ctx context.Context, path string, change func(*api.
 // is a mount point or its directory is not writable, is overwritten.
 func replace(path string, content []byte) error {
 	path = resolved(path)
-	// os.CreateTemp makes it with mode 0600.
 	file, err := os.CreateTemp(filepath.Dir(path), temporary)
 	if err != nil {
 		if overwrite(path, content) == nil {
@@ -183,11 +183,10 @@ func replace(path string, content []byte) error {
 		}
 		return err
 	}
-	_, err = file.Write(content)
-	if err = errors.Join(err, file.Close()); err != nil {
-		return errors.Join(err, os.Remove(file.Name()))
+	if _, err := file.Write(content); err != nil {
+		return errors.Join(err, file.Close(), os.Remove(file.Name()))
 	}
-	if err = os.Rename(file.Name(), path); err == nil {
+	if err = atomicfile.Replace(file, path, 0o600); err == nil {
 		return nil
 	}
 	if failed := overwrite(path, content); failed != nil {

@@ -7,11 +7,11 @@ import (
 	"testing"
 
 	"ambientlab/internal/cluster/embedded"
-	"ambientlab/internal/cluster/embedded/testlabs"
+	"ambientlab/internal/cluster/embedded/embeddedtest"
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(testlabs.Main(m, func(ctx context.Context, stateDir, name string) error {
+	os.Exit(embeddedtest.Main(m, func(ctx context.Context, stateDir, name string) error {
 		e, err := embedded.New(embedded.Options{Name: name, StateDir: stateDir, Kubeconfig: filepath.Join(stateDir, "..", "kubeconfig")})
 		if err != nil {
 			return err

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"ambientlab/internal/command"
 )
 
 // Binaries builds several programs, in the order in which they are named, and gives their paths by name. While one is
@@ -61,7 +63,7 @@ func (b *Builder) fetchAhead(ctx context.Context, programs []Program) (stop func
 				continue
 			}
 			fetched[p.Module] = true
-			_, _ = b.run(ctx, command{dir: b.moduleFolder(p), env: b.environment(), name: "go", args: []string{"mod", "download"}})
+			_, _ = b.run(ctx, command.Command{Dir: b.moduleFolder(p), Env: b.environment(), Name: "go", Args: []string{"mod", "download"}})
 		}
 	})
 	return func() {

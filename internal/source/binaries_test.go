@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"ambientlab/internal/command"
 )
 
 // TestBinaries wants several programs built in order, each once, with what is still to come said before each.
@@ -53,12 +55,12 @@ func TestFetchAhead(t *testing.T) {
 	}
 	fetched := make(chan string, 3)
 	ended := make(chan struct{})
-	b.run = func(ctx context.Context, c command) ([]byte, error) {
-		switch c.args[0] {
+	b.run = func(ctx context.Context, c command.Command) ([]byte, error) {
+		switch c.Args[0] {
 		case "env":
 			return []byte(`{"GOVERSION":"go1.26.0"}`), nil
 		case "mod":
-			module := filepath.Base(c.dir)
+			module := filepath.Base(c.Dir)
 			fetched <- module
 			if module == "kwok" {
 				<-ctx.Done() // a slow network

@@ -14,7 +14,8 @@ import (
 	"strings"
 	"time"
 
-	"ambientlab/internal/source/lock"
+	"ambientlab/internal/command"
+	"ambientlab/internal/filelock"
 )
 
 // ErrUnknownProgram is wrapped by Binary's error where no program has the name.
@@ -41,13 +42,13 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	}
 	// One compilation at a time on the whole machine: a Go build takes every core by itself, and two of them
 	// would compile their common packages twice.
-	release, err := lock.Take(ctx, filepath.Join(b.programs(), "build.lock"), func() {
+	lock, err := filelock.Wait(ctx, filepath.Join(b.programs(), "build.lock"), func() {
 		b.Progress(name, "waiting for another build to end")
 	})
 	if err != nil {
 		return "", fmt.Errorf("waiting to build %s: %w", name, err)
 	}
-	defer release()
+	defer lock.Unlock()
 	if built(path) {
 		return path, nil
 	}
@@ -129,7 +130,7 @@ func (b *Builder) compile(ctx context.Context, p Program, path string) error {
 	// The Go command has no handler for signals while it builds (cmd/go, internal/base/signal.go, is for go run and go
 	// test), so that whatever ends it leaves its temporary folder. Here that goes with ours.
 	env := append(b.environment(), "GOTMPDIR="+dir)
-	if _, err := b.run(ctx, command{dir: b.moduleFolder(p), env: env, name: "go", args: args}); err != nil {
+	if _, err := b.run(ctx, command.Command{Dir: b.moduleFolder(p), Env: env, Name: "go", Args: args}); err != nil {
 		return err
 	}
 	if err := os.Rename(out, path); err != nil {
@@ -203,9 +204,9 @@ func (b *Builder) toolchainOf(ctx context.Context) (string, error) {
 	if b.toolchain != "" {
 		return b.toolchain, nil
 	}
-	out, err := b.run(ctx, command{
-		dir: b.ModulesDir, env: b.environment(), name: "go",
-		args: []string{"env", "-json", "GOVERSION", "GOEXPERIMENT", "GOAMD64", "GOARM64", "GOFIPS140"},
+	out, err := b.run(ctx, command.Command{
+		Dir: b.ModulesDir, Env: b.environment(), Name: "go",
+		Args: []string{"env", "-json", "GOVERSION", "GOEXPERIMENT", "GOAMD64", "GOARM64", "GOFIPS140"},
 	})
 	if err != nil {
 		return "", fmt.Errorf("asking for Go's version: %w", err)

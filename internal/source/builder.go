@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync"
 
+	"ambientlab/internal/command"
 	"ambientlab/internal/source/debian"
 )
 
@@ -37,7 +38,7 @@ type Builder struct {
 
 	goos, goarch string
 	refresh      bool
-	run          runner
+	run          command.Runner
 	mu           sync.Mutex
 	toolchain    string            // what key has learned of the Go toolchain
 	folders      map[string]string // what ModuleDir has found
@@ -48,7 +49,7 @@ func New(opts Options) (*Builder, error) {
 	b := &Builder{
 		CacheDir: opts.CacheDir, ModulesDir: opts.ModulesDir, Progress: opts.Progress,
 		goos: opts.GOOS, goarch: opts.GOARCH, refresh: opts.Refresh,
-		run: execute, folders: map[string]string{},
+		run: command.Run, folders: map[string]string{},
 	}
 	if b.Progress == nil {
 		b.Progress = func(string, string) {}
@@ -80,8 +81,8 @@ func New(opts Options) (*Builder, error) {
 }
 
 // mainModule is the folder of the main module around the working directory.
-func mainModule(ctx context.Context, run runner) (string, error) {
-	out, err := run(ctx, command{name: "go", args: []string{"list", "-m", "-json", "ambientlab"}, env: []string{"GOWORK=off"}})
+func mainModule(ctx context.Context, run command.Runner) (string, error) {
+	out, err := run(ctx, command.Command{Name: "go", Args: []string{"list", "-m", "-json", "ambientlab"}, Env: []string{"GOWORK=off"}})
 	if err != nil {
 		return "", fmt.Errorf("finding the project's folder (building from source needs its checkout): %w", err)
 	}
@@ -104,9 +105,9 @@ func (b *Builder) ModuleDir(ctx context.Context, nested, module string) (string,
 		return dir, nil
 	}
 	// The download is what checks go.sum; it prints the folder as go list would.
-	out, err := b.run(ctx, command{
-		dir: filepath.Join(b.ModulesDir, nested), name: "go",
-		args: []string{"mod", "download", "-json", module}, env: b.environment(),
+	out, err := b.run(ctx, command.Command{
+		Dir: filepath.Join(b.ModulesDir, nested), Name: "go",
+		Args: []string{"mod", "download", "-json", module}, Env: b.environment(),
 	})
 	if err != nil {
 		return "", fmt.Errorf("fetching module %s: %w", module, err)

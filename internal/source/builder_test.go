@@ -18,19 +18,20 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"ambientlab/internal/source/lock"
+	"ambientlab/internal/command"
+	"ambientlab/internal/filelock"
 )
 
 // fakeGo stands in for the Go command: `go build` copies the running test, a Go program with a real list of
 // modules in it, to where it was told to.
 type fakeGo struct {
 	mu     sync.Mutex
-	builds []command
+	builds []command.Command
 	err    error
 }
 
-func (f *fakeGo) run(_ context.Context, c command) ([]byte, error) {
-	if c.args[0] == "env" {
+func (f *fakeGo) run(_ context.Context, c command.Command) ([]byte, error) {
+	if c.Args[0] == "env" {
 		return []byte(`{"GOVERSION":"go1.26.0","GOAMD64":"v1"}`), nil
 	}
 	f.mu.Lock()
@@ -47,7 +48,7 @@ func (f *fakeGo) run(_ context.Context, c command) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, os.WriteFile(c.args[slices.Index(c.args, "-o")+1], content, 0o755)
+	return nil, os.WriteFile(c.Args[slices.Index(c.Args, "-o")+1], content, 0o755)
 }
 
 func newTest(t *testing.T, f *fakeGo) *Builder {
@@ -163,7 +164,7 @@ func TestBinaryPrunes(t *testing.T) {
 }
 
 func TestBinaryThatFails(t *testing.T) {
-	f := &fakeGo{err: &runError{command: command{name: "go"}, output: "main.go:1: no", err: errors.New("exit status 1")}}
+	f := &fakeGo{err: &command.Error{Command: command.Command{Name: "go"}, Output: "main.go:1: no", Err: errors.New("exit status 1")}}
 	b := newTest(t, f)
 	_, err := b.Binary(t.Context(), "fortio")
 	if err == nil || !strings.Contains(err.Error(), "building fortio: ") || !strings.Contains(err.Error(), "main.go:1: no") {
@@ -189,11 +190,11 @@ func TestBinaryCancelledWhileWaiting(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	release, err := lock.Take(t.Context(), filepath.Join(dir, "build.lock"), func() { t.Error("nobody holds it") })
+	lock, err := filelock.Wait(t.Context(), filepath.Join(dir, "build.lock"), func() { t.Error("another process holds it") })
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer release()
+	defer lock.Unlock()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("interrupted")
 	b.Progress = func(string, string) { cancel(cause) }

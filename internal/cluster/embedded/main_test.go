@@ -11,11 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/internal/cluster/embedded/testlabs"
+	"ambientlab/internal/cluster/embedded/embeddedtest"
+	"ambientlab/internal/filelock"
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(testlabs.Main(m, removeLab))
+	os.Exit(embeddedtest.Main(m, removeLab))
 }
 
 func removeLab(ctx context.Context, stateDir, name string) error {
@@ -46,22 +47,19 @@ func TestSweep(t *testing.T) {
 		if err := e.ensure(t.Context(), shell(e, etcd, "exec sleep 60"), always); err != nil {
 			t.Fatal(err)
 		}
-		file, err := os.Create(filepath.Join(root, "owner.lock"))
+		owner, err := filelock.Try(filepath.Join(root, "owner.lock"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = file.Close() }()
-		if held, err := flock(file); !held || err != nil {
-			t.Fatal(held, err)
-		}
+		defer func() { _ = owner.Unlock() }()
 		if !c.lives {
-			_ = file.Close() // as the end of its process does
+			_ = owner.Unlock() // as the end of its process does
 		}
 		known, err := e.record(etcd)
 		if err != nil {
 			t.Fatal(err)
 		}
-		testlabs.Sweep(parent, removeLab)
+		embeddedtest.Sweep(parent, removeLab)
 		if known.alive() != c.lives || exists(root) != c.lives {
 			t.Errorf("%s: process alive %v, folder there %v", c.name, known.alive(), exists(root))
 		}
@@ -100,7 +98,7 @@ func TestLeftLab(t *testing.T) {
 	if err != nil || !known.alive() {
 		t.Fatalf("the child's lab: %v, %v", known, err)
 	}
-	testlabs.Sweep(temporary, removeLab)
+	embeddedtest.Sweep(temporary, removeLab)
 	if !known.alive() {
 		t.Fatal("the lab of a test process that lives was swept")
 	}

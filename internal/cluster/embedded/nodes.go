@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"ambientlab/internal/atomicfile"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
@@ -129,7 +130,7 @@ func (e *Embedded) writeStages(ctx context.Context, programs Programs) error {
 		}
 	}
 	parts = append(parts, readyAgain)
-	return writeFile(filepath.Join(e.dir, "kwok.yaml"), []byte(strings.Join(parts, "\n---\n")))
+	return atomicfile.Write(filepath.Join(e.dir, "kwok.yaml"), []byte(strings.Join(parts, "\n---\n")), 0o600)
 }
 
 // readyAgain does what a kubelet does when its node is back: while the API server was away longer than a node's lease

@@ -17,6 +17,8 @@ import (
 	api "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
+
+	"ambientlab/internal/atomicfile"
 )
 
 // validity of every certificate. A lab is not meant to live longer; one that does is deleted and made anew.
@@ -114,7 +116,7 @@ func (e *Embedded) writeCertificate(name string, der []byte) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(e.pki(name+".crt"), raw)
+	return atomicfile.Write(e.pki(name+".crt"), raw, 0o600)
 }
 
 func (e *Embedded) issue(ca *authority, name string, subject pkix.Name, now time.Time) error {
@@ -175,7 +177,7 @@ func (e *Embedded) writeKubeconfigs(s *state) error {
 		if err != nil {
 			return fmt.Errorf("writing the kubeconfig of %s: %w", identity, err)
 		}
-		if err := writeFile(e.componentKubeconfig(identity), raw); err != nil {
+		if err := atomicfile.Write(e.componentKubeconfig(identity), raw, 0o600); err != nil {
 			return err
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"ambientlab/internal/problem"
 )
@@ -199,19 +198,22 @@ func TestOlderBuild(t *testing.T) {
 	}
 }
 
-// TestBuildFirst builds while nobody has to wait for the lock, and gives a build that failed its own ID.
+// TestBuildFirst builds while no other run has to wait for the lock, and gives a build that failed its own ID.
 func TestBuildFirst(t *testing.T) {
 	e := plain(t)
 	broken, tried := errors.New("the compiler is broken"), 0
 	e.opts.Programs = func(func(string, string)) (Programs, error) {
 		return programs{path: program, build: func() error {
 			tried++
-			file, held, err := e.tryLock()
-			if !held || err != nil {
+			noWait, cancel := context.WithCancel(t.Context())
+			cancel()
+			unlock, err := e.lock(noWait)
+			if err != nil {
 				t.Errorf("the lock is held during a build (%v)", err)
 				return broken
 			}
-			return errors.Join(broken, file.Close())
+			unlock()
+			return broken
 		}}, nil
 	}
 	for name, run := range map[string]func(context.Context) error{
@@ -250,21 +252,14 @@ func TestLockAndDelete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waiter := *e
-	waits := make(chan struct{}, 100)
-	waiter.after = func(d time.Duration) <-chan time.Time {
-		waits <- struct{}{}
-		return time.After(d)
-	}
 	got := make(chan error, 1)
 	go func() {
-		release, err := waiter.lock(t.Context())
+		release, err := e.lock(t.Context())
 		if err == nil {
 			release()
 		}
 		got <- err
 	}()
-	<-waits
 	// What Delete does while it holds the lock.
 	if err := e.remove(t.Context()); err != nil {
 		t.Fatal(err)

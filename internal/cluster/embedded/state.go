@@ -11,7 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"ambientlab/internal/atomicfile"
 	"ambientlab/internal/engine"
+	"ambientlab/internal/filelock"
 )
 
 // Files in the lab's folder.
@@ -61,92 +63,36 @@ func unreadable(err error) bool {
 
 func (e *Embedded) save(s *state) error { return writeJSON(filepath.Join(e.dir, stateFile), s) }
 
-// writeJSON puts a file there whole or not at all.
+// writeJSON writes a value as JSON.
 func writeJSON(path string, value any) error {
 	raw, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", filepath.Base(path), err)
 	}
-	return writeFile(path, append(raw, '\n'))
+	return atomicfile.Write(path, append(raw, '\n'), 0o600)
 }
 
-// writeFile puts a file of mode 0600 there whole or not at all.
-func writeFile(path string, content []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), ".new-")
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(content)
-	if err == nil {
-		// Without it, a power failure soon after can leave an empty file under the name.
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, errors.Join(err, os.Remove(file.Name())))
-	}
-	return nil
-}
-
-const lockInterval = 100 * time.Millisecond
-
-// lock keeps two runs from working on the same lab. It is the operating system's lock on a file beside the lab's
-// folder, so it is gone with its process however that ends. Whoever deletes the lab deletes the file too, and the folder
-// with the last lab: a file that was opened before and locked after is then another than the one that stands there, and
-// is opened anew.
+// lock keeps two runs from working on the same lab. Its file is beside the lab's folder.
 func (e *Embedded) lock(ctx context.Context) (unlock func(), err error) {
-	for {
-		file, held, err := e.tryLock()
-		if err != nil {
-			return nil, fmt.Errorf("locking embedded control plane %s: %w", e.opts.Name, err)
-		}
-		if held {
-			return func() { e.unlock(file) }, nil
-		}
-		engine.Progress(ctx, "waiting until nobody else works on %s", e.opts.Name)
-		select {
-		case <-e.after(lockInterval):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting until nobody else works on %s: %w", e.opts.Name, context.Cause(ctx))
-		}
+	waiting := fmt.Sprintf("waiting until no other run works on %s", e.opts.Name)
+	lock, err := filelock.Wait(ctx, e.lockFile(), func() { engine.Progress(ctx, "%s", waiting) })
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", waiting, err)
 	}
+	return func() { e.unlock(lock) }, nil
 }
 
-// unlock takes the lock's file and the empty folder around it away where there is no lab any more, or never was.
-func (e *Embedded) unlock(file *os.File) {
-	if !exists(e.dir) {
-		_ = os.Remove(e.lockFile())
-		_ = os.Remove(e.opts.StateDir) // where it is empty; other labs keep theirs there
+// unlock removes the file of the lock, and the folder of all labs if it is empty, where there is no lab.
+func (e *Embedded) unlock(lock *filelock.Lock) {
+	if exists(e.dir) {
+		_ = lock.Unlock()
+		return
 	}
-	_ = file.Close() // releases it
+	_ = lock.Remove()
+	_ = os.Remove(e.opts.StateDir)
 }
 
 func (e *Embedded) lockFile() string { return e.dir + ".lock" }
-
-func (e *Embedded) tryLock() (*os.File, bool, error) {
-	if err := os.MkdirAll(e.opts.StateDir, 0o700); err != nil {
-		return nil, false, fmt.Errorf("making the folder for embedded control planes: %w", err)
-	}
-	file, err := os.OpenFile(e.lockFile(), os.O_CREATE|os.O_RDWR, 0o600)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, false, nil // whoever deleted the last lab took the folder away in between
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	held, err := flock(file)
-	if held && err == nil {
-		mine, errMine := file.Stat()
-		there, errThere := os.Stat(e.lockFile())
-		held = errMine == nil && errThere == nil && os.SameFile(mine, there)
-	}
-	if !held || err != nil {
-		return nil, false, errors.Join(err, file.Close())
-	}
-	return file, true, nil
-}
 
 func (e *Embedded) log(name string) string { return filepath.Join(e.dir, "logs", name+".log") }
 

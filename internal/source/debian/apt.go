@@ -12,7 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"ambientlab/internal/source/lock"
+	"ambientlab/internal/command"
+	"ambientlab/internal/filelock"
 )
 
 // keyring is the Debian archive's, of the package debian-archive-keyring, which every Debian has.
@@ -23,13 +24,13 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 func Download(ctx context.Context, packages []string, opts Options) ([]Package, error) {
 	opts = opts.withDefaults()
 	// apt gives up at once where another apt holds its locks.
-	release, err := lock.Take(ctx, filepath.Join(opts.CacheDir, "apt.lock"), func() {
+	lock, err := filelock.Wait(ctx, filepath.Join(opts.CacheDir, "apt.lock"), func() {
 		opts.Progress("waiting for another download of packages to end")
 	})
 	if err != nil {
 		return nil, fmt.Errorf("preparing apt: %w", err)
 	}
-	defer release()
+	defer lock.Unlock()
 	a, err := newApt(ctx, opts)
 	if err != nil {
 		return nil, fmt.Errorf("preparing apt: %w", err)
@@ -191,23 +192,15 @@ func parsePlan(out []byte) []Package {
 	return packages
 }
 
-// run runs one of apt's programs with this apt's settings; the error keeps what it said.
+// run runs one of apt's programs with the settings of a.
 func (a *apt) run(ctx context.Context, name string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	c := command.Command{Env: []string{"LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"}, Name: name, Args: args}
 	if _, err := os.Stat(a.config); err == nil && name != "apt-config" {
-		cmd.Env = append(cmd.Env, "APT_CONFIG="+a.config)
+		c.Env = append(c.Env, "APT_CONFIG="+a.config)
 	}
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	switch {
-	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
-	case errors.Is(err, exec.ErrNotFound):
-		return nil, fmt.Errorf("%s is needed, which Debian and its descendants have: %w", name, err)
-	case err != nil:
-		return nil, fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	out, err := command.Run(ctx, c)
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, fmt.Errorf("Debian and the distributions based on it have this program: %w", err)
 	}
-	return stdout.Bytes(), nil
+	return out, err
 }

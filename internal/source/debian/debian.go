@@ -20,6 +20,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"ambientlab/internal/atomicfile"
 	"ambientlab/internal/source/layer"
 )
 
@@ -80,11 +81,11 @@ func Extract(ctx context.Context, packages []string, opts Options) (v1.Layer, []
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, nil, err
 	}
-	if err := replaceFile(tarball, func(f *os.File) error { return write(ctx, f, installed, opts.Arch) }); err != nil {
+	if err := atomicfile.WriteFunc(tarball, 0o644, func(f *os.File) error { return write(ctx, f, installed, opts.Arch) }); err != nil {
 		return nil, nil, fmt.Errorf("unpacking Debian packages: %w", err)
 	}
 	// The list comes last: it is what says that the layer is whole.
-	if err := replaceFile(list, func(f *os.File) error { return json.NewEncoder(f).Encode(installed) }); err != nil {
+	if err := atomicfile.WriteFunc(list, 0o644, func(f *os.File) error { return json.NewEncoder(f).Encode(installed) }); err != nil {
 		return nil, nil, fmt.Errorf("unpacking Debian packages: %w", err)
 	}
 	l, err := layer.FromTar(tarball)
@@ -126,21 +127,4 @@ func readList(path string) ([]Package, error) {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	return list, nil
-}
-
-// replaceFile puts a file in place whole, or not at all.
-func replaceFile(path string, fill func(*os.File) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if err := fill(f); err != nil {
-		_ = f.Close()
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

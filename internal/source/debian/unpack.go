@@ -10,10 +10,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path"
 	"strings"
 
+	"ambientlab/internal/command"
 	"ambientlab/internal/source/layer"
 )
 
@@ -64,7 +64,7 @@ func (m *merger) addPackage(ctx context.Context, p Package) error {
 	if err := p.verify(); err != nil {
 		return err
 	}
-	control, err := output(ctx, "dpkg-deb", "--field", p.File)
+	control, err := command.Run(ctx, command.Command{Name: "dpkg-deb", Args: []string{"--field", p.File}})
 	if err != nil {
 		return err
 	}
@@ -75,28 +75,20 @@ func (m *merger) addPackage(ctx context.Context, p Package) error {
 	}, bytes.NewReader(status)); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", p.File)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	files, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
+	files, sink := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := command.Run(ctx, command.Command{Name: "dpkg-deb", Args: []string{"--fsys-tarfile", p.File}, Stdout: sink})
+		sink.CloseWithError(err)
+		ended <- err
+	}()
+	err = m.addTar(tar.NewReader(files))
+	if err == nil {
+		// dpkg-deb fails unless the padding at the end of the archive is read.
+		_, err = io.Copy(io.Discard, files)
 	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	copyErr := m.addTar(tar.NewReader(files))
-	if copyErr == nil {
-		// The padding at the end has to be read, or dpkg-deb ends on a broken pipe.
-		_, copyErr = io.Copy(io.Discard, files)
-	}
-	if copyErr != nil {
-		_ = files.Close()
-	}
-	if err := cmd.Wait(); err != nil && copyErr == nil {
-		return fmt.Errorf("dpkg-deb --fsys-tarfile %s: %w\n%s", p.File, err, stderr.String())
-	}
-	return copyErr
+	files.CloseWithError(err)
+	return errors.Join(err, <-ended)
 }
 
 // verify compares the file with the checksum of the signed lists: it may have lain in the cache for long.
@@ -192,14 +184,4 @@ func isDocumentation(name string) bool {
 		}
 	}
 	return false
-}
-
-func output(ctx context.Context, name string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
-	}
-	return stdout.Bytes(), nil
 }

@@ -14,6 +14,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/gzip"
+
+	"ambientlab/internal/atomicfile"
 )
 
 // unused is how long a compressed layer is kept that no build asked for.
@@ -93,7 +95,7 @@ func (g *gzipped) write() error {
 		return err
 	}
 	defer content.Close()
-	if err := replace(g.path, func(f *os.File) error {
+	if err := atomicfile.WriteFunc(g.path, 0o644, func(f *os.File) error {
 		w, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
 		if err != nil {
 			return err
@@ -116,26 +118,7 @@ func (g *gzipped) write() error {
 	if err != nil {
 		return err
 	}
-	return replace(g.description(), func(f *os.File) error {
-		_, err := f.Write(raw)
-		return err
-	})
-}
-
-// replace puts a file in place whole.
-func replace(path string, write func(*os.File) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "tmp-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // of no effect once it is renamed
-	if err := write(f); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return atomicfile.Write(g.description(), raw, 0o644)
 }
 
 // prune removes files of the cache that were last used before a time, and what a killed build left half-written.

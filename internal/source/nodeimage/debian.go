@@ -2,7 +2,6 @@ package nodeimage
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -13,9 +12,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 
+	"ambientlab/internal/command"
 	"ambientlab/internal/problem"
 )
 
@@ -88,7 +87,7 @@ func rootfs(ctx context.Context, cacheDir string, progress func(string)) (string
 	}
 	progress("installing Debian " + debianSuite + " with debootstrap")
 	include := strings.Join(debianPackages(), ",")
-	if err := run(ctx, debootstrap, "--variant=minbase", "--include="+include, debianSuite, tmp); err != nil {
+	if _, err := run(ctx, debootstrap, "--variant=minbase", "--include="+include, debianSuite, tmp); err != nil {
 		return "", problem.New(problem.BuildFailed, err, "debootstrap could not install Debian %s", debianSuite)
 	}
 	if err := prune(tmp); err != nil {
@@ -132,7 +131,7 @@ func findDebootstrap(ctx context.Context, progress func(string)) (string, error)
 	}
 	progress("installing debootstrap")
 	for _, args := range [][]string{{"update", "-q"}, {"install", "-q", "-y", "--no-install-recommends", "debootstrap"}} {
-		if err := run(ctx, apt, args...); err != nil {
+		if _, err := run(ctx, apt, args...); err != nil {
 			return "", problem.New(problem.ToolMissing, err, "debootstrap could not be installed")
 		}
 	}
@@ -204,33 +203,7 @@ func parseStatus(r io.Reader) ([]Package, error) {
 	return out, nil
 }
 
-// run runs a command and, if it fails, gives its last lines of output with the error.
-func run(ctx context.Context, name string, args ...string) error {
-	_, err := output(ctx, nil, "", name, args...)
-	return err
-}
-
-// output runs a command in dir and gives its standard output; an error holds the end of everything it said.
-func output(ctx context.Context, env []string, dir, name string, args ...string) ([]byte, error) {
-	// One buffer each: os/exec copies the two from goroutines of their own.
-	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
-	cmd.Env = append(cmd.Environ(), env...)
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, fmt.Errorf("running %s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, tail(slices.Concat(stdout.Bytes(), stderr.Bytes()), 40))
-	}
-	return stdout.Bytes(), nil
-}
-
-// tail is the last lines of some output.
-func tail(out []byte, lines int) []byte {
-	parts := bytes.Split(bytes.TrimRight(out, "\n"), []byte("\n"))
-	if len(parts) > lines {
-		parts = parts[len(parts)-lines:]
-	}
-	return bytes.Join(parts, []byte("\n"))
+// run runs a program and returns its standard output.
+func run(ctx context.Context, name string, args ...string) ([]byte, error) {
+	return command.Run(ctx, command.Command{Name: name, Args: args})
 }

@@ -36,8 +36,8 @@ import (
 	"sigs.k8s.io/kind/pkg/cluster"
 	"sigs.k8s.io/kind/pkg/cluster/nodeutils"
 
-	"ambientlab/internal/source/nodeimage"
 	"ambientlab/internal/source"
+	"ambientlab/internal/source/nodeimage"
 )
 
 const (

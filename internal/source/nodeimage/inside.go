@@ -50,7 +50,7 @@ func insidePrograms() map[string]string {
 
 // kubeadmRefs asks kubeadm which images its cluster runs, and gives them by the name of their program.
 func kubeadmRefs(ctx context.Context, kubeadm, version string) (map[string]string, error) {
-	out, err := output(ctx, nil, "", kubeadm, "config", "images", "list", "--kubernetes-version", version)
+	out, err := run(ctx, kubeadm, "config", "images", "list", "--kubernetes-version", version)
 	if err != nil {
 		return nil, problem.New(problem.BuildFailed, err, "kubeadm does not say which images it needs")
 	}
@@ -175,7 +175,7 @@ func (b *builder) storeLayer(ctx context.Context, criseed string, images []insid
 		if _, err := layout.Write(from, index); err != nil {
 			return fmt.Errorf("laying out the images: %w", err)
 		}
-		if err := run(ctx, criseed, "-layout", from, "-root", root); err != nil {
+		if _, err := run(ctx, criseed, "-layout", from, "-root", root); err != nil {
 			return problem.New(problem.BuildFailed, err, "the images could not be put into the node image")
 		}
 		return writeTree(t, root, "var/lib/containerd")

@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"ambientlab/internal/atomicfile"
 )
 
 // compression is how a layer is stored.
@@ -108,27 +110,18 @@ func (c layerCache) layer(key string, how compression, write func(*tar.Writer) e
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the layer cache: %w", err)
 	}
-	f, err := os.CreateTemp(c.dir, "tmp-*")
-	if err != nil {
+	var info layerInfo
+	if err := atomicfile.WriteFunc(path, 0o644, func(f *os.File) (err error) {
+		info, err = compressTar(f, how, write)
+		return err
+	}); err != nil {
 		return nil, fmt.Errorf("making a layer: %w", err)
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	info, err := compressTar(f, how, write)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Close(); err != nil {
-		return nil, fmt.Errorf("writing a layer: %w", err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return nil, fmt.Errorf("keeping a layer: %w", err)
 	}
 	raw, err := json.Marshal(info)
 	if err != nil {
 		return nil, err
 	}
-	if err := writeAtomic(described, raw); err != nil {
+	if err := atomicfile.Write(described, raw, 0o644); err != nil {
 		return nil, err
 	}
 	return &fileLayer{path: path, info: info}, nil
@@ -187,21 +180,4 @@ func (c *counter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.n += int64(n)
 	return n, err
-}
-
-// writeAtomic puts a file in place whole or not at all.
-func writeAtomic(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "tmp-*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return nil
 }

@@ -10,7 +10,7 @@ import (
 
 // kindModule gives the folder of the kind module in the module cache, downloading it if need be.
 func kindModule(ctx context.Context) (string, error) {
-	out, err := output(ctx, nil, "", "go", "mod", "download", "-json", "sigs.k8s.io/kind")
+	out, err := run(ctx, "go", "mod", "download", "-json", "sigs.k8s.io/kind")
 	if err != nil {
 		return "", problem.New(problem.BuildFailed, err, "the kind module could not be downloaded")
 	}

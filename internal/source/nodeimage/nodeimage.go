@@ -126,7 +126,7 @@ func (b *builder) programs(ctx context.Context) (map[string]string, error) {
 
 // kubernetesVersion asks kubeadm for its version, which kind reads from the image and which must be the tag's.
 func kubernetesVersion(ctx context.Context, kubeadm string) (string, error) {
-	out, err := output(ctx, nil, "", kubeadm, "version", "-o", "short")
+	out, err := run(ctx, kubeadm, "version", "-o", "short")
 	if err != nil {
 		return "", problem.New(problem.BuildFailed, err, "kubeadm does not say its version")
 	}

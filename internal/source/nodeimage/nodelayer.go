@@ -129,7 +129,7 @@ func withSandbox(config []byte, pause string) ([]byte, error) {
 // criBase makes the OCI spec that containerd starts every container from: containerd's default, with kind's hook that
 // gives each container its node's product name and UUID, and without limits, which a container may not always raise.
 func criBase(ctx context.Context, ctr string) ([]byte, error) {
-	raw, err := output(ctx, nil, "", ctr, "oci", "spec")
+	raw, err := run(ctx, ctr, "oci", "spec")
 	if err != nil {
 		return nil, problem.New(problem.BuildFailed, err, "containerd's default OCI spec could not be had")
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 
+	"ambientlab/internal/command"
 	"ambientlab/internal/problem"
 )
 
@@ -48,20 +49,8 @@ type goCommand func(ctx context.Context, dir string, args ...string) ([]byte, er
 // runGo runs the go command with the environment's module settings (GOPROXY, GOFLAGS, GOSUMDB). Workspaces are off: a
 // go.work file could replace the pinned versions.
 func runGo(ctx context.Context, dir string, args ...string) ([]byte, error) {
-	path, err := exec.LookPath("go")
-	if err != nil {
-		return nil, err
-	}
-	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GO111MODULE=on")
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		// With -json a failed download exits with 1 and is described on standard output, which the caller reads first.
-		return stdout.Bytes(), fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
-	}
-	return stdout.Bytes(), nil
+	// With -json a failed download exits with 1 and is described on standard output, which the caller reads first.
+	return command.Run(ctx, command.Command{Dir: dir, Env: []string{"GOWORK=off", "GO111MODULE=on"}, Name: "go", Args: args})
 }
 
 // Dir returns the folder, read-only, of a module at the version that go.mod pins. The module is downloaded where the

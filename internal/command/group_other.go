@@ -1,13 +1,13 @@
 //go:build !unix
 
-package source
+package command
 
 import (
 	"os"
 	"syscall"
 )
 
-// Where there are no process groups, only the command itself can be ended.
+// Without process groups, only the command itself can be ended.
 
 func ownGroup() *syscall.SysProcAttr { return nil }
 

@@ -1,6 +1,6 @@
-// Package testlabs keeps tests from leaving control planes behind. Their processes outlive whoever started them, which
-// is what they are for, so that a test process that is interrupted, killed or out of time would leak them.
-package testlabs
+// Package embeddedtest removes the embedded control planes that tests leave. Their processes outlive the process that
+// starts them, so a test process that is interrupted, killed or out of time would leak them.
+package embeddedtest
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/internal/source/lock"
+	"ambientlab/internal/filelock"
 )
 
 // Remove deletes the lab of a name in a folder for state, as the tests lay them out: the kubeconfig is beside that folder.
@@ -30,10 +30,9 @@ func Main(m *testing.M, remove Remove) int {
 	parent := os.TempDir()
 	Sweep(parent, remove)
 	root, err := os.MkdirTemp(parent, prefix)
-	release := func() {}
+	var lock *filelock.Lock
 	if err == nil {
-		// What is not used any more is collected, and a file closed with it, and its lock is then free.
-		release, err = lock.Take(context.Background(), filepath.Join(root, owner), func() {})
+		lock, err = filelock.Try(filepath.Join(root, owner))
 	}
 	if err == nil {
 		err = os.Setenv("TMPDIR", root)
@@ -42,7 +41,7 @@ func Main(m *testing.M, remove Remove) int {
 		fmt.Fprintln(os.Stderr, "making a folder for the tests:", err)
 		return 1
 	}
-	defer release()
+	defer lock.Unlock() // which also keeps the lock from being collected, and so released, before the tests end
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	go func() {
@@ -62,13 +61,10 @@ func Sweep(parent string, remove Remove) {
 		if _, err := os.Stat(filepath.Join(root, owner)); err != nil {
 			continue // it is only being made
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		release, err := lock.Take(ctx, filepath.Join(root, owner), cancel)
-		if err == nil {
+		if lock, err := filelock.Try(filepath.Join(root, owner)); err == nil {
 			clean(root, remove)
-			release()
+			_ = lock.Unlock()
 		}
-		cancel()
 	}
 }
 

@@ -1,6 +1,6 @@
 //go:build unix
 
-package source
+package command
 
 import (
 	"errors"
@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// ownGroup puts a command into a process group of its own, so that all that it starts can be ended with it.
+// ownGroup puts a command into a process group of its own, so that the processes that it starts can be ended with it.
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
 func interruptGroup(leader *os.Process) error {
@@ -19,5 +19,6 @@ func interruptGroup(leader *os.Process) error {
 	return err
 }
 
-// killGroup ends what is left of a command's group. The group's ID is given to no other while any of it lives.
+// killGroup kills what is left of the group of a command. The kernel gives the ID of the group to no other process while
+// any process of the group lives.
 func killGroup(leader *os.Process) { _ = syscall.Kill(-leader.Pid, syscall.SIGKILL) }

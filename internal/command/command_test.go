@@ -1,0 +1,79 @@
+//go:build unix
+
+package command
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var errStop = errors.New("interrupted by the test")
+
+// interrupted runs a command and interrupts it once a file that matches a pattern is there.
+func interrupted(t *testing.T, c Command, pattern string) {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := Run(ctx, c)
+		done <- err
+	}()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			break
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("it ended before it was interrupted: %v", err)
+		case <-tick.C:
+		}
+	}
+	cancel(errStop)
+	if err := <-done; !errors.Is(err, errStop) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// TestInterruptedCommand wants a command interrupted with a signal that it can handle, and what it started ended with it.
+func TestInterruptedCommand(t *testing.T) {
+	dir := t.TempDir()
+	// A shell lets what it starts in the background ignore interrupts.
+	script := `trap 'touch tidied; exit 1' INT; sleep 600 >/dev/null 2>&1 & echo $! >new; mv new pid; wait`
+	interrupted(t, Command{Dir: dir, Name: "/bin/sh", Args: []string{"-c", script}}, filepath.Join(dir, "pid"))
+	if _, err := os.Stat(filepath.Join(dir, "tidied")); err != nil {
+		t.Errorf("it was not interrupted: %v", err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil || pid <= 1 {
+		t.Fatalf("pid %q, %v", raw, err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ended(pid) != nil; {
+		if time.Now().After(deadline) {
+			t.Fatalf("what it started still runs: %v", ended(pid))
+		}
+	}
+}
+
+// ended gives an error while a process runs. Where no process adopts orphans, an orphan that ended stays a zombie.
+func ended(pid int) error {
+	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return nil
+	}
+	if raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil && strings.Contains(string(raw), ") Z ") {
+		return nil
+	}
+	return errors.New("process " + strconv.Itoa(pid))
+}

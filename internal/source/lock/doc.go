@@ -1,2 +1,0 @@
-// Package lock keeps several processes from writing the same part of the cache at once.
-package lock
