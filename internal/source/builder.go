@@ -2,7 +2,6 @@ package source
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 
 	"ambientlab/internal/command"
 	"ambientlab/internal/source/debian"
+	"ambientlab/internal/upstream/gomod"
 )
 
 // Options are a Builder's settings; the zero value is what a lab uses.
@@ -40,8 +40,8 @@ type Builder struct {
 	refresh      bool
 	run          command.Runner
 	mu           sync.Mutex
-	toolchain    string            // what key has learned of the Go toolchain
-	folders      map[string]string // what ModuleDir has found
+	toolchain    string                    // the version and the settings of the Go toolchain, once they are known
+	nested       map[string]*gomod.Modules // by the folder of the nested module
 }
 
 // New returns a Builder. It fails where there is no user's cache folder, or no folder of nested modules.
@@ -49,7 +49,7 @@ func New(opts Options) (*Builder, error) {
 	b := &Builder{
 		CacheDir: opts.CacheDir, ModulesDir: opts.ModulesDir, Progress: opts.Progress,
 		goos: opts.GOOS, goarch: opts.GOARCH, refresh: opts.Refresh,
-		run: command.Run, folders: map[string]string{},
+		run: command.Run, nested: map[string]*gomod.Modules{},
 	}
 	if b.Progress == nil {
 		b.Progress = func(string, string) {}
@@ -68,9 +68,9 @@ func New(opts Options) (*Builder, error) {
 		b.CacheDir = filepath.Join(cache, "ambientlab", "source")
 	}
 	if b.ModulesDir == "" {
-		dir, err := mainModule(context.Background(), b.run)
+		dir, err := gomod.New("").Root()
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("finding the modules to build from: %w", err)
 		}
 		b.ModulesDir = filepath.Join(dir, "internal", "source", "modules")
 	}
@@ -80,49 +80,17 @@ func New(opts Options) (*Builder, error) {
 	return b, nil
 }
 
-// mainModule is the folder of the main module around the working directory.
-func mainModule(ctx context.Context, run command.Runner) (string, error) {
-	out, err := run(ctx, command.Command{Name: "go", Args: []string{"list", "-m", "-json", "ambientlab"}, Env: []string{"GOWORK=off"}})
-	if err != nil {
-		return "", fmt.Errorf("finding the project's folder (building from source needs its checkout): %w", err)
-	}
-	var module struct{ Dir string }
-	if err := json.Unmarshal(out, &module); err != nil || module.Dir == "" {
-		return "", fmt.Errorf("finding the project's folder: go list gave no folder: %w", err)
-	}
-	return module.Dir, nil
-}
-
-// ModuleDir is the folder, read-only in Go's module cache, of a module that the nested module pins; it is
-// fetched and checked against go.sum where it is not there yet. Files that are part of an upstream project
-// without being Go code, such as Envoy's bootstrap template, are read from there.
+// ModuleDir is the folder, read-only in Go's module cache, of a module that the nested module pins. It holds the files of
+// an upstream project that are not Go code, such as the template of Envoy's bootstrap configuration.
 func (b *Builder) ModuleDir(ctx context.Context, nested, module string) (string, error) {
-	id := nested + " " + module
 	b.mu.Lock()
-	dir, ok := b.folders[id]
+	modules, ok := b.nested[nested]
+	if !ok {
+		modules = gomod.New(filepath.Join(b.ModulesDir, nested))
+		b.nested[nested] = modules
+	}
 	b.mu.Unlock()
-	if ok {
-		return dir, nil
-	}
-	// The download is what checks go.sum; it prints the folder as go list would.
-	out, err := b.run(ctx, command.Command{
-		Dir: filepath.Join(b.ModulesDir, nested), Name: "go",
-		Args: []string{"mod", "download", "-json", module}, Env: b.environment(),
-	})
-	if err != nil {
-		return "", fmt.Errorf("fetching module %s: %w", module, err)
-	}
-	var found struct{ Dir, Error string }
-	if err := json.Unmarshal(out, &found); err != nil {
-		return "", fmt.Errorf("fetching module %s: %w", module, err)
-	}
-	if found.Dir == "" {
-		return "", fmt.Errorf("fetching module %s: no folder for it: %s", module, found.Error)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.folders[id] = found.Dir
-	return found.Dir, nil
+	return modules.Dir(ctx, module)
 }
 
 // forLinux is the Builder that images take their programs from.
@@ -132,7 +100,7 @@ func (b *Builder) forLinux() *Builder {
 	}
 	return &Builder{
 		CacheDir: b.CacheDir, ModulesDir: b.ModulesDir, Progress: b.Progress,
-		goos: "linux", goarch: b.goarch, refresh: b.refresh, run: b.run, folders: map[string]string{},
+		goos: "linux", goarch: b.goarch, refresh: b.refresh, run: b.run, nested: map[string]*gomod.Modules{},
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"ambientlab/internal/problem"
+	"ambientlab/internal/upstream/gomod"
 )
 
 // Ref is the node image's reference. Its tag is the version of Kubernetes inside.
@@ -147,7 +148,7 @@ func (b *builder) nodeLayers(ctx context.Context, root string, programs, refs ma
 		return nil, fmt.Errorf("making the Debian layer: %w", err)
 	}
 	b.opts.Progress("layers", "node")
-	kindDir, err := kindModule(ctx)
+	kindDir, err := gomod.New("").Dir(ctx, "sigs.k8s.io/kind")
 	if err != nil {
 		return nil, err
 	}

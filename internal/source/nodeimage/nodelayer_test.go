@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"ambientlab/internal/problem"
+	"ambientlab/internal/upstream/gomod"
 )
 
 func TestSandboxImage(t *testing.T) {
@@ -41,7 +42,7 @@ func TestManifestNamesTheImageInside(t *testing.T) {
 
 // kind's files are taken from the module that go.mod pins: a newer kind that lays them out differently fails here.
 func TestKindFiles(t *testing.T) {
-	dir, err := kindModule(t.Context())
+	dir, err := gomod.New("").Dir(t.Context(), "sigs.k8s.io/kind")
 	if err != nil {
 		t.Fatal(err)
 	}
