@@ -25,7 +25,7 @@ import (
 // data fills every template of every spec.
 func data() map[string]any {
 	return map[string]any{
-		"Namespace": "default", "Percent": 50.0, "Delay": "2s", "Path": "/headers", "Principals": []string{"cluster.local/ns/default/sa/appa"},
+		"Namespace": "default", "Percent": 50.0, "Delay": "2s", "Path": "/headers", "Exact": false, "Principals": []string{"cluster.local/ns/default/sa/appa"},
 		"Httpbin": "httpbin:1", "Fortio": "fortio:1", "ServiceType": "ClusterIP", "Workers": 2, "WorkerList": make([]struct{}, 2), "CgroupV1": true,
 	}
 }
@@ -76,18 +76,20 @@ func TestRenderRefusesAHole(t *testing.T) {
 }
 
 func TestRenderQuotesThePath(t *testing.T) {
-	values := data()
-	values["Path"] = "/a: {b}"
-	objects, err := Objects("lessons/fault/delay.yaml", values)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := objects[0].MarshalJSON()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(raw), `"exact":"/a: {b}"`) {
-		t.Errorf("the path was not kept: %s", raw)
+	for _, match := range []string{"prefix", "exact"} {
+		values := data()
+		values["Path"], values["Exact"] = "/a: {b}", match == "exact"
+		objects, err := Objects("lessons/fault/delay.yaml", values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := objects[0].MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(raw), `"`+match+`":"/a: {b}"`) {
+			t.Errorf("the path was not kept: %s", raw)
+		}
 	}
 }
 

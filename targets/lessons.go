@@ -18,18 +18,20 @@ func Waypoint(ctx context.Context,
 	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Waypoint(ctx, isSet(off)) })
 }
 
-// Fault delays a share of the requests to one path of appb; it returns when the waypoint runs it.
+// Fault delays a share of the requests under one path of appb; it returns when the waypoint runs it.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Fault(ctx context.Context,
 	percent *float64, // share of the requests to delay, above 0 and up to 100; 50 unless given
 	delay *time.Duration, // how long; 2s unless given
-	path *string, // which path, matched exactly; /headers unless given
+	path *string, // this path and every path that begins with it; /headers unless given
+	exact *bool, // this path alone
 	off *bool, // take the delay away again
 ) error {
 	fault := params.Fault{
 		Percent: valueOr(percent, params.DefaultFault().Percent),
 		Delay:   valueOr(delay, params.DefaultFault().Delay),
 		Path:    valueOr(path, params.DefaultFault().Path),
+		Exact:   isSet(exact),
 	}
 	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Fault(ctx, fault, isSet(off)) })
 }

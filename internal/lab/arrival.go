@@ -65,22 +65,21 @@ func (l *Lab) waypointArrival(off bool) engine.Step {
 
 func (l *Lab) faultArrival(fault params.Fault, off bool) engine.Step {
 	t := l.target()
-	want := mesh.Fault{Percent: fault.Percent, Delay: fault.Delay, Path: fault.Path}
 	if off {
 		return l.arrival("The waypoint delays nothing",
 			func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.FaultOff(ctx, t, fault.Path) },
 			func(ctx context.Context, m *mesh.Mesh) error { return m.WaitFaultOff(ctx, t, fault.Path) })
 	}
 	return l.arrival("The waypoint runs the delay",
-		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Fault(ctx, t, want) },
-		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitFault(ctx, t, "appb-delay", want) })
+		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Fault(ctx, t, fault) },
+		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitFault(ctx, t, "appb-delay", fault) })
 }
 
 // authzArrival waits for the waypoint, and with -strict until Istio has accepted the policy for the node proxies. Without
 // it, and with all of it off, it waits until the node proxies have forgotten what an earlier -strict made them enforce.
 func (l *Lab) authzArrival(authz params.Authz, off bool) engine.Step {
 	t := l.target()
-	want := mesh.Authz{Namespace: l.Settings.Namespace, Name: names.GetOnly, Principals: authz.Principals(l.Settings.Namespace), Methods: []string{"GET"}}
+	want := mesh.Policy{Namespace: l.Settings.Namespace, Name: names.GetOnly, Principals: authz.Principals(l.Settings.Namespace), Methods: []string{"GET"}}
 	looks := []func(context.Context, *mesh.Mesh) (bool, string, error){
 		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Authz(ctx, t, want) },
 		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {

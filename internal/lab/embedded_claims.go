@@ -18,8 +18,7 @@ func (l *Lab) configurationClaims(lessons Lessons, waypoints []string) []configu
 	if lessons.Fault != nil {
 		fault = *lessons.Fault
 	}
-	delay := mesh.Fault{Percent: fault.Percent, Delay: fault.Delay, Path: fault.Path}
-	policy := mesh.Authz{Namespace: callee.Namespace, Name: names.GetOnly, Methods: []string{"GET"}}
+	policy := mesh.Policy{Namespace: callee.Namespace, Name: names.GetOnly, Methods: []string{"GET"}}
 	if lessons.Authz != nil {
 		policy.Principals = lessons.Authz.Principals(l.Settings.Namespace)
 	}
@@ -63,11 +62,11 @@ func (l *Lab) configurationClaims(lessons Lessons, waypoints []string) []configu
 			},
 		},
 		{
-			id: "config-fault", title: fmt.Sprintf("the waypoint delays %s", delay),
+			id: "config-fault", title: fmt.Sprintf("the waypoint delays %s", fault),
 			learn: "The VirtualService is in the waypoint's route, and in no other proxy's.", on: on(lessons.Fault != nil && lessons.Waypoint),
 			checks: []configurationCheck{
-				ofWaypoint("fault", "delay of "+delay.String(), func(d *mesh.Dump) (bool, string) { return mesh.FaultHeld(d, callee, delay) }),
-				ofWaypoint("other paths", "no delay of "+otherPath(fault.Path), func(d *mesh.Dump) (bool, string) { return mesh.FaultGone(d, callee, otherPath(fault.Path)) }),
+				ofWaypoint("fault", "delay of "+fault.String(), func(d *mesh.Dump) (bool, string) { return mesh.FaultHeld(d, callee, fault) }),
+				ofWaypoint("other paths", "no delay of "+fault.OtherPath(), func(d *mesh.Dump) (bool, string) { return mesh.FaultGone(d, callee, fault.OtherPath()) }),
 				ofGateway("gateway", "the gateway delays nothing itself", mesh.NoFault),
 			},
 		},
@@ -91,12 +90,4 @@ func (l *Lab) configurationClaims(lessons Lessons, waypoints []string) []configu
 			checks: []configurationCheck{ofWaypoint("policy", "no RBAC rules of "+names.GetOnly, func(d *mesh.Dump) (bool, string) { return mesh.AuthzGone(d, callee, policy.Namespace, policy.Name) })},
 		},
 	}
-}
-
-// otherPath is a path that no fault is set on.
-func otherPath(path string) string {
-	if path == "/ip" {
-		return "/headers"
-	}
-	return "/ip"
 }

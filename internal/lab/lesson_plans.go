@@ -32,8 +32,8 @@ func (l *Lab) waypointPlan() engine.Plan {
 
 // faultPlan is sm:fault.
 func (l *Lab) faultPlan(fault params.Fault) engine.Plan {
-	data := map[string]any{"Namespace": l.Settings.Namespace, "Percent": fault.Percent, "Delay": fault.Delay.String(), "Path": fault.Path}
-	title := fmt.Sprintf("%v %% of %s delayed by %s", fault.Percent, fault.Path, fault.Delay)
+	data := map[string]any{"Namespace": l.Settings.Namespace, "Percent": fault.Percent, "Delay": fault.Delay.String(), "Path": fault.Path, "Exact": fault.Exact}
+	title := fmt.Sprintf("%v %% of %s delayed by %s", fault.Percent, fault.Paths(), fault.Delay)
 	return engine.Plan{Name: "fault", Title: title, Steps: []engine.Step{
 		l.lessonStep("fault", "VirtualService appb-delay", nil, "lessons/fault/delay.yaml", data, fault),
 	}}

@@ -93,7 +93,7 @@ type row struct {
 func (s Lessons) rows() []row {
 	fault, authz := "no delay", "everybody may ask appb"
 	if s.Fault != nil {
-		fault = fmt.Sprintf("%v %% of %s delayed by %s", s.Fault.Percent, s.Fault.Path, s.Fault.Delay)
+		fault = fmt.Sprintf("%v %% of %s delayed by %s", s.Fault.Percent, s.Fault.Paths(), s.Fault.Delay)
 	}
 	if s.Authz != nil {
 		authz = "GET by " + strings.Join(s.Authz.Allowed, " and ")

@@ -3,10 +3,11 @@ package mesh
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
+
+	"ambientlab/internal/lesson/params"
 )
 
 // Service is a Service whose traffic a waypoint handles.
@@ -22,20 +23,8 @@ func (s Service) Host() string { return s.Name + "." + s.Namespace + ".svc.clust
 
 func (s Service) String() string { return fmt.Sprintf("%s:%d", s.Host(), s.Port) }
 
-// Fault is a delay that is injected into a share of the requests for a path.
-type Fault struct {
-	// Path is matched exactly.
-	Path string
-	// Percent is from 0 to 100.
-	Percent float64
-	Delay   time.Duration
-}
-
-func (f Fault) String() string { return fmt.Sprintf("%v %% of %s by %s", f.Percent, f.Path, f.Delay) }
-
-// Authz is an ALLOW policy by identity and method. No principals means that nobody is
-// allowed.
-type Authz struct {
+// Policy is an ALLOW policy by identity and method. Without principals it denies every request.
+type Policy struct {
 	// Namespace and Name are the AuthorizationPolicy's.
 	Namespace, Name string
 	// Principals are written without spiffe://, such as cluster.local/ns/default/sa/appa.
@@ -113,20 +102,29 @@ func RouteHeld(d *Dump, hostname string, s Service) (held bool, reason string) {
 	return false, fmt.Sprintf("the gateway has no route for %s", hostname)
 }
 
-// FaultHeld tells whether a waypoint delays a Service's requests as wanted.
-func FaultHeld(d *Dump, s Service, want Fault) (held bool, reason string) {
+// FaultHeld tells whether a waypoint delays a Service's requests as wanted: that share, by that much, on those paths.
+func FaultHeld(d *Dump, s Service, want params.Fault) (held bool, reason string) {
 	managers, reason := d.serviceManagers(s)
 	if reason != "" {
 		return false, reason
 	}
 	for _, manager := range managers {
-		found, delayed := d.faultFor(manager, want.Path)
-		switch {
-		case !delayed && want.Percent == 0:
-		case !delayed:
+		found, delayed := d.delayFor(manager, want.Path)
+		if !delayed && want.Millionths() == 0 {
+			continue
+		}
+		if !delayed {
 			return false, fmt.Sprintf("the waypoint does not delay %s of %s", want.Path, s)
-		case math.Abs(found.Percent-want.Percent) > percentStep || (found.Delay != want.Delay && want.Percent != 0):
-			return false, fmt.Sprintf("the waypoint delays %s, not %s", found, want)
+		}
+		if found != (delay{uint64(want.Millionths()), want.Delay}) {
+			return false, fmt.Sprintf("the waypoint delays %s, not %s", found.of(want.Path), delay{uint64(want.Millionths()), want.Delay}.of(want.Path))
+		}
+		_, longer := d.delayFor(manager, want.LongerPath())
+		switch {
+		case want.Exact && longer:
+			return false, fmt.Sprintf("the waypoint delays %s as well: %s is a prefix there, not an exact path", want.LongerPath(), want.Path)
+		case !want.Exact && !longer:
+			return false, fmt.Sprintf("the waypoint does not delay %s: %s is an exact path there, not a prefix", want.LongerPath(), want.Path)
 		}
 	}
 	return true, ""
@@ -137,36 +135,42 @@ func FaultHeld(d *Dump, s Service, want Fault) (held bool, reason string) {
 func FaultGone(d *Dump, s Service, path string) (gone bool, reason string) {
 	managers, _ := d.serviceManagers(s)
 	for _, manager := range managers {
-		if found, delayed := d.faultFor(manager, path); delayed && found.Percent > 0 {
-			return false, fmt.Sprintf("the waypoint still delays %s", found)
+		if found, delayed := d.delayFor(manager, path); delayed && found.millionths > 0 {
+			return false, fmt.Sprintf("the waypoint still delays %s", found.of(path))
 		}
 	}
 	return true, ""
 }
 
-// percentStep is half of the smallest step that Istio passes on: it turns a percentage
-// into a whole number of millionths.
-const percentStep = 0.00005
+// delay is what a proxy's fault filter does on a route.
+type delay struct {
+	millionths uint64
+	length     time.Duration
+}
 
-// faultFor gives the delay on the route that a request for a path takes.
-func (d *Dump) faultFor(manager node, path string) (Fault, bool) {
+func (f delay) of(path string) string {
+	return fmt.Sprintf("%v %% of %s by %s", float64(f.millionths)/10000, path, f.length)
+}
+
+// delayFor gives the delay on the route that a request for a path takes.
+func (d *Dump) delayFor(manager node, path string) (delay, bool) {
 	for _, host := range d.virtualHosts(manager) {
 		for _, r := range host.get("routes").list() {
 			if !takes(r.get("match"), path) {
 				continue
 			}
-			delay := r.get("typed_per_filter_config", "envoy.filters.http.fault", "delay")
-			if !delay.exists() {
+			found := r.get("typed_per_filter_config", faultFilter, "delay")
+			if !found.exists() {
 				break
 			}
-			length, err := time.ParseDuration(delay.get("fixed_delay").str())
+			length, err := time.ParseDuration(found.get("fixed_delay").str())
 			if err != nil {
 				length = 0
 			}
-			return Fault{Path: path, Percent: percent(delay.get("percentage")), Delay: length}, true
+			return delay{millionths(found.get("percentage")), length}, true
 		}
 	}
-	return Fault{}, false
+	return delay{}, false
 }
 
 // takes tells whether a route's match covers a path, as far as paths go: conditions on
@@ -184,16 +188,16 @@ func takes(match node, path string) bool {
 	return false
 }
 
-// percent reads an envoy.type.v3.FractionalPercent.
-func percent(p node) float64 {
-	scale := 1.0
+// millionths reads an envoy.type.v3.FractionalPercent, whose denominator is HUNDRED where none is written.
+func millionths(p node) uint64 {
+	scale := int64(10000)
 	switch p.get("denominator").str() {
 	case "TEN_THOUSAND":
 		scale = 100
 	case "MILLION":
-		scale = 10000
+		scale = 1
 	}
-	return float64(p.get("numerator").number()) / scale
+	return uint64(max(p.get("numerator").number(), 0) * scale)
 }
 
 // serviceManagers gives the HTTP connection managers with which a waypoint handles a

@@ -10,7 +10,7 @@ const rbacFilter = "envoy.filters.http.rbac"
 
 // AuthzHeld tells whether a waypoint enforces the policy on a Service as wanted: the
 // same identities, the same methods, no more and no fewer.
-func AuthzHeld(d *Dump, s Service, want Authz) (held bool, reason string) {
+func AuthzHeld(d *Dump, s Service, want Policy) (held bool, reason string) {
 	managers, reason := d.serviceManagers(s)
 	if reason != "" {
 		return false, reason

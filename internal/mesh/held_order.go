@@ -48,7 +48,7 @@ func NoFault(d *Dump) (none bool, reason string) {
 	for _, resource := range append(append([]node{}, d.listeners...), d.routes...) {
 		found := ""
 		resource.each(func(n node) bool {
-			if delay := n.get("typed_per_filter_config", faultFilter, "delay"); delay.exists() && percent(delay.get("percentage")) > 0 {
+			if delay := n.get("typed_per_filter_config", faultFilter, "delay"); delay.exists() && millionths(delay.get("percentage")) > 0 {
 				found = delay.text()
 			}
 			return found == ""

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ambientlab/internal/lesson/params"
 )
 
 func appb() Service { return Service{Namespace: "default", Name: "appb", Port: 8000} }
@@ -14,12 +16,12 @@ const (
 	gatewayPrincipal = "cluster.local/ns/default/sa/gateway-istio"
 )
 
-func fault(percent float64, delay time.Duration, path string) Fault {
-	return Fault{Path: path, Percent: percent, Delay: delay}
+func fault(percent float64, delay time.Duration, path string) params.Fault {
+	return params.Fault{Path: path, Percent: percent, Delay: delay, Exact: true}
 }
 
-func authz(methods []string, principals ...string) Authz {
-	return Authz{Namespace: "default", Name: "appb-get-only", Principals: principals, Methods: methods}
+func authz(methods []string, principals ...string) Policy {
+	return Policy{Namespace: "default", Name: "appb-get-only", Principals: principals, Methods: methods}
 }
 
 func TestHeldOnCapturedDumps(t *testing.T) {
@@ -39,6 +41,9 @@ func TestHeldOnCapturedDumps(t *testing.T) {
 		{"waypoint-fault", "share", func(d *Dump) (bool, string) { return FaultHeld(d, appb(), fault(30, 2*time.Second, "/headers")) }, "the waypoint delays 50 % of /headers by 2s, not 30 % of /headers by 2s"},
 		{"waypoint-fault", "delay", func(d *Dump) (bool, string) { return FaultHeld(d, appb(), fault(50, time.Second, "/headers")) }, "by 2s, not 50 % of /headers by 1s"},
 		{"waypoint-fault", "path", func(d *Dump) (bool, string) { return FaultHeld(d, appb(), fault(50, 2*time.Second, "/ip")) }, "the waypoint does not delay /ip"},
+		{"waypoint-fault", "prefix", func(d *Dump) (bool, string) {
+			return FaultHeld(d, appb(), params.DefaultFault())
+		}, "the waypoint does not delay /headers/x: /headers is an exact path there, not a prefix"},
 		{"waypoint", "no fault", func(d *Dump) (bool, string) { return FaultHeld(d, appb(), fault(50, 2*time.Second, "/headers")) }, "the waypoint does not delay /headers"},
 		{"waypoint", "fault of nothing", func(d *Dump) (bool, string) { return FaultHeld(d, appb(), fault(0, 2*time.Second, "/headers")) }, ""},
 		{"waypoint", "fault gone", func(d *Dump) (bool, string) { return FaultGone(d, appb(), "/headers") }, ""},
@@ -158,7 +163,12 @@ func TestFaultInNamedRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if held, reason := FaultHeld(d, appb(), fault(25, 500*time.Millisecond, "/slow/down")); !held {
+	prefix := fault(25, 500*time.Millisecond, "/slow/down")
+	if held, reason := FaultHeld(d, appb(), prefix); held || reason != "the waypoint delays /slow/down/x as well: /slow/down is a prefix there, not an exact path" {
+		t.Error(held, reason)
+	}
+	prefix.Exact = false
+	if held, reason := FaultHeld(d, appb(), prefix); !held {
 		t.Error(reason)
 	}
 	if gone, reason := FaultGone(d, appb(), "/slower"); !gone {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/problem"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,14 +18,14 @@ import (
 // connections that were open before as well.
 // virtualService is the name of the object that asks for it, in the Service's
 // namespace: where the delay does not arrive, its spec says why.
-func (m *Mesh) WaitFault(ctx context.Context, t Target, virtualService string, want Fault) error {
+func (m *Mesh) WaitFault(ctx context.Context, t Target, virtualService string, want params.Fault) error {
 	return m.await(ctx, "delay of "+want.String(), m.onWaypoint(t, faultOn(t, want)), m.whyNot(t, func(ctx context.Context) (finding, error) {
 		return m.virtualServiceTrouble(ctx, t, virtualService)
 	}))
 }
 
 // Fault looks once whether WaitFault would return at once, and if not, why.
-func (m *Mesh) Fault(ctx context.Context, t Target, want Fault) (held bool, reason string, err error) {
+func (m *Mesh) Fault(ctx context.Context, t Target, want params.Fault) (held bool, reason string, err error) {
 	return m.once(ctx, m.onWaypoint(t, faultOn(t, want)))
 }
 
@@ -41,14 +42,14 @@ func (m *Mesh) FaultOff(ctx context.Context, t Target, path string) (held bool, 
 
 // WaitAuthz returns when every replica of the target's waypoint enforces the policy as
 // wanted, on connections that were open before as well.
-func (m *Mesh) WaitAuthz(ctx context.Context, t Target, want Authz) error {
+func (m *Mesh) WaitAuthz(ctx context.Context, t Target, want Policy) error {
 	return m.await(ctx, "policy "+want.Name, m.onWaypoint(t, authzOn(t, want)), m.whyNot(t, func(ctx context.Context) (finding, error) {
 		return m.policyTrouble(ctx, want.Namespace, want.Name, "WaypointAccepted")
 	}))
 }
 
 // Authz looks once whether WaitAuthz would return at once, and if not, why.
-func (m *Mesh) Authz(ctx context.Context, t Target, want Authz) (held bool, reason string, err error) {
+func (m *Mesh) Authz(ctx context.Context, t Target, want Policy) (held bool, reason string, err error) {
 	return m.once(ctx, m.onWaypoint(t, authzOn(t, want)))
 }
 
@@ -85,7 +86,7 @@ func (m *Mesh) acceptedByZtunnel(namespace, name string) question {
 
 type test func(*Dump) (bool, string)
 
-func faultOn(t Target, want Fault) test {
+func faultOn(t Target, want params.Fault) test {
 	return func(d *Dump) (bool, string) { return FaultHeld(d, t.Service, want) }
 }
 
@@ -93,7 +94,7 @@ func faultOff(t Target, path string) test {
 	return func(d *Dump) (bool, string) { return FaultGone(d, t.Service, path) }
 }
 
-func authzOn(t Target, want Authz) test {
+func authzOn(t Target, want Policy) test {
 	return func(d *Dump) (bool, string) { return AuthzHeld(d, t.Service, want) }
 }
 

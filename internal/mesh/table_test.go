@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"ambientlab/internal/lesson/params"
 )
 
 // captured reads testdata/mesh: dumps of Envoy 1.40 that was configured by istiod's
@@ -85,8 +87,8 @@ func FuzzParseDump(f *testing.F) {
 		}
 		_ = d.WriteListeners(io.Discard)
 		_ = d.WriteRoutes(io.Discard)
-		FaultHeld(d, appb(), Fault{Path: "/headers", Percent: 50})
-		AuthzHeld(d, appb(), Authz{})
+		FaultHeld(d, appb(), params.DefaultFault())
+		AuthzHeld(d, appb(), Policy{})
 		GatewayHeld(d, appb(), nil)
 		RouteHeld(d, "appb.opssec.in", appb())
 	})

@@ -13,28 +13,40 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Fault is a delay that the waypoint adds to a share of the requests for one path of appb.
+// Fault is a delay that the waypoint adds to a share of the requests to appb.
 type Fault struct {
 	// Percent of the requests are delayed: above 0, up to 100.
 	Percent float64 `json:"percent"`
 	// Delay is from 10 milliseconds to one minute.
 	Delay time.Duration `json:"delayNanoseconds"`
-	// Path is matched exactly.
-	Path string `json:"path"`
+	// Path is a prefix of the paths that are delayed, or with Exact the one path that is.
+	Path  string `json:"path"`
+	Exact bool   `json:"exact,omitempty"`
 }
 
-// DefaultFault delays half of the requests to /headers by two seconds.
+// DefaultFault is the one of the blog: half of the requests under /headers are delayed by two seconds.
 func DefaultFault() Fault {
 	return Fault{Percent: 50, Delay: 2 * time.Second, Path: "/headers"}
 }
 
-// String describes the delay, such as "50 % of /headers by 2s".
-func (f Fault) String() string { return fmt.Sprintf("%v %% of %s by %s", f.Percent, f.Path, f.Delay) }
+// String describes the delay, such as "50 % of /headers* by 2s".
+func (f Fault) String() string { return fmt.Sprintf("%v %% of %s by %s", f.Percent, f.Paths(), f.Delay) }
 
-// OtherPath is a path of appb that is not delayed.
+// Paths names the paths that are delayed: /headers* for a prefix, /headers for the path alone.
+func (f Fault) Paths() string {
+	if f.Exact {
+		return f.Path
+	}
+	return f.Path + "*"
+}
+
+// OtherPath is a path of appb that is answered with 200 and is not delayed. A prefix such as / covers every path; then
+// it is one that is delayed.
 func (f Fault) OtherPath() string {
-	if f.Path == "/ip" {
-		return "/headers"
+	for _, path := range []string{"/ip", "/headers"} {
+		if !f.Covers(path) {
+			return path
+		}
 	}
 	return "/ip"
 }
@@ -42,8 +54,9 @@ func (f Fault) OtherPath() string {
 // Validate refuses, with problem.SettingInvalid, what the lab does not accept. It names every wrong flag.
 func (f Fault) Validate() error {
 	var wrong []string
-	if math.IsNaN(f.Percent) || f.Percent <= 0 || f.Percent > 100 {
-		wrong = append(wrong, fmt.Sprintf("-percent=%v is not accepted; accepted: a number above 0 and up to 100", f.Percent))
+	// The proxies are told millionths: less than one is no delay.
+	if math.IsNaN(f.Percent) || f.Percent <= 0 || f.Percent > 100 || f.Millionths() == 0 {
+		wrong = append(wrong, fmt.Sprintf("-percent=%v is not accepted; accepted: 0.0001 to 100", f.Percent))
 	}
 	if f.Delay < 10*time.Millisecond || f.Delay > time.Minute {
 		wrong = append(wrong, fmt.Sprintf("-delay=%v is not accepted; accepted: 10ms to 1m", f.Delay))

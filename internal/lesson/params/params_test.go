@@ -26,6 +26,7 @@ func TestFaultValidate(t *testing.T) {
 		says  string
 	}{
 		{Fault{Percent: 0, Delay: time.Second, Path: "/"}, "-percent=0"},
+		{Fault{Percent: 0.00009, Delay: time.Second, Path: "/"}, "-percent=9e-05"},
 		{Fault{Percent: -1, Delay: time.Second, Path: "/"}, "-percent=-1"},
 		{Fault{Percent: math.NaN(), Delay: time.Second, Path: "/"}, "-percent=NaN"},
 		{Fault{Percent: 100.01, Delay: time.Second, Path: "/"}, "-percent=100.01"},
@@ -49,7 +50,7 @@ func TestFaultValidate(t *testing.T) {
 }
 
 func TestOtherPath(t *testing.T) {
-	for path, want := range map[string]string{"/headers": "/ip", "/ip": "/headers"} {
+	for path, want := range map[string]string{"/headers": "/ip", "/ip": "/headers", "/i": "/headers", "/": "/ip"} {
 		if got := (Fault{Path: path}).OtherPath(); got != want {
 			t.Errorf("beside %s: %s, want %s", path, got, want)
 		}
