@@ -40,7 +40,7 @@ func TestDiagnose(t *testing.T) {
 			}
 			c := &Client{kube: fake.NewClientset(known...)}
 			d := c.diagnose(t.Context(), unready{objs[0], state{message: "waiting"}})
-			if got, want := d.kind.ID+" "+d.text, objs[0].GetAnnotations()["want"]; got != want {
+			if got, want := d.ID+" "+d.Seen, objs[0].GetAnnotations()["want"]; got != want {
 				t.Errorf("got  %s\nwant %s", got, want)
 			}
 		})

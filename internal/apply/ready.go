@@ -108,7 +108,7 @@ func (c *Client) Ready(ctx context.Context, set Set) (string, error) {
 	if err != nil || len(open) == 0 {
 		return "", err
 	}
-	return c.explain(ctx, open).text, nil
+	return c.explain(ctx, open).Seen, nil
 }
 
 // unready is an object that is not ready, and what its status says of that.
@@ -139,7 +139,7 @@ func (c *Client) survey(ctx context.Context, objs, set []*unstructured.Unstructu
 // explain says why objects are not ready: the first in full, the others counted. One
 // that failed for good, or will have before long, comes before those that may still
 // become ready.
-func (c *Client) explain(ctx context.Context, open []unready) diagnosis {
+func (c *Client) explain(ctx context.Context, open []unready) *problem.Problem {
 	first := open[0]
 	for _, u := range open {
 		if u.failed || u.patience > 0 {
@@ -147,12 +147,12 @@ func (c *Client) explain(ctx context.Context, open []unready) diagnosis {
 			break
 		}
 	}
-	d := c.diagnose(ctx, first)
-	d.text = fmt.Sprintf("%s: %s", idOf(first.obj), d.text)
+	found := c.diagnose(ctx, first)
+	found.Seen = fmt.Sprintf("%s: %s", idOf(first.obj), found.Seen)
 	if more := len(open) - 1; more > 0 {
-		d.text += fmt.Sprintf(" (and %d more not ready)", more)
+		found.Seen += fmt.Sprintf(" (and %d more not ready)", more)
 	}
-	return d
+	return found
 }
 
 // condition gives a condition of an object as the API conventions have them. stale

@@ -63,7 +63,7 @@ func (c *Client) waitFor(ctx context.Context, objs []*unstructured.Unstructured)
 			pending = append(pending, u.obj)
 		}
 		if time.Since(explained) >= reasonEvery {
-			engine.Progress(ctx, "%s", c.explain(ctx, open).text)
+			engine.Progress(ctx, "%s", c.explain(ctx, open).Seen)
 			explained = time.Now()
 		}
 		return false, nil
@@ -125,8 +125,9 @@ func (c *Client) notReady(ctx context.Context, objs []*unstructured.Unstructured
 	case len(open) == 0:
 		return fmt.Errorf("became ready just as the wait ended: %w", cause)
 	}
-	d := c.explain(ctx, open)
-	return problem.New(d.kind, cause, "%s", d.text)
+	found := c.explain(ctx, open)
+	found.Err = cause
+	return found
 }
 
 // waitGone returns when an object is no longer in the cluster. When ctx ends first, the

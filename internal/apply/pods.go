@@ -1,0 +1,197 @@
+package apply
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"ambientlab/internal/problem"
+)
+
+// Pods is what the API server and the kubelets say of some pods at one time.
+type Pods struct {
+	Items []corev1.Pod
+	// Warnings are the events of type Warning of the pods' namespace, in any order.
+	Warnings []corev1.Event
+	// Log gives the last lines that a container logged, of its previous run if asked; "" where they cannot be read.
+	Log func(pod, container string, previous bool) string
+}
+
+// Trouble says why the pods are not ready, by the pod that says most: one with a known problem before one that is still
+// starting, the newest first, since older ones may be of a template that was replaced. It is nil where every pod is
+// ready, has completed or is being deleted.
+func (p Pods) Trouble() *problem.Problem {
+	pods := slices.Clone(p.Items)
+	slices.SortFunc(pods, func(a, b corev1.Pod) int {
+		return cmp.Or(b.CreationTimestamp.Compare(a.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
+	var starting *problem.Problem
+	for i := range pods {
+		pod := &pods[i]
+		if podState(pod).done || pod.DeletionTimestamp != nil {
+			continue
+		}
+		kind, reason := p.podTrouble(pod)
+		found := problem.New(kind, nil, "%s %s", podName(pod), reason)
+		if kind.ID != problem.NotReady.ID {
+			return found
+		}
+		if starting == nil {
+			starting = found
+		}
+	}
+	return starting
+}
+
+func podName(pod *corev1.Pod) string {
+	if pod.Spec.NodeName == "" {
+		return "pod " + pod.Name
+	}
+	return fmt.Sprintf("pod %s on node %s", pod.Name, pod.Spec.NodeName)
+}
+
+// podTrouble says why a pod is not ready.
+func (p Pods) podTrouble(pod *corev1.Pod) (problem.Kind, string) {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionFalse {
+			return problem.Unschedulable, "cannot be scheduled: " + condition.Message
+		}
+	}
+	if pod.Status.Phase == corev1.PodFailed {
+		return problem.NotReady, "failed" + podFailure(pod)
+	}
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if kind, reason := p.containerTrouble(pod, s); reason != "" {
+			return kind, reason
+		}
+	}
+	for _, s := range pod.Status.ContainerStatuses {
+		// Exit code 0 does not help a server: Istio's pilot-agent exits with 0 when its Envoy cannot start.
+		if s.State.Terminated != nil && cmp.Or(pod.Spec.RestartPolicy, corev1.RestartPolicyAlways) == corev1.RestartPolicyAlways {
+			return problem.CrashLoop, p.exitReason(pod, s)
+		}
+	}
+	reason := "is " + cmp.Or(string(pod.Status.Phase), "not seen by a kubelet yet")
+	warning := latestWarning(p.Warnings, "Pod", pod.Name)
+	switch {
+	case warning == "":
+		return problem.NotReady, reason
+	case strings.Contains(warning, "no ztunnel connection"):
+		// istio-cni sets up no pod's network while the node's ztunnel is not connected to it. The event is about the
+		// sandbox, and does not name Istio.
+		return problem.ZtunnelDown, reason + ": " + warning
+	}
+	return problem.NotReady, reason + ": " + warning
+}
+
+// containerTrouble says what is wrong with a container, or "" where nothing is.
+func (p Pods) containerTrouble(pod *corev1.Pod, s corev1.ContainerStatus) (problem.Kind, string) {
+	if w := s.State.Waiting; w != nil {
+		switch w.Reason {
+		case "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable":
+			return problem.ImagePull, fmt.Sprintf("cannot get image %s: %s: %s", s.Image, w.Reason, p.pullError(pod, w))
+		case "CrashLoopBackOff", "RunContainerError", "StartError":
+			return problem.CrashLoop, p.exitReason(pod, s)
+		case "ContainerCreating", "PodInitializing", "":
+			return problem.Kind{}, "" // the pod's warnings say more
+		default:
+			return problem.NotReady, strings.TrimSuffix(fmt.Sprintf("waits: container %s: %s: %s", s.Name, w.Reason, w.Message), ": ")
+		}
+	}
+	failed := s.State.Terminated != nil && s.State.Terminated.ExitCode != 0
+	restarted := s.State.Running != nil && !s.Ready && s.RestartCount > 0 && s.LastTerminationState.Terminated != nil
+	if failed || restarted {
+		return problem.CrashLoop, p.exitReason(pod, s)
+	}
+	return problem.Kind{}, ""
+}
+
+// pullError gives the registry's error. While the kubelet backs off, the pod's status only says that it does; the attempt
+// before is in the events.
+func (p Pods) pullError(pod *corev1.Pod, w *corev1.ContainerStateWaiting) string {
+	if w.Reason != "ImagePullBackOff" || strings.Contains(w.Message, "failed") {
+		return w.Message
+	}
+	for _, event := range warningsAbout(p.Warnings, "Pod", pod.Name) {
+		if event.Reason == "Failed" && strings.Contains(event.Message, "pull") {
+			return oneLine(event.Message)
+		}
+	}
+	return w.Message
+}
+
+// exitReason says how a container ended, and what it logged last.
+func (p Pods) exitReason(pod *corev1.Pod, s corev1.ContainerStatus) string {
+	text := "keeps exiting: container " + s.Name
+	t, previous := s.State.Terminated, false
+	if t == nil {
+		t, previous = s.LastTerminationState.Terminated, true
+	}
+	if t != nil {
+		text += fmt.Sprintf(" ended with exit code %d", t.ExitCode)
+		if t.Reason != "" && t.Reason != "Error" {
+			text += " (" + t.Reason + ")"
+		}
+	} else if w := s.State.Waiting; w != nil {
+		text += ": " + w.Message
+	}
+	if s.RestartCount > 0 {
+		text += fmt.Sprintf(", %d restarts", s.RestartCount)
+	}
+	log := ""
+	if p.Log != nil {
+		log = p.Log(pod.Name, s.Name, previous)
+	}
+	if log == "" && t != nil {
+		log = oneLine(t.Message)
+	}
+	if log != "" {
+		text += ", last log lines: " + log
+	}
+	return text
+}
+
+// latestWarning gives the latest warning about an object, as "reason: message".
+func latestWarning(warnings []corev1.Event, kind, name string) string {
+	about := warningsAbout(warnings, kind, name)
+	if len(about) == 0 {
+		return ""
+	}
+	return about[0].Reason + ": " + oneLine(about[0].Message)
+}
+
+// warningsAbout gives the warnings about an object, the latest first.
+func warningsAbout(warnings []corev1.Event, kind, name string) []corev1.Event {
+	about := slices.DeleteFunc(slices.Clone(warnings), func(e corev1.Event) bool {
+		return e.Type != corev1.EventTypeWarning || e.InvolvedObject.Kind != kind || e.InvolvedObject.Name != name
+	})
+	slices.SortStableFunc(about, func(a, b corev1.Event) int { return lastSeen(b).Compare(lastSeen(a)) })
+	return about
+}
+
+// lastSeen is when an event last happened. Each version of the events API keeps that in another field.
+func lastSeen(e corev1.Event) time.Time {
+	if e.Series != nil {
+		return e.Series.LastObservedTime.Time
+	}
+	if !e.LastTimestamp.IsZero() {
+		return e.LastTimestamp.Time
+	}
+	return cmp.Or(e.EventTime.Time, e.CreationTimestamp.Time)
+}
+
+// lineLength limits a line that is quoted from a log or an event, in characters.
+const lineLength = 400
+
+// oneLine puts a text on one line of limited length.
+func oneLine(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if runes := []rune(text); len(runes) > lineLength {
+		return string(runes[:lineLength]) + "…"
+	}
+	return text
+}
