@@ -10,86 +10,80 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// finding is what one look saw: held, or why not and what kind of problem that is.
-type finding struct {
-	held   bool
-	reason string
-	kind   problem.Kind
-}
-
-func yes() finding { return finding{held: true} }
-
-func no(kind problem.Kind, format string, args ...any) finding {
-	return finding{kind: kind, reason: fmt.Sprintf(format, args...)}
-}
-
 const (
-	// lookEvery is how often a proxy is asked. A gate that opens late is a defect.
+	// lookEvery is how often a proxy is asked: a proxy's admin interface has no watch.
 	lookEvery = 100 * time.Millisecond
-	// explainEvery is how often a look also finds out why not, which asks more of the
-	// API server and the proxy.
+	// explainEvery is how often a wait also finds out why a condition is not met, which asks more of the API server and
+	// of the proxy.
 	explainEvery = time.Second
-	// rejectionStands is how long a proxy's refusal must stand to be the last word.
-	// istiod may still send something better in the meantime.
-	rejectionStands = 3 * time.Second
+	// rejectionLasts is how long a proxy's refusal must last to end a wait: istiod may still send something better.
+	rejectionLasts = 3 * time.Second
 )
 
-// await looks at once and then every lookEvery until it holds. The first of explains is
-// asked now and then why it does not; what it knows better replaces the look's reason.
-// The end of ctx ends the wait with a problem that carries the last reason.
-func await(ctx context.Context, what string, look, explain func(context.Context) (finding, error)) error {
+// Wait returns when a condition is met. It looks at once and then every lookEvery. The end of ctx ends the wait with a
+// problem that gives the latest reason.
+func (m *Mesh) Wait(ctx context.Context, c Condition) error {
+	p := m.proxies()
+	defer p.close()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	last := finding{kind: problem.ConfigNotArrived, reason: "it was not looked at"}
-	var better finding // what the latest explain knew
+	latest := problem.New(problem.ConfigNotArrived, nil, "nothing has been looked at yet")
+	var better *problem.Problem // what the latest explanation found
 	var explained, refused time.Time
 	for {
-		seen, err := look(ctx)
-		if err == nil && seen.held {
+		found, err := c.look(ctx, p)
+		if err == nil && found == nil {
 			return nil
 		}
 		if ctx.Err() == nil {
-			last = merge(seen, err)
-			if time.Since(explained) >= explainEvery {
+			latest = reasonOf(found, err)
+			if c.explain != nil && time.Since(explained) >= explainEvery {
 				explained = time.Now()
-				if better, err = explain(ctx); err != nil {
-					better = finding{}
+				if better, err = c.explain(ctx, p); err != nil {
+					better = nil
 				}
-				if better.kind.ID != problem.ConfigRejected.ID {
+				if better == nil || better.ID != problem.ConfigRejected.ID {
 					refused = time.Time{}
 				} else if refused.IsZero() {
 					refused = explained
 				}
 			}
-			if better.reason != "" {
-				last = better
+			if better != nil {
+				latest = better
 			}
-			engine.Progress(ctx, "%s", last.reason)
+			engine.Progress(ctx, "%s", latest.Seen)
 		}
-		if !refused.IsZero() && time.Since(refused) >= rejectionStands {
-			return problem.New(last.kind, nil, "%s: %s", what, last.reason)
+		if !refused.IsZero() && time.Since(refused) >= rejectionLasts {
+			return titled(c, latest)
 		}
 		select {
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return problem.New(last.kind, nil, "%s: %s", what, last.reason)
+				return titled(c, latest)
 			}
-			return fmt.Errorf("%s: %s: %w", what, last.reason, context.Cause(ctx))
+			return fmt.Errorf("%s: %s: %w", c.title, latest.Seen, context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
 }
 
-// merge turns a look's error into a reason: what cannot be looked at now may be seen in a
-// moment.
-func merge(seen finding, err error) finding {
+// titled says which condition a problem is about.
+func titled(c Condition, found *problem.Problem) *problem.Problem {
+	copied := *found
+	copied.Seen = c.title + ": " + found.Seen
+	return &copied
+}
+
+// reasonOf turns the error of a look into a reason: what cannot be read now may be readable at the next look.
+func reasonOf(found *problem.Problem, err error) *problem.Problem {
 	if err == nil {
-		return seen
+		return found
 	}
-	if found := problem.All(err); len(found) > 0 {
-		if kind, known := problem.Lookup(found[0].ID); known {
-			return finding{kind: kind, reason: err.Error()}
+	kind := problem.ClusterUnreachable
+	if known := problem.All(err); len(known) > 0 {
+		if k, listed := problem.Lookup(known[0].ID); listed {
+			kind = k
 		}
 	}
-	return finding{kind: problem.ClusterUnreachable, reason: err.Error()}
+	return problem.New(kind, nil, "%v", err)
 }

@@ -18,21 +18,21 @@ import (
 
 func TestWaitWaypoint(t *testing.T) {
 	no := map[string]func(*cluster){
-		"there is no Gateway default/appb-waypoint":          func(c *cluster) { c.gateway = nil },
-		"istiod has not looked at Gateway appb-waypoint yet": func(c *cluster) { delete(c.gateway.Object, "status") },
+		"Gateway default/appb-waypoint does not exist":               func(c *cluster) { c.gateway = nil },
+		"istiod has not set the status of Gateway appb-waypoint yet": func(c *cluster) { delete(c.gateway.Object, "status") },
 		"is not programmed: AddressNotAssigned: no instances found": func(c *cluster) {
 			c.gateway = object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint", withCondition("Programmed", "False", "AddressNotAssigned", "no instances found"))
 		},
-		"istiod has not made Deployment default/appb-waypoint yet": func(c *cluster) { c.deployment = nil },
-		"scaled to zero: traffic goes around":                      func(c *cluster) { c.deployment.Spec.Replicas = new(int32) },
-		"has not bound Service appb to a waypoint; its label":      func(c *cluster) { c.service.Status.Conditions = nil },
+		"istiod has not made Deployment default/appb-waypoint yet":                     func(c *cluster) { c.deployment = nil },
+		"scaled to zero: traffic goes around":                                          func(c *cluster) { c.deployment.Spec.Replicas = new(int32) },
+		"has not bound Service appb to a waypoint; its label istio.io/use-waypoint is": func(c *cluster) { c.service.Status.Conditions = nil },
 		"not bound to a waypoint: NotFound: waypoint not found": func(c *cluster) {
-			c.service.Status.Conditions[0] = metav1.Condition{Type: boundCondition, Status: "False", Reason: "NotFound", Message: "waypoint not found"}
+			c.service.Status.Conditions[0] = metav1.Condition{Type: conditionBound, Status: "False", Reason: "NotFound", Message: "waypoint not found"}
 		},
-		"pod waypoint-1, container istio-proxy: ImagePullBackOff: x": func(c *cluster) {
+		"Deployment appb-waypoint: 0 of 1 available: pod waypoint-1 cannot get image proxyv2: ImagePullBackOff: x": func(c *cluster) {
 			c.deployment.Status.AvailableReplicas = 0
 			c.pods[0].Status = corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{
-				{Name: "istio-proxy", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "x"}}},
+				{Name: "istio-proxy", Image: "proxyv2", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "x"}}},
 			}}
 		},
 		"around the waypoint; Service appb lacks the label istio.io/ingress-use-waypoint=true": func(c *cluster) { c.proxies["gateway-1"].serve = nil },
@@ -52,11 +52,11 @@ func TestWaitWaypoint(t *testing.T) {
 				if c.proxies["gateway-1"].serve == nil {
 					c.proxies["gateway-1"].serve = around
 				}
-				err := c.mesh().WaitWaypoint(within(t, 5*time.Second), target())
+				err := c.mesh().Wait(within(t, 5*time.Second), WaypointOn(target()))
 				if err == nil || !strings.Contains(err.Error(), want) || len(problem.All(err)) == 0 {
 					t.Errorf("%v; want %q", err, want)
 				}
-				held, reason, err := c.mesh().Waypoint(t.Context(), target())
+				held, reason, err := c.mesh().Check(t.Context(), WaypointOn(target()))
 				if held || reason == "" || err != nil {
 					t.Errorf("one look gives %v, %q, %v", held, reason, err)
 				}
@@ -66,7 +66,7 @@ func TestWaitWaypoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := readyCluster(t)
 		began := time.Now()
-		if err := c.mesh().WaitWaypoint(within(t, time.Minute), target()); err != nil {
+		if err := c.mesh().Wait(within(t, time.Minute), WaypointOn(target())); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(began); took != 0 {
@@ -89,7 +89,7 @@ func TestWaitReturnsWithinATickOfTheArrival(t *testing.T) {
 		const arrives = 1550 * time.Millisecond
 		time.AfterFunc(arrives, func() { proxy.set(after) })
 		began := time.Now()
-		err := c.mesh().WaitFault(within(t, time.Minute), target(), "appb-delay", fault(50, 2*time.Second, "/headers"))
+		err := c.mesh().Wait(within(t, time.Minute), FaultOn(target(), "appb-delay", fault(50, 2*time.Second, "/headers")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestWaitReturnsWithinATickOfTheArrival(t *testing.T) {
 			t.Errorf("returned after %s", took)
 		}
 		proxy.set(before)
-		if err := c.mesh().WaitFaultOff(within(t, time.Minute), target(), "/headers"); err != nil {
+		if err := c.mesh().Wait(within(t, time.Minute), FaultOff(target(), fault(50, 2*time.Second, "/headers"))); err != nil {
 			t.Error(err)
 		}
 	})
@@ -112,8 +112,8 @@ func TestWaitsForOldConnections(t *testing.T) {
 		proxy.serve, proxy.draining = with, 2
 		c.others = []runtime.Object{object("networking.istio.io/v1", "VirtualService", "appb-delay", map[string]any{"spec": map[string]any{"hosts": []any{"appb"}}})}
 		want := fault(50, 2*time.Second, "/headers")
-		err := c.mesh().WaitFault(within(t, time.Second), target(), "appb-delay", want)
-		if err == nil || !strings.Contains(err.Error(), "connections made before still go by the old configuration") {
+		err := c.mesh().Wait(within(t, time.Second), FaultOn(target(), "appb-delay", want))
+		if err == nil || !strings.Contains(err.Error(), "connections made before still use the old one") {
 			t.Error(err)
 		}
 		const drained = 5 * time.Second
@@ -123,7 +123,7 @@ func TestWaitsForOldConnections(t *testing.T) {
 			proxy.draining = 0
 		})
 		began := time.Now()
-		if err := c.mesh().WaitFault(within(t, time.Minute), target(), "appb-delay", want); err != nil {
+		if err := c.mesh().Wait(within(t, time.Minute), FaultOn(target(), "appb-delay", want)); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(began); took < drained || took > drained+lookEvery {
@@ -142,16 +142,16 @@ func TestEveryReplica(t *testing.T) {
 		c.proxies["waypoint-2"] = &fakeProxy{serve: without}
 		want := authz([]string{"GET"}, appaPrincipal, gatewayPrincipal)
 		c.others = []runtime.Object{object("security.istio.io/v1", "AuthorizationPolicy", "appb-get-only", withCondition("WaypointAccepted", "True", "Accepted", "bound"))}
-		err := c.mesh().WaitAuthz(within(t, 2*time.Second), target(), want)
+		err := c.mesh().Wait(within(t, 2*time.Second), AuthzOn(target(), want))
 		if err == nil || !strings.Contains(err.Error(), "pod waypoint-2: the waypoint does not enforce") || !problem.Is(err, problem.ConfigNotArrived) {
 			t.Error(err)
 		}
 		c.proxies["waypoint-2"].set(with)
-		if held, reason, err := c.mesh().Authz(t.Context(), target(), want); !held || err != nil {
+		if held, reason, err := c.mesh().Check(t.Context(), AuthzOn(target(), want)); !held || err != nil {
 			t.Error(reason, err)
 		}
 		c.proxies["waypoint-2"].set(without)
-		if gone, _, _ := c.mesh().AuthzOff(t.Context(), target(), "default", "appb-get-only"); gone {
+		if gone, _, _ := c.mesh().Check(t.Context(), AuthzOff(target(), "default", "appb-get-only")); gone {
 			t.Error("gone from one replica counts as gone")
 		}
 	})
@@ -167,9 +167,9 @@ func TestWhyNot(t *testing.T) {
 	selector := withCondition("ZtunnelAccepted", "True", "Accepted", "")
 	selector["spec"] = map[string]any{"selector": map[string]any{"matchLabels": map[string]any{"app": "appb"}}}
 	wantAuthz := authz([]string{"GET"}, appaPrincipal)
-	waitAuthz := func(ctx context.Context, m *Mesh) error { return m.WaitAuthz(ctx, target(), wantAuthz) }
+	waitAuthz := func(ctx context.Context, m *Mesh) error { return m.Wait(ctx, AuthzOn(target(), wantAuthz)) }
 	waitFault := func(ctx context.Context, m *Mesh) error {
-		return m.WaitFault(ctx, target(), "appb-delay", fault(50, 2*time.Second, "/headers"))
+		return m.Wait(ctx, FaultOn(target(), "appb-delay", fault(50, 2*time.Second, "/headers")))
 	}
 	for name, tc := range map[string]struct {
 		wait   func(context.Context, *Mesh) error
@@ -177,23 +177,23 @@ func TestWhyNot(t *testing.T) {
 		want   string
 		kind   problem.Kind
 	}{
-		"no policy":     {waitAuthz, nil, "there is no AuthorizationPolicy default/appb-get-only", problem.ConfigNotAttached},
-		"selector":      {waitAuthz, policy("appb-get-only", selector), "waypoints ignore policies with one: it needs targetRefs", problem.ConfigNotAttached},
+		"no policy":     {waitAuthz, nil, "AuthorizationPolicy default/appb-get-only does not exist", problem.ConfigNotAttached},
+		"selector":      {waitAuthz, policy("appb-get-only", selector), "waypoints ignore policies with one, and ztunnel, which takes them, cannot see methods; it needs `targetRefs`", problem.ConfigNotAttached},
 		"not accepted":  {waitAuthz, policy("appb-get-only", withCondition("WaypointAccepted", "False", "TargetNotFound", "service default/appx not found")), "TargetNotFound: service default/appx not found", problem.ConfigNotAttached},
 		"not looked at": {waitAuthz, policy("appb-get-only", map[string]any{}), "has not attached", problem.ConfigNotAttached},
-		"no service":    {waitFault, nil, "there is no VirtualService", problem.ConfigNotAttached},
-		"other host":    {waitFault, service(map[string]any{"hosts": []any{"appx"}}), "is for appx, not for appb.default.svc.cluster.local", problem.ConfigNotAttached},
+		"no service":    {waitFault, nil, "VirtualService default/appb-delay does not exist", problem.ConfigNotAttached},
+		"other host":    {waitFault, service(map[string]any{"hosts": []any{"appx"}}), "is for the host appx, not for appb.default.svc.cluster.local", problem.ConfigNotAttached},
 		"gateway only":  {waitFault, service(map[string]any{"hosts": []any{"appb"}, "gateways": []any{"gateway"}}), "a waypoint takes only those for the mesh", problem.ConfigNotAttached},
 		"late":          {waitFault, service(map[string]any{"hosts": []any{"appb"}}), "the waypoint does not delay /headers", problem.ConfigNotArrived},
 		"strict": {
 			func(ctx context.Context, m *Mesh) error {
-				return m.WaitStrict(ctx, "default", "appb-only-via-waypoint")
+				return m.Wait(ctx, StrictOn("default", "appb-only-via-waypoint"))
 			},
 			policy("appb-only-via-waypoint", withCondition("ZtunnelAccepted", "False", "Invalid", "no")), "Invalid: no", problem.ConfigNotAttached,
 		},
 		"strict, accepted": {
 			func(ctx context.Context, m *Mesh) error {
-				return m.WaitStrict(ctx, "default", "appb-only-via-waypoint")
+				return m.Wait(ctx, StrictOn("default", "appb-only-via-waypoint"))
 			},
 			policy("appb-only-via-waypoint", withCondition("ZtunnelAccepted", "True", "Accepted", "")), "",
 			problem.Kind{},
@@ -227,11 +227,11 @@ func TestRejectionEndsTheWait(t *testing.T) {
 		c := readyCluster(t)
 		c.proxies["waypoint-1"].serve = nack
 		began := time.Now()
-		err := c.mesh().WaitFault(within(t, 10*time.Minute), target(), "appb-delay", fault(50, 2*time.Second, "/headers"))
+		err := c.mesh().Wait(within(t, 10*time.Minute), FaultOn(target(), "appb-delay", fault(50, 2*time.Second, "/headers")))
 		if !problem.Is(err, problem.ConfigRejected) || !strings.Contains(fmt.Sprint(err), "Didn't find a registered implementation for 'waypoint_downstream_peer_metadata'") {
 			t.Error(err)
 		}
-		if took := time.Since(began); took > rejectionStands+explainEvery {
+		if took := time.Since(began); took > rejectionLasts+explainEvery {
 			t.Errorf("took %s", took)
 		}
 	})
@@ -241,21 +241,21 @@ func TestWaypointOff(t *testing.T) {
 	around := captured(t, "gateway-no-label")
 	synctest.Test(t, func(t *testing.T) {
 		c := readyCluster(t)
-		err := c.mesh().WaitWaypointOff(within(t, time.Second), target())
+		err := c.mesh().Wait(within(t, time.Second), WaypointOff(target()))
 		if err == nil || !strings.Contains(err.Error(), "still bound") {
 			t.Error(err)
 		}
 		c.service.Status.Conditions = nil
-		err = c.mesh().WaitWaypointOff(within(t, time.Second), target())
+		err = c.mesh().Wait(within(t, time.Second), WaypointOff(target()))
 		if err == nil || !strings.Contains(err.Error(), "still sends requests") {
 			t.Error(err)
 		}
 		c.proxies["gateway-1"].set(around)
-		if err := c.mesh().WaitWaypointOff(within(t, time.Second), target()); err != nil {
+		if err := c.mesh().Wait(within(t, time.Second), WaypointOff(target())); err != nil {
 			t.Error(err)
 		}
 		c.pods = c.pods[1:]
-		if gone, reason, err := c.mesh().FaultOff(t.Context(), target(), "/headers"); !gone || err != nil {
+		if gone, reason, err := c.mesh().Check(t.Context(), FaultOff(target(), fault(50, 2*time.Second, "/headers"))); !gone || err != nil {
 			t.Error("no waypoint still delays:", reason, err)
 		}
 	})
@@ -267,7 +267,7 @@ func TestWaitIsCancelled(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		gone := errors.New("SIGTERM")
 		time.AfterFunc(time.Second, func() { cancel(gone) })
-		err := c.mesh().WaitFault(ctx, target(), "appb-delay", fault(50, 2*time.Second, "/headers"))
+		err := c.mesh().Wait(ctx, FaultOn(target(), "appb-delay", fault(50, 2*time.Second, "/headers")))
 		if !errors.Is(err, gone) {
 			t.Error(err)
 		}

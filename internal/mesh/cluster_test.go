@@ -92,9 +92,11 @@ func withCondition(kind, status, reason, message string) map[string]any {
 
 func readyCluster(t *testing.T) *cluster {
 	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: "default", Name: name} }
+	enrolled := meta("appb")
+	enrolled.Labels = map[string]string{labelUseWaypoint: "appb-waypoint"}
 	c := &cluster{
-		service: &corev1.Service{ObjectMeta: meta("appb"), Status: corev1.ServiceStatus{Conditions: []metav1.Condition{
-			{Type: boundCondition, Status: metav1.ConditionTrue, Message: "Successfully attached to waypoint default/appb-waypoint. Ingress traffic will traverse the waypoint"},
+		service: &corev1.Service{ObjectMeta: enrolled, Status: corev1.ServiceStatus{Conditions: []metav1.Condition{
+			{Type: conditionBound, Status: metav1.ConditionTrue, Message: "Successfully attached to waypoint default/appb-waypoint. Ingress traffic will traverse the waypoint"},
 		}}},
 		deployment: &appsv1.Deployment{ObjectMeta: meta("appb-waypoint"), Status: appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1}},
 		pods:       []*corev1.Pod{pod("waypoint-1", "appb-waypoint", "10.244.2.30"), pod("gateway-1", "gateway", "10.244.2.40")},
@@ -114,6 +116,7 @@ func (c *cluster) mesh() *Mesh {
 	}
 	istio := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
 		gateways(): "GatewayList", virtualServices(): "VirtualServiceList", authorizationPolicies(): "AuthorizationPolicyList",
+		peerAuthentications(): "PeerAuthenticationList",
 	}, c.others...)
 	if c.gateway != nil {
 		// The fake would guess "gatewaies" by itself.

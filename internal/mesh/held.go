@@ -130,13 +130,15 @@ func FaultHeld(d *Dump, s Service, want params.Fault) (held bool, reason string)
 	return true, ""
 }
 
-// FaultGone tells whether a waypoint lets a Service's requests for a path pass without
-// delay. A waypoint that has nothing for the Service delays nothing.
-func FaultGone(d *Dump, s Service, path string) (gone bool, reason string) {
+// FaultGone tells whether a waypoint delays none of a Service's requests for some paths. A waypoint that has nothing for
+// the Service delays nothing.
+func FaultGone(d *Dump, s Service, paths ...string) (gone bool, reason string) {
 	managers, _ := d.serviceManagers(s)
 	for _, manager := range managers {
-		if found, delayed := d.delayFor(manager, path); delayed && found.millionths > 0 {
-			return false, fmt.Sprintf("the waypoint still delays %s", found.of(path))
+		for _, path := range paths {
+			if found, delayed := d.delayFor(manager, path); delayed && found.millionths > 0 {
+				return false, fmt.Sprintf("the waypoint still delays %s", found.of(path))
+			}
 		}
 	}
 	return true, ""

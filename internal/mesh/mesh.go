@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -39,16 +36,9 @@ type Mesh struct {
 // Option changes how a Mesh works.
 type Option func(*Mesh)
 
-// WithProxies replaces the port-forward to each pod's Envoy, for clusters whose pods run
-// none: there istiod is asked what it would send.
-func WithProxies(proxy func(namespace, pod string) Proxy) Option {
-	return func(m *Mesh) { m.proxy, m.nodeProxy = proxy, nil }
-}
-
 // New makes a Mesh for a cluster.
 func New(config *rest.Config, options ...Option) (*Mesh, error) {
-	// A wait looks ten times a second; client-go's own limit of five requests a second
-	// would stretch that without a word.
+	// A wait looks ten times a second; client-go's own limit of five requests a second would delay that silently.
 	config = rest.CopyConfig(config)
 	config.QPS = -1
 	forwarder, err := NewForwarder(config)
@@ -68,20 +58,6 @@ func New(config *rest.Config, options ...Option) (*Mesh, error) {
 		option(m)
 	}
 	return m, nil
-}
-
-// The objects that are read. They come as plain maps: a handful of fields does not
-// merit the clients of two projects.
-func gateways() schema.GroupVersionResource {
-	return schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}
-}
-
-func virtualServices() schema.GroupVersionResource {
-	return schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"}
-}
-
-func authorizationPolicies() schema.GroupVersionResource {
-	return schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"}
 }
 
 // gatewayLabel names the Gateway on everything that istiod makes for it.
@@ -112,42 +88,6 @@ func (m *Mesh) podsOf(ctx context.Context, namespace, gateway string) ([]corev1.
 		return nil, fmt.Errorf("listing the pods of Gateway %s/%s: %w", namespace, gateway, err)
 	}
 	return list.Items, nil
-}
-
-// notRunning says why pods do not run, by the reason of the first container that waits.
-func notRunning(pods []corev1.Pod) string {
-	for _, pod := range pods {
-		for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-			if w := c.State.Waiting; w != nil && w.Reason != "" {
-				return fmt.Sprintf("pod %s, container %s: %s", pod.Name, c.Name, join(w.Reason, w.Message))
-			}
-		}
-		for _, c := range pod.Status.Conditions {
-			if c.Status == corev1.ConditionFalse && c.Message != "" {
-				return fmt.Sprintf("pod %s: %s", pod.Name, join(c.Reason, c.Message))
-			}
-		}
-	}
-	return ""
-}
-
-func join(parts ...string) string {
-	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), ": ")
-}
-
-// condition reads a condition of an object's status.
-func condition(object *unstructured.Unstructured, kind string) (status, reason, message string) {
-	list, _, err := unstructured.NestedSlice(object.Object, "status", "conditions")
-	if err != nil {
-		return "", "", ""
-	}
-	for _, item := range list {
-		fields := node{item}
-		if fields.get("type").str() == kind {
-			return fields.get("status").str(), fields.get("reason").str(), fields.get("message").str()
-		}
-	}
-	return "", "", ""
 }
 
 // Dump gives the configuration that a pod's proxy holds.

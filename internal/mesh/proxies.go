@@ -2,12 +2,12 @@ package mesh
 
 import (
 	"context"
-	"errors"
 	"slices"
 
-	"ambientlab/internal/problem"
-
 	corev1 "k8s.io/api/core/v1"
+
+	"ambientlab/internal/apply"
+	"ambientlab/internal/problem"
 )
 
 // proxies keeps the proxies of one wait, so that each look reuses their port-forwards.
@@ -51,26 +51,26 @@ func (p *proxies) close() {
 }
 
 // running gives the pods of a Gateway that run, and where there is none, why.
-func (p *proxies) running(ctx context.Context, namespace, gateway string) ([]corev1.Pod, finding, error) {
+func (p *proxies) running(ctx context.Context, namespace, gateway string) ([]corev1.Pod, *problem.Problem, error) {
 	pods, err := p.mesh.podsOf(ctx, namespace, gateway)
 	if err != nil {
-		return nil, finding{}, err
+		return nil, nil, err
 	}
 	running := slices.DeleteFunc(slices.Clone(pods), func(pod corev1.Pod) bool {
 		return pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil
 	})
 	if len(running) > 0 {
-		return running, finding{}, nil
+		return running, nil, nil
 	}
-	if why := notRunning(pods); why != "" {
-		return nil, no(problem.WaypointNotReady, "%s", why), nil
+	if found := (apply.Pods{Items: pods}).Trouble(); found != nil {
+		return nil, found, nil
 	}
-	return nil, no(problem.WaypointNotReady, "Gateway %s/%s has no running pod", namespace, gateway), nil
+	return nil, problem.New(problem.WaypointNotReady, nil, "Gateway %s/%s has no running pod", namespace, gateway), nil
 }
 
-// every asks a question of the configuration of every running pod of a Gateway; it is
-// held when all hold it, and for all of their connections.
-func (p *proxies) every(ctx context.Context, namespace, gateway string, question func(*Dump) (bool, string)) (finding, error) {
+// every reads the configuration of every running pod of a Gateway. The test is met when it is met of all, for all of
+// their connections.
+func (p *proxies) every(ctx context.Context, namespace, gateway string, met test) (*problem.Problem, error) {
 	pods, none, err := p.running(ctx, namespace, gateway)
 	if err != nil || len(pods) == 0 {
 		return none, err
@@ -78,49 +78,55 @@ func (p *proxies) every(ctx context.Context, namespace, gateway string, question
 	for i := range pods {
 		dump, err := p.of(&pods[i]).Dump(ctx)
 		if err != nil {
-			return finding{}, err
+			return nil, err
 		}
-		held, reason := question(dump)
-		if held && dump.Draining > 0 {
-			held, reason = false, "the proxy holds it, but connections made before still go by the old configuration"
+		is, reason := met(dump)
+		if is && dump.Draining > 0 {
+			is, reason = false, "the proxy has the new configuration, but connections made before still use the old one"
 		}
-		if !held {
+		if !is {
 			if len(pods) > 1 {
 				reason = "pod " + pods[i].Name + ": " + reason
 			}
-			return no(problem.ConfigNotArrived, "%s", reason), nil
+			return problem.New(problem.ConfigNotArrived, nil, "%s", reason), nil
 		}
 	}
-	return yes(), nil
+	return nil, nil
 }
 
-// trouble finds out whether the proxies of a Gateway are in a state in which nothing
-// new arrives: they refuse what istiod sends, or have no stream to it.
-func (p *proxies) trouble(ctx context.Context, namespace, gateway string) (finding, error) {
-	pods, _, err := p.running(ctx, namespace, gateway)
-	if err != nil {
-		return finding{}, err
-	}
-	for i := range pods {
-		proxy := p.of(&pods[i])
-		dump, err := proxy.Dump(ctx)
-		if err != nil {
-			return finding{}, err
-		}
-		if len(dump.Rejections) > 0 {
-			refused := dump.Rejections[0]
-			return no(problem.ConfigRejected, "the proxy in pod %s refuses %s: %s", pods[i].Name, refused.Resource, refused.Details), nil
-		}
-		connected, err := proxy.Connected(ctx)
-		if errors.Is(err, errors.ErrUnsupported) {
+// configurationTrouble tells whether the proxies of Gateways are in a state in which no new configuration takes effect:
+// they refuse what istiod sends, or have no stream to it. A Gateway without a name is left out.
+func (p *proxies) configurationTrouble(ctx context.Context, namespace string, gateways ...string) (*problem.Problem, error) {
+	for _, gateway := range gateways {
+		if gateway == "" {
 			continue
 		}
+		pods, _, err := p.running(ctx, namespace, gateway)
 		if err != nil {
-			return finding{}, err
+			return nil, err
 		}
-		if !connected {
-			return no(problem.IstiodDisconnected, "the proxy in pod %s is not connected to istiod", pods[i].Name), nil
+		for i := range pods {
+			found, err := proxyTrouble(ctx, pods[i].Name, p.of(&pods[i]))
+			if err != nil || found != nil {
+				return found, err
+			}
 		}
 	}
-	return finding{}, nil
+	return nil, nil
+}
+
+func proxyTrouble(ctx context.Context, pod string, proxy Proxy) (*problem.Problem, error) {
+	dump, err := proxy.Dump(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(dump.Rejections) > 0 {
+		refused := dump.Rejections[0]
+		return problem.New(problem.ConfigRejected, nil, "the proxy in pod %s refuses %s: %s", pod, refused.Resource, refused.Details), nil
+	}
+	connected, err := proxy.Connected(ctx)
+	if err != nil || connected {
+		return nil, err
+	}
+	return problem.New(problem.IstiodDisconnected, nil, "the proxy in pod %s is not connected to istiod", pod), nil
 }

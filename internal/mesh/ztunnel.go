@@ -10,7 +10,6 @@ import (
 	"ambientlab/internal/problem"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 )
@@ -55,49 +54,32 @@ func (z ztunnel) Policies(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// WaitStrictOff returns when no ztunnel on a node with a pod of the target's Service
-// knows the policy any more: until then it goes on resetting connections, although the
-// object is gone.
-func (m *Mesh) WaitStrictOff(ctx context.Context, t Target, namespace, name string) error {
-	nothing := func(context.Context, *proxies) (finding, error) { return finding{}, nil }
-	return m.await(ctx, fmt.Sprintf("policy %s, off", name), m.forgottenByZtunnel(t, namespace, name), nothing)
-}
-
-// StrictOff looks once whether WaitStrictOff would return at once, and if not, why.
-func (m *Mesh) StrictOff(ctx context.Context, t Target, namespace, name string) (held bool, reason string, err error) {
-	return m.once(ctx, m.forgottenByZtunnel(t, namespace, name))
-}
-
-func (m *Mesh) forgottenByZtunnel(t Target, namespace, name string) question {
-	return func(ctx context.Context, p *proxies) (finding, error) {
-		if m.nodeProxy == nil {
-			return yes(), nil // where pods run nothing, nothing enforces
-		}
-		pods, err := m.ztunnelsOf(ctx, t.Service)
-		if err != nil {
-			return finding{}, err
-		}
-		for i := range pods {
-			known, err := p.ofNode(&pods[i]).Policies(ctx)
-			if err != nil {
-				return finding{}, err
-			}
-			if slices.Contains(known, namespace+"/"+name) {
-				return no(problem.ConfigNotArrived, "ztunnel on node %s still enforces policy %s", pods[i].Spec.NodeName, name), nil
-			}
-		}
-		return yes(), nil
+// knownToZtunnel says which ztunnel on a node with a pod of a Service still enforces a policy.
+func (p *proxies) knownToZtunnel(ctx context.Context, s Service, namespace, name string) (*problem.Problem, error) {
+	if p.mesh.nodeProxy == nil {
+		return nil, nil // no packets flow, so nothing enforces a policy
 	}
+	pods, err := p.mesh.ztunnelsOf(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	for i := range pods {
+		known, err := p.ofNode(&pods[i]).Policies(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(known, namespace+"/"+name) {
+			return problem.New(problem.ConfigNotArrived, nil, "ztunnel on node %s still enforces policy %s", pods[i].Spec.NodeName, name), nil
+		}
+	}
+	return nil, nil
 }
 
 // ztunnelsOf lists the ztunnels that run on the nodes of a Service's pods.
 func (m *Mesh) ztunnelsOf(ctx context.Context, s Service) ([]corev1.Pod, error) {
-	service, err := m.kube.CoreV1().Services(s.Namespace).Get(ctx, s.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading Service %s: %w", s.Name, err)
+	service, err := m.service(ctx, s.Namespace, s.Name)
+	if err != nil || service == nil {
+		return nil, err
 	}
 	behind, err := m.kube.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.SelectorFromSet(service.Spec.Selector).String()})
 	if err != nil {

@@ -67,18 +67,18 @@ func TestWaitStrictOff(t *testing.T) {
 		m := c.mesh()
 		m.nodeProxy = func(_, pod string) nodeProxy { return map[string]nodeProxy{"ztunnel-1": near, "ztunnel-2": far}[pod] }
 
-		held, reason, err := m.StrictOff(t.Context(), target(), "default", "appb-only-via-waypoint")
+		held, reason, err := m.Check(t.Context(), StrictOff(target(), "default", "appb-only-via-waypoint"))
 		if held || err != nil || !strings.Contains(reason, "node-1 still enforces policy appb-only-via-waypoint") {
 			t.Errorf("one look gives %v, %q, %v", held, reason, err)
 		}
-		err = m.WaitStrictOff(within(t, time.Second), target(), "default", "appb-only-via-waypoint")
+		err = m.Wait(within(t, time.Second), StrictOff(target(), "default", "appb-only-via-waypoint"))
 		if !problem.Is(err, problem.ConfigNotArrived) {
 			t.Error(err)
 		}
 		const forgets = 1550 * time.Millisecond
 		time.AfterFunc(forgets, near.forget)
 		began := time.Now()
-		if err := m.WaitStrictOff(within(t, time.Minute), target(), "default", "appb-only-via-waypoint"); err != nil {
+		if err := m.Wait(within(t, time.Minute), StrictOff(target(), "default", "appb-only-via-waypoint")); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(began); took < forgets || took > forgets+lookEvery {
@@ -88,11 +88,11 @@ func TestWaitStrictOff(t *testing.T) {
 			t.Error("the port-forward to ztunnel is left open")
 		}
 		near.err = problem.New(problem.ProxyUnreachable, nil, "no connection to pod istio-system/ztunnel-1")
-		if err := m.WaitStrictOff(within(t, time.Second), target(), "default", "appb-only-via-waypoint"); !problem.Is(err, problem.ProxyUnreachable) {
+		if err := m.Wait(within(t, time.Second), StrictOff(target(), "default", "appb-only-via-waypoint")); !problem.Is(err, problem.ProxyUnreachable) {
 			t.Error("a ztunnel that cannot be asked:", err)
 		}
 		m.nodeProxy = nil
-		if held, reason, err := m.StrictOff(t.Context(), target(), "default", "appb-only-via-waypoint"); !held || err != nil {
+		if held, reason, err := m.Check(t.Context(), StrictOff(target(), "default", "appb-only-via-waypoint")); !held || err != nil {
 			t.Error("where pods run nothing:", reason, err)
 		}
 	})
