@@ -28,9 +28,8 @@ func (l *Lab) mesh(ctx context.Context) (*mesh.Mesh, error) {
 	return mesh.New(client.Config(), l.meshOptions()...)
 }
 
-// arrival is a step that holds when the proxies run what was applied. wait is called when a first look says that
-// they do not.
-func (l *Lab) arrival(title string, look func(context.Context, *mesh.Mesh) (bool, string, error), wait func(context.Context, *mesh.Mesh) error) engine.Step {
+// arrival is a step that is done when the proxies run what was applied, or no longer do.
+func (l *Lab) arrival(title string, condition mesh.Condition) engine.Step {
 	return engine.Step{
 		ID: "arrived", Title: title, Timeout: patient,
 		Check: func(ctx context.Context) (engine.Status, error) {
@@ -38,93 +37,44 @@ func (l *Lab) arrival(title string, look func(context.Context, *mesh.Mesh) (bool
 			if err != nil {
 				return engine.Status{}, err
 			}
-			held, reason, err := look(ctx, m)
-			return engine.Status{Done: held && err == nil, Message: reason}, err
+			met, reason, err := m.Check(ctx, condition)
+			return engine.Status{Done: met, Message: reason}, err
 		},
 		Do: func(ctx context.Context) error {
 			m, err := l.mesh(ctx)
 			if err != nil {
 				return err
 			}
-			return wait(ctx, m)
+			return m.Wait(ctx, condition)
 		},
 	}
 }
 
 func (l *Lab) waypointArrival(off bool) engine.Step {
-	t := l.target()
 	if off {
-		return l.arrival("appb is bound to no waypoint",
-			func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.WaypointOff(ctx, t) },
-			func(ctx context.Context, m *mesh.Mesh) error { return m.WaitWaypointOff(ctx, t) })
+		return l.arrival("appb is bound to no waypoint", mesh.WaypointOff(l.target()))
 	}
-	return l.arrival("The waypoint is available, bound and configured",
-		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Waypoint(ctx, t) },
-		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitWaypoint(ctx, t) })
+	return l.arrival("The waypoint is available, bound and configured", mesh.WaypointOn(l.target()))
 }
 
 func (l *Lab) faultArrival(fault params.Fault, off bool) engine.Step {
-	t := l.target()
 	if off {
-		return l.arrival("The waypoint delays nothing",
-			func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.FaultOff(ctx, t, fault.Path) },
-			func(ctx context.Context, m *mesh.Mesh) error { return m.WaitFaultOff(ctx, t, fault.Path) })
+		return l.arrival("The waypoint delays nothing", mesh.FaultOff(l.target(), fault))
 	}
-	return l.arrival("The waypoint runs the delay",
-		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Fault(ctx, t, fault) },
-		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitFault(ctx, t, "appb-delay", fault) })
+	return l.arrival("The waypoint runs the delay", mesh.FaultOn(l.target(), names.Delay, fault))
 }
 
 // authzArrival waits for the waypoint, and with -strict until Istio has accepted the policy for the node proxies. Without
-// it, and with all of it off, it waits until the node proxies have forgotten what an earlier -strict made them enforce.
+// it, and with all of it off, it waits until the node proxies no longer know the policy of an earlier -strict.
 func (l *Lab) authzArrival(authz params.Authz, off bool) engine.Step {
-	t := l.target()
-	want := mesh.Policy{Namespace: l.Settings.Namespace, Name: names.GetOnly, Principals: authz.Principals(l.Settings.Namespace), Methods: []string{"GET"}}
-	looks := []func(context.Context, *mesh.Mesh) (bool, string, error){
-		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) { return m.Authz(ctx, t, want) },
-		func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
-			return m.StrictOff(ctx, t, want.Namespace, names.OnlyViaWaypoint)
-		},
-	}
-	waits := []func(context.Context, *mesh.Mesh) error{
-		func(ctx context.Context, m *mesh.Mesh) error { return m.WaitAuthz(ctx, t, want) },
-		func(ctx context.Context, m *mesh.Mesh) error {
-			return m.WaitStrictOff(ctx, t, want.Namespace, names.OnlyViaWaypoint)
-		},
-	}
-	title := "The waypoint enforces the policy"
+	t, namespace := l.target(), l.Settings.Namespace
+	want := mesh.Policy{Namespace: namespace, Name: names.GetOnly, Principals: authz.Principals(namespace), Methods: []string{"GET"}}
+	open := mesh.StrictOff(t, namespace, names.OnlyViaWaypoint)
 	switch {
 	case off:
-		title = "The waypoint enforces no policy, nor does ztunnel"
-		looks[0] = func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
-			return m.AuthzOff(ctx, t, want.Namespace, want.Name)
-		}
-		waits[0] = func(ctx context.Context, m *mesh.Mesh) error {
-			return m.WaitAuthzOff(ctx, t, want.Namespace, want.Name)
-		}
+		return l.arrival("The waypoint enforces no policy, nor does ztunnel", mesh.All(mesh.AuthzOff(t, namespace, want.Name), open))
 	case authz.Strict:
-		looks[1] = func(ctx context.Context, m *mesh.Mesh) (bool, string, error) {
-			return m.Strict(ctx, want.Namespace, names.OnlyViaWaypoint)
-		}
-		waits[1] = func(ctx context.Context, m *mesh.Mesh) error {
-			return m.WaitStrict(ctx, want.Namespace, names.OnlyViaWaypoint)
-		}
+		return l.arrival("The waypoint enforces the policy", mesh.All(mesh.AuthzOn(t, want), mesh.StrictOn(namespace, names.OnlyViaWaypoint)))
 	}
-	return l.arrival(title,
-		func(ctx context.Context, m *mesh.Mesh) (held bool, reason string, err error) {
-			for _, look := range looks {
-				if held, reason, err = look(ctx, m); !held || err != nil {
-					break
-				}
-			}
-			return held, reason, err
-		},
-		func(ctx context.Context, m *mesh.Mesh) error {
-			for _, wait := range waits {
-				if err := wait(ctx, m); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+	return l.arrival("The waypoint enforces the policy", mesh.All(mesh.AuthzOn(t, want), open))
 }

@@ -53,7 +53,7 @@ func TestConfigurationClaims(t *testing.T) {
 		{name: "as it should be"},
 		{name: "another share", replace: []string{`"numerator": 500000`, `"numerator": 300000`}, refuted: "config-fault"},
 		{name: "another delay", replace: []string{`"fixedDelay": "2s"`, `"fixedDelay": "1s"`}, refuted: "config-fault"},
-		{name: "another path", replace: []string{`"path": "/headers"`, `"path": "/ip"`}, refuted: "config-fault"},
+		{name: "another path", replace: []string{`"prefix": "/headers"`, `"prefix": "/ip"`}, refuted: "config-fault"},
 		{name: "one caller more", replace: []string{"/sa/gateway-istio\"", "/sa/somebody\""}, refuted: "config-authz"},
 		{name: "another policy that lets anybody in", replace: []string{
 			`"ns[default]-policy[appb-get-only]-rule[0]": {`,

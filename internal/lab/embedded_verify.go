@@ -126,7 +126,7 @@ func (l *Lab) strictClaim(ctx context.Context, m *mesh.Mesh, authz params.Authz)
 		}
 		result.Checks = append(result.Checks, probe.Check{Name: name, Verdict: verdict, Text: text})
 	}
-	held, reason, err := m.Strict(ctx, l.Settings.Namespace, names.OnlyViaWaypoint)
+	held, reason, err := m.Check(ctx, mesh.StrictOn(l.Settings.Namespace, names.OnlyViaWaypoint))
 	if err != nil {
 		return result, err
 	}

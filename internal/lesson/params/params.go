@@ -30,7 +30,9 @@ func DefaultFault() Fault {
 }
 
 // String describes the delay, such as "50 % of /headers* by 2s".
-func (f Fault) String() string { return fmt.Sprintf("%v %% of %s by %s", f.Percent, f.Paths(), f.Delay) }
+func (f Fault) String() string {
+	return fmt.Sprintf("%v %% of %s by %s", f.Percent, f.Paths(), f.Delay)
+}
 
 // Paths names the paths that are delayed: /headers* for a prefix, /headers for the path alone.
 func (f Fault) Paths() string {
