@@ -160,7 +160,7 @@ func TestEmbeddedFlow(t *testing.T) {
 	says(t, "verify", b.do("verify", func(ctx context.Context) error { return b.Verify(ctx, dir) }),
 		"config-fault ", "config-authz ", "config-appa-untouched ", "5 of 5 claims proven")
 	says(t, "the report", read(t, filepath.Join(dir, "report.json")), "no request was sent")
-	says(t, "status", b.do("status", b.Status), "simulated", "process ", "lesson fault", "50 % of /headers delayed by 2s")
+	says(t, "status", b.do("status", b.Status), "simulated", "process ", "lesson fault", "50 % of /headers* delayed by 2s")
 	says(t, "proxyConfig", b.do("proxyConfig", func(ctx context.Context) error { return b.ProxyConfig(ctx, "") }), "inbound-vip|8000|http|appb", "appb.opssec.in")
 
 	b.readOnly("every plan changes nothing", func(ctx context.Context) error { return b.Plan(ctx, "") })
