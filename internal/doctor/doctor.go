@@ -1,5 +1,5 @@
-// Package doctor looks at the host and the cluster before they are needed, and says
-// what would get in the lab's way. A check is data; it changes nothing.
+// Package doctor checks the host and the cluster for problems that are known to break a lab. A check is data and changes
+// nothing.
 package doctor
 
 import (
@@ -10,11 +10,11 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Verdict is how a check ended.
+// Verdict is the result of a check.
 type Verdict string
 
-// The verdicts. A Warning does not stop the lab; Skipped means that the question
-// could not be put, because a check it needs failed or the host does not show it.
+// The verdicts. A Warning does not prevent a lab. Skipped means that the check could not be made, because a check that it
+// needs failed or because the host does not show the facts.
 const (
 	OK      Verdict = "ok"
 	Warning Verdict = "warning"
@@ -22,43 +22,43 @@ const (
 	Skipped Verdict = "skipped"
 )
 
-// Check is one question about the host or the cluster.
+// Check is a check of the host or the cluster.
 type Check struct {
-	// ID is stable; Category groups checks for people, Title states what should hold.
+	// ID never changes, Category groups checks for people, Title says what should be true.
 	ID, Category, Title string
-	// Needs names the check without which this one makes no sense.
+	// Needs is the ID of the check that must not fail before this one, or empty.
 	Needs string
-	// Run gives what was seen. A problem as the error is a failure, or a warning where
-	// Warn wraps it; ErrHidden wrapped in it says that the host does not show it.
+	// Run returns what was observed. An error is a failure, or a warning if it was made by Warn. An error that wraps
+	// ErrHidden means that the host does not show the facts.
 	Run func(ctx context.Context) (seen string, err error)
 }
 
-// Result is a check with its answer.
+// Result is the result of a check.
 type Result struct {
 	ID       string   `json:"id"`
 	Category string   `json:"category"`
 	Title    string   `json:"title"`
 	Verdict  Verdict  `json:"verdict"`
 	Seen     string   `json:"seen,omitempty"`
-	Problem  string   `json:"problem,omitempty"` // a stable ID of the catalogue
+	Problem  string   `json:"problem,omitempty"` // the ID of a problem.Kind
 	Advice   []string `json:"advice,omitempty"`
-	// Err is the failure as it was returned.
+	// Err is the error that Run returned.
 	Err error `json:"-"`
 }
 
-// ErrHidden says that this host does not show what a check asks for: another
-// operating system, or an engine on another machine.
+// ErrHidden is the error of a check that cannot see the facts from this host, because of the operating system or because the
+// Docker engine runs on another machine.
 var ErrHidden = errors.New("not visible from here")
 
 type warning struct{ error }
 
 func (w warning) Unwrap() error { return w.error }
 
-// Warn makes a failure a warning.
+// Warn turns a failure into a warning.
 func Warn(err error) error { return warning{err} }
 
-// Run puts the checks in order and hands each result to observe as it comes. Its
-// error joins the failures, so its exit code is that of the first.
+// Run runs the checks in order and passes each result to observe, which may be nil. Its error joins the failures, so its
+// exit code is that of the first failure; warnings are not errors.
 func Run(ctx context.Context, checks []Check, observe func(Result)) ([]Result, error) {
 	verdicts := make(map[string]Verdict)
 	var results []Result
@@ -83,7 +83,7 @@ func Run(ctx context.Context, checks []Check, observe func(Result)) ([]Result, e
 func answer(ctx context.Context, c Check, verdicts map[string]Verdict) Result {
 	r := Result{ID: c.ID, Category: c.Category, Title: c.Title, Verdict: OK}
 	if v := verdicts[c.Needs]; c.Needs != "" && (v == Failure || v == Skipped) {
-		r.Verdict, r.Seen = Skipped, fmt.Sprintf("needs %s", c.Needs)
+		r.Verdict, r.Seen = Skipped, fmt.Sprintf("needs the check %s", c.Needs)
 		return r
 	}
 	seen, err := c.Run(ctx)

@@ -84,7 +84,7 @@ func TestChecks(t *testing.T) {
 	}{
 		{"engine down", func(f *fixture) { f.engine.Down = syscall.ECONNREFUSED }, "docker", doctor.Failure, problem.DockerNotRunning, "unix:///var/run/docker.sock"},
 		{"engine refuses", func(f *fixture) { f.engine.Down = syscall.EACCES }, "docker", doctor.Failure, problem.DockerPermission, ""},
-		{"engine down: the rest is skipped", func(f *fixture) { f.engine.Down = syscall.ECONNREFUSED }, "memory", doctor.Skipped, problem.Kind{}, "needs docker"},
+		{"engine down: the rest is skipped", func(f *fixture) { f.engine.Down = syscall.ECONNREFUSED }, "memory", doctor.Skipped, problem.Kind{}, "needs the check docker"},
 		{"no docker command", func(f *fixture) { f.host.LookPath = func(string) (string, error) { return "", errors.New("none") } }, "docker-command", doctor.Failure, problem.ToolMissing, ""},
 		{"old engine", func(f *fixture) { f.engine.Host.ServerVersion = "19.03.15" }, "docker-version", doctor.Failure, problem.HostUnsupported, "19.03.15"},
 		{"Debian's engine", func(f *fixture) { f.engine.Host.ServerVersion = "20.10.24+dfsg1" }, "docker-version", doctor.OK, problem.Kind{}, "20.10.24"},
@@ -106,7 +106,7 @@ func TestChecks(t *testing.T) {
 				return stat(path)
 			}
 		}, "modules", doctor.Warning, problem.HostUnsupported, "ip_set"},
-		{"a kernel without modules", func(f *fixture) { delete(f.files, "/proc/modules") }, "modules", doctor.Skipped, problem.Kind{}, "built into"},
+		{"a kernel without modules", func(f *fixture) { delete(f.files, "/proc/modules") }, "modules", doctor.Skipped, problem.Kind{}, "no loadable modules"},
 		{"port taken", func(f *fixture) { f.host.Listen = func(a string) error { return fmt.Errorf("listen %s: in use", a) } }, "ports", doctor.Warning, problem.PortInUse, "3000"},
 		{"kubeconfig locked", func(f *fixture) {
 			f.host.Kubeconfig = filepath.Join(filepath.Dir(filepath.Dir(f.host.Kubeconfig)), "config")

@@ -2,7 +2,7 @@ package doctor
 
 import "syscall"
 
-// free gives the bytes an unprivileged user may still write at path.
+// free returns the number of bytes that an unprivileged user can still write at path.
 func free(path string) (uint64, error) {
 	var stat syscall.Statfs_t
 	if err := syscall.Statfs(path, &stat); err != nil {

@@ -2,5 +2,5 @@
 
 package doctor
 
-// free: elsewhere the engine's disk is that of a virtual machine.
+// On other systems the Docker engine runs in a virtual machine with a disk of its own.
 func free(string) (uint64, error) { return 0, ErrHidden }

@@ -22,19 +22,19 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Docker is the part of the Docker client the checks need.
+// Docker is the part of the Docker client that the checks use.
 type Docker interface {
 	docker.Pinger
 	Info(ctx context.Context, options client.InfoOptions) (client.SystemInfoResult, error)
 }
 
-// Host is what the checks of the host look at. NewHost gives the real one.
+// Host gives the checks access to the host. NewHost returns the real one.
 type Host struct {
 	Docker   Docker
 	Endpoint docker.Endpoint
-	// Kubeconfig is the file that will be written.
+	// Kubeconfig is the file that the lab writes.
 	Kubeconfig string
-	// Ports are local TCP ports the lab will listen on.
+	// Ports are the local TCP ports that the lab listens on.
 	Ports []int
 
 	GOOS     string
@@ -45,7 +45,7 @@ type Host struct {
 	Listen   func(address string) error
 }
 
-// NewHost is this machine.
+// NewHost returns this machine.
 func NewHost(api Docker, endpoint docker.Endpoint, kubeconfig string, ports []int) Host {
 	return Host{
 		Docker: api, Endpoint: endpoint, Kubeconfig: kubeconfig, Ports: ports,
@@ -60,8 +60,8 @@ func NewHost(api Docker, endpoint docker.Endpoint, kubeconfig string, ports []in
 	}
 }
 
-// What the lab needs of a Docker machine. Three nodes with istiod, istio-cni, three
-// ztunnels, a gateway, a waypoint and two apps use about 3 GiB; the add-ons 1 GiB more.
+// The requirements for the Docker host. Three nodes with istiod, istio-cni, three ztunnels, a gateway, a waypoint and two
+// apps use about 3 GiB of memory, the add-ons 1 GiB more.
 const (
 	gib              = 1 << 30
 	leastMemory      = 3 * gib
@@ -73,24 +73,24 @@ const (
 	modulesDirectory = "/sys/module"
 )
 
-// HostChecks lists the checks of the host.
+// HostChecks returns the checks of the host.
 func HostChecks(h Host) []Check {
 	return []Check{
 		{ID: "docker-command", Category: "docker", Title: "the docker command is installed", Run: h.command},
 		{ID: "docker", Category: "docker", Title: "a Docker engine answers", Run: h.ping},
-		{ID: "docker-version", Category: "docker", Title: "the engine is recent enough", Needs: "docker", Run: h.version},
-		{ID: "memory", Category: "resources", Title: "the engine has memory enough", Needs: "docker", Run: h.memory},
-		{ID: "cpus", Category: "resources", Title: "the engine has CPUs enough", Needs: "docker", Run: h.cpus},
-		{ID: "disk", Category: "resources", Title: "the engine's disk has room", Needs: "docker", Run: h.disk},
-		{ID: "cgroup", Category: "kernel", Title: "the engine runs cgroup v2", Needs: "docker", Run: h.cgroup},
-		{ID: "inotify", Category: "kernel", Title: "inotify limits are high enough", Needs: "docker", Run: h.inotify},
-		{ID: "modules", Category: "kernel", Title: "the kernel can redirect traffic", Needs: "docker", Run: h.modules},
-		{ID: "ports", Category: "network", Title: "local ports are free", Run: h.ports},
+		{ID: "docker-version", Category: "docker", Title: "the Docker engine is new enough", Needs: "docker", Run: h.version},
+		{ID: "memory", Category: "resources", Title: "the Docker engine has enough memory", Needs: "docker", Run: h.memory},
+		{ID: "cpus", Category: "resources", Title: "the Docker engine has enough CPUs", Needs: "docker", Run: h.cpus},
+		{ID: "disk", Category: "resources", Title: "the disk of the Docker engine has enough space", Needs: "docker", Run: h.disk},
+		{ID: "cgroup", Category: "kernel", Title: "the Docker engine uses cgroup v2", Needs: "docker", Run: h.cgroup},
+		{ID: "inotify", Category: "kernel", Title: "the inotify limits are high enough", Needs: "docker", Run: h.inotify},
+		{ID: "modules", Category: "kernel", Title: "the kernel has the modules for traffic redirection", Needs: "docker", Run: h.modules},
+		{ID: "ports", Category: "network", Title: "the local ports are free", Run: h.ports},
 		{ID: "kubeconfig", Category: "files", Title: "the kubeconfig can be written", Run: h.kubeconfig},
 	}
 }
 
-// ClusterCheck asks the provider's look at the cluster, as cluster.Info.Summary gives it.
+// ClusterCheck returns the check of the cluster. look returns the state of the cluster, as cluster.Info.Summary does.
 func ClusterCheck(look func(context.Context) (summary string, ready bool, err error)) Check {
 	return Check{ID: "cluster", Category: "cluster", Title: "the cluster is ready", Run: func(ctx context.Context) (string, error) {
 		summary, ready, err := look(ctx)
@@ -104,7 +104,7 @@ func ClusterCheck(look func(context.Context) (summary string, ready bool, err er
 func (h Host) command(context.Context) (string, error) {
 	path, err := h.LookPath("docker")
 	if err != nil {
-		return "", problem.New(problem.ToolMissing, err, "the docker command is not on PATH, and kind's library runs it")
+		return "", problem.New(problem.ToolMissing, err, "the docker command is not on PATH; kind needs it")
 	}
 	return path, nil
 }
@@ -125,11 +125,12 @@ func (h Host) version(ctx context.Context) (string, error) {
 	}
 	seen := fmt.Sprintf("%s, %s, %s/%s", info.ServerVersion, info.OperatingSystem, info.OSType, info.Architecture)
 	if info.OSType != "linux" {
-		return seen, problem.New(problem.HostUnsupported, nil, "the engine runs %s containers; the lab needs linux", info.OSType)
+		return seen, problem.New(problem.HostUnsupported, nil, "the Docker engine runs %s containers; the lab needs Linux containers", info.OSType)
 	}
 	v, err := version.ParseGeneric(info.ServerVersion)
 	if err == nil && !v.AtLeast(version.MustParseGeneric(oldestDocker)) {
-		return seen, problem.New(problem.HostUnsupported, nil, "Docker %s is older than %s, from which on containers can have cgroups of their own", info.ServerVersion, oldestDocker)
+		return seen, problem.New(problem.HostUnsupported, nil,
+			"Docker %s is too old; the lab needs %s or newer", info.ServerVersion, oldestDocker)
 	}
 	return seen, nil
 }
@@ -146,7 +147,8 @@ func (h Host) memory(ctx context.Context) (string, error) {
 func (h Host) cpus(ctx context.Context) (string, error) {
 	info, err := h.info(ctx)
 	if err == nil && info.NCPU < goodCPUs {
-		err = Warn(problem.New(problem.HostResources, nil, "%d CPU; the lab will be slow with fewer than %d", info.NCPU, goodCPUs))
+		err = Warn(problem.New(problem.HostResources, nil,
+			"CPUs: %d; with fewer than %d the lab is slow", info.NCPU, goodCPUs))
 	}
 	return strconv.Itoa(info.NCPU), err
 }
@@ -170,25 +172,27 @@ func (h Host) disk(ctx context.Context) (string, error) {
 func tooLittle(have, least, good uint64, seen string) error {
 	switch {
 	case have < least:
-		return problem.New(problem.HostResources, nil, "%s; the lab needs %d GiB", seen, least/gib)
+		return problem.New(problem.HostResources, nil, "%s; the lab needs at least %d GiB", seen, least/gib)
 	case have < good:
-		return Warn(problem.New(problem.HostResources, nil, "%s; %d GiB is comfortable", seen, good/gib))
+		return Warn(problem.New(problem.HostResources, nil, "%s; %d GiB is recommended", seen, good/gib))
 	default:
 		return nil
 	}
 }
 
-// local tells whether the engine shares this machine's kernel and disk: on Linux and
-// behind a socket. Docker Desktop has a machine of its own even there.
+// local reports whether the Docker engine shares the kernel and disk of this machine: on Linux, behind a Unix socket, and
+// not Docker Desktop, which has a virtual machine of its own on Linux too.
 func (h Host) local() bool {
-	return h.GOOS == "linux" && strings.HasPrefix(h.Endpoint.Host, "unix://") && !strings.Contains(h.Endpoint.Context, "desktop")
+	return h.GOOS == "linux" && strings.HasPrefix(h.Endpoint.Host, "unix://") &&
+		!strings.Contains(h.Endpoint.Context, "desktop")
 }
 
 func (h Host) cgroup(ctx context.Context) (string, error) {
 	info, err := h.info(ctx)
 	if err == nil && info.CgroupVersion == "1" {
-		err = Warn(problem.New(problem.HostUnsupported, nil, "cgroup v1: Kubernetes 1.35 and later refuse it unless told otherwise, which the lab's kind configuration does").
-			With("Boot the host with cgroup v2 (systemd.unified_cgroup_hierarchy=1) when you can."))
+		err = Warn(problem.New(problem.HostUnsupported, nil,
+			"the host uses cgroup v1; Kubernetes 1.35 and newer accept it only with the setting in the lab's kind configuration").
+			With("If you can, boot the host with cgroup v2 (kernel parameter systemd.unified_cgroup_hierarchy=1)."))
 	}
 	return "cgroup v" + info.CgroupVersion, err
 }
@@ -213,21 +217,21 @@ func (h Host) inotify(context.Context) (string, error) {
 		}
 	}
 	if len(low) > 0 {
-		return strings.Join(seen, ", "), Warn(problem.New(problem.HostLimits, nil, "%s; sm:install raises it", strings.Join(low, ", ")))
+		return strings.Join(seen, ", "),
+			Warn(problem.New(problem.HostLimits, nil, "%s; sm:install raises it", strings.Join(low, ", ")))
 	}
 	return strings.Join(seen, ", "), nil
 }
 
-// modules looks for what istio-cni's redirection needs. A module that is not loaded
-// may still be loaded on demand, or be built in without a trace, so this only warns.
+// modules checks for the kernel modules that istio-cni's traffic redirection needs. It only warns: the kernel may load a
+// missing module on demand, or have it built in.
 func (h Host) modules(context.Context) (string, error) {
 	if !h.local() {
 		return "", ErrHidden
 	}
-	// A kernel without loadable modules has no such file; what is built in leaves a
-	// trace in /sys/module only where it has parameters.
+	// A kernel without loadable modules has no such file, and /sys/module lists a built-in module only if it has parameters.
 	if _, err := h.ReadFile("/proc/modules"); err != nil {
-		return "everything is built into this kernel", fmt.Errorf("/proc/modules: %w", ErrHidden)
+		return "the kernel has no loadable modules", fmt.Errorf("/proc/modules: %w", ErrHidden)
 	}
 	var missing []string
 	for _, any := range [][]string{{"nf_tables", "ip_tables"}, {"nf_nat"}, {"nf_conntrack"}, {"ip_set"}} {
@@ -236,8 +240,9 @@ func (h Host) modules(context.Context) (string, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return "", Warn(problem.New(problem.HostUnsupported, nil, "not loaded: %s", strings.Join(missing, ", ")).
-			With("If pods of the mesh fail to start, load them on the host: sudo modprobe " + strings.ReplaceAll(strings.Join(missing, " "), " or ", " ")))
+		return "", Warn(problem.New(problem.HostUnsupported, nil, "kernel modules not loaded: %s", strings.Join(missing, ", ")).
+			With("If pods of the mesh fail to start, load the modules on the Docker host: `sudo modprobe -a " +
+				strings.ReplaceAll(strings.Join(missing, " "), " or ", " ") + "`."))
 	}
 	return "nf_tables or ip_tables, nf_nat, nf_conntrack, ip_set", nil
 }
@@ -260,27 +265,28 @@ func (h Host) ports(context.Context) (string, error) {
 		}
 	}
 	if len(taken) > 0 {
-		return "", Warn(problem.New(problem.PortInUse, errors.Join(errs...), "taken: %s", strings.Join(taken, ", ")))
+		return "", Warn(problem.New(problem.PortInUse, errors.Join(errs...), "another program uses the port: %s", strings.Join(taken, ", ")))
 	}
 	return fmt.Sprint(h.Ports), nil
 }
 
-// kubeconfig checks by looking, not by writing: the file's mode, or the directory's.
+// kubeconfig checks the mode of the file, or of the first existing parent directory. It writes nothing.
 func (h Host) kubeconfig(context.Context) (string, error) {
 	if _, err := h.Stat(h.Kubeconfig + ".lock"); err == nil {
-		return h.Kubeconfig, Warn(problem.New(problem.KubeconfigInvalid, nil, "%s is locked by %s.lock", h.Kubeconfig, h.Kubeconfig).
-			With("If no kubectl or kind is at work, a killed one left the lock behind: remove it."))
+		return h.Kubeconfig, Warn(problem.New(problem.KubeconfigInvalid, nil,
+			"the file %s.lock exists, so no program writes %s", h.Kubeconfig, h.Kubeconfig).
+			With("If no kubectl and no kind is running, a killed one left the lock file behind: remove it."))
 	}
 	for path := h.Kubeconfig; ; path = filepath.Dir(path) {
 		info, err := h.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) && path != filepath.Dir(path) {
-			continue // it will be made
+			continue // the lab creates it
 		}
 		if err != nil {
-			return h.Kubeconfig, problem.New(problem.KubeconfigInvalid, err, "the kubeconfig %s cannot be looked at", h.Kubeconfig)
+			return h.Kubeconfig, problem.New(problem.KubeconfigInvalid, err, "checking the kubeconfig %s", h.Kubeconfig)
 		}
 		if info.Mode().Perm()&0o200 == 0 {
-			return h.Kubeconfig, problem.New(problem.KubeconfigInvalid, nil, "%s is not writable (mode %s)", path, info.Mode())
+			return h.Kubeconfig, problem.New(problem.KubeconfigInvalid, nil, "%s cannot be written (mode %s)", path, info.Mode())
 		}
 		return h.Kubeconfig, nil
 	}

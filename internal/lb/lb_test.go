@@ -17,7 +17,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 func ipam(subnets ...string) []network.IPAMConfig {
 	var entries []network.IPAMConfig

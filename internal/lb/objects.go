@@ -4,7 +4,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Where MetalLB lives and reads its configuration, and the name of the lab's.
+// The namespace of MetalLB and its configuration, and the name of the lab's objects in it.
 const (
 	Namespace = "metallb-system"
 	PoolName  = "ambientlab"
@@ -12,8 +12,8 @@ const (
 
 const metalLBVersion = "metallb.io/v1beta1"
 
-// Objects gives MetalLB's configuration for the pool: the addresses, and that they
-// are announced by ARP on the nodes' network.
+// Objects returns the MetalLB configuration for the pool: an IPAddressPool, and an L2Advertisement, so that MetalLB announces
+// the addresses by ARP.
 func Objects(p Pool) []*unstructured.Unstructured {
 	addresses := make([]any, 0, len(p.Ranges))
 	for _, r := range p.Ranges {
@@ -23,8 +23,7 @@ func Objects(p Pool) []*unstructured.Unstructured {
 		object("IPAddressPool", map[string]any{
 			"addresses":  addresses,
 			"autoAssign": true,
-			// Some old clients take x.x.x.0 and x.x.x.255 for broadcast addresses,
-			// and a slot of a /16 may end in one.
+			// Some old clients treat x.x.x.0 and x.x.x.255 as broadcast addresses, and a slot of a /16 may contain them.
 			"avoidBuggyIPs": true,
 		}),
 		object("L2Advertisement", map[string]any{

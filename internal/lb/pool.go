@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -15,24 +16,24 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Docker is the part of the Docker client a pool is computed from.
+// Docker is the part of the Docker client that this package uses.
 type Docker interface {
 	node.Lister
 	NetworkInspect(ctx context.Context, network string, options client.NetworkInspectOptions) (client.NetworkInspectResult, error)
 }
 
-// Pool is the addresses a lab's load balancers may have.
+// Pool is the set of addresses for the load balancers of a lab.
 type Pool struct {
-	// Network is the Docker network's name, Subnet its IPv4 subnet.
+	// Network is the name of the Docker network, Subnet its IPv4 subnet.
 	Network string
 	Subnet  netip.Prefix
-	// Slot is the lab's share of the subnet.
+	// Slot is the number of the lab's slot.
 	Slot int
-	// Ranges are the slot's addresses less those that containers use: at least one.
+	// Ranges are the addresses of the slot without those that containers use. There is at least one range.
 	Ranges []Range
 }
 
-// Size is the number of addresses.
+// Size returns the number of addresses.
 func (p Pool) Size() int {
 	size := 0
 	for _, r := range p.Ranges {
@@ -41,21 +42,21 @@ func (p Pool) Size() int {
 	return size
 }
 
-// Contains tells whether an address is one of the pool's.
+// Contains reports whether the pool contains an address.
 func (p Pool) Contains(a netip.Addr) bool {
 	return slices.ContainsFunc(p.Ranges, func(r Range) bool { return r.Contains(a) })
 }
 
-// Find computes the pool of the cluster whose nodes these are, from the network as
-// it is now. The result is the same each time as long as the labs on the network
-// are the same. The error is a problem.
+// Find computes the pool of the cluster that nodes belong to. The result does not change as long as the labs and containers
+// on the Docker network do not change. The error is a problem.PoolExhausted, or the Docker client's.
 func Find(ctx context.Context, api Docker, nodes []node.Node) (Pool, error) {
 	i := slices.IndexFunc(nodes, func(n node.Node) bool { return n.Network != "" })
 	if i < 0 {
-		return Pool{}, problem.New(problem.PoolExhausted, nil, "the cluster's nodes are on no Docker network, so no addresses can be computed").
-			With("Set SM_METALLB=off and use the load balancer your cluster has.")
+		return Pool{}, problem.New(problem.PoolExhausted, nil,
+			"the nodes of the cluster are not on a Docker network, so the lab cannot compute load-balancer addresses").
+			With("Set SM_METALLB=off and use the load balancer of the cluster.")
 	}
-	s, err := survey(ctx, api, nodes[i].Network)
+	s, err := inspect(ctx, api, nodes[i].Network)
 	if err != nil {
 		return Pool{}, err
 	}
@@ -69,16 +70,17 @@ func Find(ctx context.Context, api Docker, nodes []node.Node) (Pool, error) {
 		return Pool{}, problem.New(problem.PoolExhausted, err, "Docker network %s", s.network)
 	}
 	if p.Ranges = without(whole, s.taken); len(p.Ranges) == 0 {
-		return Pool{}, problem.New(problem.PoolExhausted, nil, "every address of %s on Docker network %s is used by a container", whole, s.network)
+		return Pool{}, problem.New(problem.PoolExhausted, nil,
+			"containers use every address of %s on Docker network %s", whole, s.network)
 	}
 	return p, nil
 }
 
-// Choose gives the slot for a lab that is about to be created on the named network:
-// the first that no lab has and no container sits in. A network that does not exist
-// yet has every slot free.
+// Choose returns the slot for a new lab on the named network: the first slot that no lab owns and in which no container has
+// an address. It returns 0 for a network that does not exist. The error is a problem.PoolExhausted if there is no such
+// slot, or the Docker client's.
 func Choose(ctx context.Context, api Docker, network string) (int, error) {
-	s, err := survey(ctx, api, network)
+	s, err := inspect(ctx, api, network)
 	if errdefs.IsNotFound(err) {
 		return 0, nil
 	}
@@ -86,9 +88,9 @@ func Choose(ctx context.Context, api Docker, network string) (int, error) {
 		return 0, err
 	}
 	_, count := slots(s.subnet)
-	marked := make(map[int]bool)
-	for _, c := range s.claims {
-		marked[c.slot] = true
+	used := make(map[int]bool)
+	for _, o := range s.owners {
+		used[o.slot] = true
 	}
 	for i := range count {
 		whole, err := slotRange(s.subnet, i)
@@ -96,50 +98,51 @@ func Choose(ctx context.Context, api Docker, network string) (int, error) {
 			return 0, err
 		}
 		free := without(whole, s.taken)
-		if !marked[i] && len(free) == 1 && free[0] == whole {
+		if !used[i] && len(free) == 1 && free[0] == whole {
 			return i, nil
 		}
 	}
-	return 0, problem.New(problem.PoolExhausted, nil, "all %d shares of %s on Docker network %s are used by other labs or containers", count, s.subnet, s.network)
+	return 0, problem.New(problem.PoolExhausted, nil,
+		"other labs or containers use all %d slots of %s on Docker network %s", count, s.subnet, s.network)
 }
 
-// claim is a lab's wish for a slot, as its node containers' marks tell it.
-type claim struct {
+// owner is a lab and the slot that the marks of its node containers name.
+type owner struct {
 	lab     string
 	slot    int
 	created int64
 }
 
-// picture is a Docker network as it is at one moment.
-type picture struct {
+// state is the state of a Docker network.
+type state struct {
 	network string
 	subnet  netip.Prefix
 	taken   map[netip.Addr]bool
-	claims  []claim
+	owners  []owner // see owners
 }
 
-func survey(ctx context.Context, api Docker, network string) (picture, error) {
+func inspect(ctx context.Context, api Docker, network string) (state, error) {
 	inspected, err := api.NetworkInspect(ctx, network, client.NetworkInspectOptions{})
 	if err != nil {
-		return picture{}, fmt.Errorf("inspecting Docker network %s: %w", network, err)
+		return state{}, fmt.Errorf("inspecting Docker network %s: %w", network, err)
 	}
 	subnet, reserved, err := subnet4(inspected.Network.IPAM.Config)
 	if err != nil {
-		return picture{}, problem.New(problem.PoolExhausted, err, "Docker network %s cannot give load-balancer addresses", network)
+		return state{}, problem.New(problem.PoolExhausted, err, "Docker network %s has no usable addresses for load balancers", network)
 	}
-	s := picture{network: network, subnet: subnet, taken: make(map[netip.Addr]bool)}
+	s := state{network: network, subnet: subnet, taken: make(map[netip.Addr]bool)}
 	for _, a := range reserved {
 		s.taken[a.Unmap()] = true
 	}
 	for _, c := range inspected.Network.Containers {
 		s.take(c.IPv4Address.Addr())
 	}
-	// A stopped container has no address, but may have asked for a fixed one.
+	// A stopped container has no address, but may have a configured one.
 	listed, err := api.ContainerList(ctx, client.ContainerListOptions{
 		All: true, Filters: client.Filters{}.Add("network", inspected.Network.ID),
 	})
 	if err != nil {
-		return picture{}, fmt.Errorf("listing the containers on Docker network %s: %w", network, err)
+		return state{}, fmt.Errorf("listing the containers on Docker network %s: %w", network, err)
 	}
 	for _, c := range listed.Items {
 		if c.NetworkSettings == nil {
@@ -157,66 +160,62 @@ func survey(ctx context.Context, api Docker, network string) (picture, error) {
 	}
 	nodes, err := node.List(ctx, api, "")
 	if err != nil {
-		return picture{}, err
+		return state{}, err
 	}
-	s.claims = claims(nodes, network)
+	s.owners = owners(nodes, network)
 	return s, nil
 }
 
-func (s *picture) take(a netip.Addr) {
+func (s *state) take(a netip.Addr) {
 	if a.IsValid() {
 		s.taken[a.Unmap()] = true
 	}
 }
 
-// claims lists the labs on a network, oldest first. Two that were made in the same
-// second are told apart by name.
-func claims(nodes []node.Node, network string) []claim {
-	byLab := make(map[string]claim)
+// owners lists the labs on a network, oldest first; labs created in the same second are ordered by name.
+func owners(nodes []node.Node, network string) []owner {
+	byLab := make(map[string]owner)
 	for _, n := range nodes {
 		if n.Mark == nil || n.Network != network {
 			continue
 		}
-		c, seen := byLab[n.Cluster]
-		if created := n.Created.Unix(); !seen || created < c.created {
-			c = claim{lab: n.Cluster, slot: n.Mark.Slot, created: created}
+		o, seen := byLab[n.Cluster]
+		if created := n.Created.Unix(); !seen || created < o.created {
+			o = owner{lab: n.Cluster, slot: n.Mark.Slot, created: created}
 		}
-		byLab[n.Cluster] = c
+		byLab[n.Cluster] = o
 	}
-	list := make([]claim, 0, len(byLab))
-	for _, c := range byLab {
-		list = append(list, c)
-	}
-	slices.SortFunc(list, func(a, b claim) int {
+	list := slices.Collect(maps.Values(byLab))
+	slices.SortFunc(list, func(a, b owner) int {
 		return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.lab, b.lab))
 	})
 	return list
 }
 
-// slotOf settles who has which slot. Two labs created at the same moment may have
-// chosen the same one, for neither saw the other; then the older keeps it and the
-// younger has the first that nobody claims. Every lab comes to the same answer.
+// slotOf returns the slot of a cluster. Two labs that were created at the same moment may have chosen the same slot, because
+// neither saw the other. Then the older lab keeps the slot, and the younger one gets the first slot that no lab chose.
+// slotOf gives the same answer for every lab.
 //
-// A cluster without a mark is a kind cluster of the user's own on which the lab was
-// asked to run MetalLB. It takes a slot from the far half by its name.
-func (s picture) slotOf(cluster string) (int, error) {
+// A cluster without a mark is a kind cluster of the user on which the lab installs MetalLB. It gets a slot in the second
+// half of the slots, chosen by its name.
+func (s state) slotOf(cluster string) (int, error) {
 	_, count := slots(s.subnet)
 	used := make(map[int]bool)
-	for _, c := range s.claims {
-		used[c.slot] = true
+	for _, o := range s.owners {
+		used[o.slot] = true
 	}
 	held := make(map[int]bool)
-	for _, c := range s.claims {
-		slot := c.slot
+	for _, o := range s.owners {
+		slot := o.slot
 		if held[slot] || slot >= count {
 			slot = firstFree(used, count)
 			if slot < 0 {
-				return 0, problem.New(problem.PoolExhausted, nil, "all %d shares of %s on Docker network %s are used by other labs", count, s.subnet, s.network)
+				return 0, s.exhausted(count)
 			}
 			used[slot] = true
 		}
 		held[slot] = true
-		if c.lab == cluster {
+		if o.lab == cluster {
 			return slot, nil
 		}
 	}
@@ -228,7 +227,12 @@ func (s picture) slotOf(cluster string) (int, error) {
 			return slot, nil
 		}
 	}
-	return 0, problem.New(problem.PoolExhausted, nil, "all shares of %s on Docker network %s are used by other labs", s.subnet, s.network)
+	return 0, s.exhausted(count)
+}
+
+func (s state) exhausted(count int) error {
+	return problem.New(problem.PoolExhausted, nil,
+		"other labs use all %d slots of %s on Docker network %s", count, s.subnet, s.network)
 }
 
 func firstFree(used map[int]bool, count int) int {

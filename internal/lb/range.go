@@ -1,11 +1,10 @@
-// Package lb decides which addresses a lab's load balancers may have. The lab's
-// nodes sit on a Docker network, where any address of its subnet can be reached from
-// the host and from every node, so the pool is a piece of that subnet: at its high
-// end, because Docker gives addresses out from the low end.
+// Package lb computes the address pool for the load balancers of a lab. The host and every node reach each address of the
+// Docker network on which the nodes are, so the pool is a part of its subnet: in the upper half, because Docker assigns
+// addresses from the lower end.
 //
-// The upper half of the subnet is divided into equal slots, counted from the top.
-// Each lab on the network has one, and carries its number in the mark on its node
-// containers, so labs side by side keep out of each other's way with nothing stored.
+// The upper half of the subnet is divided into equal slots, counted from the top. Each lab on the network owns one slot.
+// The mark on the lab's node containers (package node) holds its number, so several labs on one network use different
+// addresses.
 package lb
 
 import (
@@ -16,21 +15,21 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-// Range is a run of addresses, both ends included.
+// Range is a range of addresses that includes First and Last.
 type Range struct{ First, Last netip.Addr }
 
-// String writes the range as MetalLB reads it.
+// String returns the range in the form that MetalLB reads.
 func (r Range) String() string { return fmt.Sprintf("%s-%s", r.First, r.Last) }
 
-// Size is the number of addresses.
+// Size returns the number of addresses.
 func (r Range) Size() int { return int(number(r.Last)-number(r.First)) + 1 }
 
-// Contains tells whether the range holds the address.
+// Contains reports whether the range contains an address.
 func (r Range) Contains(a netip.Addr) bool {
 	return a.Is4() && number(r.First) <= number(a) && number(a) <= number(r.Last)
 }
 
-// The smallest subnet that holds nodes and a pool, and the geometry of slots.
+// The smallest subnet with room for nodes and a pool, and the limits for the size and number of slots.
 const (
 	maxBits     = 28
 	minSlotSize = 4
@@ -38,9 +37,8 @@ const (
 	maxSlots    = 64
 )
 
-// subnet4 picks the network's IPv4 subnet: Docker lists the entries of a dual-stack
-// network in either order. reserved are the addresses Docker itself keeps for the
-// gateway and by name.
+// subnet4 returns the IPv4 subnet of a network (Docker lists the entries of a dual-stack network in any order) and the
+// addresses that Docker reserves: the gateway and the auxiliary addresses.
 func subnet4(entries []network.IPAMConfig) (subnet netip.Prefix, reserved []netip.Addr, err error) {
 	for _, e := range entries {
 		if !e.Subnet.IsValid() || !e.Subnet.Addr().Is4() {
@@ -61,20 +59,20 @@ func subnet4(entries []network.IPAMConfig) (subnet netip.Prefix, reserved []neti
 	return netip.Prefix{}, nil, fmt.Errorf("it has no IPv4 subnet (%d entries)", len(entries))
 }
 
-// slots gives the size and number of the slots of a subnet: an eighth of its upper
-// half each, within bounds that suit a laptop.
+// slots returns the size and number of the slots of a subnet. A slot is an eighth of the upper half, within the limits
+// above.
 func slots(subnet netip.Prefix) (size, count int) {
 	half := 1 << (32 - subnet.Bits() - 1)
 	size = min(max(half/8, minSlotSize), maxSlotSize)
 	return size, min(half/size, maxSlots)
 }
 
-// slotRange gives slot i of the subnet; the last address of the subnet is its
-// broadcast address and belongs to no slot.
+// slotRange returns the addresses of slot i of the subnet. The last address of the subnet is the broadcast address and is in
+// no slot.
 func slotRange(subnet netip.Prefix, i int) (Range, error) {
 	size, count := slots(subnet)
 	if i < 0 || i >= count {
-		return Range{}, fmt.Errorf("subnet %s has %d slots, and slot %d is not one of them", subnet, count, i)
+		return Range{}, fmt.Errorf("subnet %s has no slot %d; it has slots 0 to %d", subnet, i, count-1)
 	}
 	broadcast := number(subnet.Addr()) + uint32(1)<<(32-subnet.Bits()) - 1
 	top := broadcast - uint32(i*size)
@@ -85,7 +83,7 @@ func slotRange(subnet netip.Prefix, i int) (Range, error) {
 	return r, nil
 }
 
-// without cuts addresses out of a range; what is left may be several ranges or none.
+// without returns the ranges that remain of r without the taken addresses.
 func without(r Range, taken map[netip.Addr]bool) []Range {
 	var left []Range
 	open := false

@@ -6,18 +6,17 @@ import (
 	"strings"
 )
 
-// Mark is how the lab knows a node container for its own. kind offers no Docker
-// label to its users, and a mark inside the cluster would come too late: a run that
-// is killed in the middle of a create leaves containers and no API server. So the
-// mark is the mount point of an extra mount in kind's configuration, which is there
-// from the container's first moment and is listed with it even when it is stopped.
+// Mark identifies the node containers that the lab created. kind does not let its users set Docker labels, and a mark inside
+// the cluster would not exist yet if a run is killed while it creates the cluster. So the mark is the mount point of an
+// extra mount in kind's configuration: it exists as long as the container, and Docker lists it even for a stopped
+// container.
 //
-// What is mounted does not matter; it is /lib/modules, read-only, which kind mounts
-// into every node anyway, so no directory is made on the host.
+// The content of the mount does not matter. It is /lib/modules, read-only, which kind mounts into every node anyway, so
+// Docker creates no directory on the host.
 type Mark struct {
-	// Lab is the lab's name.
+	// Lab is the name of the lab.
 	Lab string
-	// Slot is the lab's share of the Docker network's addresses; see package lb.
+	// Slot is the number of the lab's slot in the Docker network; see package lb.
 	Slot int
 }
 
@@ -26,11 +25,10 @@ const (
 	slotPart = "/slot-"
 )
 
-// MarkSource is the host path that is mounted at a mark's MountPoint.
+// MarkSource is the host path that is mounted at MountPoint.
 const MarkSource = "/lib/modules"
 
-// MountPoint is the path in the container that carries the mark, such as
-// /etc/ambientlab/ambient/slot-0.
+// MountPoint returns the path in the container that encodes the mark, such as /etc/ambientlab/ambient/slot-0.
 func (m Mark) MountPoint() string {
 	return fmt.Sprintf("%s%s%s%d", markRoot, m.Lab, slotPart, m.Slot)
 }

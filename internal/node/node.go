@@ -1,6 +1,5 @@
-// Package node knows the containers that are a kind cluster's nodes: how to find
-// them, how to tell the lab's own from others, and how to tune their kernel
-// settings through the Docker API.
+// Package node finds the containers that are the nodes of a kind cluster, identifies those that the lab created, and raises
+// their kernel settings through the Docker API.
 package node
 
 import (
@@ -23,41 +22,40 @@ const (
 	RoleLabel    = "io.x-k8s.kind.role"
 )
 
-// The roles of a node container. A LoadBalancer stands before several control
-// planes; it is no Kubernetes node.
+// The roles of a node container. kind creates a LoadBalancer for several control planes; it is not a Kubernetes node.
 const (
 	ControlPlane = "control-plane"
 	Worker       = "worker"
 	LoadBalancer = "external-load-balancer"
 )
 
-// Node is one node of a cluster.
+// Node is a node of a cluster.
 type Node struct {
 	Name, Role string
-	// ContainerID is empty where the node is not a Docker container.
+	// ContainerID is empty if the node is not a Docker container.
 	ContainerID string
-	// InternalIP is its IPv4 address on the Docker network, or the node's
-	// InternalIP in an existing cluster; empty when it is not running.
+	// InternalIP is the IPv4 address on the Docker network, or the node's InternalIP in an existing cluster. It is empty if
+	// the container is not running.
 	InternalIP string
-	// Cluster is kind's name of the cluster.
+	// Cluster is the name of the kind cluster.
 	Cluster string
-	// Network names the Docker network the node is on.
+	// Network is the name of the Docker network that the node is on.
 	Network string
-	// Running tells whether the container runs, or the node is Ready.
+	// Running says that the container runs, or that the node is Ready.
 	Running bool
-	// Created is when the container was made, to the second.
+	// Created is the time at which the container was created, in whole seconds.
 	Created time.Time
-	// Mark is the lab's mark, or nil where the lab did not make the container.
+	// Mark is nil if the lab did not create the container.
 	Mark *Mark
 }
 
-// Lister is the part of the Docker client List needs.
+// Lister is the part of the Docker client that List uses.
 type Lister interface {
 	ContainerList(ctx context.Context, options client.ContainerListOptions) (client.ContainerListResult, error)
 }
 
-// List finds the containers of a kind cluster, stopped ones included, sorted by
-// role and name. An empty cluster name lists the nodes of all kind clusters.
+// List returns the node containers of a kind cluster, also stopped ones, sorted by role and name. With an empty cluster name
+// it returns those of all kind clusters. The error is the Docker client's.
 func List(ctx context.Context, api Lister, cluster string) ([]Node, error) {
 	label := ClusterLabel
 	if cluster != "" {
@@ -104,8 +102,8 @@ func fromContainer(c container.Summary) Node {
 	return n
 }
 
-// endpointOf picks the network kind attached the container to: the one of its
-// HostConfig. A user may have connected it to others since.
+// endpointOf returns the network that kind connected the container to: the one in its HostConfig. A user may have connected
+// the container to further networks.
 func endpointOf(c container.Summary) (string, *network.EndpointSettings) {
 	if c.NetworkSettings == nil {
 		return c.HostConfig.NetworkMode, nil

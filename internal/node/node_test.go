@@ -135,10 +135,10 @@ func TestTuneFailuresNameNodeKeyAndOutput(t *testing.T) {
 		},
 		{
 			"not taken", &kernel{values: map[string]string{instances: "128", watches: "1048576"}, stubborn: instances},
-			[]string{"ambient-worker1", "fs.inotify.max_user_instances=1024", "reads it back as 128"},
+			[]string{"ambient-worker1", "fs.inotify.max_user_instances=1024", "but its value is 128"},
 		},
 		{"unreadable", &kernel{values: map[string]string{watches: "1048576"}}, []string{"max_user_instances", "No such file"}},
-		{"not a number", &kernel{values: map[string]string{instances: "many", watches: "1048576"}}, []string{`reads "many"`}},
+		{"not a number", &kernel{values: map[string]string{instances: "many", watches: "1048576"}}, []string{`is "many"`}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -9,9 +9,12 @@ import (
 	"ambientlab/internal/engine"
 )
 
-// Step tunes the nodes that nodes finds. There is no undoing it: the values are the
-// host's, others may rely on them by now, and a reboot brings the old ones back.
-func Step(id, title string, needs []string, api docker.Execer, nodes func(context.Context) ([]Node, error), settings []Sysctl) engine.Step {
+// Step returns the step that tunes the nodes that nodes returns. It has no Undo: the values belong to the Docker host, other
+// programs may need them, and a reboot restores the host's own.
+func Step(
+	id, title string, needs []string, api docker.Execer,
+	nodes func(context.Context) ([]Node, error), settings []Sysctl,
+) engine.Step {
 	return engine.Step{
 		ID: id, Title: title, Needs: needs,
 		Check: func(ctx context.Context) (engine.Status, error) {
@@ -27,7 +30,7 @@ func Step(id, title string, needs []string, api docker.Execer, nodes func(contex
 				}
 			}
 			if len(results) == 0 {
-				return engine.Status{Done: true, Message: "no node is a container of this Docker engine; nothing to tune"}, nil
+				return engine.Status{Done: true, Message: "not needed: no node is a container of this Docker engine"}, nil
 			}
 			return engine.Status{Done: low == 0, Message: strings.Join(values, ", ")}, nil
 		},
@@ -42,7 +45,7 @@ func Step(id, title string, needs []string, api docker.Execer, nodes func(contex
 				if !r.Changed() {
 					continue
 				}
-				engine.Changed(ctx, engine.Change{Object: "node " + r.Node, Action: engine.Update, Detail: fmt.Sprintf("%s %d -> %d", r.Key, r.Old, r.New)})
+				engine.Changed(ctx, r.change(r.New))
 				if !said {
 					engine.Tell(ctx, "%s", HostWide)
 					said = true
@@ -55,7 +58,7 @@ func Step(id, title string, needs []string, api docker.Execer, nodes func(contex
 			var changes []engine.Change
 			for _, r := range results {
 				if !r.Holds() {
-					changes = append(changes, engine.Change{Object: "node " + r.Node, Action: engine.Update, Detail: fmt.Sprintf("%s %d -> %d", r.Key, r.Old, r.Want)})
+					changes = append(changes, r.change(r.Want))
 				}
 			}
 			return changes, err
@@ -70,7 +73,15 @@ func Step(id, title string, needs []string, api docker.Execer, nodes func(contex
 	}
 }
 
-func check(ctx context.Context, api docker.Execer, nodes func(context.Context) ([]Node, error), settings []Sysctl) ([]Result, error) {
+func (r Result) change(to int64) engine.Change {
+	return engine.Change{
+		Object: "node " + r.Node, Action: engine.Update, Detail: fmt.Sprintf("%s %d -> %d", r.Key, r.Old, to),
+	}
+}
+
+func check(
+	ctx context.Context, api docker.Execer, nodes func(context.Context) ([]Node, error), settings []Sysctl,
+) ([]Result, error) {
 	found, err := nodes(ctx)
 	if err != nil {
 		return nil, err

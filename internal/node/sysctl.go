@@ -11,19 +11,18 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Sysctl is a kernel setting and the least value the lab wants for it.
+// Sysctl is a kernel setting and the smallest value that the lab accepts.
 type Sysctl struct {
-	// Key is written with dots, as sysctl does.
+	// Key is written with dots, as in sysctl.
 	Key string
-	// Min is the least value wanted; a higher one is left alone.
+	// Min is the smallest accepted value. A higher value is kept.
 	Min int64
 }
 
 func (s Sysctl) path() string { return "/proc/sys/" + strings.ReplaceAll(s.Key, ".", "/") }
 
-// Inotify is what a lab of several nodes needs: every kubelet, containerd, istio-cni
-// and Envoy holds inotify instances, and the usual 128 for each user runs out, which
-// shows as "too many open files"
+// Inotify returns the settings for a lab with several nodes. Every kubelet, containerd, istio-cni and Envoy uses inotify
+// instances. With the usual limit of 128 per user they fail with "too many open files"
 // (https://kind.sigs.k8s.io/docs/user/known-issues/#pod-errors-due-to-too-many-open-files).
 func Inotify() []Sysctl {
 	return []Sysctl{
@@ -32,25 +31,24 @@ func Inotify() []Sysctl {
 	}
 }
 
-// HostWide is to be said once where values are changed.
-const HostWide = "fs.inotify limits are the Docker host's, not the node's: they are shared by every container, " +
-	"outlive the lab, and are back to the host's own setting after a reboot"
+// HostWide is the note for the user after a value was raised.
+const HostWide = "the fs.inotify limits belong to the Docker host: every container shares them, they stay when the lab is " +
+	"deleted, and a reboot restores the host's own values"
 
 // Result is one setting on one node.
 type Result struct {
 	Node, Key string
-	// Old is what was there, New what was read back; they are equal where nothing
-	// had to be done. Want is the least value asked for.
+	// Old is the value before, New the value after; they are equal if it was not raised. Want is Sysctl.Min.
 	Old, New, Want int64
 }
 
-// Changed tells whether the value was raised.
+// Changed reports whether the value was raised.
 func (r Result) Changed() bool { return r.Old != r.New }
 
-// Holds tells whether the value is at least what is wanted.
+// Holds reports whether the value is at least Want.
 func (r Result) Holds() bool { return r.New >= r.Want }
 
-// String reports the setting for people.
+// String returns the setting as text for people.
 func (r Result) String() string {
 	if r.Changed() {
 		return fmt.Sprintf("%s: %s %d -> %d", r.Node, r.Key, r.Old, r.New)
@@ -58,7 +56,7 @@ func (r Result) String() string {
 	return fmt.Sprintf("%s: %s is %d", r.Node, r.Key, r.New)
 }
 
-// Check reads the settings on every node and changes nothing.
+// Check reads the settings on every node and changes nothing. Its error joins one problem.NodeTuneFailed per failed setting.
 func Check(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysctl) ([]Result, error) {
 	return each(nodes, settings, func(n Node, s Sysctl) (Result, error) {
 		value, err := read(ctx, api, n, s)
@@ -66,9 +64,9 @@ func Check(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysc
 	})
 }
 
-// Tune raises the settings on every node where they are lower than wanted, never
-// lowers one, and reads each back. It goes on after a failure, and joins the
-// failures: each is a problem that names node, key and output.
+// Tune raises each setting that is lower than its Min on each node, and reads it back. It never lowers a setting. After a
+// failure it continues with the next setting. Its error joins one problem.NodeTuneFailed per failed setting, with node,
+// key and output.
 func Tune(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysctl) ([]Result, error) {
 	return each(nodes, settings, func(n Node, s Sysctl) (Result, error) {
 		r := Result{Node: n.Name, Key: s.Key, Want: s.Min}
@@ -80,7 +78,7 @@ func Tune(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysct
 		if r.Holds() {
 			return r, nil
 		}
-		// The shell's redirection needs no sysctl program in the node image.
+		// With the redirection of the shell, the node image needs no sysctl program.
 		_, err = docker.Exec(ctx, api, n.ContainerID, "sh", "-c", `echo "$1" > "$0"`, s.path(), strconv.FormatInt(s.Min, 10))
 		if err != nil {
 			return r, failed(err, n, s, "raising %s from %d to %d on node %s", s.Key, r.Old, s.Min, n.Name)
@@ -89,14 +87,14 @@ func Tune(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysct
 			return r, err
 		}
 		if !r.Holds() {
-			return r, failed(nil, n, s, "node %s took %s=%d without an error, but reads it back as %d", n.Name, s.Key, s.Min, r.New)
+			return r, failed(nil, n, s, "node %s accepted %s=%d without an error, but its value is %d", n.Name, s.Key, s.Min, r.New)
 		}
 		return r, nil
 	})
 }
 
-// each runs do on every container node and setting, one after the other: the values
-// are the host's, so the first node's change is what the others then find.
+// each runs do on every node container and setting, one after the other: the containers share the values of the host, so a
+// change on the first node is in effect on the others.
 func each(nodes []Node, settings []Sysctl, do func(Node, Sysctl) (Result, error)) ([]Result, error) {
 	var results []Result
 	var errs []error
@@ -123,12 +121,12 @@ func read(ctx context.Context, api docker.Execer, n Node, s Sysctl) (int64, erro
 	}
 	value, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
 	if err != nil {
-		return 0, failed(nil, n, s, "%s on node %s reads %q, which is not a number", s.Key, n.Name, strings.TrimSpace(out))
+		return 0, failed(nil, n, s, "%s on node %s is %q, which is not a number", s.Key, n.Name, strings.TrimSpace(out))
 	}
 	return value, nil
 }
 
 func failed(err error, n Node, s Sysctl, format string, args ...any) error {
 	return problem.New(problem.NodeTuneFailed, err, format, args...).With(
-		fmt.Sprintf("To see for yourself: docker exec %s sysctl -w %s=%d", n.Name, s.Key, s.Min))
+		fmt.Sprintf("To try it by hand, run `docker exec %s sysctl -w %s=%d`.", n.Name, s.Key, s.Min))
 }

@@ -6,59 +6,67 @@ var (
 		ID: "LAB-CLUSTER-UNREACHABLE", Layer: LayerCluster, Number: 0,
 		Title: "the cluster's API server does not answer",
 		Advice: []string{
-			"Check `kubectl config current-context` and that its cluster runs.",
-			"If the lab's own cluster is broken, `mage sm:delete` and `mage sm:install` make it anew.",
+			"Check that the cluster of `kubectl config current-context` is running.",
+			"If the cluster is the lab's own, `mage sm:delete` and then `mage sm:install` create it again.",
 		},
 	}
 	ClusterCreateFailed = Kind{
 		ID: "LAB-CLUSTER-CREATE", Layer: LayerCluster, Number: 1,
-		Title:  "the cluster could not be created",
-		Advice: []string{"Read what it says of itself above (kind's output, or the log of a process), then run `mage sm:install` again."},
+		Title: "the cluster could not be created",
+		Advice: []string{
+			"Read the output above (kind's, or the log of a control-plane process), fix the cause, then run " +
+				"`mage sm:install` again.",
+		},
 	}
 	ClusterForeign = Kind{
 		ID: "LAB-CLUSTER-FOREIGN", Layer: LayerCluster, Number: 2,
-		Title: "the cluster was not created by the lab, so the lab neither uses nor deletes it",
+		Title: "the lab did not create this cluster, so the lab neither uses nor deletes it",
 		Advice: []string{
-			"Choose another name with SM_CLUSTER, or delete the cluster yourself if it is yours.",
+			"Choose another name with SM_CLUSTER. If the cluster is yours and no longer needed, delete it yourself.",
 		},
 	}
 	ClusterNone = Kind{
 		ID: "LAB-CLUSTER-NONE", Layer: LayerCluster, Number: 3,
-		Title:  "there is no cluster to work on",
-		Advice: []string{"Run `mage sm:install` first.", "With INSTALL_KIND=n, point KUBECONFIG at a cluster and choose a context."},
+		Title: "there is no cluster that the target can use",
+		Advice: []string{
+			"Run `mage sm:install` first.",
+			"With INSTALL_KIND=n, set KUBECONFIG to the cluster's kubeconfig and choose a context.",
+		},
 	}
 	KubeconfigInvalid = Kind{
 		ID: "LAB-KUBECONFIG-INVALID", Layer: LayerCluster, Number: 4,
-		Title:  "the kubeconfig cannot be used",
-		Advice: []string{"Check KUBECONFIG and `kubectl config view`."},
+		Title:  "the kubeconfig file cannot be read, written or used",
+		Advice: []string{"Check the KUBECONFIG variable, the file's permissions and `kubectl config view`."},
 	}
 	NodeTuneFailed = Kind{
 		ID: "LAB-NODE-TUNE", Layer: LayerCluster, Number: 5,
-		Title:  "a kernel setting of a node could not be changed",
-		Advice: []string{"Set the key named above on the Docker host itself as root, then run the target again."},
+		Title:  "a kernel setting of a node could not be read or raised",
+		Advice: []string{"As root on the Docker host, set the key named above with `sysctl -w`, then run the target again."},
 	}
 	PoolExhausted = Kind{
 		ID: "LAB-POOL-NO-ADDRESSES", Layer: LayerCluster, Number: 6,
-		Title:  "the Docker network has no free range for load-balancer addresses",
-		Advice: []string{"Delete other labs on the same network, or recreate the Docker network with a larger subnet."},
+		Title: "the Docker network has no free addresses for load balancers",
+		Advice: []string{
+			"Delete other labs on the same Docker network, or create the network again with a larger subnet.",
+		},
 	}
 	ClusterVersion = Kind{
 		ID: "LAB-CLUSTER-VERSION", Layer: LayerCluster, Number: 7,
-		Title:  "the cluster's Kubernetes version is outside what this Istio supports",
+		Title:  "this Istio version does not support the cluster's Kubernetes version",
 		Advice: []string{"Use Kubernetes 1.32 to 1.36."},
 	}
 	GatewayAPIVersion = Kind{
 		ID: "LAB-GATEWAY-API-VERSION", Layer: LayerCluster, Number: 7,
-		Title: "the cluster has Gateway API CRDs of somebody else's that do not serve what the lab needs",
+		Title: "the cluster's Gateway API CRDs, which the lab did not install, are too old for the lab",
 		Advice: []string{
-			"Bring the Gateway API in the cluster to a version that serves v1 (v1.0.0 or newer), by whatever installed it.",
-			"If nobody needs it, delete its CRDs: the lab then installs its own.",
+			"Upgrade the Gateway API CRDs to v1.0.0 or newer, with the tool that installed them.",
+			"If no other program uses them, delete them: the lab then installs its own.",
 		},
 	}
 	ClusterStopped = Kind{
 		ID: "LAB-CLUSTER-STOPPED", Layer: LayerCluster, Number: 8,
-		Title:  "a part of the cluster that should run does not",
-		Advice: []string{"Run `mage sm:install`: it starts what does not run, and keeps the rest as it is."},
+		Title:  "a part of the cluster is stopped",
+		Advice: []string{"Run `mage sm:install`: it starts the stopped parts and changes nothing else."},
 	}
 )
 

@@ -4,66 +4,72 @@ package problem
 var (
 	ZtunnelDown = Kind{
 		ID: "LAB-ZTUNNEL-NOT-CONNECTED", Layer: LayerMesh, Number: 0,
-		Title: "no ztunnel serves a node, so no pod of an ambient namespace can start there",
+		Title: "a node has no connected ztunnel, so no pod of an ambient namespace can start on it",
 		Advice: []string{
-			"Look at ztunnel on that node first: `kubectl -n istio-system get pods -l app=ztunnel -o wide` and its logs.",
+			"Check the ztunnel pod on that node and its log: `kubectl -n istio-system get pods -l app=ztunnel -o wide`.",
 		},
 	}
 	WaypointNotReady = Kind{
 		ID: "LAB-WAYPOINT-NOT-READY", Layer: LayerMesh, Number: 1,
-		Title: "the waypoint is not ready; until it is, traffic goes around it and no layer-7 rule holds",
+		Title: "the waypoint is not ready, so traffic bypasses it and its layer-7 rules have no effect",
 		Advice: []string{
-			"The reason above names what is missing; `kubectl describe gateway` has Istio's own words.",
+			"The reason above says what is missing; `kubectl describe gateway` prints Istio's conditions.",
 		},
 	}
 	ConfigRejected = Kind{
 		ID: "LAB-CONFIG-REJECTED", Layer: LayerMesh, Number: 2,
 		Title:  "a proxy rejected the configuration that istiod sent (NACK)",
-		Advice: []string{"Envoy's words above name the resource; correct the object it comes from."},
+		Advice: []string{"Envoy's message above names the resource. Correct the object that istiod made it from."},
 	}
 	ConfigNotAttached = Kind{
 		ID: "LAB-CONFIG-NOT-ATTACHED", Layer: LayerMesh, Number: 3,
-		Title:  "Istio did not attach a policy to its target",
-		Advice: []string{"Istio's message above says why; check the policy's targetRefs and namespace."},
+		Title: "an Istio object has no effect on its target",
+		Advice: []string{
+			"The reason above says why. Check the object's namespace, hosts, gateways and targetRefs, then run the target " +
+				"of its lesson again.",
+		},
 	}
 	IstiodDisconnected = Kind{
 		ID: "LAB-ISTIOD-NOT-CONNECTED", Layer: LayerMesh, Number: 4,
-		Title:  "a proxy is not connected to istiod, so no change reaches it",
-		Advice: []string{"See that istiod runs: `kubectl -n istio-system get pods -l app=istiod` and its logs."},
+		Title:  "a proxy is not connected to istiod, so it receives no changes",
+		Advice: []string{"Check that istiod runs, and its log: `kubectl -n istio-system get pods -l app=istiod`."},
 	}
 	ConfigNotArrived = Kind{
 		ID: "LAB-CONFIG-NOT-ARRIVED", Layer: LayerMesh, Number: 5,
-		Title:  "a proxy does not hold the configuration that was applied",
-		Advice: []string{"Compare with `mage sm:proxyConfig`; the difference is named above."},
+		Title: "a proxy does not have the configuration that was applied",
+		Advice: []string{
+			"The difference is named above. `mage sm:proxyConfig` prints what the proxy has.",
+		},
 	}
 	ProxyUnreachable = Kind{
 		ID: "LAB-PROXY-UNREACHABLE", Layer: LayerMesh, Number: 6,
-		Title:  "a proxy's admin port cannot be reached through a port-forward",
-		Advice: []string{"See that the pod runs and that this user may create pods/portforward."},
+		Title:  "the admin port of a proxy cannot be reached through a port-forward",
+		Advice: []string{"Check that the pod runs and that this user may create pods/portforward."},
 	}
 	GatewayOverlooked = Kind{
 		ID: "LAB-GATEWAY-OVERLOOKED", Layer: LayerMesh, Number: 7,
-		Title: "istiod does not see the pods that are ready behind a Gateway",
+		Title: "istiod does not see the ready pods of a Gateway",
 		Advice: []string{
-			"The lab has already reminded istiod, without effect. Restart it: `kubectl -n istio-system rollout restart deployment istiod`.",
-			"Then run the same target again: it goes on from what is there.",
+			"The lab tried to make istiod read them again, without success. Restart istiod: " +
+				"`kubectl -n istio-system rollout restart deployment istiod`.",
+			"Then run the same target again: it continues from there.",
 		},
 	}
 	WaypointOff = Kind{
 		ID: "LAB-WAYPOINT-OFF", Layer: LayerMesh, Number: 8,
-		Title:  "the lesson works at the waypoint, and there is none",
+		Title:  "the lesson needs the waypoint, and there is none",
 		Advice: []string{"Run `mage sm:waypoint` first, then the same target again."},
 	}
 	LessonNeeded = Kind{
 		ID: "LAB-LESSON-NEEDED", Layer: LayerMesh, Number: 9,
-		Title:  "a lesson that is on stands on what would be taken away",
-		Advice: []string{"Take the lessons named above back first: the last one that was turned on goes first."},
+		Title:  "another lesson that is on depends on this one",
+		Advice: []string{"Turn off the lessons named above first, in the reverse order in which they were turned on."},
 	}
 )
 
 func meshKinds() []Kind {
 	return []Kind{
-		ZtunnelDown, WaypointNotReady, ConfigRejected, ConfigNotAttached, IstiodDisconnected, ConfigNotArrived, ProxyUnreachable,
-		GatewayOverlooked, WaypointOff, LessonNeeded,
+		ZtunnelDown, WaypointNotReady, ConfigRejected, ConfigNotAttached, IstiodDisconnected, ConfigNotArrived,
+		ProxyUnreachable, GatewayOverlooked, WaypointOff, LessonNeeded,
 	}
 }

@@ -1,7 +1,5 @@
-// Package problem is the catalogue of everything that can go wrong in a lab and
-// that a learner can do something about. A problem has an ID that never changes,
-// what was seen, advice, and an exit code, so a script, a CI job and a search
-// engine can all name the same failure.
+// Package problem is the catalogue of the failures that a user can act on. A problem has an ID that never changes, what
+// was observed, advice and an exit code, so a script, a CI job and a search engine use the same name for the same failure.
 package problem
 
 import (
@@ -10,12 +8,10 @@ import (
 	"slices"
 )
 
-// Layer is the part of the lab a problem belongs to. Its number is the tens digit
-// of the exit code, so `$? / 10` already says where to look.
+// Layer is the part of the lab that a problem belongs to. Its number is the tens digit of the exit code.
 type Layer int
 
-// The layers, from the user's input down to the measured proofs. Their numbers are
-// part of the interface: never renumber one.
+// The layers. Their numbers are part of the interface and never change.
 const (
 	LayerSettings Layer = 1
 	LayerHost     Layer = 2
@@ -27,7 +23,7 @@ const (
 	LayerRun      Layer = 9
 )
 
-// String gives the layer's name as the README uses it.
+// String returns the name of the layer, as the README writes it.
 func (l Layer) String() string {
 	switch l {
 	case LayerSettings:
@@ -51,23 +47,21 @@ func (l Layer) String() string {
 	}
 }
 
-// Kind is one entry of the catalogue. Kinds are values declared once, in the file of
-// their layer, and compared by ID.
+// Kind is one entry of the catalogue. Each kind is declared once, in the file of its layer; kinds are compared by ID.
 type Kind struct {
 	// ID is stable and unique, such as LAB-DOCKER-NOT-RUNNING.
 	ID string
-	// Layer and Number give the exit code. Kinds of one layer may share a number
-	// when a script would treat them alike; the ID always tells them apart.
+	// Layer and Number give the exit code. Kinds of one layer may share a number; their IDs differ.
 	Layer  Layer
 	Number int
-	// Title says in one line what is wrong, with no particulars.
+	// Title says in one line what is wrong, without details of the case.
 	Title string
-	// Advice is what to do about it, one action a line, most likely first.
+	// Advice lists what the user can do, one action per entry, the most likely first.
 	Advice []string
 }
 
-// Exit is the process's exit code for the kind: layer*10 + number. The one exception
-// is an interrupted run, which is 130 as shells have it for SIGINT.
+// Exit returns the exit code of the process: 10*Layer + Number. Interrupted is the exception: it is 130, the exit code
+// that shells use for SIGINT.
 func (k Kind) Exit() int {
 	if k.ID == Interrupted.ID {
 		return exitInterrupted
@@ -80,24 +74,24 @@ const (
 	exitInterrupted = 130
 )
 
-// Problem is a failure of a known Kind with its particulars. It is an error.
+// Problem is a failure of a known Kind, with the details of the case. It is an error.
 type Problem struct {
 	// ID is the kind's.
 	ID string
 	// Title is the kind's.
 	Title string
-	// Seen is what was observed here and now.
+	// Seen is what was observed.
 	Seen string
-	// Advice is what to do, one action a line.
+	// Advice lists what the user can do, one action per entry.
 	Advice []string
-	// Exit is the process's exit code.
+	// Exit is the exit code of the process.
 	Exit int
 	// Err is the cause, or nil.
 	Err error
 }
 
-// New makes a problem of a kind. err is the cause and may be nil; seenFormat and
-// args say what was observed, as fmt.Sprintf takes them.
+// New returns a problem of a kind. err is the cause and may be nil. seenFormat and args say what was observed, as
+// arguments of fmt.Sprintf.
 func New(kind Kind, err error, seenFormat string, args ...any) *Problem {
 	return &Problem{
 		ID:     kind.ID,
@@ -109,14 +103,13 @@ func New(kind Kind, err error, seenFormat string, args ...any) *Problem {
 	}
 }
 
-// With puts advice that fits the particulars before the kind's own, and returns the
-// same problem.
+// With inserts advice for this case before the advice of the kind, and returns the same problem.
 func (p *Problem) With(advice ...string) *Problem {
 	p.Advice = slices.Concat(advice, p.Advice)
 	return p
 }
 
-// Error gives the whole in one line: what was seen, why, and the ID.
+// Error returns what was observed, the cause and the ID in one line.
 func (p *Problem) Error() string {
 	seen := p.Seen
 	if seen == "" {
@@ -128,16 +121,16 @@ func (p *Problem) Error() string {
 	return fmt.Sprintf("%s: %v [%s]", seen, p.Err, p.ID)
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.Err }
 
-// Is makes errors.Is match two problems of the same kind.
+// Is makes errors.Is match problems of the same kind.
 func (p *Problem) Is(target error) bool {
 	other, ok := target.(*Problem)
 	return ok && other.ID == p.ID
 }
 
-// Is tells whether err is, or wraps, a problem of the kind.
+// Is reports whether err is or wraps a problem of the kind.
 func Is(err error, kind Kind) bool {
 	for _, p := range All(err) {
 		if p.ID == kind.ID {
@@ -147,8 +140,8 @@ func Is(err error, kind Kind) bool {
 	return false
 }
 
-// ExitCode is the exit code for an error: 0 for nil, that of the first problem in
-// the chain, and 1 for an error that holds no problem.
+// ExitCode returns the exit code for an error: 0 for nil, the exit code of the first problem in the error's tree, and 1
+// for an error without a problem.
 func ExitCode(err error) int {
 	if err == nil {
 		return 0
@@ -160,8 +153,8 @@ func ExitCode(err error) int {
 	return exitUnknown
 }
 
-// All lists the problems in an error's tree, outermost and first joined first. A
-// problem that is reachable twice is listed once.
+// All lists the problems in an error's tree: outer problems before inner ones, joined errors in their order. Each problem
+// is listed once.
 func All(err error) []*Problem {
 	var found []*Problem
 	var walk func(error)
@@ -185,7 +178,7 @@ func All(err error) []*Problem {
 	return found
 }
 
-// Lookup finds a kind by its ID.
+// Lookup returns the kind with an ID.
 func Lookup(id string) (kind Kind, known bool) {
 	for _, k := range Catalogue() {
 		if k.ID == id {

@@ -100,7 +100,7 @@ func TestProblemIsAnError(t *testing.T) {
 	if p.Advice[0] != "Look there first." || problem.DockerNotRunning.Advice[0] == p.Advice[0] {
 		t.Error("advice of the particulars comes first, and the catalogue stays as it is")
 	}
-	if got := problem.New(problem.Internal, nil, "").Error(); got != "the lab itself went wrong [LAB-INTERNAL]" {
+	if got := problem.New(problem.Internal, nil, "").Error(); got != "an unexpected error occurred in the lab [LAB-INTERNAL]" {
 		t.Errorf("a problem with nothing seen says %q", got)
 	}
 }

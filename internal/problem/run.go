@@ -4,18 +4,18 @@ package problem
 var (
 	OutOfTime = Kind{
 		ID: "LAB-OUT-OF-TIME", Layer: LayerRun, Number: 0,
-		Title:  "a step, or the whole run, used up its time",
-		Advice: []string{"The reason above says what it was waiting for; a slow machine may need a larger SM_TIMEOUT."},
+		Title:  "a step or the whole run exceeded its time limit",
+		Advice: []string{"The reason above says what it waited for. On a slow machine, set a larger SM_TIMEOUT."},
 	}
 	Internal = Kind{
 		ID: "LAB-INTERNAL", Layer: LayerRun, Number: 1,
-		Title:  "the lab itself went wrong",
+		Title:  "an unexpected error occurred in the lab",
 		Advice: []string{"Please report it with the output above."},
 	}
 	Interrupted = Kind{
 		ID: "LAB-INTERRUPTED", Layer: LayerRun, Number: 2,
 		Title:  "the run was interrupted",
-		Advice: []string{"Run the same target again: it goes on from what is there."},
+		Advice: []string{"Run the same target again: it continues from there."},
 	}
 )
 

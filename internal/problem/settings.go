@@ -4,8 +4,10 @@ package problem
 var (
 	SettingInvalid = Kind{
 		ID: "LAB-SETTING-INVALID", Layer: LayerSettings, Number: 0,
-		Title:  "a setting has a value that the lab does not accept",
-		Advice: []string{"Correct the variable or flag named above; the README's settings table lists what each accepts."},
+		Title: "the lab does not accept the value of a setting",
+		Advice: []string{
+			"Correct the variable or flag named above. The settings table in the README lists the accepted values.",
+		},
 	}
 	SettingConflict = Kind{
 		ID: "LAB-SETTING-CONFLICT", Layer: LayerSettings, Number: 1,
@@ -14,8 +16,8 @@ var (
 	}
 	SettingFileUnreadable = Kind{
 		ID: "LAB-SETTING-FILE", Layer: LayerSettings, Number: 2,
-		Title:  "a file that a setting names cannot be used",
-		Advice: []string{"Check the path, its permissions and that the file is valid YAML."},
+		Title:  "a file or folder that a setting names cannot be read or is not valid",
+		Advice: []string{"Check the path, the permissions, and that the file is valid YAML."},
 	}
 )
 

@@ -10,9 +10,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// FailureText writes an error for a person, wrapped at a width: for each of the errors
-// joined in it, where it happened, what was seen, why, what to do, and the problem's
-// ID; and the exit code at the end. It is empty for nil.
+// FailureText formats an error for a person, wrapped at width columns: for each joined error the failed step, what was
+// observed, the cause, what to do and the problem's ID; then the exit code. It returns "" for nil.
 func FailureText(err error, width int) string {
 	if err == nil {
 		return ""
@@ -20,7 +19,7 @@ func FailureText(err error, width int) string {
 	var b strings.Builder
 	for _, branch := range branches(err) {
 		b.WriteByte('\n')
-		account(branch).write(&b, width)
+		newReport(branch).write(&b, width)
 	}
 	fmt.Fprintf(&b, "\n%s%d\n", pad("Exit code", labelWidth), problem.ExitCode(err))
 	return b.String()
@@ -28,7 +27,7 @@ func FailureText(err error, width int) string {
 
 const labelWidth = 15
 
-// branches splits joined errors; the wrapping of each keeps with it.
+// branches splits joined errors. The wrapping of a single error stays with it.
 func branches(err error) []error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
@@ -40,15 +39,15 @@ func branches(err error) []error {
 	return []error{err}
 }
 
-// report is one failure taken apart.
+// report is one failure, split into its parts.
 type report struct {
-	step, seen, why, id string
-	advice              []string
+	step, seen, cause, id string
+	advice                []string
 }
 
-// account takes one error apart. The problem may stand inside wrapping that says what
-// was being done; those words belong to what was seen.
-func account(err error) report {
+// newReport splits one error into its parts. The problem may be wrapped in text that says what was being done; that text
+// becomes a part of what was observed.
+func newReport(err error) report {
 	var r report
 	var step *engine.StepError
 	if errors.As(err, &step) {
@@ -68,7 +67,7 @@ func account(err error) report {
 		r.seen = before + r.seen + after
 	}
 	if p.Err != nil {
-		r.why = p.Err.Error()
+		r.cause = p.Err.Error()
 	}
 	if p.Title != p.Seen && p.Title != "" {
 		r.id += ": " + p.Title
@@ -97,9 +96,9 @@ func (r report) write(b *strings.Builder, width int) {
 			b.WriteString(strings.TrimRight(strings.Repeat(" ", indent)+line, " ") + "\n")
 		}
 	}
-	row("Failed", "", r.step)
-	row("What was seen", "", r.seen)
-	row("Why", "", r.why)
+	row("Failed step", "", r.step)
+	row("Error", "", r.seen)
+	row("Cause", "", r.cause)
 	for i, advice := range r.advice {
 		label := ""
 		if i == 0 {

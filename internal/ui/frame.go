@@ -8,7 +8,7 @@ import (
 	"ambientlab/internal/engine"
 )
 
-// state is where a step stands in the tree.
+// state is the state of a step in the tree.
 type state int
 
 const (
@@ -28,7 +28,7 @@ type row struct {
 	message string
 }
 
-// picture is all that a frame of the tree shows.
+// picture is the content of a frame of the tree.
 type picture struct {
 	title string
 	began time.Time
@@ -38,12 +38,10 @@ type picture struct {
 	rows  []row
 }
 
-// reasonLines is how much of a failure's reason the tree shows; the whole of it is in
-// the failure's own text below.
+// reasonLines limits the lines of a failure's reason in the tree. FailureText prints the whole reason after the run.
 const reasonLines = 3
 
-// frame draws the picture as lines of at most width columns. height bounds the number
-// of lines; 0 means that there may be as many as it takes.
+// frame draws the picture as lines of at most width columns, and at most height lines; height 0 means no limit.
 func (p picture) frame(s style, now time.Time, width, height int) []string {
 	lines := []string{p.head(s, now, width)}
 	shown := p.rows
@@ -86,7 +84,7 @@ func (p picture) head(s style, now time.Time, width int) string {
 	return s.paint(sgrBold, title) + s.paint(sgrDim, text)
 }
 
-// height is how many lines the whole picture needs.
+// height returns the number of lines of the whole picture.
 func (p picture) height(width int) int {
 	n := 1
 	for _, r := range p.rows {
@@ -98,8 +96,8 @@ func (p picture) height(width int) int {
 	return n
 }
 
-// fold keeps the rows where something happens and counts the others: those that ended
-// well above, those that wait below. Of the rows kept, the last that fit are shown.
+// fold keeps the rows of running and failed steps, and counts the others: ended steps above, waiting steps below. If too
+// many rows are left, the last ones are kept.
 func (p picture) fold(height int) (shown []row, above, below string) {
 	ended, idle := 0, 0
 	for _, r := range p.rows {
@@ -141,7 +139,7 @@ func (p picture) row(s style, r row, now time.Time, width, column int, last, fol
 	case done, failed:
 		tail = duration(r.took)
 	case held:
-		tail = "already so"
+		tail = "unchanged"
 	case waiting:
 		tail = p.waitsFor(r)
 	}
@@ -170,7 +168,7 @@ func (p picture) row(s style, r row, now time.Time, width, column int, last, fol
 	return lines
 }
 
-// spinEvery is how long each picture of the spinner stands.
+// spinEvery is how long each glyph of the spinner is shown.
 const spinEvery = 100 * time.Millisecond
 
 func (s style) mark(r row, now time.Time) (glyph, code string) {
@@ -191,7 +189,7 @@ func (s style) mark(r row, now time.Time) (glyph, code string) {
 	}
 }
 
-// waitsFor names the first step that a waiting one needs and that has not ended.
+// waitsFor names the first step that r needs and that has not ended.
 func (p picture) waitsFor(r row) string {
 	for _, need := range r.info.Needs {
 		for _, other := range p.rows {

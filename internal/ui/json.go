@@ -10,24 +10,24 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Line is one line of JSON output. Its schema is event.schema.json beside this file;
-// fields are only ever added within a version.
+// Line is one line of JSON output. event.schema.json in this folder is its schema. Within a version, fields are added but
+// never changed or removed.
 type Line struct {
-	// Version is the schema's: 1.
+	// Version is the version of the schema: 1.
 	Version int `json:"v"`
 	// Time is in UTC.
 	Time time.Time `json:"time"`
-	// Kind is an engine.EventKind, or failure or log.
+	// Kind is an engine.EventKind, or failure.
 	Kind string `json:"kind"`
-	// Plan is the plan's name; Step the step's ID.
+	// Plan is the name of the plan, Step the ID of the step.
 	Plan string `json:"plan,omitempty"`
 	Step string `json:"step,omitempty"`
-	// Title is the step's, or the plan's where there is no step.
+	// Title is the title of the step, or of the plan if Step is empty.
 	Title   string `json:"title,omitempty"`
 	Message string `json:"message,omitempty"`
-	// Seconds is how long the step or plan took, on the lines that end one.
+	// Seconds is the duration of the step or plan, on the line that ends it.
 	Seconds *float64 `json:"seconds,omitempty"`
-	// Error is the whole error as text; Problems are those it holds.
+	// Error is the text of the error; Problems are the problems in it.
 	Error    string            `json:"error,omitempty"`
 	Problems []LineProblem     `json:"problems,omitempty"`
 	Exit     *int              `json:"exit,omitempty"`
@@ -36,7 +36,7 @@ type Line struct {
 	Result   *LineResult       `json:"result,omitempty"`
 }
 
-// LineProblem is a problem in JSON.
+// LineProblem is a problem as JSON.
 type LineProblem struct {
 	ID     string   `json:"id"`
 	Title  string   `json:"title"`
@@ -46,7 +46,7 @@ type LineProblem struct {
 	Exit   int      `json:"exit"`
 }
 
-// LineResult counts a plan's steps by outcome, and its changes.
+// LineResult counts the steps of a plan by outcome, and its changes.
 type LineResult struct {
 	Done      int `json:"done"`
 	Unchanged int `json:"unchanged"`
@@ -55,11 +55,8 @@ type LineResult struct {
 	Changes   int `json:"changes"`
 }
 
-// The kinds of lines that are not events of the engine.
-const (
-	kindFailure = "failure"
-	kindLog     = "log"
-)
+// kindFailure is the kind of the line that is not an event of the engine.
+const kindFailure = "failure"
 
 type jsonLines struct {
 	mu   sync.Mutex
@@ -81,7 +78,7 @@ func (j *jsonLines) write(l Line) {
 		return
 	}
 	l.Version, l.Time = 1, l.Time.UTC()
-	// There is nobody to tell that standard error cannot be written.
+	// An error of writing to standard error cannot be reported anywhere.
 	_ = j.out.Encode(l)
 }
 
@@ -127,11 +124,6 @@ func (j *jsonLines) Failure(err error) {
 	}
 	exit := problem.ExitCode(err)
 	j.write(Line{Time: j.now(), Kind: kindFailure, Error: err.Error(), Problems: lineProblems(err), Exit: &exit})
-}
-
-// Log implements Renderer.
-func (j *jsonLines) Log() io.Writer {
-	return &lineWriter{emit: func(line string) { j.write(Line{Time: j.now(), Kind: kindLog, Message: line}) }}
 }
 
 // Close implements Renderer.

@@ -1,7 +1,6 @@
 package ui
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"sync"
@@ -10,18 +9,16 @@ import (
 	"ambientlab/internal/engine"
 )
 
-// plain writes one line per event, each with a time stamp and the step's ID, so that
-// a log can be read and searched.
+// plain writes one line per event with a time stamp and the ID of the step, for logs.
 type plain struct {
 	mu    sync.Mutex
 	out   io.Writer
 	width int
-	now   func() time.Time
 	done  bool
 }
 
 func newPlain(w io.Writer, env func(string) string) *plain {
-	return &plain{out: w, width: columns(env), now: time.Now}
+	return &plain{out: w, width: columns(env)}
 }
 
 func (p *plain) line(at time.Time, subject, text string) {
@@ -32,7 +29,7 @@ func (p *plain) line(at time.Time, subject, text string) {
 	if subject != "" {
 		text = subject + ": " + text
 	}
-	// There is nobody to tell that standard error cannot be written.
+	// An error of writing to standard error cannot be reported anywhere.
 	_, _ = fmt.Fprintf(p.out, "%s %s\n", at.UTC().Format("2006-01-02T15:04:05Z"), text)
 }
 
@@ -66,7 +63,7 @@ func plainWords(ev engine.Event) (subject, text string) {
 	case engine.StepChanged:
 		return ev.Step, changeText(ev.Change)
 	case engine.StepUnchanged:
-		return ev.Step, with("already so", ev.Message)
+		return ev.Step, with("unchanged", ev.Message)
 	case engine.StepDone:
 		return ev.Step, with("done in "+took, ev.Message)
 	case engine.StepFailed:
@@ -88,44 +85,10 @@ func (p *plain) Failure(err error) {
 	_, _ = io.WriteString(p.out, FailureText(err, p.width))
 }
 
-// Log implements Renderer.
-func (p *plain) Log() io.Writer {
-	return &lineWriter{emit: func(line string) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.line(p.now(), "", line)
-	}}
-}
-
 // Close implements Renderer.
 func (p *plain) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done = true
 	return nil
-}
-
-// lineWriter hands on whole lines. A last line without an end is handed on when the
-// next write ends it; spinners that return the carriage count as ending a line.
-type lineWriter struct {
-	mu   sync.Mutex
-	rest []byte
-	emit func(string)
-}
-
-// Write implements io.Writer and never fails.
-func (l *lineWriter) Write(data []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.rest = append(l.rest, data...)
-	for {
-		end := bytes.IndexAny(l.rest, "\r\n")
-		if end < 0 {
-			return len(data), nil
-		}
-		if line := oneLine(string(l.rest[:end])); line != "" {
-			l.emit(line)
-		}
-		l.rest = l.rest[end+1:]
-	}
 }

@@ -8,8 +8,8 @@ import (
 	"ambientlab/internal/engine"
 )
 
-// WritePreviews writes what a plan would do as data for standard output: each step
-// with what it would change and the commands that have the same effect.
+// WritePreviews writes what a plan would do, as data for standard output: each step with its changes and with commands
+// that have the same effect.
 func WritePreviews(w io.Writer, title string, previews []engine.Preview, width int) error {
 	if width <= 0 {
 		width = defaultWidth
@@ -21,7 +21,7 @@ func WritePreviews(w io.Writer, title string, previews []engine.Preview, width i
 		writePreview(&b, p, width)
 		changes += len(p.Changes)
 	}
-	fmt.Fprintf(&b, "\n%d steps, %d changes; nothing was changed.\n", len(previews), changes)
+	fmt.Fprintf(&b, "\n%d steps, %d changes to make; this preview changed nothing.\n", len(previews), changes)
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("writing a preview: %w", err)
 	}
@@ -29,12 +29,12 @@ func WritePreviews(w io.Writer, title string, previews []engine.Preview, width i
 }
 
 func writePreview(b *strings.Builder, p engine.Preview, width int) {
-	state := "would be done"
+	state := "to do"
 	switch {
 	case p.Err != nil:
-		state = "cannot be looked at"
+		state = "cannot be checked"
 	case p.Status.Done:
-		state = "already so"
+		state = "already done"
 	}
 	fmt.Fprintf(b, "\n%s (%s): %s\n", oneLine(p.Title), p.ID, state)
 	indented := func(indent, text string) {

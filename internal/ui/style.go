@@ -15,8 +15,8 @@ type glyphs struct {
 	ellipsis                               string
 }
 
-// styleFor heeds NO_COLOR (any value, see no-color.org) and the locale: where that is
-// not UTF-8, ASCII takes the place of the tree's lines.
+// styleFor returns the style for the environment: no colours if NO_COLOR is set (https://no-color.org), and ASCII glyphs if
+// the locale is not UTF-8.
 func styleFor(env func(string) string) style {
 	return style{colour: env("NO_COLOR") == "", glyphs: glyphsFor(env)}
 }
@@ -45,7 +45,7 @@ func glyphsFor(env func(string) string) glyphs {
 	}
 }
 
-// The SGR codes in use: the eight basic colours follow the user's theme.
+// The SGR codes in use. The eight basic colours follow the theme of the terminal.
 const (
 	sgrBold   = "1"
 	sgrDim    = "2"

@@ -7,17 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// Table is data for standard output: columns aligned by spaces, so that it reads well
-// and still falls apart into fields for a program.
+// Table is data for standard output. Its columns are aligned with spaces, so a program can split the lines into fields.
 type Table struct {
 	Header []string
 	Rows   [][]string
-	// Width wraps the last column under itself so that lines stay within it; 0 leaves
-	// lines as long as they are.
+	// Width limits the lines by wrapping the last column; 0 means no limit.
 	Width int
 }
 
-// Add appends a row; values are written as fmt.Sprint writes them.
+// Add appends a row, with values formatted by fmt.Sprint.
 func (t *Table) Add(values ...any) {
 	row := make([]string, len(values))
 	for i, v := range values {
@@ -28,8 +26,7 @@ func (t *Table) Add(values ...any) {
 
 const columnGap = "   "
 
-// Write writes the table. An empty cell is written as -, so that fields keep their
-// places.
+// Write writes the table. It writes an empty cell as "-", so that the number of fields is the same in every line.
 func (t *Table) Write(w io.Writer) error {
 	rows := t.Rows
 	if len(t.Header) > 0 {

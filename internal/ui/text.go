@@ -15,7 +15,7 @@ const (
 	minimumWidth  = 40
 )
 
-// columns is the width to wrap at where there is no terminal to ask.
+// columns returns the width to wrap at if the output is not a terminal.
 func columns(env func(string) string) int {
 	if n, err := strconv.Atoi(env("COLUMNS")); err == nil && n >= minimumWidth {
 		return n
@@ -23,7 +23,7 @@ func columns(env func(string) string) int {
 	return defaultWidth
 }
 
-// duration writes a duration as people say it: 0.3s, 12.4s, 1m05s, 1h02m.
+// duration formats a duration: 0.3s, 12.4s, 1m05s, 1h02m.
 func duration(d time.Duration) string {
 	switch {
 	case d < 59950*time.Millisecond:
@@ -37,11 +37,10 @@ func duration(d time.Duration) string {
 	}
 }
 
-// escapes are the control sequences with which programs colour and redraw.
+// escapes matches the control sequences of colours and cursor movement.
 var escapes = regexp.MustCompile(`\x1b\[[0-9;?]*[ -/]*[@-~]`)
 
-// oneLine puts text on one line and keeps control characters out of it: what a
-// cluster says must not be able to move the cursor.
+// oneLine returns text as one line without control characters, so that text from a cluster cannot control the terminal.
 func oneLine(text string) string {
 	clean := escapes.ReplaceAllString(text, "")
 	clean = strings.Map(func(r rune) rune {
@@ -53,7 +52,7 @@ func oneLine(text string) string {
 	return strings.Join(strings.Fields(clean), " ")
 }
 
-// cut shortens text to a width, ending in an ellipsis where something is missing.
+// cut shortens text to a width. A shortened text ends in an ellipsis.
 func cut(text string, width int, ellipsis string) string {
 	if utf8.RuneCountInString(text) <= width {
 		return text
@@ -66,8 +65,8 @@ func cut(text string, width int, ellipsis string) string {
 	return strings.TrimRight(string(runes[:keep]), " ") + ellipsis
 }
 
-// wrap breaks text into lines of at most width, at spaces where there are any; a word
-// that is longer stands broken. Line breaks in the text are kept.
+// wrap breaks text at spaces into lines of at most width columns, and keeps the line breaks in the text. It also breaks
+// words that are longer than width.
 func wrap(text string, width int) []string {
 	width = max(width, 1)
 	var lines []string
@@ -97,7 +96,7 @@ func wrap(text string, width int) []string {
 	return lines
 }
 
-// pad fills text with spaces to a width.
+// pad appends spaces to text up to a width.
 func pad(text string, width int) string {
 	if n := width - utf8.RuneCountInString(text); n > 0 {
 		return text + strings.Repeat(" ", n)

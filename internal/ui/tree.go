@@ -10,8 +10,7 @@ import (
 	"ambientlab/internal/engine"
 )
 
-// tree redraws the steps of the running plan in place. What is not part of the tree,
-// such as notes and other programs' words, scrolls by above it.
+// tree redraws the steps of the running plan in place. Notes scroll by above it.
 type tree struct {
 	mu    sync.Mutex
 	out   io.Writer
@@ -32,7 +31,7 @@ func newTree(w io.Writer, env func(string) string, size func() (width, height in
 	return &tree{out: w, size: size, now: now, style: styleFor(env), stop: make(chan struct{})}
 }
 
-// animate redraws while a plan runs, so that spinners turn and durations grow.
+// animate redraws the tree while a plan runs, for the spinners and the durations.
 func (t *tree) animate() {
 	t.stopped.Go(func() {
 		tick := time.NewTicker(spinEvery)
@@ -72,7 +71,7 @@ func (t *tree) Handle(ev engine.Event) {
 		t.picture.over, t.picture.took, t.picture.tally = true, ev.Duration, summary(ev.Result)
 		t.live = false
 		t.draw("")
-		t.drawn = 0 // it stays
+		t.drawn = 0 // the tree of an ended plan stays on the screen
 	case engine.Note:
 		t.draw(oneLine(ev.Message) + "\n")
 	default:
@@ -81,8 +80,9 @@ func (t *tree) Handle(ev engine.Event) {
 	}
 }
 
-// lasting is what of an event stays above the tree. A row has room for one message, and the step's end replaces it: what
-// a change was in detail, such as an old and a new value or why an object was left in place, would be gone at once.
+// lasting returns the text of an event that stays above the tree. A row has room for one message, which the end of the
+// step replaces. Without lasting, the detail of a change (an old and a new value, the reason why an object was kept) would
+// be on the screen for a moment only.
 func (t *tree) lasting(ev engine.Event) string {
 	if ev.Kind != engine.StepChanged || ev.Change == nil || ev.Change.Detail == "" {
 		return ""
@@ -124,7 +124,7 @@ func (t *tree) step(ev engine.Event) {
 	}
 }
 
-// draw puts the tree, if there is one, where it was, with text above it, in one write.
+// draw replaces the tree on the screen, if there is one, and writes text above it, in one write.
 func (t *tree) draw(above string) {
 	var b strings.Builder
 	if t.drawn > 0 {
@@ -136,7 +136,7 @@ func (t *tree) draw(above string) {
 		width, height := t.size()
 		limit := max(height-1, 3)
 		if t.picture.over {
-			limit = 0 // the last picture is whole: nothing is drawn over it any more
+			limit = 0 // the last picture is not redrawn, so it may be higher than the screen
 		}
 		lines := t.picture.frame(t.style, t.now(), width-1, limit)
 		for _, line := range lines {
@@ -147,7 +147,7 @@ func (t *tree) draw(above string) {
 	if t.picture.over {
 		t.picture = picture{}
 	}
-	// There is nobody to tell that standard error cannot be written.
+	// An error of writing to standard error cannot be reported anywhere.
 	_, _ = io.WriteString(t.out, b.String())
 }
 
@@ -162,7 +162,7 @@ func (t *tree) Failure(err error) {
 	t.draw(t.colourLabels(FailureText(err, width)))
 }
 
-// colourLabels makes the words at the left margin bold.
+// colourLabels makes the labels at the left margin bold.
 func (t *tree) colourLabels(text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
@@ -171,17 +171,6 @@ func (t *tree) colourLabels(text string) string {
 		}
 	}
 	return strings.Join(lines, "\n")
-}
-
-// Log implements Renderer.
-func (t *tree) Log() io.Writer {
-	return &lineWriter{emit: func(line string) {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if !t.closed {
-			t.draw(t.style.paint(sgrDim, line) + "\n")
-		}
-	}}
 }
 
 // Close implements Renderer.

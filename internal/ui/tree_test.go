@@ -3,7 +3,6 @@ package ui
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"regexp"
 	"strings"
 	"testing"
@@ -84,11 +83,6 @@ func TestTree(t *testing.T) {
 						t.Errorf("%d columns: %s", n, line)
 					}
 				}
-				if ev.Kind == engine.StepProgress {
-					if _, err := io.WriteString(tr.Log(), "pulled\nhalf a line"); err != nil {
-						t.Fatal(err)
-					}
-				}
 			}
 			tr.Failure(failure())
 			fmt.Fprintf(&film, "--- the end\n%s", s.text())
@@ -138,7 +132,7 @@ func TestTreeKeepsDetails(t *testing.T) {
 Load balancer: update ConfigMap x/a (given back: it was
   there before the lab)
 the limits are the host's
-Taking it back  1.0s  nothing changed
+Taking it back  1.0s  no changes
 ` + "`- + Load balancer  1.0s\n"
 	if s.text() != want {
 		t.Errorf("the screen says\n%s\nwant\n%s", s.text(), want)

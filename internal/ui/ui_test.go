@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"reflect"
 	"slices"
@@ -21,12 +20,8 @@ import (
 func TestPlain(t *testing.T) {
 	var out bytes.Buffer
 	p := newPlain(&out, environment())
-	p.now = func() time.Time { return at(5) }
 	for _, ev := range script() {
 		p.Handle(ev)
-	}
-	if _, err := io.WriteString(p.Log(), "from kind\r\n\nwith \x1b[31mred\x1b[0m\nunfinished"); err != nil {
-		t.Fatal(err)
 	}
 	p.Failure(failure())
 	if err := p.Close(); err != nil {
@@ -42,9 +37,6 @@ func TestJSONLines(t *testing.T) {
 	j.now = func() time.Time { return at(129) }
 	for _, ev := range script() {
 		j.Handle(ev)
-	}
-	if _, err := io.WriteString(j.Log(), "from <kind>\n"); err != nil {
-		t.Fatal(err)
 	}
 	j.Failure(failure())
 	j.Failure(nil)
@@ -98,7 +90,7 @@ func TestJSONSchemaIsComplete(t *testing.T) {
 	check("change", schema.Defs["change"], reflect.TypeFor[engine.Change]())
 	check("step", schema.Defs["step"], reflect.TypeFor[engine.StepInfo]())
 
-	kinds := []string{kindFailure, kindLog}
+	kinds := []string{kindFailure}
 	for _, ev := range script() {
 		if !slices.Contains(kinds, string(ev.Kind)) {
 			kinds = append(kinds, string(ev.Kind))
@@ -173,18 +165,6 @@ func TestPreviews(t *testing.T) {
 	golden(t, "preview.txt", out.String())
 }
 
-func TestParseKind(t *testing.T) {
-	for value, want := range map[string]Kind{"": Auto, "auto": Auto, "plain": Plain, "json": JSON} {
-		if got, err := ParseKind(value); got != want || err != nil {
-			t.Errorf("%q gives %q, %v", value, got, err)
-		}
-	}
-	_, err := ParseKind("xml")
-	if !problem.Is(err, problem.SettingInvalid) || !strings.Contains(err.Error(), "SM_OUTPUT") {
-		t.Errorf("xml gives %v", err)
-	}
-}
-
 // Without a terminal, and on one that cannot draw, auto is plain.
 func TestNewChooses(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -205,17 +185,16 @@ func TestNewChooses(t *testing.T) {
 	}
 }
 
-// Steps, logs and failures come from many goroutines; lines must stay whole.
+// Events and failures come from many goroutines; their lines are not interleaved.
 func TestConcurrentWritersKeepLinesWhole(t *testing.T) {
 	var out bytes.Buffer
 	j := newJSON(&out)
 	var writers sync.WaitGroup
 	for i := range 8 {
 		writers.Go(func() {
-			log := j.Log()
 			for n := range 50 {
 				j.Handle(engine.Event{Kind: engine.Note, Message: fmt.Sprintf("%d %d", i, n)})
-				_, _ = fmt.Fprintf(log, "%d %d\n", i, n)
+				j.Failure(fmt.Errorf("%d %d", i, n))
 			}
 		})
 	}
