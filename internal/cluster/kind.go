@@ -83,6 +83,7 @@ type Kind struct {
 	library  func(log *progressLog) library
 	lookPath func(string) (string, error)
 	after    func(time.Duration) <-chan time.Time
+	greet    func(ctx context.Context, address string, authority []byte) error
 	ready    func(ctx context.Context, cfg *rest.Config, want int) error
 	look     func(ctx context.Context, cfg *rest.Config) (version, notReady string, err error)
 }
@@ -104,6 +105,7 @@ func NewKind(opts KindOptions) *Kind {
 		},
 		lookPath: exec.LookPath,
 		after:    time.After,
+		greet:    greet,
 		ready:    waitNodes,
 		look:     lookAtNodes,
 	}
@@ -171,6 +173,8 @@ func (k *Kind) Inspect(ctx context.Context) (Info, error) {
 	}
 	info.Version = version
 	switch {
+	case err != nil && k.answersInside(ctx, nodes):
+		info.State, info.Message = NotReady, k.notFromHere(cfg.Host).Error()
 	case err != nil:
 		info.State, info.Message = NotReady, fmt.Sprintf("its API server at %s does not answer: %v", cfg.Host, err)
 	case notReady != "":

@@ -6,18 +6,19 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
 
 	"ambientlab/internal/problem"
 )
 
-// RESTConfig connects with the administrator's credentials, taken from the control
-// plane itself: the user's kubeconfig may have been edited since.
+// RESTConfig connects with the administrator's credentials, taken from the control plane itself: the user's kubeconfig may
+// have been edited since.
 func (k *Kind) RESTConfig(ctx context.Context) (*rest.Config, error) {
-	raw, err := k.kubeconfig(ctx)
+	entries, _, err := k.entries(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := clientcmd.RESTConfigFromKubeConfig([]byte(raw))
+	cfg, err := clientcmd.NewDefaultClientConfig(*entries, nil).ClientConfig()
 	if err != nil {
 		return nil, problem.New(problem.KubeconfigInvalid, err, "the kubeconfig of kind cluster %s", k.opts.Name)
 	}
@@ -25,16 +26,30 @@ func (k *Kind) RESTConfig(ctx context.Context) (*rest.Config, error) {
 	return cfg, nil
 }
 
-func (k *Kind) kubeconfig(ctx context.Context) (string, error) {
+// entries are what the user's kubeconfig gets: kind's own, with the address at which this process reaches the API server.
+// reached is false where it reaches none.
+func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, err error) {
 	if err := k.needDockerCommand(); err != nil {
-		return "", err
+		return nil, false, err
 	}
 	log := newProgressLog(ctx)
 	raw, err := detached(ctx, func() (string, error) { return k.library(log).KubeConfig(k.opts.Name, false) })
 	if err != nil {
-		return "", problem.New(problem.ClusterUnreachable, err, "reading the kubeconfig of kind cluster %s from its control plane", k.opts.Name)
+		return nil, false, problem.New(problem.ClusterUnreachable, err, "reading the kubeconfig of kind cluster %s from its control plane", k.opts.Name)
 	}
-	return raw, nil
+	entries, err = clientcmd.Load([]byte(raw))
+	if err != nil {
+		return nil, false, problem.New(problem.KubeconfigInvalid, err, "the kubeconfig of kind cluster %s", k.opts.Name)
+	}
+	server, ok := entries.Clusters[k.contextName()]
+	if !ok {
+		return nil, false, problem.New(problem.KubeconfigInvalid, nil, "the kubeconfig of kind cluster %s has no cluster %s", k.opts.Name, k.contextName())
+	}
+	address, reached := k.reach(ctx, server)
+	if reached {
+		server.Server = "https://" + address
+	}
+	return entries, reached, nil
 }
 
 // unthrottled takes the client's own rate limit off: the API server has a fairer one

@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
-	"k8s.io/client-go/tools/clientcmd"
 	kindcluster "sigs.k8s.io/kind/pkg/cluster"
 
 	"ambientlab/internal/docker"
@@ -170,6 +169,9 @@ func kubernetesNodes(nodes []Node) int {
 }
 
 func (k *Kind) awaitReady(ctx context.Context, nodes []Node) error {
+	if err := k.awaitReachable(ctx, nodes); err != nil {
+		return err
+	}
 	cfg, err := k.RESTConfig(ctx)
 	if err != nil {
 		return err
@@ -269,13 +271,9 @@ func (k *Kind) pull(ctx context.Context, ref string) error {
 
 // mergeKubeconfig puts the cluster's entries into the user's kubeconfig.
 func (k *Kind) mergeKubeconfig(ctx context.Context, choice currentContext) error {
-	raw, err := k.kubeconfig(ctx)
+	entries, _, err := k.entries(ctx)
 	if err != nil {
 		return err
-	}
-	entries, err := clientcmd.Load([]byte(raw))
-	if err != nil {
-		return problem.New(problem.KubeconfigInvalid, err, "the kubeconfig of kind cluster %s", k.opts.Name)
 	}
 	changed, err := k.userKubeconfig().merge(ctx, entries, k.contextName(), choice)
 	if err != nil {

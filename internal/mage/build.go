@@ -189,7 +189,7 @@ func (c compiler) scratch() (string, error) {
 	}
 	names, _ := filepath.Glob(filepath.Join(c.inv.CacheDir, scratchPrefix+"*"))
 	for _, name := range names {
-		if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
+		if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > time.Hour {
 			_ = os.RemoveAll(name)
 		}
 	}

@@ -68,11 +68,29 @@ var (
 		Title:  "a part of the cluster is stopped",
 		Advice: []string{"Run `mage sm:install`: it starts the stopped parts and changes nothing else."},
 	}
+	APIServerElsewhere = Kind{
+		ID: "LAB-API-SERVER-ELSEWHERE", Layer: LayerCluster, Number: 0,
+		Title: "the API server of the lab's cluster cannot be reached from where the lab runs",
+		Advice: []string{
+			"In a container that uses the host's Docker engine: start it with `--network host`, or connect it to the nodes' network with `docker network connect kind CONTAINER`.",
+			"With an engine on another machine or in another container (DOCKER_HOST): run the lab there, or add a route to the nodes' network.",
+			"Or create a cluster that can be reached yourself, and set INSTALL_KIND=n.",
+		},
+	}
+	ClusterLogin = Kind{
+		ID: "LAB-CLUSTER-LOGIN", Layer: LayerCluster, Number: 9,
+		Title: "the kubeconfig's login plug-in gives no credentials",
+		Advice: []string{
+			"Run `kubectl get nodes` in the same terminal: it uses the same plug-in, and shows what the plug-in prints.",
+			"Log in with your provider's own command, then run the target again.",
+		},
+	}
 )
 
 func clusterKinds() []Kind {
 	return []Kind{
 		ClusterUnreachable, ClusterCreateFailed, ClusterForeign, ClusterNone, KubeconfigInvalid,
 		NodeTuneFailed, PoolExhausted, ClusterVersion, GatewayAPIVersion, ClusterStopped,
+		APIServerElsewhere, ClusterLogin,
 	}
 }
