@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/magefile/mage/mage"
+
+	"ambientlab/internal/filelock"
 )
 
 // generated is the file that Mage generates next to the magefile.
@@ -86,11 +89,11 @@ func (c compiler) current() (program string, code int) {
 	if program = c.program(key); known && !c.inv.Force && use(program) {
 		return program, 0
 	}
-	unlock, err := c.lock()
+	lock, err := c.lock()
 	if err != nil {
 		return "", fail(err)
 	}
-	defer unlock()
+	defer func() { _ = lock.Unlock() }() // it ends with this process in any case
 	for {
 		key, known := c.key()
 		if program = c.program(key); known && !c.inv.Force && use(program) {
@@ -198,24 +201,12 @@ func (c compiler) scratch() (string, error) {
 
 const lockSuffix = ".lock"
 
-// lock makes runs in the same directory compile one after the other. The operating system releases it with the process.
-func (c compiler) lock() (unlock func(), err error) {
-	if err := os.MkdirAll(c.inv.CacheDir, 0o755); err != nil {
-		return nil, err
-	}
+// lock makes runs in the same directory compile one after the other.
+func (c compiler) lock() (*filelock.Lock, error) {
 	name := fmt.Sprintf("%s%x%s", prefix, sha256.Sum256([]byte(c.dir)), lockSuffix)
-	file, err := os.OpenFile(filepath.Join(c.inv.CacheDir, name), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	waiting := time.AfterFunc(patience, func() {
+	return filelock.Wait(context.Background(), filepath.Join(c.inv.CacheDir, name), func() {
 		if os.Getenv("SM_OUTPUT") != "json" {
 			fmt.Fprintln(c.inv.Stderr, "Waiting for another run that compiles the lab.")
 		}
 	})
-	defer waiting.Stop()
-	if err := lockFile(file); err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return func() { _ = file.Close() }, nil
 }
