@@ -6,12 +6,12 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
-	"io"
 	"text/template"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
+
+	"ambientlab/internal/manifest"
 )
 
 //go:embed kind.yaml istio lessons
@@ -35,42 +35,23 @@ func Render(name string, data any) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Objects renders a spec and splits it into its objects, in the order of the file.
+// Objects renders a spec and returns its objects, in the order of the file. Each is checked strictly against the type of
+// its kind: what a template is filled with must not make a field that nothing reads.
 func Objects(name string, data any) ([]*unstructured.Unstructured, error) {
 	raw, err := Render(name, data)
 	if err != nil {
 		return nil, err
 	}
-	objects, err := Decode(bytes.NewReader(raw))
+	objects, err := manifest.Decode(raw)
 	if err != nil {
 		return nil, fmt.Errorf("spec %s: %w", name, err)
 	}
-	return objects, nil
-}
-
-// Decode splits a stream of YAML or JSON documents into objects. Empty documents are passed over; a document that
-// is no Kubernetes object is an error that says which one.
-func Decode(r io.Reader) ([]*unstructured.Unstructured, error) {
-	decoder := utilyaml.NewYAMLOrJSONDecoder(r, 4096)
-	var objects []*unstructured.Unstructured
-	for n := 1; ; n++ {
-		content := map[string]any{}
-		err := decoder.Decode(&content)
-		if err == io.EOF {
-			return objects, nil
+	for _, object := range objects {
+		if err := manifest.Check(object); err != nil {
+			return nil, fmt.Errorf("spec %s: %w", name, err)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("document %d is not YAML: %w", n, err)
-		}
-		if len(content) == 0 {
-			continue
-		}
-		object := &unstructured.Unstructured{Object: content}
-		if object.GetKind() == "" || object.GetAPIVersion() == "" || object.GetName() == "" {
-			return nil, fmt.Errorf("document %d is not a Kubernetes object: it needs apiVersion, kind and metadata.name", n)
-		}
-		objects = append(objects, object)
 	}
+	return objects, nil
 }
 
 // Values reads a spec as Helm values.

@@ -1,12 +1,9 @@
 package lab
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"ambientlab/internal/lesson/names"
@@ -221,54 +218,21 @@ func (l *Lab) tracingStep(id string, needs ...string) engine.Step {
 	})
 }
 
+// The label by which a namespace joins the mesh.
+const (
+	dataplaneMode = "istio.io/dataplane-mode"
+	ambientMode   = "ambient"
+)
+
 // namespaceStep takes the applications' namespace into the mesh. The namespace itself may be older than the lab, so
 // only the label is the lab's.
 func (l *Lab) namespaceStep(id string, needs ...string) engine.Step {
 	namespace := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "v1", "kind": "Namespace",
-		"metadata": map[string]any{"name": l.Settings.Namespace, "labels": map[string]any{"istio.io/dataplane-mode": "ambient"}},
+		"metadata": map[string]any{"name": l.Settings.Namespace, "labels": map[string]any{dataplaneMode: ambientMode}},
 	}}
 	step := apply.OverlayStep(l.connect, id, "Namespace "+l.Settings.Namespace+" in the mesh", needs,
 		apply.Overlay{Name: id, Object: namespace, Create: true})
 	step.Timeout = patient
 	return step
-}
-
-// extraStep applies SM_MANIFESTS.
-func (l *Lab) extraStep(id string, needs ...string) engine.Step {
-	title := "Manifests of " + l.Settings.Manifests
-	if l.Settings.Manifests == "" {
-		title = "Manifests of an earlier SM_MANIFESTS"
-	}
-	return l.optional(id, title, l.Settings.Manifests != "", needs, func(context.Context) (objects, error) {
-		return l.extraManifests()
-	})
-}
-
-func (l *Lab) extraManifests() (objects, error) {
-	paths := []string{l.Settings.Manifests}
-	if info, err := os.Stat(l.Settings.Manifests); err == nil && info.IsDir() {
-		paths = nil
-		for _, pattern := range []string{"*.yaml", "*.yml"} {
-			found, err := filepath.Glob(filepath.Join(l.Settings.Manifests, pattern))
-			if err != nil {
-				return nil, fmt.Errorf("looking for manifests in %s: %w", l.Settings.Manifests, err)
-			}
-			paths = append(paths, found...)
-		}
-		slices.Sort(paths)
-	}
-	var all objects
-	for _, path := range paths {
-		raw, err := os.ReadFile(path)
-		if err != nil {
-			return nil, problem.New(problem.SettingFileUnreadable, err, "SM_MANIFESTS=%s", path)
-		}
-		list, err := specs.Decode(bytes.NewReader(raw))
-		if err != nil {
-			return nil, problem.New(problem.SettingFileUnreadable, err, "SM_MANIFESTS=%s", path)
-		}
-		all = append(all, list...)
-	}
-	return all, nil
 }

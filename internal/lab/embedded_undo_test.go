@@ -26,8 +26,8 @@ import (
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/lb"
+	"ambientlab/internal/manifest"
 	"ambientlab/internal/problem"
-	"ambientlab/specs"
 )
 
 // foundCluster is an embedded control plane as a cluster that the lab found: the provider is that of an existing cluster in
@@ -133,7 +133,7 @@ func write(t *testing.T, text string) string {
 // create makes objects as somebody else would.
 func (b *bench) create(text string) {
 	b.t.Helper()
-	list, err := specs.Decode(strings.NewReader(text))
+	list, err := manifest.Decode([]byte(text))
 	if err != nil {
 		b.t.Fatal(err)
 	}

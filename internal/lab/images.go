@@ -27,15 +27,16 @@ func (l *Lab) prepare(ctx context.Context) error {
 	if err := l.sayWhich(); err != nil {
 		return err
 	}
-	if l.Settings.Manifests != "" {
-		if _, err := l.extraManifests(); err != nil {
-			return err
-		}
+	if _, err := l.userObjects(); err != nil {
+		return err
 	}
 	if _, err := l.renderIstio(ctx, l.bundleSubstitutes()); err != nil {
 		if l.Settings.IstioValues != "" {
 			return fmt.Errorf("with SM_ISTIO_VALUES=%s: %w", l.Settings.IstioValues, err)
 		}
+		return err
+	}
+	if err := l.checkManifests(ctx); err != nil {
 		return err
 	}
 	if l.bundle != nil {
@@ -148,12 +149,12 @@ func (l *Lab) podImages(ctx context.Context) ([]string, error) {
 		}
 		all = append(all, list...)
 	}
-	if l.Settings.Manifests != "" {
-		list, err := l.extraManifests()
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, list...)
+	users, err := l.userObjects()
+	if err != nil {
+		return nil, err
+	}
+	for _, obj := range users {
+		all = append(all, obj.Unstructured)
 	}
 	return upstream.Images(l.adapt(all)), nil
 }

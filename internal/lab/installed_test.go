@@ -22,8 +22,8 @@ func TestDeselectedParts(t *testing.T) {
 		want      string // the optional steps, with a minus those that go
 	}{
 		"nothing there":        {want: "kiali"},
-		"all there":            {installed: installed{parts: map[string]bool{"metallb": true, "address-pool": true, "grafana": true, "kiali": true, "telemetry": true, "manifests": true}}, want: "-metallb -address-pool -grafana kiali -telemetry -manifests"},
-		"it cannot be told":    {installed: installed{unknown: true}, want: "-metallb -address-pool -prometheus -grafana -jaeger kiali -telemetry -manifests"},
+		"all there":            {installed: installed{parts: map[string]bool{"metallb": true, "address-pool": true, "grafana": true, "kiali": true, "telemetry": true, "manifests-first": true, "manifests": true}}, want: "-metallb -address-pool -manifests-first -grafana kiali -telemetry -manifests"},
+		"it cannot be told":    {installed: installed{unknown: true}, want: "-metallb -address-pool -manifests-first -prometheus -grafana -jaeger kiali -telemetry -manifests"},
 		"to be taken back":     {installed: installed{parts: map[string]bool{"metallb": true, "address-pool": true, "manifests": true}}, removing: true, want: "metallb address-pool manifests"},
 		"nothing to take back": {removing: true},
 	} {
@@ -39,7 +39,7 @@ func TestDeselectedParts(t *testing.T) {
 			}
 			var got []string
 			for _, step := range plan.Steps {
-				if !slices.Contains([]string{"metallb", "address-pool", "prometheus", "grafana", "jaeger", "kiali", "telemetry", "manifests"}, step.ID) {
+				if !slices.Contains([]string{"metallb", "address-pool", "prometheus", "grafana", "jaeger", "kiali", "telemetry", "manifests-first", "manifests"}, step.ID) {
 					continue
 				}
 				suffix := leaving

@@ -38,7 +38,7 @@ type Settings struct {
 	Addons      []string      `env:"SM_ADDONS" default:"all four" accepts:"a list of prometheus, grafana, jaeger, kiali; or none" help:"telemetry add-ons"`
 	MetalLB     string        `env:"SM_METALLB" default:"auto" accepts:"auto, on or off" help:"load-balancer addresses; auto is on for kind and embedded, off for an existing cluster; after sm:install it is what was installed"`
 	IstioValues string        `env:"SM_ISTIO_VALUES" default:"none" accepts:"a YAML file with keys base, istiod, cni, ztunnel" help:"extra Helm values, laid over the lab's"`
-	Manifests   string        `env:"SM_MANIFESTS" default:"none" accepts:"a YAML file or a folder of them" help:"extra objects, applied last by sm:install"`
+	Manifests   string        `env:"SM_MANIFESTS" default:"none" accepts:"a YAML or JSON file, or a folder of them" help:"extra objects, applied by sm:install: Namespaces and pull Secrets before istiod, the others last"`
 	Timeout     time.Duration `env:"SM_TIMEOUT" default:"30m" accepts:"a duration such as 15m" help:"deadline of a whole target"`
 	Output      string        `env:"SM_OUTPUT" default:"auto" accepts:"auto, plain or json" help:"how progress is shown on stderr"`
 	// addonsChosen tells whether SM_ADDONS was given; if not, what was installed counts, see adoptRecord.

@@ -165,3 +165,23 @@ func TestSuggestion(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// Any input ends in an error or in objects that can be copied and checked.
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte("apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a, creationTimestamp: null}, spec: {n: 1.0}}\n---\n# nothing\n...\n"))
+	f.Add([]byte("kind: List\napiVersion: v1\nitems: 3\n"))
+	f.Add([]byte("---\n---\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		objs, err := Decode(data)
+		if err != nil {
+			return
+		}
+		for _, obj := range objs {
+			if obj.GetKind() == "" || obj.GetAPIVersion() == "" {
+				t.Errorf("an object without a kind: %v", obj.Object)
+			}
+			obj.DeepCopy()
+			_ = Check(obj)
+		}
+	})
+}

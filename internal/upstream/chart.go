@@ -14,6 +14,8 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 	"istio.io/istio/manifests"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"ambientlab/internal/manifest"
 )
 
 // chartRelease is one Helm release of an Istio installation.
@@ -56,14 +58,14 @@ func render(r chartRelease, namespace, kubeVersion string, values map[string]any
 		if strings.HasSuffix(name, ".txt") {
 			continue // notes for people who run helm
 		}
-		more, err := decode([]byte(files[name]))
+		more, err := manifest.Decode([]byte(files[name]))
 		if err != nil {
 			return nil, fmt.Errorf("rendering %s: %s: %w", r.release, name, err)
 		}
 		objs = append(objs, more...)
 	}
 	for _, crd := range chrt.CRDObjects() {
-		more, err := decode(crd.File.Data)
+		more, err := manifest.Decode(crd.File.Data)
 		if err != nil {
 			return nil, fmt.Errorf("CRDs of %s: %s: %w", r.release, crd.Filename, err)
 		}

@@ -4,10 +4,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"ambientlab/internal/manifest"
 )
 
 func TestImages(t *testing.T) {
-	const manifest = `
+	const text = `
 apiVersion: v1
 kind: Pod
 metadata: {name: p}
@@ -40,7 +42,7 @@ metadata: {name: other}
 data: {values: "image: nothing:1"}
 ...
 `
-	objs, err := decode([]byte(manifest))
+	objs, err := manifest.Decode([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +61,7 @@ func TestProxyImage(t *testing.T) {
 		{`{"global":{}}`, ""},
 		{`not JSON`, ""},
 	} {
-		objs, err := decode([]byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio-sidecar-injector}\ndata:\n  values: '" + tc.values + "'\n"))
+		objs, err := manifest.Decode([]byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio-sidecar-injector}\ndata:\n  values: '" + tc.values + "'\n"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -186,3 +186,32 @@ func refuseRetired(component string, values map[string]any) error {
 	}
 	return walk("", values)
 }
+
+// normal copies a value, with whole floats as int64: sigs.k8s.io/yaml decodes every
+// number as float64, and DeepCopyJSON keeps what it gets, so 15008 would be printed
+// in exponent form in places.
+func normal(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		m := make(map[string]any, len(v))
+		for k, e := range v {
+			m[k] = normal(e)
+		}
+		return m
+	case []any:
+		s := make([]any, len(v))
+		for i, e := range v {
+			s[i] = normal(e)
+		}
+		return s
+	case float64:
+		if i := int64(v); float64(i) == v {
+			return i
+		}
+		return v
+	case int:
+		return int64(v)
+	default:
+		return v
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"ambientlab/internal/manifest"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/upstream/gomod"
 )
@@ -126,7 +127,7 @@ func readManifest(module, path string) ([]*unstructured.Unstructured, error) {
 	if err != nil {
 		return nil, unreadable(module, err)
 	}
-	objs, err := decode(data)
+	objs, err := manifest.Decode(data)
 	if err != nil {
 		return nil, unreadable(module, fmt.Errorf("%s: %w", filepath.Base(path), err))
 	}

@@ -1,0 +1,86 @@
+package lab
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"ambientlab/internal/cluster"
+	"ambientlab/internal/manifest"
+	"ambientlab/internal/problem"
+)
+
+// TestManifestsOfTheLab: an object that a part of the lab applies is refused by name before anything is touched.
+func TestManifestsOfTheLab(t *testing.T) {
+	engine := newEngine()
+	d := newDesk(t, &engine, "SM_MANIFESTS=testdata/manifests/own")
+	err := d.Install(t.Context())
+	refused(t, "install", err, problem.SettingConflict,
+		"testdata/manifests/own/own.yaml: Telemetry istio-system/mesh-default is part of the add-on jaeger",
+		"testdata/manifests/own/own.yaml: Namespace istio-system is part of Istio's chart base",
+		"testdata/manifests/own/own.yaml: Service appb is part of sm:apps",
+		`testdata/manifests/own/own.yaml: Namespace default: label istio.io/dataplane-mode is "none", and sm:install sets it to ambient`,
+		"testdata/manifests/own/own.yaml: ConfigMap ambientlab-fault is part of the lab's record of its lessons",
+		"SM_ISTIO_VALUES",
+	)
+	if strings.Contains(err.Error(), "VirtualService mine") {
+		t.Errorf("the user's own object is refused: %v", err)
+	}
+	d.noStep(t)
+	// Without the add-on, nothing of the lab's sets the mesh's Telemetry.
+	d = newDesk(t, &engine, "SM_MANIFESTS=testdata/manifests/own", "SM_ADDONS=prometheus")
+	if err := d.checkManifests(t.Context()); strings.Contains(err.Error(), "Telemetry") {
+		t.Error(err)
+	}
+}
+
+// TestManifestsComeInTime: istiod pulls its image with a Secret of SM_MANIFESTS, so Namespaces and the Secrets in
+// namespaces that exist by then come before it, and everything else last.
+func TestManifestsComeInTime(t *testing.T) {
+	d := newDesk(t, nil, "SM_MANIFESTS=testdata/manifests/pull")
+	early, late, err := d.splitManifests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := func(list objects) string {
+		var out []string
+		for _, obj := range list {
+			out = append(out, manifest.Name(obj))
+		}
+		return strings.Join(out, ", ")
+	}
+	if got := named(early); got != "Secret istio-system/hub, Secret shop/hub, Namespace shop" {
+		t.Errorf("early: %s", got)
+	}
+	if got := named(late); got != "ConfigMap shop/settings, Secret elsewhere/hub" {
+		t.Errorf("late: %s", got)
+	}
+	d.provider = cluster.NewExisting(cluster.ExistingOptions{})
+	needs := map[string][]string{}
+	for _, step := range d.installPlan().Steps {
+		needs[step.ID] = step.Needs
+	}
+	for _, step := range []string{"istiod", "istio-cni", "prometheus", "kiali"} {
+		if !slices.Contains(needs[step], earlyManifestsPart) {
+			t.Errorf("%s does not wait for the pull Secrets: %v", step, needs[step])
+		}
+	}
+	if !slices.Contains(needs[earlyManifestsPart], "istio-base") {
+		t.Errorf("the Secrets of istio-system come before its Namespace: %v", needs[earlyManifestsPart])
+	}
+}
+
+// TestManifestsAreRefusedByName: whatever is wrong in a user's files is said with the setting, the file and the place.
+func TestManifestsAreRefusedByName(t *testing.T) {
+	for folder, words := range map[string][]string{
+		"differs":    {"SM_MANIFESTS=", "differs/b.yaml: Namespace shop is also in ", "differs/a.yaml"},
+		"kustomized": {"SM_MANIFESTS=", "kubectl kustomize"},
+		"empty":      {"SM_MANIFESTS=", "holds no manifest"},
+		"misspelt":   {"SM_MANIFESTS=", "misspelt/istio.yaml: AuthorizationPolicy default/x: spec.targetReffs is not a known field; did you mean spec.targetRefs?"},
+	} {
+		engine := newEngine()
+		d := newDesk(t, &engine, "SM_MANIFESTS=../manifest/testdata/"+folder)
+		refused(t, folder, d.Install(t.Context()), problem.SettingFileUnreadable, words...)
+		d.noStep(t)
+	}
+}
