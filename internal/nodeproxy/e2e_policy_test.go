@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,8 +11,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"ambientlab/nodeproxy/internal/fake"
 	"ambientlab/nodeproxy/internal/hbone"
@@ -204,7 +209,7 @@ func TestHostilePeers(t *testing.T) {
 		t.Run("CONNECT to "+name, func(t *testing.T) {
 			err := tunnel(t, outside, to, target, fine)
 			var status hbone.StatusError
-			var reset hbone.ResetError
+			var reset http2.StreamError
 			if !errors.As(err, &status) && !errors.As(err, &reset) {
 				t.Errorf("got %v, want a refusal", err)
 			}
@@ -252,11 +257,42 @@ func tunnel(t *testing.T, from *pod, addr, target string, conf *tls.Config) erro
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	h, err := hbone.Client(tc)
-	if err != nil {
+	return connectByFrames(tc, target)
+}
+
+// connectByFrames sends a CONNECT as it is: a library would refuse to send some of the targets.
+func connectByFrames(c net.Conn, target string) error {
+	if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
 		return err
 	}
-	defer h.Close()
-	_, err = h.Connect(ctx, target)
-	return err
+	fr := http2.NewFramer(c, c)
+	fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	if err := errors.Join(
+		fr.WriteSettings(),
+		enc.WriteField(hpack.HeaderField{Name: ":method", Value: "CONNECT"}),
+		enc.WriteField(hpack.HeaderField{Name: ":authority", Value: target}),
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}),
+	); err != nil {
+		return err
+	}
+	for {
+		f, err := fr.ReadFrame()
+		if err != nil {
+			return err
+		}
+		switch f := f.(type) {
+		case *http2.MetaHeadersFrame:
+			status, err := strconv.Atoi(f.PseudoValue("status"))
+			if err == nil && status != 200 {
+				err = hbone.StatusError{Status: status}
+			}
+			return err
+		case *http2.RSTStreamFrame:
+			return http2.StreamError{StreamID: f.StreamID, Code: f.ErrCode}
+		case *http2.GoAwayFrame:
+			return fmt.Errorf("connection refused: %s", f.ErrCode)
+		}
+	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -93,15 +94,17 @@ func TestConnectionsAreCarriedFaithfully(t *testing.T) {
 	l.service(b)
 	results := make(chan error, 10)
 	b.serve(appPort, echo)
-	// 8081 ends first and reads on; 8082 resets; 8083 waits for a reset.
+	// 8081 ends first and reads on; 8082 resets; 8083 waits for a reset; 8084 answers once its client has ended.
 	b.serve(8081, func(c *net.TCPConn) {
-		_, _ = io.WriteString(c, "bye")
-		_ = c.CloseWrite()
-		got, err := io.ReadAll(c)
-		if err == nil && string(got) != "still here" {
+		got := make([]byte, len("sent before"))
+		_, err := io.ReadFull(c, got)
+		if err == nil && string(got) != "sent before" {
 			err = fmt.Errorf("server read %q", got)
 		}
-		results <- err
+		_, _ = io.WriteString(c, "bye")
+		_ = c.CloseWrite()
+		_, end := io.ReadAll(c)
+		results <- errors.Join(err, end)
 	})
 	b.serve(8082, func(c *net.TCPConn) {
 		_, _ = c.Read(make([]byte, 1))
@@ -112,9 +115,25 @@ func TestConnectionsAreCarriedFaithfully(t *testing.T) {
 		_, err := io.ReadAll(c)
 		results <- err
 	})
+	b.serve(8084, func(c *net.TCPConn) {
+		got, err := io.ReadAll(c)
+		if err == nil {
+			_, err = fmt.Fprintf(c, "%d bytes", len(got))
+		}
+		results <- err
+	})
 	l.node("node-a", a)
 	l.node("node-b", b)
 
+	t.Run("client ends first", func(t *testing.T) {
+		got, err := a.ask(netip.AddrPortFrom(b.ip, 8084).String(), "question")
+		if got != "8 bytes" || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("every byte", func(t *testing.T) {
 		c, err := a.dial(toVIP)
 		if err != nil {
@@ -136,14 +155,20 @@ func TestConnectionsAreCarriedFaithfully(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		_, _ = io.WriteString(c, "sent before")
 		if got, err := io.ReadAll(c); string(got) != "bye" || err != nil {
 			t.Fatalf("%q, %v", got, err)
 		}
-		_, _ = io.WriteString(c, "still here")
-		_ = c.CloseWrite()
 		if err := <-results; err != nil {
 			t.Error(err)
 		}
+		// An application that ends its half ends the connection, as if it had closed it: the client may not write on.
+		l.eventually("the end of the connection", func() error {
+			if _, err := io.WriteString(c, "lost"); err == nil {
+				return errors.New("the client may still write")
+			}
+			return nil
+		})
 	})
 	t.Run("server resets", func(t *testing.T) {
 		c, err := a.dial(netip.AddrPortFrom(b.ip, 8082).String())

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -20,6 +21,10 @@ import (
 func (l *lab) waypoint(p *pod, account string) {
 	l.t.Helper()
 	cert, err := l.istiod.CA.Certificate(fake.Leaf{URIs: []string{"spiffe://cluster.local/ns/default/sa/" + account}})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	server, err := hbone.NewServer(slog.New(slog.DiscardHandler))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -41,7 +46,7 @@ func (l *lab) waypoint(p *pod, account string) {
 				if err != nil {
 					return
 				}
-				_ = hbone.Serve(tc, func(r *hbone.Request) {
+				server.Serve(l.t.Context(), tc, func(r *hbone.Request) {
 					s, err := r.Accept()
 					if err != nil {
 						return
@@ -49,7 +54,7 @@ func (l *lab) waypoint(p *pod, account string) {
 					_, _ = io.Copy(io.Discard, s)
 					_, _ = fmt.Fprintf(s, "%s|%s|%s|%s", peer, r.Authority, r.Header("baggage"), r.Header("forwarded"))
 					_ = s.CloseWrite()
-				}, nil)
+				})
 			}()
 		}
 	}()

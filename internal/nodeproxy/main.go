@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"ambientlab/nodeproxy/internal/admin"
+	"ambientlab/nodeproxy/internal/hbone"
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/netns"
 	"ambientlab/nodeproxy/internal/pods"
@@ -72,8 +73,12 @@ func run(ctx context.Context, s *settings.Settings) error {
 	}
 	defer conn.Close()
 	certs := identity.NewStore(identity.NewCA(ca, s.ClusterID, s.SecretTTL), log, time.Now)
+	tunnels, err := hbone.NewServer(log)
+	if err != nil {
+		return err
+	}
 	manager := pods.NewManager(pods.Deps{
-		Home: home, Workloads: workloads, Policies: policies, Certs: certs, Telemetry: tel, Log: log,
+		Home: home, Workloads: workloads, Policies: policies, Certs: certs, Telemetry: tel, HBONE: tunnels, Log: log,
 	})
 
 	const fromCNI, fromControlPlane, running = "pods of istio-cni", "discovery of istiod", "shutdown"

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -12,19 +14,18 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
-// Envoy is not at hand in a unit test; Go's own HTTP/2 is the second implementation here.
-
+// TestOtherClient: what the server makes of a request that another program sends.
 func TestOtherClient(t *testing.T) {
 	cn, sn := connect(t)
 	seen := make(chan *Request, 1)
-	go func() {
-		_ = Serve(sn, func(r *Request) {
-			seen <- r
-			echo(r)
-		}, nil)
-	}()
+	server := newServer(t)
+	go server.Serve(context.Background(), sn, func(r *Request) {
+		seen <- r
+		echo(r)
+	})
 	tr := &http2.Transport{
 		AllowHTTP:      true,
 		DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) { return cn, nil },
@@ -40,7 +41,10 @@ func TestOtherClient(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	if r := <-seen; r.Method != "CONNECT" || r.Authority != "10.0.0.1:8080" || r.Header("forwarded") != "for=1.2.3.4" {
-		t.Errorf("server saw %q %q %v", r.Method, r.Authority, r.Headers)
+		t.Errorf("server saw %q %q %v", r.Method, r.Authority, r.header)
+	}
+	if len(resp.Header) > 0 {
+		t.Errorf("answered with headers %v", resp.Header)
 	}
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
 	go func() {
@@ -79,34 +83,141 @@ func TestOtherServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.Connect(within(t), "refused:1"); err == nil || err.Error() != "http status: 503" {
+	if _, err := c.Connect(within(t), "refused:1", nil); err == nil || err.Error() != "http status: 503" {
 		t.Errorf("got %v", err)
 	}
-	s, err := c.Connect(within(t), "10.0.0.1:80")
+	s, err := c.Connect(within(t), "10.0.0.1:80", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
-	go func() {
-		_, _ = s.Write(want)
-		_ = s.CloseWrite()
-	}()
-	got, err := io.ReadAll(s)
-	if err != nil || !bytes.Equal(got, want) {
+	if got, err := exchange(s, want); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
 	}
 	// The peer's limit is kept.
 	for range 7 {
-		if _, err := c.Connect(within(t), "10.0.0.1:80"); err != nil {
+		if _, err := c.Connect(within(t), "10.0.0.1:80", nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if c.Usable() {
+	if c.Reserve() {
 		t.Error("usable beyond the peer's limit of streams")
 	}
 }
 
-// FuzzServe feeds a server whatever a peer with a good certificate may send after its handshake.
+// TestServerThatEndsFirstAndReadsOn: ztunnel and Envoy end their half of a stream and go on reading, which Go's server
+// cannot do. The client then goes on sending. The server here is made of single frames.
+func TestServerThatEndsFirstAndReadsOn(t *testing.T) {
+	cn, sn := connect(t)
+	got := make(chan string, 1)
+	go func() {
+		if _, err := io.ReadFull(sn, make([]byte, len(http2.ClientPreface))); err != nil {
+			return
+		}
+		fr := http2.NewFramer(sn, sn)
+		_ = fr.WriteSettings()
+		var data bytes.Buffer
+		for {
+			f, err := fr.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch f := f.(type) {
+			case *http2.SettingsFrame:
+				if !f.IsAck() {
+					_ = fr.WriteSettingsAck()
+				}
+			case *http2.HeadersFrame:
+				var b bytes.Buffer
+				_ = hpack.NewEncoder(&b).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+				_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: b.Bytes(), EndHeaders: true})
+				_ = fr.WriteData(f.StreamID, true, []byte("bye"))
+			case *http2.DataFrame:
+				data.Write(f.Data())
+				if f.StreamEnded() {
+					got <- data.String()
+				}
+			}
+		}
+	}()
+	c, err := Client(cn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := c.Connect(within(t), "10.0.0.1:80", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(s); string(b) != "bye" || err != nil {
+		t.Fatalf("client read %q, %v", b, err)
+	}
+	if _, err := io.WriteString(s, "still here"); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.CloseWrite()
+	select {
+	case b := <-got:
+		if b != "still here" {
+			t.Errorf("server read %q", b)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the server never saw the end of the client's half")
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRapidReset: a peer that opens and resets streams without pause does not make the server run more handlers than
+// it permits streams, and loses its connection.
+func TestRapidReset(t *testing.T) {
+	cn, sn := connect(t)
+	running := make(chan struct{}, 100*maxStreams)
+	release := make(chan struct{})
+	served := make(chan struct{})
+	server := newServer(t)
+	go func() {
+		defer close(served)
+		server.Serve(context.Background(), sn, func(*Request) {
+			running <- struct{}{}
+			<-release
+		})
+	}()
+	go func() { _, _ = io.Copy(io.Discard, cn) }()
+	_, _ = io.WriteString(cn, http2.ClientPreface)
+	fr := http2.NewFramer(cn, nil)
+	_ = fr.WriteSettings()
+	var headers bytes.Buffer
+	enc := hpack.NewEncoder(&headers)
+	var err error
+	for id := uint32(1); err == nil && id < 200*maxStreams; id += 2 {
+		headers.Reset()
+		_ = enc.WriteField(hpack.HeaderField{Name: ":method", Value: "CONNECT"})
+		_ = enc.WriteField(hpack.HeaderField{Name: ":authority", Value: "a:1"})
+		err = errors.Join(
+			fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: headers.Bytes(), EndHeaders: true}),
+			fr.WriteRSTStream(id, http2.ErrCodeCancel))
+	}
+	if err == nil {
+		// What was written may still be on its way; the connection closes within the server's GOAWAY timeout.
+		_ = cn.SetDeadline(time.Now().Add(10 * time.Second))
+		for err == nil {
+			err = fr.WritePing(false, [8]byte{})
+		}
+	}
+	if n := len(running); n > maxStreams {
+		t.Errorf("%d handlers ran at once, more than %d", n, maxStreams)
+	}
+	close(release)
+	select {
+	case <-served:
+	case <-time.After(10 * time.Second):
+		t.Error("the connection of a hostile peer goes on")
+	}
+}
+
+// FuzzServe gives a server what a peer with a good certificate may send after its handshake.
 func FuzzServe(f *testing.F) {
 	var b bytes.Buffer
 	fr := http2.NewFramer(&b, nil)
@@ -122,7 +233,7 @@ func FuzzServe(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) { feed(t, append([]byte(http2.ClientPreface), in...), true) })
 }
 
-// FuzzClient feeds a client whatever a peer with a good certificate may answer.
+// FuzzClient gives a client what a peer with a good certificate may answer.
 func FuzzClient(f *testing.F) {
 	var b bytes.Buffer
 	fr := http2.NewFramer(&b, nil)
@@ -133,28 +244,26 @@ func FuzzClient(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) { feed(t, in, false) })
 }
 
-// feed gives in to one side and wants it to end by itself once the input has.
+// feed gives in to one side, which must end by itself once its peer has closed the connection.
 func feed(t *testing.T, in []byte, server bool) {
 	near, far := net.Pipe()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		if server {
-			_ = Serve(near, func(r *Request) {
-				s, err := r.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = io.Copy(s, s)
-				_ = s.CloseWrite()
-			}, nil)
+			s, err := NewServer(slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s.Serve(context.Background(), near, echo)
 			return
 		}
 		c, err := Client(near)
 		if err != nil {
 			return
 		}
-		if s, err := c.Connect(t.Context(), "10.0.0.1:80"); err == nil {
+		if s, err := c.Connect(t.Context(), "10.0.0.1:80", nil); err == nil {
 			_, _ = io.Copy(io.Discard, s)
 		}
 		<-c.Done()

@@ -15,7 +15,6 @@ import (
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/policy"
 	"ambientlab/nodeproxy/internal/ports"
-	"ambientlab/nodeproxy/internal/relay"
 	"ambientlab/nodeproxy/internal/telemetry"
 )
 
@@ -35,23 +34,7 @@ func (s *Server) HandleHBONE(ctx context.Context, c *net.TCPConn) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
-	var conn *hbone.Conn
-	err = hbone.Serve(tc, func(r *hbone.Request) {
-		s.serve(ctx, r, peer, src, own)
-	}, func(hc *hbone.Conn) {
-		conn = hc
-		s.mu.Lock()
-		s.conns[hc] = struct{}{}
-		s.mu.Unlock()
-	})
-	if conn != nil {
-		s.mu.Lock()
-		delete(s.conns, conn)
-		s.mu.Unlock()
-	}
-	if err != nil && !errors.Is(err, hbone.ErrClosed) {
-		s.log.Debug("HBONE connection ended", "src.addr", src.String(), "error", err)
-	}
+	s.hbone.Serve(ctx, tc, func(r *hbone.Request) { s.serve(ctx, r, peer, src, own) })
 }
 
 func (s *Server) handshake(ctx context.Context, c *net.TCPConn) (*tls.Conn, identity.Identity, error) {
@@ -61,7 +44,7 @@ func (s *Server) handshake(ctx context.Context, c *net.TCPConn) (*tls.Conn, iden
 	if err != nil {
 		return nil, identity.Identity{}, err
 	}
-	tc := tls.Server(hbone.NewBatch(c), identity.ServerConfig(cert, time.Now))
+	tc := tls.Server(c, identity.ServerConfig(cert, time.Now))
 	peer, err := identity.Handshake(ctx, tc)
 	return tc, peer, err
 }
@@ -113,7 +96,7 @@ func (s *Server) tunnel(ctx context.Context, r *hbone.Request, c policy.Connecti
 		server.Abort()
 		return err
 	}
-	return s.carry(ctx, relay.Tunnel(stream), server, count)
+	return s.carry(ctx, stream, server, count)
 }
 
 func splitHost(authority string) (string, uint16, error) {

@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
 
+	"ambientlab/nodeproxy/internal/hbone"
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/policy"
 	"ambientlab/nodeproxy/internal/ports"
@@ -39,34 +39,28 @@ type Server struct {
 	policies  *policy.Store
 	telemetry *telemetry.Telemetry
 	relay     *relay.Relay
-	log       *slog.Logger
+	hbone     *hbone.Server
 	unwatch   func()
 	closed    chan struct{}
-	close     sync.Once
+	close     func()
 
-	mu    sync.Mutex
-	open  map[*passage]struct{}
-	conns map[drainer]struct{}
+	mu   sync.Mutex
+	open map[*admitted]struct{}
 }
 
-// drainer is an HBONE connection, as far as the server has to know it.
-type drainer interface {
-	Drain()
-	Close()
-}
-
-// passage is a connection that a policy has let through and a later one may end.
-type passage struct {
+// admitted is a connection that the policies have allowed, and that a later policy may end.
+type admitted struct {
 	conn policy.Connection
 	end  context.CancelCauseFunc
 }
 
-// New makes a server.
-func New(local Local, network Network, workloads *workload.Store, policies *policy.Store, t *telemetry.Telemetry, r *relay.Relay, log *slog.Logger) *Server {
+// New returns a server of the pod local. The pods of a node share tunnels, which serves their HBONE connections.
+func New(local Local, network Network, workloads *workload.Store, policies *policy.Store, t *telemetry.Telemetry, r *relay.Relay, tunnels *hbone.Server) *Server {
 	s := &Server{
-		local: local, network: network, workloads: workloads, policies: policies, telemetry: t, relay: r, log: log,
-		closed: make(chan struct{}), open: map[*passage]struct{}{}, conns: map[drainer]struct{}{},
+		local: local, network: network, workloads: workloads, policies: policies, telemetry: t, relay: r, hbone: tunnels,
+		closed: make(chan struct{}), open: map[*admitted]struct{}{},
 	}
+	s.close = sync.OnceFunc(func() { close(s.closed) })
 	s.unwatch = policies.Watch(s.recheck)
 	go s.watchSelf()
 	return s
@@ -100,26 +94,10 @@ func (s *Server) known() *workload.Workload {
 	return w
 }
 
-// Drain tells the peers of every HBONE connection to open no further tunnel.
-func (s *Server) Drain() { s.each(drainer.Drain) }
-
-// Close ends every HBONE connection. Plain connections end with the context of their Handle.
+// Close stops watching the policies. Connections end with the context of their Handle function.
 func (s *Server) Close() {
 	s.unwatch()
-	s.close.Do(func() { close(s.closed) })
-	s.each(drainer.Close)
-}
-
-func (s *Server) each(f func(drainer)) {
-	s.mu.Lock()
-	list := make([]drainer, 0, len(s.conns))
-	for c := range s.conns {
-		list = append(list, c)
-	}
-	s.mu.Unlock()
-	for _, c := range list {
-		f(c)
-	}
+	s.close()
 }
 
 // errPolicyChanged ends a connection that a policy of before let through.
@@ -128,7 +106,7 @@ var errPolicyChanged = errors.New("connection closed due to policy change")
 // recheck ends the connections that the policies of now would refuse.
 func (s *Server) recheck() {
 	s.mu.Lock()
-	open := make([]*passage, 0, len(s.open))
+	open := make([]*admitted, 0, len(s.open))
 	for p := range s.open {
 		open = append(open, p)
 	}
@@ -151,7 +129,7 @@ func (s *Server) recheck() {
 // refuses it.
 func (s *Server) admit(ctx context.Context, w *workload.Workload, c policy.Connection) (_ context.Context, release func(), err error) {
 	ctx, end := context.WithCancelCause(ctx)
-	p := &passage{conn: c, end: end}
+	p := &admitted{conn: c, end: end}
 	// Watched before it is asked: a policy that comes in between is not missed.
 	s.mu.Lock()
 	s.open[p] = struct{}{}

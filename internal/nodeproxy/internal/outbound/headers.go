@@ -2,21 +2,21 @@ package outbound
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 
-	"ambientlab/nodeproxy/internal/hbone"
 	"ambientlab/nodeproxy/internal/workload"
 )
 
 // tunnelHeaders tell the next hop who the client is, for its telemetry: baggage names the workload, forwarded (RFC
 // 7239) the client's address and the service that it asked for. Nothing is decided by them.
-func tunnelHeaders(src netip.AddrPort, w *workload.Workload, svc *workload.Service) []hbone.Header {
+func tunnelHeaders(src netip.AddrPort, w *workload.Workload, svc *workload.Service) http.Header {
 	forwarded := fmt.Sprintf("for=%q", src.String())
 	if svc != nil {
 		forwarded += ";host=" + svc.Hostname
 	}
-	return []hbone.Header{{Name: "baggage", Value: baggage(w)}, {Name: "forwarded", Value: forwarded}}
+	return http.Header{"Baggage": {baggage(w)}, "Forwarded": {forwarded}}
 }
 
 func baggage(w *workload.Workload) string {

@@ -47,13 +47,7 @@ func New(local Local, network Network, workloads *workload.Store, t *telemetry.T
 	return &Server{local: local, network: network, workloads: workloads, telemetry: t, relay: r, pool: newPool()}
 }
 
-// Drain lets tunnels end and opens no new ones.
-func (s *Server) Drain() { s.pool.drain() }
-
-// Wait returns once drained tunnels have sent their last byte, or when ctx ends.
-func (s *Server) Wait(ctx context.Context) { s.pool.wait(ctx) }
-
-// Close ends every tunnel.
+// Close ends every tunnel. A tunnel whose Handle has returned has sent its last byte.
 func (s *Server) Close() { s.pool.close() }
 
 // Handle carries one redirected connection to where it was going. It returns when the connection has ended.
@@ -125,7 +119,7 @@ func (s *Server) open(ctx context.Context, src netip.AddrPort, w *workload.Workl
 	if err != nil {
 		return nil, err
 	}
-	return relay.Tunnel(stream), nil
+	return stream, nil
 }
 
 // dial opens an HBONE connection as the pod, to the route's next hop and to nobody else.
@@ -141,7 +135,7 @@ func (s *Server) dial(ctx context.Context, r *workload.Route) (*hbone.Conn, erro
 	if err != nil {
 		return nil, fmt.Errorf("connection failed: %w", err)
 	}
-	tc := tls.Client(hbone.NewBatch(c), identity.ClientConfig(cert, r.Peers, time.Now))
+	tc := tls.Client(c, identity.ClientConfig(cert, r.Peers, time.Now))
 	if _, err := identity.Handshake(ctx, tc); err != nil {
 		_ = c.Close()
 		return nil, tlsError{err}

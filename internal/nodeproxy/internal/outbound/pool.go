@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"ambientlab/nodeproxy/internal/hbone"
 	"ambientlab/nodeproxy/internal/identity"
@@ -16,14 +20,11 @@ import (
 const (
 	// dialTimeout bounds connecting and both handshakes.
 	dialTimeout = 10 * time.Second
-	// idleTimeout is how long a connection without streams is kept.
-	idleTimeout = 5 * time.Minute
-	sweepEvery  = 30 * time.Second
 	attempts    = 3
 )
 
-// poolKey says what a pooled connection is for. A connection speaks with one identity to peers that may have certain
-// identities, so all of that has to be the same before two streams share one.
+// poolKey says what a pooled connection is for. A connection has one identity and accepts peers of certain identities,
+// so two streams may share it only if all of that is the same.
 type poolKey struct {
 	source identity.Identity
 	dst    netip.AddrPort
@@ -41,12 +42,11 @@ func newKey(source identity.Identity, dst netip.AddrPort, peers []identity.Ident
 // dialer opens an HBONE connection.
 type dialer func(ctx context.Context) (*hbone.Conn, error)
 
-// pool holds HBONE connections of one pod.
+// pool holds the HBONE connections of one pod.
 type pool struct {
-	mu    sync.Mutex
-	slots map[poolKey]*slot
-	shut  bool
-	stop  chan struct{}
+	mu     sync.Mutex
+	slots  map[poolKey]*slot
+	closed bool
 }
 
 type slot struct {
@@ -55,53 +55,51 @@ type slot struct {
 	lastErr error
 }
 
-func newPool() *pool {
-	p := &pool{slots: map[poolKey]*slot{}, stop: make(chan struct{})}
-	go p.sweep()
-	return p
-}
+func newPool() *pool { return &pool{slots: map[poolKey]*slot{}} }
 
-// errShut says that the pod is no longer served.
-var errShut = errors.New("pool draining")
+// errPoolClosed means that the pod is no longer served.
+var errPoolClosed = errors.New("pool draining")
 
 // connect opens a stream on a pooled connection, or on a new one.
-func (p *pool) connect(ctx context.Context, k poolKey, dial dialer, authority string, headers []hbone.Header) (*hbone.Stream, error) {
+func (p *pool) connect(ctx context.Context, k poolKey, dial dialer, authority string, header http.Header) (*hbone.ClientStream, error) {
 	var last error
 	for range attempts {
 		c, fresh, err := p.get(ctx, k, dial)
 		if err != nil {
 			return nil, err
 		}
-		s, err := c.Connect(ctx, authority, headers...)
-		if err == nil {
-			return s, nil
+		s, err := c.Connect(ctx, authority, header)
+		if err == nil || ctx.Err() != nil || !repeatable(err, fresh) {
+			return s, err
 		}
 		last = err
-		var refused hbone.StatusError
-		var reset hbone.ResetError
-		switch {
-		case errors.As(err, &refused), ctx.Err() != nil:
-			return nil, err
-		case errors.Is(err, hbone.ErrUnavailable):
-			// Full, or going away: the request went nowhere.
-		case errors.As(err, &reset), fresh:
-			return nil, err
-		default:
-			// An older connection that turned out to be dead. No byte of the client's has been sent on it yet,
-			// so another may be tried.
-		}
 	}
 	return nil, last
 }
 
-// get returns a connection with room for a stream. Only one dial per key is under way at a time: a burst of new
-// connections shares its outcome.
+// repeatable reports whether another attempt to open a tunnel may succeed. No data of the client has been sent before
+// a tunnel is open, so an attempt may always be repeated.
+func repeatable(err error, fresh bool) bool {
+	var refused hbone.StatusError
+	var reset http2.StreamError
+	switch {
+	case errors.As(err, &refused):
+		return false
+	case errors.As(err, &reset):
+		return reset.Code == http2.ErrCodeRefusedStream
+	}
+	// An older connection may have been lost, or its peer may be draining it.
+	return !fresh
+}
+
+// get returns a connection with a stream reserved on it. Only one dial per key is under way at a time: several clients
+// that connect at once share its outcome.
 func (p *pool) get(ctx context.Context, k poolKey, dial dialer) (c *hbone.Conn, fresh bool, err error) {
 	for {
 		p.mu.Lock()
-		if p.shut {
+		if p.closed {
 			p.mu.Unlock()
-			return nil, false, errShut
+			return nil, false, errPoolClosed
 		}
 		s := p.slots[k]
 		if s == nil {
@@ -109,7 +107,7 @@ func (p *pool) get(ctx context.Context, k poolKey, dial dialer) (c *hbone.Conn, 
 			p.slots[k] = s
 		}
 		for _, c := range s.conns {
-			if c.Usable() {
+			if c.Reserve() {
 				p.mu.Unlock()
 				return c, false, nil
 			}
@@ -118,7 +116,7 @@ func (p *pool) get(ctx context.Context, k poolKey, dial dialer) (c *hbone.Conn, 
 		if wait == nil {
 			s.dialing = make(chan struct{})
 			p.mu.Unlock()
-			c, err := p.dial(ctx, s, dial)
+			c, err := p.dial(ctx, k, s, dial)
 			return c, true, err
 		}
 		p.mu.Unlock()
@@ -136,8 +134,8 @@ func (p *pool) get(ctx context.Context, k poolKey, dial dialer) (c *hbone.Conn, 
 	}
 }
 
-func (p *pool) dial(ctx context.Context, s *slot, dial dialer) (*hbone.Conn, error) {
-	// Others wait for this dial, so the one who began it must not take it with him when his client goes.
+func (p *pool) dial(ctx context.Context, k poolKey, s *slot, dial dialer) (*hbone.Conn, error) {
+	// Others wait for this dial, so it goes on if the client that started it disconnects.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
 	defer cancel()
 	c, err := dial(ctx)
@@ -146,85 +144,46 @@ func (p *pool) dial(ctx context.Context, s *slot, dial dialer) (*hbone.Conn, err
 	s.lastErr = err
 	close(s.dialing)
 	s.dialing = nil
-	if err != nil {
-		return nil, err
-	}
-	if p.shut {
+	switch {
+	case err == nil && p.closed:
 		c.Close()
-		return nil, errShut
+		err = errPoolClosed
+	case err == nil && !c.Reserve():
+		c.Close()
+		err = errors.New("HBONE connection lost right after its handshake")
+	}
+	if err != nil {
+		p.forget(k, s)
+		return nil, err
 	}
 	s.conns = append(s.conns, c)
 	go func() {
 		<-c.Done()
-		p.remove(s, c)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		s.conns = slices.DeleteFunc(s.conns, func(o *hbone.Conn) bool { return o == c })
+		p.forget(k, s)
 	}()
 	return c, nil
 }
 
-func (p *pool) remove(s *slot, c *hbone.Conn) {
+// forget removes a slot that is empty; the caller holds mu.
+func (p *pool) forget(k poolKey, s *slot) {
+	if len(s.conns) == 0 && s.dialing == nil && p.slots[k] == s {
+		delete(p.slots, k)
+	}
+}
+
+// close ends every connection and opens no new one.
+func (p *pool) close() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i, o := range s.conns {
-		if o == c {
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
-			return
-		}
-	}
-}
-
-// sweep closes connections that nobody has used for a while, and forgets empty slots.
-func (p *pool) sweep() {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-p.stop:
-			return
-		case now := <-tick.C:
-			p.mu.Lock()
-			for k, s := range p.slots {
-				for _, c := range s.conns {
-					if c.Idle(now) > idleTimeout {
-						c.Drain()
-					}
-				}
-				if len(s.conns) == 0 && s.dialing == nil {
-					delete(p.slots, k)
-				}
-			}
-			p.mu.Unlock()
-		}
-	}
-}
-
-// drain lets streams end and takes no new ones.
-func (p *pool) drain() { p.each(func(c *hbone.Conn) { c.Drain() }) }
-
-// wait returns once every drained connection has sent its last byte, or when ctx ends.
-func (p *pool) wait(ctx context.Context) {
-	p.each(func(c *hbone.Conn) {
-		select {
-		case <-c.Done():
-		case <-ctx.Done():
-		}
-	})
-}
-
-// close ends every connection.
-func (p *pool) close() { p.each(func(c *hbone.Conn) { c.Close() }) }
-
-func (p *pool) each(f func(*hbone.Conn)) {
-	p.mu.Lock()
-	if !p.shut {
-		p.shut = true
-		close(p.stop)
-	}
+	p.closed = true
 	var conns []*hbone.Conn
 	for _, s := range p.slots {
 		conns = append(conns, s.conns...)
 	}
 	p.mu.Unlock()
 	for _, c := range conns {
-		f(c)
+		c.Close()
 	}
 }

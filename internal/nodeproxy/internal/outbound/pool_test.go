@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -44,14 +45,16 @@ func (p *peer) dial(context.Context) (*hbone.Conn, error) {
 	p.mu.Lock()
 	p.conns = append(p.conns, far)
 	p.mu.Unlock()
-	go func() {
-		_ = hbone.Serve(far, func(r *hbone.Request) {
-			if s, err := r.Accept(); err == nil {
-				_, _ = io.Copy(s, s)
-				_ = s.CloseWrite()
-			}
-		}, nil)
-	}()
+	server, err := hbone.NewServer(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	go server.Serve(context.Background(), far, func(r *hbone.Request) {
+		if s, err := r.Accept(); err == nil {
+			_, _ = io.Copy(s, s)
+			_ = s.CloseWrite()
+		}
+	})
 	return hbone.Client(near)
 }
 
@@ -72,7 +75,7 @@ func TestPool(t *testing.T) {
 	defer cancel()
 	to := netip.MustParseAddrPort("10.0.0.2:15008")
 	key := newKey(id("appa"), to, []identity.Identity{id("appb")})
-	open := func(t *testing.T, p *pool, k poolKey, peer *peer) *hbone.Stream {
+	open := func(t *testing.T, p *pool, k poolKey, peer *peer) *hbone.ClientStream {
 		t.Helper()
 		s, err := p.connect(ctx, k, peer.dial, "10.0.0.2:80", nil)
 		if err != nil {
@@ -142,25 +145,32 @@ func TestPool(t *testing.T) {
 		peer.fail.Store(false)
 		open(t, p, key, peer)
 	})
-	t.Run("drained", func(t *testing.T) {
+	t.Run("closed", func(t *testing.T) {
 		p, peer := newPool(), &peer{}
 		s := open(t, p, key, peer)
-		p.drain()
-		if _, err := p.connect(ctx, key, peer.dial, "x:1", nil); !errors.Is(err, errShut) {
+		p.close()
+		if _, err := p.connect(ctx, key, peer.dial, "x:1", nil); !errors.Is(err, errPoolClosed) {
 			t.Errorf("got %v", err)
 		}
-		if _, err := io.WriteString(s, "x"); err != nil {
-			t.Error(err)
+		if _, err := io.ReadAll(s); err == nil {
+			t.Error("a stream of a closed connection ended without an error")
 		}
-		if err := s.CloseWrite(); err != nil {
-			t.Error(err)
-		}
-		if b, err := io.ReadAll(s); string(b) != "x" || err != nil {
-			t.Errorf("%q, %v", b, err)
-		}
-		p.wait(ctx)
-		if ctx.Err() != nil {
-			t.Error("a drained connection did not end with its last stream")
+	})
+	t.Run("connections that have ended are forgotten", func(t *testing.T) {
+		p, peer := newPool(), &peer{}
+		defer p.close()
+		open(t, p, key, peer)
+		peer.cut()
+		for tick := time.NewTicker(time.Millisecond); ; <-tick.C {
+			p.mu.Lock()
+			n := len(p.slots)
+			p.mu.Unlock()
+			if n == 0 {
+				return
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("%d slots", n)
+			}
 		}
 	})
 }

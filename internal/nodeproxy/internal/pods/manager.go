@@ -165,8 +165,10 @@ func (m *Manager) Drain(ctx context.Context) {
 		m.forget(uid)
 	}
 	for _, p := range m.active {
+		p.stopListening()
 		m.stopping.Go(func() { p.drain(ctx) })
 	}
+	m.deps.HBONE.Drain()
 	m.active = map[string]*proxy{}
 	m.mu.Unlock()
 	m.stopping.Wait()

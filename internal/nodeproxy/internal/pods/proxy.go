@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"ambientlab/nodeproxy/internal/hbone"
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/inbound"
 	"ambientlab/nodeproxy/internal/netns"
@@ -30,6 +31,7 @@ type Deps struct {
 	Policies  *policy.Store
 	Certs     *identity.Store
 	Telemetry *telemetry.Telemetry
+	HBONE     *hbone.Server
 	Log       *slog.Logger
 }
 
@@ -77,7 +79,7 @@ func start(d Deps, pod zds.Pod, ns *netns.Namespace) (_ *proxy, err error) {
 	p.end = end
 	p.local = newLocal(ctx, pod, d.Workloads, d.Certs)
 	carrier := &relay.Relay{}
-	p.in = inbound.New(p.local, ns, d.Workloads, d.Policies, d.Telemetry, carrier, d.Log)
+	p.in = inbound.New(p.local, ns, d.Workloads, d.Policies, d.Telemetry, carrier, d.HBONE)
 	p.out = outbound.New(p.local, ns, d.Workloads, d.Telemetry, carrier)
 	for i, handle := range []func(context.Context, *net.TCPConn){p.out.Handle, p.in.HandlePlaintext, p.in.HandleHBONE} {
 		source := i == 0
@@ -118,15 +120,11 @@ func (p *proxy) stopListening() {
 	p.accepting.Wait()
 }
 
-// drain lets connections end by themselves until ctx ends, and then ends them.
+// drain lets connections end by themselves until ctx ends, and then ends them. The listeners must be closed.
 func (p *proxy) drain(ctx context.Context) {
-	p.stopListening()
-	p.in.Drain()
-	p.out.Drain()
 	done := make(chan struct{})
 	go func() {
 		p.handling.Wait()
-		p.out.Wait(ctx)
 		close(done)
 	}()
 	select {

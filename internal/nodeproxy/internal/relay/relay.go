@@ -1,4 +1,4 @@
-// Package relay carries bytes both ways between two connections, so that neither end can tell that they are two.
+// Package relay copies bytes both ways between two connections, and passes on how each direction ends.
 package relay
 
 import (
@@ -7,82 +7,100 @@ import (
 	"io"
 	"net"
 	"sync"
-
-	"golang.org/x/net/http2"
-
-	"ambientlab/nodeproxy/internal/hbone"
+	"syscall"
 )
 
-// A connection that moves little reads into a small buffer of its own; one that fills it borrows a large one for as
-// long as it is busy. A thousand idle connections so cost megabytes and not a hundred of them.
+// A direction that moves little reads into a small buffer; one that fills it takes a large one for as long as it is
+// busy. A thousand idle connections then need megabytes, not a hundred of them.
 const (
 	smallBuffer = 4 << 10
-	largeBuffer = 64 << 10 // four HBONE frames
+	largeBuffer = 64 << 10
 )
 
-// End is one end of a relay.
+// End is one end of a relay. An End that implements io.ReaderFrom reads by itself what it sends.
 type End interface {
 	io.Reader
 	io.Writer
-	// CloseWrite ends what is written; the other direction goes on.
+	// CloseWrite ends the direction that is written; the other one goes on.
 	CloseWrite() error
-	// Abort tears both directions down, so that the peer sees a reset and not an end.
+	// Abort ends both directions at once, so that the peer sees a reset.
 	Abort()
-	// Close gives the end's resources back after both directions have ended.
+	// Close releases the end after both directions have ended.
 	Close() error
 }
 
-// TCP makes an End of a TCP connection.
+// TCP returns a TCP connection as an End.
 func TCP(c *net.TCPConn) End { return tcp{c} }
 
-type tcp struct{ *net.TCPConn }
+// tcp does not embed the connection, whose own ReadFrom would allocate a large buffer for each idle connection.
+type tcp struct{ conn *net.TCPConn }
 
-func (t tcp) Abort() {
-	// No lingering: the kernel then sends a reset instead of an end.
-	_ = t.SetLinger(0)
-	_ = t.TCPConn.Close()
+func (t tcp) Read(p []byte) (int, error)  { return t.conn.Read(p) }
+func (t tcp) Write(p []byte) (int, error) { return t.conn.Write(p) }
+func (t tcp) Close() error                { return t.conn.Close() }
+
+func (t tcp) CloseWrite() error {
+	// A connection that its peer has closed needs no end.
+	err := t.conn.CloseWrite()
+	if errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
 }
 
-// Tunnel makes an End of an HBONE stream.
-func Tunnel(s *hbone.Stream) End { return tunnel{s} }
+func (t tcp) Abort() {
+	// With a linger time of zero the kernel sends a reset.
+	_ = t.conn.SetLinger(0)
+	_ = t.conn.Close()
+}
 
-type tunnel struct{ *hbone.Stream }
-
-func (t tunnel) Abort()       { t.Reset(http2.ErrCodeConnect) }
-func (t tunnel) Close() error { return nil }
-
-// Counter hears of bytes as they pass.
+// Counter counts the bytes that pass.
 type Counter interface {
 	Request(n int)
 	Response(n int)
 }
 
-// Relay carries bytes. The zero value is ready; it keeps buffers for reuse.
+// Relay copies bytes. The zero value is ready to use; it keeps buffers for reuse.
 type Relay struct{ buffers sync.Pool }
 
-// Run carries bytes between client and server until both directions have ended, and closes both. If one direction
-// breaks, both ends are aborted; the error says which.
+// Run copies bytes between client and server until both directions have ended, and closes both. If one direction
+// fails, it aborts both ends and returns that direction's error.
 func (r *Relay) Run(client, server End, count Counter) error {
-	results := make(chan error, 2)
-	go func() { results <- wrap("client to server", r.pump(server, client, count.Request)) }()
-	go func() { results <- wrap("server to client", r.pump(client, server, count.Response)) }()
-	first := <-results
-	if first != nil {
-		client.Abort()
-		server.Abort()
-		<-results
-		return first
+	var once sync.Once
+	var failure error
+	run := func(direction string, to, from End, count func(int)) {
+		if err := r.pump(to, from, count); err != nil {
+			once.Do(func() {
+				failure = fmt.Errorf("%s: %w", direction, err)
+				client.Abort()
+				server.Abort()
+			})
+		}
 	}
-	second := <-results
-	if second != nil {
-		client.Abort()
-		server.Abort()
-		return second
+	var up sync.WaitGroup
+	up.Go(func() { run("client to server", server, client, count.Request) })
+	run("server to client", client, server, count.Response)
+	up.Wait()
+	if failure != nil {
+		return failure
 	}
-	return ignoreClosed(errors.Join(client.Close(), server.Close()))
+	return errors.Join(client.Close(), server.Close())
 }
 
 func (r *Relay) pump(to, from End, count func(int)) error {
+	var err error
+	if direct, ok := to.(io.ReaderFrom); ok {
+		_, err = direct.ReadFrom(counted{from, count})
+	} else {
+		err = r.copy(to, counted{from, count})
+	}
+	if err != nil {
+		return err
+	}
+	return to.CloseWrite()
+}
+
+func (r *Relay) copy(to io.Writer, from io.Reader) error {
 	var small [smallBuffer]byte
 	var large *[largeBuffer]byte
 	defer func() { r.give(large) }()
@@ -93,10 +111,15 @@ func (r *Relay) pump(to, from End, count func(int)) error {
 		}
 		n, err := from.Read(buf)
 		if n > 0 {
-			if _, werr := to.Write(buf[:n]); werr != nil {
-				return fmt.Errorf("send: %w", werr)
+			if _, err := to.Write(buf[:n]); err != nil {
+				return fmt.Errorf("send: %w", err)
 			}
-			count(n)
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 		switch {
 		case large == nil && n == smallBuffer:
@@ -104,13 +127,6 @@ func (r *Relay) pump(to, from End, count func(int)) error {
 		case large != nil && n < smallBuffer:
 			r.give(large)
 			large = nil
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			// An end that has already gone needs no telling.
-			return ignoreClosed(ignoreNotConnected(to.CloseWrite()))
-		case err != nil:
-			return fmt.Errorf("receive: %w", err)
 		}
 	}
 }
@@ -128,9 +144,19 @@ func (r *Relay) give(b *[largeBuffer]byte) {
 	}
 }
 
-func wrap(direction string, err error) error {
-	if err != nil {
-		return fmt.Errorf("%s: %w", direction, err)
+// counted counts what is read from an End.
+type counted struct {
+	from  End
+	count func(int)
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.from.Read(p)
+	if n > 0 {
+		c.count(n)
 	}
-	return nil
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("receive: %w", err)
+	}
+	return n, err
 }
