@@ -34,7 +34,7 @@ const (
 
 // lab is a bridge with pods on it, and a control plane.
 type lab struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	home   *os.File
 	fabric string
@@ -42,7 +42,7 @@ type lab struct {
 	pods   int
 }
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests make network namespaces: run them as root")
@@ -74,7 +74,7 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-func name(t *testing.T, part string) string {
+func name(t testing.TB, part string) string {
 	clean := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
 			return r

@@ -3,151 +3,172 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// figures are what a run of parallel connections measured.
-type figures struct {
-	rounds   int
-	p50, p99 time.Duration
-	bytes    int64
-	errors   []error
-}
-
-// exchange keeps connections of request and answer of 1 KiB busy for a while.
-func (p *pod) exchange(to string, parallel int, during time.Duration) figures {
-	var mu sync.Mutex
-	var f figures
-	var all []time.Duration
-	var wg sync.WaitGroup
-	end := time.Now().Add(during)
-	for range parallel {
-		wg.Go(func() {
-			var own []time.Duration
-			err := func() error {
-				c, err := p.dial(to)
-				if err != nil {
-					return err
-				}
-				defer c.Close()
-				if err := c.SetDeadline(end.Add(patience)); err != nil {
-					return err
-				}
-				buf := make([]byte, 1024)
-				for time.Now().Before(end) {
-					began := time.Now()
-					if _, err := c.Write(buf); err != nil {
-						return err
-					}
-					if _, err := io.ReadFull(c, buf); err != nil {
-						return err
-					}
-					own = append(own, time.Since(began))
-				}
-				return nil
-			}()
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				f.errors = append(f.errors, err)
-			}
-			all = append(all, own...)
-		})
-	}
-	wg.Wait()
-	slices.Sort(all)
-	if f.rounds = len(all); f.rounds > 0 {
-		f.p50, f.p99 = all[len(all)/2], all[len(all)*99/100]
-	}
-	return f
-}
-
-// flood sends in bulk over parallel connections.
-func (p *pod) flood(to string, parallel int, during time.Duration) figures {
-	var mu sync.Mutex
-	var f figures
-	var wg sync.WaitGroup
-	end := time.Now().Add(during)
-	for range parallel {
-		wg.Go(func() {
-			c, err := p.dial(to)
-			var sent int64
-			if err == nil {
-				defer c.Close()
-				_ = c.SetDeadline(end.Add(patience))
-				buf := make([]byte, 256<<10)
-				for time.Now().Before(end) && err == nil {
-					var n int
-					n, err = c.Write(buf)
-					sent += int64(n)
-				}
-				if err == nil {
-					err = c.CloseWrite()
-				}
-				if err == nil {
-					_, err = io.ReadAll(c) // until the sink has read all of it
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			f.bytes += sent
-			if err != nil {
-				f.errors = append(f.errors, err)
-			}
-		})
-	}
-	wg.Wait()
-	return f
-}
-
-// TestLoad runs 64 connections at once through the mesh and past it, in one run. NODEPROXY_LOAD sets how long each of
-// its four parts takes.
-func TestLoad(t *testing.T) {
-	during := 2 * time.Second
-	if v := os.Getenv("NODEPROXY_LOAD"); v != "" {
-		d, err := time.ParseDuration(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		during = d
-	}
-	l := newLab(t)
-	a, b := l.meshed("appa"), l.meshed("appb")
-	c, d := l.bare("plaina"), l.bare("plainb")
-	l.service(b)
-	for _, p := range []*pod{b, d} {
+// BenchmarkLoad measures two proxies on one machine, and beside them the same load past the mesh. Time, processor time
+// and allocations include those of the clients and the servers.
+func BenchmarkLoad(b *testing.B) {
+	l := newLab(b)
+	appa, appb := l.meshed("appa"), l.meshed("appb")
+	plaina, plainb := l.bare("plaina"), l.bare("plainb")
+	l.service(appb)
+	for _, p := range []*pod{appb, plainb} {
 		p.serve(appPort, echo)
 		p.serve(8090, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
 	}
-	l.node("node-a", a)
-	l.node("node-b", b)
-	l.eventually("first connection", func() error { _, err := a.ask(toVIP, "x"); return err })
-	sink := func(p *pod) string { return netip.AddrPortFrom(p.ip, 8090).String() }
+	l.node("node-a", appa)
+	l.node("node-b", appb)
+	l.eventually("first connection", func() error { _, err := appa.ask(toVIP, "x"); return err })
 
-	const parallel = 64
-	plain := c.exchange(d.app(), parallel, during)
-	mesh := a.exchange(toVIP, parallel, during)
-	plainBulk := c.flood(sink(d), 4, during)
-	meshBulk := a.flood(sink(b), 4, during)
-	for name, f := range map[string]figures{"plain": plain, "mesh": mesh, "plain bulk": plainBulk, "mesh bulk": meshBulk} {
-		if len(f.errors) > 0 {
-			t.Errorf("%s: %d errors, the first: %v", name, len(f.errors), f.errors[0])
-		}
+	for _, way := range []struct {
+		name     string
+		from, to *pod
+	}{{"plain", plaina, plainb}, {"mesh", appa, appb}} {
+		sink := netip.AddrPortFrom(way.to.ip, 8090).String()
+		b.Run(way.name+"/requests-64", func(b *testing.B) { measure(b, 64, way.from.requests(way.to.app())) })
+		b.Run(way.name+"/connections-64", func(b *testing.B) { measure(b, 64, way.from.connections(way.to.app())) })
+		b.Run(way.name+"/bulk-4", func(b *testing.B) {
+			b.SetBytes(bulk)
+			measure(b, 4, way.from.flood(sink))
+		})
 	}
-	perSecond := func(f figures) string { return fmt.Sprintf("%.0f/s", float64(f.rounds)/during.Seconds()) }
-	rate := func(f figures) string { return fmt.Sprintf("%.0f MB/s", float64(f.bytes)/during.Seconds()/1e6) }
-	t.Logf("%d connections, 1 KiB each way, %s: plain %s p50 %s p99 %s; mesh %s p50 %s p99 %s", parallel, during,
-		perSecond(plain), plain.p50, plain.p99, perSecond(mesh), mesh.p50, mesh.p99)
-	t.Logf("4 connections in bulk: plain %s, mesh %s", rate(plainBulk), rate(meshBulk))
-	t.Logf("ratios mesh to plain: rounds %.2f, p50 %.2f, p99 %.2f, bulk %.2f",
-		float64(mesh.rounds)/float64(plain.rounds), float64(mesh.p50)/float64(plain.p50),
-		float64(mesh.p99)/float64(plain.p99), float64(meshBulk.bytes)/float64(plainBulk.bytes))
+}
+
+// bulk is how many bytes one operation of a flood sends.
+const bulk = 256 << 10
+
+// client does one operation at each call. close ends its connection, and waits until the server has read all of it.
+type client struct {
+	do    func() error
+	close func() error
+}
+
+// measure shares b.N operations among parallel clients.
+func measure(b *testing.B, parallel int, open func() (client, error)) {
+	clients := make([]client, parallel)
+	for i := range clients {
+		c, err := open()
+		if err != nil {
+			b.Fatal(err)
+		}
+		clients[i] = c
+	}
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	took := make([][]time.Duration, parallel)
+	failures := make([]error, parallel)
+	b.ReportAllocs()
+	before := processorTime(b)
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for i, c := range clients {
+		wg.Go(func() {
+			for failures[i] == nil && left.Add(-1) >= 0 {
+				began := time.Now()
+				failures[i] = c.do()
+				took[i] = append(took[i], time.Since(began))
+			}
+			failures[i] = errors.Join(failures[i], c.close())
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	if err := errors.Join(failures...); err != nil {
+		b.Fatal(err)
+	}
+	all := slices.Concat(took...)
+	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
+	b.ReportMetric(float64((processorTime(b)-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "op/s")
+}
+
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// requests exchanges 1 KiB each way on one connection.
+func (p *pod) requests(to string) func() (client, error) {
+	return func() (client, error) {
+		c, err := p.dial(to)
+		if err != nil {
+			return client{}, err
+		}
+		buf := make([]byte, 1024)
+		return client{
+			do: func() error {
+				if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+					return err
+				}
+				if _, err := c.Write(buf); err != nil {
+					return err
+				}
+				_, err := io.ReadFull(c, buf)
+				return err
+			},
+			close: c.Close,
+		}, nil
+	}
+}
+
+// connections opens a connection for each exchange of one byte.
+func (p *pod) connections(to string) func() (client, error) {
+	return func() (client, error) {
+		return client{
+			do: func() error {
+				got, err := p.ask(to, "x")
+				if err == nil && got != "x" {
+					err = fmt.Errorf("got %q", got)
+				}
+				return err
+			},
+			close: func() error { return nil },
+		}, nil
+	}
+}
+
+// flood sends on one connection.
+func (p *pod) flood(to string) func() (client, error) {
+	return func() (client, error) {
+		c, err := p.dial(to)
+		if err != nil {
+			return client{}, err
+		}
+		buf := make([]byte, bulk)
+		return client{
+			do: func() error {
+				if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+					return err
+				}
+				_, err := c.Write(buf)
+				return err
+			},
+			close: func() error {
+				defer c.Close()
+				if err := errors.Join(c.SetDeadline(time.Now().Add(patience)), c.CloseWrite()); err != nil {
+					return err
+				}
+				_, err := io.ReadAll(c)
+				return err
+			},
+		}, nil
+	}
 }
