@@ -136,7 +136,7 @@ func (b *bed) await(tb testing.TB, n nodes.Node) {
 	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
 	for n.CommandContext(ctx, "ctr", "version").Run() != nil {
-		if err := (systemClock{}).Sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
 			tb.Fatalf("containerd in %s does not answer: %v", n, err)
 		}
 	}

@@ -3,8 +3,6 @@ package bundle
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,10 +13,9 @@ import (
 	"ambientlab/internal/atomicfile"
 )
 
-// put puts a blob in place, unless it is there already. Two callers with one blob
-// share the work.
+// put writes a blob, unless the folder has it.
 func (w *Writer) put(ctx context.Context, d v1.Descriptor, open func() (io.ReadCloser, error)) error {
-	return w.once(ctx, d, func() error {
+	return w.once(d, func() error {
 		r, err := open()
 		if err != nil {
 			return fmt.Errorf("reading blob %s: %w", d.Digest, err)
@@ -28,66 +25,47 @@ func (w *Writer) put(ctx context.Context, d v1.Descriptor, open func() (io.ReadC
 	})
 }
 
-// putBytes puts a small blob in place.
 func (w *Writer) putBytes(ctx context.Context, d v1.Descriptor, raw []byte) error {
 	return w.put(ctx, d, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil })
 }
 
-// document reads a small blob that the folder already holds whole.
-func (w *Writer) document(h v1.Hash) ([]byte, bool) {
-	info, err := os.Stat(w.path(blobName(h)))
-	if err != nil || info.Size() > maxDocument {
-		return nil, false
-	}
-	raw, err := os.ReadFile(w.path(blobName(h)))
-	if err != nil {
-		return nil, false
-	}
-	got, _, err := v1.SHA256(bytes.NewReader(raw))
-	return raw, err == nil && got == h
-}
-
-// once runs write for a blob that is not there yet, one caller at a time. A caller
-// whose forerunner failed tries by itself: the failure may have been its context's.
-func (w *Writer) once(ctx context.Context, d v1.Descriptor, write func() error) error {
+// once calls write for a blob that the folder does not have, one caller at a time.
+func (w *Writer) once(d v1.Descriptor, write func() error) error {
 	for {
-		w.mu.Lock()
-		f, running := w.blobs[d.Digest]
-		if !running {
-			f = &flight{done: make(chan struct{})}
-			w.blobs[d.Digest] = f
-		}
-		w.mu.Unlock()
-		if !running {
-			return w.fly(f, d, write)
-		}
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if f.err == nil {
-			return nil
+		mine := false
+		_, err, _ := w.writing.Do(d.Digest.String(), func() (any, error) {
+			mine = true
+			have, err := w.have(d)
+			if err != nil || have {
+				return nil, err
+			}
+			if err := write(); err != nil {
+				return nil, err
+			}
+			w.note(d)
+			return nil, nil
+		})
+		// The write of another caller can fail for a reason that does not affect this one, such as its registry.
+		if err == nil || mine {
+			return err
 		}
 	}
 }
 
-func (w *Writer) fly(f *flight, d v1.Descriptor, write func() error) error {
-	defer close(f.done)
-	have, err := w.have(d)
-	if err == nil && !have {
-		err = write()
-	}
-	if f.err = err; err != nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.blobs, d.Digest)
-	}
-	return err
+func (w *Writer) note(d v1.Descriptor) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.whole[d.Digest] = true
 }
 
-// have tells whether a blob lies in the folder whole. One that was altered is removed.
+// have tells whether the folder has a blob complete. It removes a blob whose content is not what its digest says.
 func (w *Writer) have(d v1.Descriptor) (bool, error) {
+	w.mu.Lock()
+	whole := w.whole[d.Digest]
+	w.mu.Unlock()
+	if whole {
+		return true, nil
+	}
 	if _, err := parseHash(d.Digest.String()); err != nil {
 		return false, err
 	}
@@ -104,6 +82,7 @@ func (w *Writer) have(d v1.Descriptor) (bool, error) {
 		return false, fmt.Errorf("checking blob %s: %w", d.Digest, err)
 	}
 	if got == d.Digest && size == d.Size {
+		w.note(d)
 		return true, nil
 	}
 	if err := os.Remove(name); err != nil {
@@ -112,29 +91,32 @@ func (w *Writer) have(d v1.Descriptor) (bool, error) {
 	return false, nil
 }
 
-func (w *Writer) copyBlob(ctx context.Context, d v1.Descriptor, r io.Reader) (err error) {
+// document reads a small blob that the folder has complete.
+func (w *Writer) document(h v1.Hash) ([]byte, bool) {
+	raw, err := readDocument(os.DirFS(w.dir), blobName(h))
+	if err != nil {
+		return nil, false
+	}
+	got, _, err := v1.SHA256(bytes.NewReader(raw))
+	return raw, err == nil && got == h
+}
+
+func (w *Writer) copyBlob(ctx context.Context, d v1.Descriptor, r io.Reader) error {
 	f, err := os.CreateTemp(w.path(partialDir), "put-*")
 	if err != nil {
 		return fmt.Errorf("writing blob %s: %w", d.Digest, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
-	hash := sha256.New()
-	size, err := io.Copy(io.MultiWriter(f, hash), untilDone{ctx, r})
-	if err != nil {
-		return fmt.Errorf("writing blob %s: %w", d.Digest, err)
+	got, size, err := v1.SHA256(io.TeeReader(untilDone{ctx, r}, f))
+	if err == nil && (got != d.Digest || size != d.Size) {
+		err = fmt.Errorf("its %d bytes are not what was announced: %d bytes with the digest %s", d.Size, size, got)
 	}
-	got := v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(hash.Sum(nil))}
-	if got != d.Digest || size != d.Size {
-		return fmt.Errorf("blob %s of %d bytes turned out to be %s of %d bytes", d.Digest, d.Size, got, size)
+	if err != nil {
+		return errors.Join(fmt.Errorf("writing blob %s: %w", d.Digest, err), f.Close(), os.Remove(f.Name()))
 	}
 	return atomicfile.Replace(f, w.path(blobName(d.Digest)), 0o644)
 }
 
-// untilDone is a reader that ends with its context's cause.
+// untilDone is a reader that ends with the cause of its context.
 type untilDone struct {
 	ctx context.Context
 	r   io.Reader
@@ -145,24 +127,4 @@ func (u untilDone) Read(p []byte) (int, error) {
 		return 0, context.Cause(u.ctx)
 	}
 	return u.r.Read(p)
-}
-
-// held takes an image over from the earlier bundle, if that has it from the same digest
-// of the registry's, for the platform, and whole.
-func (w *Writer) held(ref Reference, source v1.Hash, platform v1.Platform) (Entry, bool) {
-	for _, e := range w.earlier.entries {
-		if e.Ref != ref.Name || e.Source != source || e.descriptor.Platform == nil || !e.descriptor.Platform.Satisfies(platform) {
-			continue
-		}
-		for _, d := range e.blobs {
-			if have, err := w.have(d); err != nil || !have {
-				return Entry{}, false
-			}
-		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.entries[e.Ref] = e
-		return e.Entry, true
-	}
-	return Entry{}, false
 }

@@ -15,32 +15,30 @@ import (
 
 // Bundle is an open bundle. It is safe for concurrent use.
 type Bundle struct {
-	path    string
-	store   store
-	entries []entry
-	files   map[string]v1.Hash
+	contents
+	path  string
+	store files
 }
 
-// whatItIs ends the message about a file that is no bundle.
+// whatItIs ends the message about a file that is not a bundle.
 const whatItIs = "a bundle is an OCI image layout: a folder, or a .tar of one, with oci-layout, index.json and blobs/sha256"
 
-// Open opens the bundle at path, a folder or a .tar of one. It reads index and
-// manifests, checks their digests, and that every blob is there in its full length;
-// Verify reads the blobs too. What is no bundle, unfinished or damaged is a problem
-// that says which.
+// Open opens the bundle at path, a folder or a .tar of one. It reads the index and the manifests, checks their digests, and
+// checks that every blob exists with its full length. Verify reads the blobs too. The error is a problem that says whether
+// the bundle is damaged, unfinished, or no bundle.
 func Open(path string) (*Bundle, error) {
-	s, err := openStore(path)
+	store, err := openFiles(path)
 	if err != nil {
 		return nil, err
 	}
-	b := &Bundle{path: path, store: s}
+	b := &Bundle{path: path, store: store}
 	if err := b.read(); err != nil {
-		return nil, errors.Join(err, s.close())
+		return nil, errors.Join(err, store.Close())
 	}
 	return b, nil
 }
 
-func openStore(path string) (store, error) {
+func openFiles(path string) (files, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -48,62 +46,70 @@ func openStore(path string) (store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("opening the bundle: %w", err)
 	case info.IsDir():
-		s, err := openDir(path)
+		f, err := openFolder(path)
 		if err != nil {
 			return nil, fmt.Errorf("opening the bundle: %w", err)
 		}
-		return s, nil
+		return f, nil
 	case !info.Mode().IsRegular():
-		return nil, problem.New(problem.NotABundle, nil, "%s is neither a folder nor a file; %s", path, whatItIs)
+		return nil, notABundle(path, nil)
 	}
-	f, err := os.Open(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening the bundle: %w", err)
 	}
-	s, err := openTar(f)
-	if errors.Is(err, errCut) {
-		return nil, errors.Join(problem.New(problem.BundleCorrupt, err, "the bundle %s is damaged", path), f.Close())
+	a, err := openArchive(file)
+	switch {
+	case errors.Is(err, errCut):
+		return nil, errors.Join(corrupt(path, err), file.Close())
+	case err != nil:
+		return nil, errors.Join(notABundle(path, err), file.Close())
 	}
-	if err != nil {
-		return nil, errors.Join(problem.New(problem.NotABundle, err, "%s is not a bundle; %s", path, whatItIs), f.Close())
-	}
-	return s, nil
+	return a, nil
 }
 
-// errIndex says that an index.json is there and is not that of a bundle.
+func notABundle(path string, err error) error {
+	return problem.New(problem.NotABundle, err, "%s is not a bundle; %s", path, whatItIs)
+}
+
+func corrupt(path string, err error) error {
+	return problem.New(problem.BundleCorrupt, err, "the bundle %s is damaged", path)
+}
+
+func (b *Bundle) corrupt(err error) error { return corrupt(b.path, err) }
+
+// errIndex says that a folder has an index.json that is not that of a bundle.
 var errIndex = errors.New("its index cannot be used")
 
-// read fills in what the index and the manifests say.
+// read reads the index and the manifests.
 func (b *Bundle) read() error {
 	layout, layoutErr := readDocument(b.store, layoutFile)
 	index, indexErr := readDocument(b.store, indexFile)
 	if err := errors.Join(layoutErr, indexErr); err != nil {
-		if _, err := b.store.size(stateFile); err == nil {
+		if _, err := fs.Stat(b.store, stateFile); err == nil {
 			return problem.New(problem.BundleUnfinished, nil, "the bundle in %s was never finished", b.path)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			return problem.New(problem.NotABundle, err, "%s is not a bundle; %s", b.path, whatItIs)
+			return notABundle(b.path, err)
 		}
 		return fmt.Errorf("reading the bundle %s: %w", b.path, err)
 	}
 	if err := parseLayout(layout); err != nil {
-		return problem.New(problem.NotABundle, err, "%s is not a bundle; %s", b.path, whatItIs)
+		return notABundle(b.path, err)
 	}
-	c, err := parseIndex(index)
-	if err != nil {
-		return problem.New(problem.BundleCorrupt, fmt.Errorf("%w: %w", errIndex, err), "the bundle %s is damaged", b.path)
+	var err error
+	if b.contents, err = parseIndex(index); err != nil {
+		return b.corrupt(fmt.Errorf("%w: %w", errIndex, err))
 	}
-	b.files = c.files
-	for _, e := range c.entries {
-		if err := b.readEntry(&e); err != nil {
+	for i := range b.entries {
+		if err := b.readEntry(&b.entries[i]); err != nil {
 			return b.corrupt(err)
 		}
-		b.entries = append(b.entries, e)
 	}
 	return nil
 }
 
-// readEntry reads an entry's manifest and looks for its blobs.
+// readEntry reads the manifest of an entry and checks that its blobs exist.
 func (b *Bundle) readEntry(e *entry) error {
 	raw, err := b.document(e.descriptor)
 	if err != nil {
@@ -118,7 +124,7 @@ func (b *Bundle) readEntry(e *entry) error {
 		if _, err := parseHash(d.Digest.String()); err != nil {
 			return fmt.Errorf("manifest of %s, blob %s: %w", e.Ref, e.Digest, err)
 		}
-		if err := checkSize(b.store, d); err != nil {
+		if err := b.checkSize(d); err != nil {
 			return fmt.Errorf("%s: %w", e.Ref, err)
 		}
 		e.Size += d.Size
@@ -126,59 +132,51 @@ func (b *Bundle) readEntry(e *entry) error {
 	return nil
 }
 
-// checkSize tells whether a blob is there with the length that its descriptor gives.
-func checkSize(s store, d v1.Descriptor) error {
-	size, err := s.size(blobName(d.Digest))
+// checkSize checks that a blob exists with the length of its descriptor.
+func (b *Bundle) checkSize(d v1.Descriptor) error {
+	info, err := fs.Stat(b.store, blobName(d.Digest))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("blob %s is missing", d.Digest)
 	case err != nil:
 		return fmt.Errorf("blob %s: %w", d.Digest, err)
-	case size < d.Size:
-		return fmt.Errorf("blob %s is truncated: %d of %d bytes", d.Digest, size, d.Size)
-	case size > d.Size:
-		return fmt.Errorf("blob %s is altered: %d bytes where there should be %d", d.Digest, size, d.Size)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("blob %s is not a file", d.Digest)
+	case info.Size() < d.Size:
+		return fmt.Errorf("blob %s is truncated: %d of %d bytes", d.Digest, info.Size(), d.Size)
+	case info.Size() > d.Size:
+		return fmt.Errorf("blob %s is altered: it has %d bytes, not %d", d.Digest, info.Size(), d.Size)
 	}
 	return nil
 }
 
-// document reads a small blob whole and checks its digest.
+// document reads a small blob and checks its digest.
 func (b *Bundle) document(d v1.Descriptor) ([]byte, error) {
-	if err := checkSize(b.store, d); err != nil {
+	if err := b.checkSize(d); err != nil {
 		return nil, err
 	}
 	raw, err := readDocument(b.store, blobName(d.Digest))
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", d.Digest, err)
 	}
-	got, _, err := v1.SHA256(bytes.NewReader(raw))
-	if err != nil {
-		return nil, fmt.Errorf("blob %s: %w", d.Digest, err)
-	}
-	if got != d.Digest {
-		return nil, alteredError{want: d.Digest, got: got}
+	if got, _, err := v1.SHA256(bytes.NewReader(raw)); err != nil || got != d.Digest {
+		return nil, errors.Join(altered(d.Digest, got), err)
 	}
 	return raw, nil
 }
 
-// alteredError is for a blob whose content is not what its name says.
-type alteredError struct{ want, got v1.Hash }
-
-func (e alteredError) Error() string {
-	return fmt.Sprintf("blob %s is altered: its content has the digest %s", e.want, e.got)
+// altered is the error of a blob whose content is not what its name says.
+func altered(want, got v1.Hash) error {
+	return fmt.Errorf("blob %s is altered: its content has the digest %s", want, got)
 }
 
-func (b *Bundle) corrupt(err error) error {
-	return problem.New(problem.BundleCorrupt, err, "the bundle %s is damaged", b.path)
-}
-
-// Path is where the bundle lies.
+// Path is the path that the bundle was opened with.
 func (b *Bundle) Path() string { return b.path }
 
-// Close releases the bundle's files. Images taken from it cannot be read afterwards.
-func (b *Bundle) Close() error { return b.store.close() }
+// Close closes the bundle's files. Images of the bundle cannot be read afterwards.
+func (b *Bundle) Close() error { return b.store.Close() }
 
-// Images lists the images in the order of the index, which is that of their references.
+// Images returns the images in the order of the index, which is that of their references.
 func (b *Bundle) Images() []Entry {
 	out := make([]Entry, 0, len(b.entries))
 	for _, e := range b.entries {
@@ -187,9 +185,8 @@ func (b *Bundle) Images() []Entry {
 	return out
 }
 
-// Lookup finds an image by its reference in any of its spellings. A digest in ref
-// must be that of the image, or the one under which the registry served it; where it
-// is neither, or no such image is there, the error is the problem ImageMissing.
+// Lookup finds an image by its reference, in any of its forms. A digest in ref must be that of the image, or the one under
+// which the registry served it. If there is no such image, the error is the problem ImageMissing.
 func (b *Bundle) Lookup(ref string) (Entry, error) {
 	e, err := b.find(ref)
 	return e.Entry, err
@@ -213,8 +210,8 @@ func (b *Bundle) find(ref string) (entry, error) {
 	return entry{}, problem.New(problem.ImageMissing, nil, "the bundle %s does not hold %s", b.path, want)
 }
 
-// matches tells whether an entry is what the reference names. A reference by digest
-// alone is content with any tag of its repository.
+// matches tells whether an entry is what the reference names. A reference with a digest and no tag names every image of
+// its repository that has the digest, whatever its tag.
 func (r Reference) matches(e entry) bool {
 	if e.Ref == r.Name {
 		return true
@@ -227,8 +224,7 @@ func (r Reference) matches(e entry) bool {
 	return err == nil && have.Repository == r.Repository
 }
 
-// File reads a further file of the bundle, such as its bill of materials, and checks
-// its digest.
+// File reads a further file of the bundle, such as its bill of materials, and checks its digest.
 func (b *Bundle) File(name string) ([]byte, error) {
 	want, ok := b.files[name]
 	if !ok {
@@ -238,12 +234,8 @@ func (b *Bundle) File(name string) ([]byte, error) {
 	if err != nil {
 		return nil, b.corrupt(err)
 	}
-	got, _, err := v1.SHA256(bytes.NewReader(raw))
-	if err != nil {
-		return nil, b.corrupt(err)
-	}
-	if got != want {
-		return nil, b.corrupt(fmt.Errorf("file %s is altered: its content has the digest %s, not %s", name, got, want))
+	if got, _, err := v1.SHA256(bytes.NewReader(raw)); err != nil || got != want {
+		return nil, b.corrupt(errors.Join(fmt.Errorf("file %s is altered: its content has the digest %s, not %s", name, got, want), err))
 	}
 	return raw, nil
 }

@@ -170,7 +170,7 @@ func rename(t testing.TB, archive io.Reader, prefix string) bytes.Buffer {
 	return out
 }
 
-func TestBundleGivesBackWhatWasAdded(t *testing.T) {
+func TestBundleReturnsWhatWasAdded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "bundle")
 	pilot, proxy := makeImage(t, 2, ""), makeImage(t, 1, "upstream Envoy")
 	writeBundle(t, dir, map[string]v1.Image{
@@ -237,8 +237,8 @@ func TestBundleIsAnOCILayout(t *testing.T) {
 	}
 }
 
-// skopeo reads only manifests in OCI's terms out of a layout.
-func TestDockersManifestsAreKeptInOCIsTerms(t *testing.T) {
+// skopeo reads only OCI manifests from a layout.
+func TestDockerManifestsAreStoredAsOCIManifests(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "bundle")
 	given := makeOf(t, types.DockerManifestSchema2, types.DockerLayer, 32<<10, 2, "")
 	writeBundle(t, dir, map[string]v1.Image{"a.example/x:1@" + digestOf(t, given).String(): given})

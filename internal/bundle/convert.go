@@ -8,9 +8,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// toOCI writes a manifest in OCI's terms if it is in Docker's. skopeo passes over
-// Docker's in a layout as if they were not there (containers/image, oci/layout), though
-// the two differ in the names of types only: config and layers stay what they are.
+// toOCI converts a Docker manifest to an OCI manifest, because skopeo ignores Docker manifests in an OCI layout
+// (github.com/containers/image, oci/layout). The two differ in media types only: the config and the layers stay the same.
 func toOCI(raw []byte, manifest *v1.Manifest) ([]byte, *v1.Manifest, error) {
 	if manifest.MediaType != types.DockerManifestSchema2 {
 		return raw, manifest, nil
@@ -23,12 +22,11 @@ func toOCI(raw []byte, manifest *v1.Manifest) ([]byte, *v1.Manifest, error) {
 	}
 	raw, err := json.Marshal(out)
 	if err != nil {
-		return nil, nil, fmt.Errorf("writing the manifest in OCI's terms: %w", err)
+		return nil, nil, fmt.Errorf("converting the manifest to OCI: %w", err)
 	}
 	return raw, out, nil
 }
 
-// ociType is OCI's name for a type of Docker's; others stay.
 func ociType(t types.MediaType) types.MediaType {
 	switch t {
 	case types.DockerConfigJSON:

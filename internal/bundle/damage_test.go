@@ -112,7 +112,7 @@ func TestOneFlippedByteInALayerIsFound(t *testing.T) {
 	}
 }
 
-func TestVerifyFindsFilesThatAreNoBlobs(t *testing.T) {
+func TestVerifyFindsFilesThatAreNotBlobs(t *testing.T) {
 	img := makeImage(t, 1, "")
 	stray := strings.Repeat("ab", 32)
 	dir := damaged(t, img, func(dir string) {
@@ -120,7 +120,7 @@ func TestVerifyFindsFilesThatAreNoBlobs(t *testing.T) {
 		write(t, filepath.Join(dir, "blobs", "sha256", stray), "hello")
 	})
 	err := openBundle(t, dir).Verify(t.Context())
-	for _, want := range []string{"blobs/sha256/notes.txt is no blob", "blob sha256:" + stray + " is altered"} {
+	for _, want := range []string{"blobs/sha256/notes.txt is not a blob", "blob sha256:" + stray + " is altered"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("verify says %v, not %q", err, want)
 		}
@@ -166,7 +166,7 @@ func TestOpenSaysWhatABundleIs(t *testing.T) {
 		text:                               {problem.NotABundle, whatItIs},
 		filepath.Join(dir, "absent"):       {problem.NotABundle, "there is no bundle"},
 		filepath.Join(dir, "bundle.tgz"):   {problem.NotABundle, "decompress it first"},
-		filepath.Join(dir, "cut.tar"):      {problem.BundleCorrupt, "cut short"},
+		filepath.Join(dir, "cut.tar"):      {problem.BundleCorrupt, "truncated"},
 		filepath.Join(dir, "other.tar"):    {problem.NotABundle, whatItIs},
 		filepath.Join(whole, "index.json"): {problem.NotABundle, whatItIs},
 	}

@@ -20,23 +20,12 @@ import (
 
 // ImageEngine is what loading into Docker asks of the Docker API; *client.Client has it.
 type ImageEngine interface {
-	ServerVersion(context.Context, client.ServerVersionOptions) (client.ServerVersionResult, error)
 	ImageInspect(context.Context, string, ...client.ImageInspectOption) (client.ImageInspectResult, error)
 	ImageLoad(context.Context, io.Reader, ...client.ImageLoadOption) (client.ImageLoadResult, error)
 }
 
-// EnginePlatform is the platform that the Docker engine runs containers for. The
-// engine may be on another machine, or in a virtual one, so it is not this program's.
-func EnginePlatform(ctx context.Context, docker ImageEngine) (v1.Platform, error) {
-	version, err := docker.ServerVersion(ctx, client.ServerVersionOptions{})
-	if err != nil {
-		return v1.Platform{}, fmt.Errorf("asking the Docker engine for its platform: %w", err)
-	}
-	return Platform(version.Os, version.Arch), nil
-}
-
-// Platform makes a platform of an operating system and an architecture, which may be in
-// Go's words (amd64) or in the kernel's (x86_64), as Docker's info has it.
+// Platform returns the platform of an operating system and an architecture. The architecture can have Go's name (amd64) or
+// the kernel's (x86_64), which is in Docker's info.
 func Platform(system, architecture string) v1.Platform {
 	switch architecture {
 	case "x86_64":
@@ -47,19 +36,18 @@ func Platform(system, architecture string) v1.Platform {
 	return v1.Platform{OS: system, Architecture: architecture}
 }
 
-// NodeImage is a bundle's image as it is in Docker after LoadNodeImage.
+// NodeImage is an image that LoadNodeImage loaded into Docker.
 type NodeImage struct {
-	// Ref is what Docker knows the image by: with its tag, without registry docker.io
-	// and without a digest. Docker records a digest only for what it pulled itself, so
-	// a reference with one would make kind pull.
+	// Ref is the image's name in Docker: with its tag, without the registry docker.io and without a digest. Docker records the
+	// digest only of an image that it pulled, so kind would pull an image whose reference has one.
 	Ref string
 	// ID is Docker's ID of the image.
 	ID string
-	// Held says that Docker had this very image already.
+	// Held says that Docker had this image before.
 	Held bool
 }
 
-// NodeImageLoaded tells whether Docker has this very image of the bundle; it changes nothing.
+// NodeImageLoaded tells whether Docker has this image of the bundle. It changes nothing.
 func NodeImageLoaded(ctx context.Context, docker ImageEngine, b *Bundle, ref string) (bool, error) {
 	e, img, familiar, err := b.forDocker(ref)
 	if err != nil {
@@ -69,7 +57,7 @@ func NodeImageLoaded(ctx context.Context, docker ImageEngine, b *Bundle, ref str
 	return same, err
 }
 
-// forDocker finds an image of the bundle and the name that Docker knows it by.
+// forDocker finds an image of the bundle and its name in Docker.
 func (b *Bundle) forDocker(ref string) (e entry, img v1.Image, familiar string, err error) {
 	if e, err = b.find(ref); err != nil {
 		return e, nil, "", err
@@ -81,9 +69,8 @@ func (b *Bundle) forDocker(ref string) (e entry, img v1.Image, familiar string, 
 	return e, img, parsed.Familiar(), err
 }
 
-// LoadNodeImage brings an image of the bundle, the kind node image, into Docker. The
-// image is streamed as it is made; nothing is written to disk on this side. Where
-// Docker has the image already, nothing is sent. A failure is the problem ImageLoadFailed.
+// LoadNodeImage loads an image of the bundle, the kind node image, into Docker. It writes nothing to the disk of this
+// machine, and sends nothing if Docker has the image. A failure is the problem ImageLoadFailed.
 func LoadNodeImage(ctx context.Context, docker ImageEngine, b *Bundle, ref string) (NodeImage, error) {
 	e, img, familiar, err := b.forDocker(ref)
 	if err != nil {
@@ -102,12 +89,12 @@ func LoadNodeImage(ctx context.Context, docker ImageEngine, b *Bundle, ref strin
 	}
 	if !same {
 		return NodeImage{}, problem.New(problem.ImageLoadFailed, nil,
-			"Docker took %s without an error, and now has a different image (%s) under that name", familiar, id)
+			"Docker loaded %s without an error, but has a different image (%s) under that name", familiar, id)
 	}
 	return NodeImage{Ref: familiar, ID: id}, nil
 }
 
-// inDocker tells whether Docker has this image under the name, and the ID of what it has.
+// inDocker tells whether Docker has this image under the name, and returns the ID of the image that Docker has.
 func inDocker(ctx context.Context, docker ImageEngine, img v1.Image, e entry, ref string) (string, bool, error) {
 	have, err := docker.ImageInspect(ctx, ref)
 	if errdefs.IsNotFound(err) {
@@ -116,13 +103,13 @@ func inDocker(ctx context.Context, docker ImageEngine, img v1.Image, e entry, re
 	if err != nil {
 		return "", false, fmt.Errorf("asking Docker for %s: %w", ref, err)
 	}
-	// Docker's own image store names an image by its config, containerd's by its manifest.
-	config := e.blobs[1].Digest
+	// In Docker's own image store the ID is the digest of the config, in containerd's that of the manifest.
+	config := e.config().Digest
 	if have.ID == config.String() || have.ID == e.Digest.String() {
 		return have.ID, true, nil
 	}
-	// containerd's store makes a manifest of its own for what is loaded, so the ID tells
-	// nothing there: the same layers and the same labels are the same image to the lab.
+	// containerd's image store writes a new manifest for an image that is loaded, so its ID is another. The lab takes an image
+	// with the same layers and labels for the same.
 	want, err := img.ConfigFile()
 	if err != nil {
 		return "", false, err
@@ -136,8 +123,7 @@ func inDocker(ctx context.Context, docker ImageEngine, img v1.Image, e entry, re
 	return have.ID, same, nil
 }
 
-// streamToDocker sends the image as docker-archive, the one format that every engine's
-// load takes: Docker 20.10 refuses an OCI layout.
+// streamToDocker sends the image as a docker-archive, the format that every engine loads: Docker 20.10 refuses an OCI layout.
 func streamToDocker(ctx context.Context, docker ImageEngine, img v1.Image, ref string) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {
@@ -151,7 +137,7 @@ func streamToDocker(ctx context.Context, docker ImageEngine, img v1.Image, ref s
 		written <- err
 	}()
 	err = load(ctx, docker, archive)
-	// Closing the reading end frees a writer that Docker stopped listening to.
+	// This ends the writer if Docker has stopped reading.
 	archive.CloseWithError(errStoppedReading)
 	writeErr := <-written
 	if errors.Is(writeErr, errStoppedReading) {
@@ -160,8 +146,8 @@ func streamToDocker(ctx context.Context, docker ImageEngine, img v1.Image, ref s
 	return errors.Join(writeErr, err)
 }
 
-// errStoppedReading is what a writer sees whose reader has gone.
-var errStoppedReading = errors.New("the reader has gone")
+// errStoppedReading ends the writer of an archive that Docker no longer reads.
+var errStoppedReading = errors.New("Docker stopped reading")
 
 func load(ctx context.Context, docker ImageEngine, archive io.Reader) error {
 	answer, err := docker.ImageLoad(ctx, archive, client.ImageLoadWithQuiet(true))

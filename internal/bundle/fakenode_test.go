@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/moby/client"
@@ -36,6 +35,8 @@ type fakeNode struct {
 	during func(blobs int) error
 	// checking, if set, is called before the node says what it has.
 	checking func()
+	// checked, if set, is called with the number of images after the node has said what it has.
+	checked func(images int)
 	// forgetful nodes take an import and keep nothing.
 	forgetful bool
 
@@ -140,6 +141,9 @@ func (n *fakeNode) run(args []string, stdin io.Reader, stdout, stderr io.Writer)
 			n.checking()
 		}
 		n.check(stdout)
+		if n.checked != nil {
+			n.checked(len(n.images))
+		}
 		return 0
 	case strings.Contains(command, "images import"):
 		n.mu.Lock()
@@ -149,9 +153,6 @@ func (n *fakeNode) run(args []string, stdin io.Reader, stdout, stderr io.Writer)
 			fmt.Fprintf(stderr, "ctr: %v\n", err)
 			return 1
 		}
-		return 0
-	case strings.Contains(command, "config dump"):
-		fmt.Fprintln(stdout, "version = 3\n  snapshotter = 'fuse-overlayfs'")
 		return 0
 	}
 	fmt.Fprintf(stderr, "%s: not found\n", args[0])
@@ -216,29 +217,5 @@ func (n *fakeNode) ingest(stdin io.Reader) error {
 		}
 		n.images[m.Annotations[AnnotationContainerd]] = m.Digest.String()
 	}
-	return nil
-}
-
-// fastClock does not wait; its time goes on with each sleep.
-type fastClock struct {
-	mu    sync.Mutex
-	now   time.Time
-	slept []time.Duration
-}
-
-func (c *fastClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *fastClock) Sleep(ctx context.Context, d time.Duration) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-	c.slept = append(c.slept, d)
 	return nil
 }

@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -14,8 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Image gives the image of a reference. Its layers are checked as they are read: one
-// that was altered ends in an error that names the blob.
+// Image returns the image of a reference. Its layers are checked while they are read: reading an altered layer ends with an
+// error that names the blob.
 func (b *Bundle) Image(ref string) (v1.Image, error) {
 	e, err := b.find(ref)
 	if err != nil {
@@ -24,7 +23,7 @@ func (b *Bundle) Image(ref string) (v1.Image, error) {
 	return partial.CompressedToImage(&stored{bundle: b, entry: e})
 }
 
-// stored is the core of an image in a bundle.
+// stored is an image in a bundle, as partial completes it.
 type stored struct {
 	bundle *Bundle
 	entry  entry
@@ -39,7 +38,7 @@ func (s *stored) RawManifest() ([]byte, error) {
 }
 
 func (s *stored) RawConfigFile() ([]byte, error) {
-	raw, err := s.bundle.document(s.entry.blobs[1])
+	raw, err := s.bundle.document(s.entry.config())
 	if err != nil {
 		return nil, s.bundle.corrupt(err)
 	}
@@ -57,7 +56,7 @@ func (s *stored) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
 	return nil, fmt.Errorf("%s has no layer %s", s.entry.Ref, h)
 }
 
-// Descriptor makes the index's annotations reach whoever copies the image.
+// Descriptor returns the descriptor in the index, so that copies of the image keep its annotations.
 func (s *stored) Descriptor() (*v1.Descriptor, error) { return s.entry.descriptor.DeepCopy(), nil }
 
 type storedLayer struct {
@@ -71,17 +70,17 @@ func (l storedLayer) MediaType() (types.MediaType, error) { return l.descriptor.
 func (l storedLayer) Descriptor() (*v1.Descriptor, error) { return l.descriptor.DeepCopy(), nil }
 func (l storedLayer) Compressed() (io.ReadCloser, error)  { return l.bundle.blob(l.descriptor) }
 
-// blob opens a blob for one checked reading.
+// blob opens a blob. Its content is checked while it is read.
 func (b *Bundle) blob(d v1.Descriptor) (io.ReadCloser, error) {
-	f, err := b.store.open(blobName(d.Digest))
+	f, err := b.store.Open(blobName(d.Digest))
 	if err != nil {
 		return nil, b.corrupt(fmt.Errorf("blob %s: %w", d.Digest, err))
 	}
 	return &checked{file: f, want: d, hash: sha256.New(), wrap: b.corrupt}, nil
 }
 
-// checked is a blob that is hashed while it is read; its last Read returns an error
-// instead of io.EOF when the content is not what the descriptor says.
+// checked is a blob that is hashed while it is read. If the content is not what the descriptor says, the last Read returns
+// an error in place of io.EOF.
 type checked struct {
 	file io.ReadCloser
 	want v1.Descriptor
@@ -95,7 +94,7 @@ func (c *checked) Read(p []byte) (int, error) {
 	c.hash.Write(p[:n])
 	c.read += int64(n)
 	if c.read > c.want.Size {
-		return n, c.wrap(fmt.Errorf("blob %s is altered: it has more than its %d bytes", c.want.Digest, c.want.Size))
+		return n, c.wrap(fmt.Errorf("blob %s is altered: it has more than %d bytes", c.want.Digest, c.want.Size))
 	}
 	if !errors.Is(err, io.EOF) {
 		return n, err
@@ -105,23 +104,9 @@ func (c *checked) Read(p []byte) (int, error) {
 	}
 	got := v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(c.hash.Sum(nil))}
 	if got != c.want.Digest {
-		return n, c.wrap(alteredError{want: c.want.Digest, got: got})
+		return n, c.wrap(altered(c.want.Digest, got))
 	}
 	return n, io.EOF
 }
 
 func (c *checked) Close() error { return c.file.Close() }
-
-// rawOf returns the small documents of any image: manifest and config.
-func rawOf(img v1.Image) (manifest, config []byte, parsed *v1.Manifest, err error) {
-	if manifest, err = img.RawManifest(); err != nil {
-		return nil, nil, nil, fmt.Errorf("reading its manifest: %w", err)
-	}
-	if config, err = img.RawConfigFile(); err != nil {
-		return nil, nil, nil, fmt.Errorf("reading its config: %w", err)
-	}
-	if parsed, err = v1.ParseManifest(bytes.NewReader(manifest)); err != nil {
-		return nil, nil, nil, fmt.Errorf("reading its manifest: %w", err)
-	}
-	return manifest, config, parsed, nil
-}

@@ -29,31 +29,26 @@ const (
 	// AnnotationContainerd is what containerd names an imported image by
 	// (containerd, core/images/annotations.go).
 	AnnotationContainerd = "io.containerd.image.name"
-	// AnnotationSubstitute says what an image really is, where that is not what its
-	// reference says. The image's config has a label of the same name.
+	// AnnotationSubstitute says what an image is if it is not what its reference says. The image's config has a label of the
+	// same name.
 	AnnotationSubstitute = "lab.substitute"
-	// AnnotationSource is the digest under which the image came, from a registry always,
-	// from a builder where it differs. It differs from the digest of the image in the bundle where it is that of an index of
-	// several platforms, or of a manifest in Docker's terms, which is kept in OCI's.
+	// AnnotationSource is the digest under which a registry served the image, or the digest of a built image if it differs
+	// from that in the bundle. It differs if it is the digest of an index of several platforms, or of a Docker manifest, which
+	// the bundle stores as an OCI manifest.
 	AnnotationSource = "lab.source-digest"
-	// annotationFile and a file's name hold, on the index itself, the digest of a
-	// further file of the bundle.
+	// annotationFile, followed by the name of a further file, is an annotation of the index. It holds the file's digest.
 	annotationFile = "lab.file."
 )
 
-// maxDocument bounds what is read whole into memory: index, manifests, configs.
-const maxDocument = 8 << 20
-
 // Entry is one image of a bundle.
 type Entry struct {
-	// Ref is the reference in full, such as docker.io/istio/pilot:1.31.1-distroless.
+	// Ref is the full reference, such as docker.io/istio/pilot:1.31.1-distroless.
 	Ref string `json:"ref"`
 	// Digest is the digest of the image's manifest.
 	Digest v1.Hash `json:"digest"`
-	// Size is the bytes of manifest, config and layers as they are stored. A layer
-	// that images share counts for each of them.
+	// Size is the bytes of manifest, config and layers as they are stored. A layer that images share counts for each image.
 	Size int64 `json:"size"`
-	// Substitute says what the image really is; empty if it is what Ref says.
+	// Substitute says what the image is if it is not what Ref says.
 	Substitute string `json:"substitute,omitempty"`
 	// Source is the digest under which the image came; see AnnotationSource.
 	Source v1.Hash `json:"source,omitzero"`
@@ -61,18 +56,69 @@ type Entry struct {
 	Platform string `json:"platform,omitempty"`
 }
 
-// contents is what an index.json says.
+// contents is what an index.json holds.
 type contents struct {
 	entries []entry
 	files   map[string]v1.Hash
 }
 
-// entry is an Entry with what is needed to read its image.
+// entry is an Entry with the descriptors of its image.
 type entry struct {
 	Entry
 	descriptor v1.Descriptor
-	// blobs are the manifest, the config and the layers; filled by Open.
+	// blobs are the manifest, the config and the layers, once the manifest was read.
 	blobs []v1.Descriptor
+}
+
+func (e entry) config() v1.Descriptor   { return e.blobs[1] }
+func (e entry) layers() []v1.Descriptor { return e.blobs[2:] }
+
+// describe makes the entry of an image. It also returns the manifest as it is stored, which is an OCI manifest.
+func describe(ref Reference, raw, rawConfig []byte) (entry, []byte, error) {
+	manifest, err := v1.ParseManifest(bytes.NewReader(raw))
+	if err != nil {
+		return entry{}, nil, fmt.Errorf("reading its manifest: %w", err)
+	}
+	if raw, manifest, err = toOCI(raw, manifest); err != nil {
+		return entry{}, nil, err
+	}
+	digest, size, err := v1.SHA256(bytes.NewReader(raw))
+	if err != nil {
+		return entry{}, nil, err
+	}
+	config, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
+	if err != nil {
+		return entry{}, nil, fmt.Errorf("reading its config: %w", err)
+	}
+	substitute := config.Config.Labels[AnnotationSubstitute]
+	annotations := map[string]string{AnnotationRef: ref.Name, AnnotationContainerd: ref.Name}
+	if substitute != "" {
+		annotations[AnnotationSubstitute] = substitute
+	}
+	e := entry{
+		Entry: Entry{Ref: ref.Name, Digest: digest, Substitute: substitute},
+		descriptor: v1.Descriptor{
+			// The media type is optional in OCI manifests (image-spec, manifest.md).
+			MediaType: cmp.Or(manifest.MediaType, types.OCIManifestSchema1),
+			Digest:    digest, Size: size, Annotations: annotations, Platform: config.Platform(),
+		},
+	}
+	e.blobs = append([]v1.Descriptor{e.descriptor, manifest.Config}, manifest.Layers...)
+	for _, d := range e.blobs {
+		e.Size += d.Size
+	}
+	if p := config.Platform(); p != nil {
+		e.Platform = p.String()
+	}
+	return e, raw, nil
+}
+
+// withSource records the digest under which the image came.
+func (e entry) withSource(source v1.Hash) entry {
+	e.Source = source
+	e.descriptor = *e.descriptor.DeepCopy()
+	e.descriptor.Annotations[AnnotationSource] = source.String()
+	return e
 }
 
 // parseLayout checks an oci-layout file.
@@ -89,12 +135,11 @@ func parseLayout(raw []byte) error {
 	return nil
 }
 
-// parseIndex reads an index.json. Whatever it accepts has entries with a well-formed
-// reference and a sha256 digest, and no reference twice.
+// parseIndex reads an index.json. Each entry that it returns has a valid reference, which no other entry has, and a sha256
+// digest.
 func parseIndex(raw []byte) (contents, error) {
 	var index v1.IndexManifest
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	if err := decoder.Decode(&index); err != nil {
+	if err := json.Unmarshal(raw, &index); err != nil {
 		return contents{}, fmt.Errorf("%s is not an image index: %w", indexFile, err)
 	}
 	if index.SchemaVersion != 2 {
@@ -108,7 +153,7 @@ func parseIndex(raw []byte) (contents, error) {
 			return contents{}, fmt.Errorf("entry %d of %s: %w", i, indexFile, err)
 		}
 		if seen[e.Ref] {
-			return contents{}, fmt.Errorf("entry %d of %s: %s is there twice", i, indexFile, e.Ref)
+			return contents{}, fmt.Errorf("entry %d of %s: %s occurs twice", i, indexFile, e.Ref)
 		}
 		seen[e.Ref] = true
 		out.entries = append(out.entries, e)
@@ -162,8 +207,7 @@ func parseEntry(d v1.Descriptor) (entry, error) {
 	return e, nil
 }
 
-// parseHash accepts sha256 only: the one algorithm that registries serve and
-// containerd's content store keeps.
+// parseHash accepts sha256 only, the one algorithm that registries and containerd's content store use.
 func parseHash(s string) (v1.Hash, error) {
 	h, err := v1.NewHash(s)
 	if err != nil {
@@ -175,7 +219,7 @@ func parseHash(s string) (v1.Hash, error) {
 	return h, nil
 }
 
-// checkFileName accepts a plain name that no file of the layout has.
+// checkFileName accepts the plain name of a file that does not belong to the layout.
 func checkFileName(name string) error {
 	switch {
 	case name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, `/\`):
@@ -186,11 +230,10 @@ func checkFileName(name string) error {
 	return nil
 }
 
-// encode writes the index with its entries in the order of their references, so that
-// the same images give the same bytes.
+// encode returns the index.json with its entries ordered by reference, so that the same images give the same bytes.
 func (c contents) encode() ([]byte, error) {
 	if len(c.entries) == 0 {
-		return nil, errors.New("a bundle without images is of no use")
+		return nil, errors.New("there are no images")
 	}
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
 	entries := slices.SortedFunc(slices.Values(c.entries), func(a, b entry) int { return cmp.Compare(a.Ref, b.Ref) })
@@ -210,5 +253,5 @@ func (c contents) encode() ([]byte, error) {
 	return append(raw, '\n'), nil
 }
 
-// blobName is where a blob lies in the layout.
+// blobName is the path of a blob in the layout.
 func blobName(h v1.Hash) string { return blobDir + "/" + h.Hex }

@@ -96,22 +96,12 @@ func (b *bed) archive(tb testing.TB) string {
 	if err := w.Commit(); err != nil {
 		tb.Fatal(err)
 	}
-	f, err := os.Create(dir + ".tar")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer f.Close()
-	if err := openBundle(tb, dir).WriteTar(f); err != nil {
-		tb.Fatal(err)
-	}
-	return f.Name()
+	return pack(tb, dir, "")
 }
 
 // BenchmarkLoadIntoThreeNodes measures, in one run on the same three nodes, what it takes
-// until they have all images of the bundle: by this package as the lab uses it (lab), by
-// this package with unpacking everywhere (unpack), and by what `kind load image-archive`
-// does (kind). Seconds of the clock are -s, seconds of the nodes' CPUs are -cpu-s; the
-// latter are what a busy machine does not blur.
+// until they have all images of the bundle: by this package (lab), and by what `kind load image-archive` does (kind).
+// Seconds of the clock are -s, seconds of the nodes' CPUs are -cpu-s; the latter do not depend on other load of the machine.
 func BenchmarkLoadIntoThreeNodes(b *testing.B) {
 	lab := newContainerds(b)
 	archive := lab.archive(b)
@@ -122,8 +112,7 @@ func BenchmarkLoadIntoThreeNodes(b *testing.B) {
 		load func()
 	}{
 		{"kind", func() { lab.kindLoad(b, archive) }},
-		{"lab", func() { lab.load(b, Loader{Docker: lab.docker, Bundle: lab.bundle}) }},
-		{"unpack", func() { lab.load(b, Loader{Docker: lab.docker, Bundle: lab.bundle, Unpack: true}) }},
+		{"lab", func() { lab.load(b) }},
 	}
 	wall, cpu := map[string]time.Duration{}, map[string]time.Duration{}
 	b.ResetTimer()
@@ -163,13 +152,13 @@ func (b *bed) cpu(tb testing.TB) time.Duration {
 	return total
 }
 
-func (b *bed) load(tb testing.TB, l Loader) {
+func (b *bed) load(tb testing.TB) {
 	tb.Helper()
-	report, err := l.Load(tb.Context(), b.refs, b.names)
+	reports, err := LoadNodes(tb.Context(), b.docker, b.bundle, b.refs, b.names)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for _, r := range report.Nodes {
+	for _, r := range reports {
 		if len(r.Loaded) != len(b.refs) {
 			tb.Fatalf("%s got %d of %d images", r.Node, len(r.Loaded), len(b.refs))
 		}
@@ -181,7 +170,7 @@ func (b *bed) load(tb testing.TB, l Loader) {
 // nothing.
 func TestLoadIntoNodes(t *testing.T) {
 	lab := newCluster(t)
-	lab.load(t, Loader{Docker: lab.docker, Bundle: lab.bundle})
+	lab.load(t)
 	for _, n := range lab.nodes {
 		lab.runPod(t, n, "docker.io/mccutchen/go-httpbin:v2.26.0")
 	}
@@ -189,7 +178,7 @@ func TestLoadIntoNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range again.Nodes {
+	for _, r := range again {
 		if r.Sent != 0 || !slices.Equal(r.Held, lab.refs) {
 			t.Errorf("the second load sent %s %d bytes", r.Node, r.Sent)
 		}

@@ -8,120 +8,73 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"ambientlab/internal/docker"
 	"ambientlab/internal/problem"
 )
 
-// Loader brings images of a bundle into the containerd of kind nodes, all nodes at
-// once. The bundle is read once for all of them, and nothing is written to disk on
-// this side. Its fields are set before Load and not changed afterwards.
-type Loader struct {
-	Docker NodeEngine
-	Bundle *Bundle
-	// Unpack makes every node unpack every image right away, as `kind load` does.
-	// Without it a node unpacks an image when it first runs it, which containerd's CRI
-	// does by itself; as most images run on one node only, that is most of the work saved.
-	Unpack bool
-	// Progress, if set, is told of each node that has ended. It is called by one
-	// goroutine at a time.
-	Progress func(NodeReport)
-	// Clock is the source of time; nil is the machine's.
-	Clock Clock
-	// Window is how many bytes a slow node may be behind before it has to read the
-	// bundle for itself; 0 means DefaultWindow.
-	Window int64
-}
-
-// DefaultWindow is enough for a node's hiccups and small beside the images.
-const DefaultWindow = 32 << 20
-
-// chunkSize is the piece in which blobs are handed on.
-const chunkSize = 256 << 10
-
-// patience is how long the others wait for a node that does not say what it has.
-const patience = 5 * time.Second
-
-// Report is what became of a Load.
-type Report struct {
-	// Nodes are in the order in which they were given.
-	Nodes []NodeReport `json:"nodes"`
-	// Read is how many bytes of blobs were read from the bundle for all nodes together.
-	Read int64 `json:"read"`
-	// Duration is the time until the last node ended.
-	Duration time.Duration `json:"duration"`
-}
-
-// NodeReport is what became of one node.
+// NodeReport is the result of loading images into one node.
 type NodeReport struct {
-	Node string `json:"node"`
-	// Held are the references that the node had already, by digest, Loaded those it got.
-	Held   []string `json:"held,omitempty"`
-	Loaded []string `json:"loaded,omitempty"`
+	Node string
+	// Held are the references that the node had before, with the same digest. Loaded are those that it got.
+	Held, Loaded []string
 	// Sent is how many bytes of blobs were sent.
-	Sent     int64         `json:"sent"`
-	Duration time.Duration `json:"duration"`
+	Sent int64
 	// Err is why the node failed, or nil.
-	Err error `json:"-"`
+	Err error
 }
 
-// LoadNodes loads images into nodes, given as names or IDs of their containers, with a
-// Loader as it is without further choices.
-func LoadNodes(ctx context.Context, docker NodeEngine, b *Bundle, refs, nodes []string) (Report, error) {
-	return Loader{Docker: docker, Bundle: b}.Load(ctx, refs, nodes)
+// named is an image with its names in containerd.
+type named struct {
+	entry
+	names []string
 }
 
-// Load loads images into nodes. What a node has already, by digest and complete, it is
-// not sent again. A node that fails or lags does not keep the others from finishing;
-// the error holds one problem ImageLoadFailed for each that failed, naming the node and
-// saying what its containerd said.
-func (l Loader) Load(ctx context.Context, refs, nodes []string) (Report, error) {
-	images, err := l.images(refs)
-	if err != nil {
-		return Report{}, err
-	}
-	clock := clockOr(l.Clock)
-	started := clock.Now()
-	run := &loading{
-		Loader: l, clock: clock, images: images, order: orderOf(images),
-		plans: make(chan plan), reports: make([]NodeReport, len(nodes)),
-	}
-	var wg sync.WaitGroup
-	for i, node := range nodes {
-		wg.Go(func() { run.node(ctx, i, node) })
-	}
-	readErr := run.distribute(ctx, len(nodes))
-	wg.Wait()
-
-	report := Report{Nodes: run.reports, Read: run.read.Load(), Duration: clock.Now().Sub(started)}
-	failures := []error{readErr}
-	for _, r := range report.Nodes {
-		// A bundle that cannot be read is one failure, not one for each node.
-		if r.Err != nil && (readErr == nil || !errors.Is(r.Err, readErr)) {
-			failures = append(failures, r.Err)
-		}
-	}
-	return report, errors.Join(failures...)
-}
-
-// Missing tells, for each node, which of the images it lacks. It is what Load would
-// load, and changes nothing.
-func (l Loader) Missing(ctx context.Context, refs, nodes []string) (map[string][]string, error) {
-	images, err := l.images(refs)
+// LoadNodes loads images into the containerd of kind nodes, given as names or IDs of their containers, all nodes side by
+// side. It writes nothing to the disk of this machine, and sends a node only the blobs that it lacks. A node that fails or
+// is slow does not affect the others. The error holds one problem ImageLoadFailed for each node that failed.
+//
+// kind has an image loader too (sigs.k8s.io/kind/pkg/cluster/nodeutils). It needs the images as an archive on disk, sends
+// each node everything, and has each node unpack every image. `make bench` compares the two.
+func LoadNodes(ctx context.Context, api docker.Execer, b *Bundle, refs, nodes []string) ([]NodeReport, error) {
+	images, err := b.named(refs)
 	if err != nil {
 		return nil, err
 	}
-	run := &loading{Loader: l, clock: clockOr(l.Clock), images: images}
+	reports := make([]NodeReport, len(nodes))
+	var group sync.WaitGroup
+	for i, node := range nodes {
+		group.Go(func() { reports[i] = b.loadNode(ctx, api, node, images) })
+	}
+	group.Wait()
+	var failures []error
+	corrupt := false
+	for _, r := range reports {
+		// A damaged bundle is one problem, and not one for each node.
+		damage := problem.Is(r.Err, problem.BundleCorrupt)
+		if r.Err != nil && !(damage && corrupt) {
+			failures = append(failures, r.Err)
+		}
+		corrupt = corrupt || damage
+	}
+	return reports, errors.Join(failures...)
+}
+
+// MissingInNodes returns, by node, the references of the images that LoadNodes would load. It changes nothing.
+func MissingInNodes(ctx context.Context, api docker.Execer, b *Bundle, refs, nodes []string) (map[string][]string, error) {
+	images, err := b.named(refs)
+	if err != nil {
+		return nil, err
+	}
 	missing := make([][]named, len(nodes))
 	failures := make([]error, len(nodes))
-	var wg sync.WaitGroup
+	var group sync.WaitGroup
 	for i, node := range nodes {
-		wg.Go(func() { missing[i], failures[i] = run.missing(ctx, node) })
+		group.Go(func() { missing[i], failures[i] = missingIn(ctx, api, node, images) })
 	}
-	wg.Wait()
+	group.Wait()
 	out := map[string][]string{}
 	for i, node := range nodes {
 		out[node] = refsOf(missing[i])
@@ -129,12 +82,12 @@ func (l Loader) Missing(ctx context.Context, refs, nodes []string) (map[string][
 	return out, errors.Join(failures...)
 }
 
-// images finds the images in the bundle, each once, with the names they must have.
-func (l Loader) images(refs []string) ([]named, error) {
+// named finds the images of the references, each once.
+func (b *Bundle) named(refs []string) ([]named, error) {
 	var out []named
 	var failures []error
 	for _, ref := range refs {
-		e, err := l.Bundle.find(ref)
+		e, err := b.find(ref)
 		if err != nil {
 			failures = append(failures, err)
 			continue
@@ -145,10 +98,10 @@ func (l Loader) images(refs []string) ([]named, error) {
 		}
 		i := slices.IndexFunc(out, func(n named) bool { return n.Ref == e.Ref })
 		if i < 0 {
+			i = len(out)
 			out = append(out, named{entry: e, names: []string{e.Ref}})
-			i = len(out) - 1
 		}
-		// The kubelet asks for repository@digest where a pod's image has a digest.
+		// The kubelet asks for repository@digest if the image of a pod has a digest.
 		if name := parsed.Repository + "@" + parsed.Digest.String(); parsed.Digest != (v1.Hash{}) && !slices.Contains(out[i].names, name) {
 			out[i].names = append(out[i].names, name)
 		}
@@ -164,112 +117,76 @@ func refsOf(images []named) []string {
 	return out
 }
 
-// loading is one run of a Loader.
-type loading struct {
-	Loader
-	clock   Clock
-	images  []named
-	order   map[v1.Hash]int
-	plans   chan plan
-	read    atomic.Int64
-	mu      sync.Mutex // guards Progress
-	reports []NodeReport
-}
-
-// plan is what a node needs. granted answers with its place at the shared feed, or nil
-// where it has to read for itself.
-type plan struct {
-	shipment shipment
-	granted  chan<- *reader
-}
-
-// node does all that is to be done for one node.
-func (l *loading) node(ctx context.Context, i int, node string) {
-	started := l.clock.Now()
+func (b *Bundle) loadNode(ctx context.Context, api docker.Execer, node string, images []named) NodeReport {
 	report := NodeReport{Node: node}
-	err := l.serve(ctx, node, &report)
-	if err != nil {
+	missing, err := missingIn(ctx, api, node, images)
+	if err == nil {
+		held := slices.DeleteFunc(slices.Clone(images), func(n named) bool {
+			return slices.ContainsFunc(missing, func(m named) bool { return m.Ref == n.Ref })
+		})
+		report.Held = refsOf(held)
+		if len(missing) > 0 {
+			err = b.importInto(ctx, api, node, missing, held, &report)
+		}
+	}
+	switch {
+	case problem.Is(err, problem.BundleCorrupt):
+		report.Err = err
+	case err != nil:
 		report.Err = problem.New(problem.ImageLoadFailed, err, "loading images into node %s", node)
 	}
-	report.Duration = l.clock.Now().Sub(started)
-	l.reports[i] = report
-	if l.Progress != nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.Progress(report)
-	}
+	return report
 }
 
-func (l *loading) serve(ctx context.Context, node string, report *NodeReport) error {
-	granted := make(chan *reader, 1)
-	images, err := l.missing(ctx, node)
-	s, packErr := packShipment(images, l.order)
-	s.leaveOut(l.held(images))
-	if err = errors.Join(err, packErr); err != nil {
-		s = shipment{}
-	}
-	// Also a node that needs nothing says so: the others wait for its word.
-	select {
-	case l.plans <- plan{shipment: s, granted: granted}:
-	case <-ctx.Done():
-		return errors.Join(err, context.Cause(ctx))
-	}
-	place := <-granted
-	if place != nil {
-		defer place.leave()
-	}
+// importInto sends the missing images to a node and checks that the node has them afterwards.
+func (b *Bundle) importInto(ctx context.Context, api docker.Execer, node string, missing, held []named, report *NodeReport) error {
+	archive := func(w io.Writer) error { return b.writeArchive(ctx, w, missing, held, &report.Sent) }
+	// --local: without it, ctr streams the archive to containerd's transfer service in small messages and waits for each answer
+	// (github.com/containerd/containerd/v2/cmd/ctr/commands/images/import.go), which costs CPU time. --no-unpack: containerd
+	// unpacks an image when a pod first needs it, and most images run on one node only.
+	_, err := docker.ExecInput(ctx, api, node, archive,
+		"ctr", "--namespace=k8s.io", "images", "import", "--local", "--all-platforms", "--no-unpack", "-")
 	if err != nil {
 		return err
 	}
-	report.Held = refsOf(l.held(images))
-	if len(images) == 0 {
-		return nil
-	}
-	return l.ship(ctx, node, images, s, place, report)
-}
-
-// ship sends the shipment and sees to it that the node has it afterwards.
-func (l *loading) ship(ctx context.Context, node string, images []named, s shipment, place *reader, report *NodeReport) error {
-	// Without --local, containerd 2's ctr hands the archive on in small acknowledged
-	// messages, which costs more than twice the CPU time of all the rest.
-	args := []string{"ctr", "--namespace=k8s.io", "images", "import", "--local", "--all-platforms"}
-	if l.Unpack {
-		snapshotter, err := l.snapshotter(ctx, node)
-		if err != nil {
-			return err
-		}
-		args = append(args, "--snapshotter="+snapshotter)
-	} else {
-		args = append(args, "--no-unpack")
-	}
-	input := func(w io.Writer) error {
-		return s.write(w, func(w io.Writer, d v1.Descriptor) error {
-			counted := &countingWriter{w: w}
-			defer func() { report.Sent += counted.n }()
-			return l.content(ctx, counted, d, place)
-		})
-	}
-	if _, err := l.command(node, append(args, "-"), input).run(ctx); err != nil {
-		return err
-	}
-	left, err := l.missing(ctx, node)
+	left, err := missingIn(ctx, api, node, missing)
 	if err != nil {
 		return err
 	}
 	if len(left) > 0 {
-		return fmt.Errorf("its containerd took the images without an error, but lacks %s", strings.Join(refsOf(left), ", "))
+		return fmt.Errorf("its containerd imported the images without an error, but lacks %s", strings.Join(refsOf(left), ", "))
 	}
-	report.Loaded = refsOf(images)
+	report.Loaded = refsOf(missing)
 	return nil
 }
 
-// held are the images other than the missing ones.
-func (l *loading) held(missing []named) []named {
-	return slices.DeleteFunc(slices.Clone(l.images), func(n named) bool {
-		return slices.ContainsFunc(missing, func(m named) bool { return m.Ref == n.Ref })
-	})
+// missingIn asks the containerd of a node which of the images it lacks: those that it does not have complete, with their
+// digests, under all of their names.
+func missingIn(ctx context.Context, api docker.Execer, node string, images []named) ([]named, error) {
+	table, err := docker.Exec(ctx, api, node, "ctr", "--namespace=k8s.io", "images", "check")
+	var failed *docker.ExecError
+	// The check fails if ctr cannot tell of any one image whether it is unpacked. The table is complete all the same.
+	if errors.As(err, &failed) && strings.HasPrefix(table, "REF") {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	complete := parseCheck(table)
+	return slices.DeleteFunc(slices.Clone(images), func(image named) bool {
+		return !slices.ContainsFunc(image.names, func(name string) bool { return complete[name] != image.Digest.String() })
+	}), nil
 }
 
-func (l *loading) command(node string, args []string, input func(io.Writer) error) command {
-	return command{docker: l.Docker, clock: l.clock, node: node, args: args, input: input}
+// parseCheck reads the table of `ctr images check` and returns the digests of complete images by name.
+func parseCheck(table string) map[string]string {
+	complete := map[string]string{}
+	for line := range strings.Lines(table) {
+		// REF TYPE DIGEST STATUS (PRESENT/REQUIRED) SIZE UNPACKED
+		fields := strings.Fields(line)
+		if len(fields) >= 4 && fields[3] == "complete" {
+			complete[fields[0]] = fields[2]
+		}
+	}
+	return complete
 }

@@ -3,12 +3,11 @@ package bundle
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -39,17 +38,14 @@ func total(b *Bundle) int64 {
 	return sum
 }
 
-func TestAllNodesAreServedFromOneReading(t *testing.T) {
+func TestLoadNodes(t *testing.T) {
 	b, refs := threeImages(t)
 	docker := newFakeNodes(t, "n1", "n2", "n3")
-	report, err := LoadNodes(t.Context(), docker, b, refs, []string{"n1", "n2", "n3"})
+	reports, err := LoadNodes(t.Context(), docker, b, refs, []string{"n1", "n2", "n3"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if report.Read != total(b) {
-		t.Errorf("%d bytes were read, want %d: the bundle once", report.Read, total(b))
-	}
-	for _, r := range report.Nodes {
+	for _, r := range reports {
 		if !slices.Equal(r.Loaded, refs) || r.Sent != total(b) {
 			t.Errorf("%s: loaded %v, sent %d", r.Node, r.Loaded, r.Sent)
 		}
@@ -62,17 +58,14 @@ func TestAllNodesAreServedFromOneReading(t *testing.T) {
 		}
 	}
 	// A second time nothing is sent.
-	report, err = LoadNodes(t.Context(), docker, b, refs, []string{"n1", "n2", "n3"})
+	reports, err = LoadNodes(t.Context(), docker, b, refs, []string{"n1", "n2", "n3"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range report.Nodes {
+	for _, r := range reports {
 		if !slices.Equal(r.Held, refs) || r.Sent != 0 || len(docker.nodes[r.Node].imports) != 1 {
 			t.Errorf("second time: %+v", r)
 		}
-	}
-	if report.Read != 0 {
-		t.Errorf("second time: %d bytes were read", report.Read)
 	}
 }
 
@@ -96,25 +89,22 @@ func TestNodesThatNeedDifferentImages(t *testing.T) {
 	give("none", refs...)
 	docker.nodes["stale"].images[refs[0]] = "sha256:" + strings.Repeat("0", 64)
 	names := []string{"all", "first", "last", "none", "stale"}
-	missing, err := Loader{Docker: docker, Bundle: b}.Missing(t.Context(), refs, names)
+	missing, err := MissingInNodes(t.Context(), docker, b, refs, names)
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := LoadNodes(t.Context(), docker, b, refs, names)
+	reports, err := LoadNodes(t.Context(), docker, b, refs, names)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := [][]string{refs, refs[:1], refs[2:], nil, refs}
-	for i, r := range report.Nodes {
+	for i, r := range reports {
 		if !slices.Equal(r.Loaded, want[i]) || !slices.Equal(missing[r.Node], want[i]) {
 			t.Errorf("%s: loaded %v, missing %v, want %v", r.Node, r.Loaded, missing[r.Node], want[i])
 		}
 		if r.Node == "last" && r.Sent != 0 {
 			t.Errorf("an image whose layers the node has in another one cost %d bytes", r.Sent)
 		}
-	}
-	if report.Read != total(b) {
-		t.Errorf("%d bytes were read, want %d", report.Read, total(b))
 	}
 }
 
@@ -128,13 +118,11 @@ func TestAFailedNodeIsNamedAndTheOthersFinish(t *testing.T) {
 		return nil
 	}
 	docker.nodes["n4"].forgetful = true
-	var told []string
-	loader := Loader{Docker: docker, Bundle: b, Clock: &fastClock{}, Progress: func(r NodeReport) { told = append(told, r.Node) }}
-	report, err := loader.Load(t.Context(), refs, []string{"n1", "n2", "n3", "n4", "absent"})
+	reports, err := LoadNodes(t.Context(), docker, b, refs, []string{"n1", "n2", "n3", "n4", "absent"})
 	for _, want := range []string{
-		"loading images into node n2: `docker exec -i n2 ctr --namespace=k8s.io images import --local --all-platforms --no-unpack -` ended with code 1: ctr: write /var/lib/containerd: no space left on device",
-		"loading images into node n4: its containerd took the images without an error, but lacks a.example/one:1",
-		"loading images into node absent: starting ctr in node absent: No such container: absent",
+		"loading images into node n2: `docker exec n2 ctr --namespace=k8s.io images import --local --all-platforms --no-unpack -` ended with exit code 1: ctr: write /var/lib/containerd: no space left on device",
+		"loading images into node n4: its containerd imported the images without an error, but lacks a.example/one:1",
+		"loading images into node absent: running ctr --namespace=k8s.io images check in container absent: No such container: absent",
 	} {
 		if !problem.Is(err, problem.ImageLoadFailed) || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error\n%v\ndoes not say\n%s", err, want)
@@ -144,77 +132,44 @@ func TestAFailedNodeIsNamedAndTheOthersFinish(t *testing.T) {
 		t.Errorf("%d problems, want 3", got)
 	}
 	for i, failed := range []bool{false, true, false, true, true} {
-		if (report.Nodes[i].Err != nil) != failed || !failed && !slices.Equal(report.Nodes[i].Loaded, refs) {
-			t.Errorf("%+v", report.Nodes[i])
+		if (reports[i].Err != nil) != failed || !failed && !slices.Equal(reports[i].Loaded, refs) {
+			t.Errorf("%+v", reports[i])
 		}
-	}
-	if slices.Sort(told); !slices.Equal(told, []string{"absent", "n1", "n2", "n3", "n4"}) {
-		t.Errorf("progress told of %v", told)
 	}
 }
 
-// A node that reads slower than the others must not hold them up: here it reads on
-// only once both others have finished.
-func TestASlowNodeDoesNotHoldUpTheOthers(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "bundle")
-	images := map[string]v1.Image{}
-	var refs []string
-	for i := range 4 { // 32 MiB: more than the connection's buffers and the window hold
-		refs = append(refs, fmt.Sprintf("a.example/x%d:1", i))
-		images[refs[i]] = makeSized(t, 2<<20, 4, "")
-	}
-	writeBundle(t, dir, images)
-	b := openBundle(t, dir)
-	docker := newFakeNodes(t, "fast1", "slow", "fast2")
-	others := make(chan struct{})
-	docker.nodes["slow"].during = func(blobs int) error {
-		if blobs == 3 {
-			<-others
+// A node that is slow must not delay the others: here it continues only when both others have all images, once before it
+// says what it has and once while it imports.
+func TestASlowNodeDoesNotDelayTheOthers(t *testing.T) {
+	for _, importing := range []bool{false, true} {
+		b, refs := threeImages(t)
+		docker := newFakeNodes(t, "fast1", "slow", "fast2")
+		others := make(chan struct{})
+		var done sync.WaitGroup
+		done.Add(2)
+		for _, name := range []string{"fast1", "fast2"} {
+			checks := 0
+			docker.nodes[name].checking = func() {
+				if checks++; checks == 2 { // after its import
+					done.Done()
+				}
+			}
 		}
-		return nil
-	}
-	done := 0
-	loader := Loader{Docker: docker, Bundle: b, Clock: &fastClock{}, Window: 1 << 20, Progress: func(r NodeReport) {
-		if done++; done == 2 {
-			close(others)
+		go func() { done.Wait(); close(others) }()
+		if importing {
+			docker.nodes["slow"].during = func(int) error { <-others; return nil }
+		} else {
+			docker.nodes["slow"].checking = func() { <-others }
 		}
-	}}
-	report, err := loader.Load(t.Context(), refs, []string{"fast1", "slow", "fast2"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range report.Nodes {
-		if !slices.Equal(r.Loaded, refs) {
-			t.Errorf("%s loaded %d images", r.Node, len(r.Loaded))
+		reports, err := LoadNodes(t.Context(), docker, b, refs, []string{"fast1", "slow", "fast2"})
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if report.Read <= total(b) {
-		t.Errorf("%d bytes were read; the bundle has %d, and the slow node should have read some again", report.Read, total(b))
-	}
-}
-
-func TestANodeThatDoesNotAnswerDoesNotHoldUpTheOthers(t *testing.T) {
-	b, refs := threeImages(t)
-	docker := newFakeNodes(t, "quick", "mute")
-	finished := make(chan struct{})
-	var muted bool
-	docker.nodes["mute"].checking = func() {
-		if !muted {
-			muted = true
-			<-finished
+		for _, r := range reports {
+			if !slices.Equal(r.Loaded, refs) {
+				t.Errorf("%s loaded %d images", r.Node, len(r.Loaded))
+			}
 		}
-	}
-	loader := Loader{Docker: docker, Bundle: b, Clock: &fastClock{}, Progress: func(r NodeReport) {
-		if r.Node == "quick" {
-			close(finished)
-		}
-	}}
-	report, err := loader.Load(t.Context(), refs, []string{"quick", "mute"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(report.Nodes[0].Loaded) != 3 || len(report.Nodes[1].Loaded) != 3 {
-		t.Errorf("%+v", report)
 	}
 }
 
@@ -224,20 +179,24 @@ func TestCancellingEndsALoad(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	release := make(chan struct{})
 	defer close(release)
-	docker.nodes["stuck"].during = func(int) error { <-release; return nil }
-	why := errors.New("the user went home")
-	loader := Loader{Docker: docker, Bundle: b, Clock: systemClock{}, Progress: func(r NodeReport) {
-		if r.Node == "fine" {
-			cancel(why)
+	stuck, fine := make(chan struct{}), make(chan struct{})
+	docker.nodes["stuck"].during = func(blobs int) error {
+		if blobs == 1 {
+			close(stuck)
 		}
-	}}
-	started := time.Now()
-	report, err := loader.Load(ctx, refs, []string{"stuck", "fine"})
-	if !errors.Is(err, why) || report.Nodes[1].Err != nil {
-		t.Errorf("%v, %+v", err, report)
+		<-release
+		return nil
 	}
-	if took := time.Since(started); took > 20*time.Second {
-		t.Errorf("it took %s", took)
+	docker.nodes["fine"].checked = func(images int) {
+		if images > 0 { // after its import
+			close(fine)
+		}
+	}
+	why := errors.New("interrupted")
+	go func() { <-stuck; <-fine; cancel(why) }()
+	reports, err := LoadNodes(ctx, docker, b, refs, []string{"stuck", "fine"})
+	if !errors.Is(err, why) || !errors.Is(reports[0].Err, why) {
+		t.Errorf("%v, %+v", err, reports)
 	}
 }
 
@@ -275,17 +234,6 @@ func TestReferencesWithADigestGetThatNameToo(t *testing.T) {
 	}
 }
 
-func TestUnpackNamesTheSnapshotter(t *testing.T) {
-	b, refs := threeImages(t)
-	docker := newFakeNodes(t, "n1")
-	if _, err := (Loader{Docker: docker, Bundle: b, Unpack: true}).Load(t.Context(), refs, []string{"n1"}); err != nil {
-		t.Fatal(err)
-	}
-	if args := docker.nodes["n1"].imports[0]; !slices.Contains(args, "--snapshotter=fuse-overlayfs") || slices.Contains(args, "--no-unpack") {
-		t.Errorf("%v", args)
-	}
-}
-
 func TestParseCheck(t *testing.T) {
 	const table = `REF                                     TYPE                                       DIGEST     STATUS           SIZE                UNPACKED
 docker.io/istio/pilot:1.31.1-distroless application/vnd.oci.image.manifest.v1+json sha256:aa1 complete (4/4)   81.2 MiB/81.2 MiB   false
@@ -296,18 +244,5 @@ quay.io/metallb/speaker:v0.16.1         application/vnd.oci.image.manifest.v1+js
 	got := parseCheck(table)
 	if len(got) != 1 || got["docker.io/istio/pilot:1.31.1-distroless"] != "sha256:aa1" {
 		t.Errorf("%v", got)
-	}
-}
-
-func TestParseSnapshotter(t *testing.T) {
-	for config, want := range map[string]string{
-		"":                                      "overlayfs",
-		"[plugins]\n  snapshotter = ''\n":       "overlayfs",
-		"version = 2\n snapshotter = \"zfs\"\n": "zfs",
-		"default_snapshotter = 'a'\nsnapshotter = 'native'": "native",
-	} {
-		if got := parseSnapshotter(config); got != want {
-			t.Errorf("%q gives %s, want %s", config, got, want)
-		}
 	}
 }

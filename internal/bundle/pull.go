@@ -7,50 +7,51 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/errgroup"
 
 	"ambientlab/internal/problem"
 )
 
-// Options are the choices of a Pull. The zero value is right outside tests.
+// Options are the options of Pull. The zero value is what the lab uses.
 type Options struct {
-	// Progress, if set, is told how the images come along, by one goroutine at a time.
+	// Progress, if set, gets the progress of the images. It is called by one goroutine at a time.
 	Progress func(Progress)
 	// Images is how many images are fetched at once; 0 means 4.
 	Images int
-	// Keychain has the credentials; nil is the user's Docker configuration with its
-	// credential helpers.
+	// Keychain has the credentials; nil is the user's Docker configuration with its credential helpers.
 	Keychain authn.Keychain
-	// Transport carries the requests; nil is one that heeds HTTPS_PROXY and its kin.
+	// Transport carries the requests; nil is http.DefaultTransport, which uses HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 	Transport http.RoundTripper
-	// Clock is the source of time; nil is the machine's.
-	Clock Clock
 }
 
-// Progress is how far one image has come.
+// Progress is the progress of one image.
 type Progress struct {
-	// Ref is the image's reference in full.
+	// Ref is the full reference of the image.
 	Ref string
-	// Total is the bytes of its blobs, 0 until its manifest is known. Done is how many
-	// of them are here, Fetched how many of those came over the network in this run.
+	// Total is the bytes of its blobs, 0 until its manifest is known. Done is how many of them are in the folder, Fetched how
+	// many of those came over the network in this run.
 	Total, Done, Fetched int64
-	// Message, if not empty, says what is being waited for, or what went wrong for now.
+	// Message, if not empty, says what the image waits for.
 	Message string
 	// Finished says that the image is in the bundle.
 	Finished bool
 }
 
-// String is the progress in one line for people.
+// String is the progress in one line.
 func (p Progress) String() string {
 	line := fmt.Sprintf("%s: %s of %s", p.Ref, Size(p.Done), Size(p.Total))
 	switch {
 	case p.Finished && p.Fetched == 0:
-		return fmt.Sprintf("%s: %s, all of it here already", p.Ref, Size(p.Total))
+		return fmt.Sprintf("%s: %s, nothing to fetch", p.Ref, Size(p.Total))
 	case p.Finished:
 		return fmt.Sprintf("%s: %s, %s of it fetched", p.Ref, Size(p.Total), Size(p.Fetched))
 	case p.Message != "":
@@ -61,33 +62,32 @@ func (p Progress) String() string {
 	return line
 }
 
-// imagesAtOnce and blobsAtOnce suit a home's line: more would share it into pieces
-// that time out, less would leave it idle between small blobs.
+// On a slow line, more transfers at once would time out; fewer would leave the line idle between small blobs.
 const (
 	imagesAtOnce = 4
 	blobsAtOnce  = 6
 )
 
-// Pull fetches images from their registries into a bundle that is being written, for
-// one platform. Transient failures are tried again with growing waits; whole blobs that
-// the folder already holds are not fetched again, partial ones from where they stop. A
-// digest in a reference must be that of what the registry serves. The other images go
-// on when one fails; the error holds a problem for each that failed.
+// Pull fetches images for one platform from their registries. It repeats requests after transient failures with growing
+// waits. It does not fetch blobs that the folder of w has, and fetches the rest of a blob of which the folder has a part. A
+// digest in a reference must be that of what the registry serves. If an image fails, the others are fetched all the same; the
+// error holds a problem for each image that failed.
 func Pull(ctx context.Context, refs []string, platform v1.Platform, w *Writer, options Options) error {
-	p := &puller{
-		writer: w, platform: platform, options: options, clock: clockOr(options.Clock),
-		blobs: make(chan struct{}, blobsAtOnce),
-	}
-	if p.options.Keychain == nil {
-		p.options.Keychain = authn.DefaultKeychain
-	}
-	inner := options.Transport
+	inner, keychain := options.Transport, options.Keychain
 	if inner == nil {
 		inner = http.DefaultTransport
 	}
-	p.registries = &registries{
-		transport: retrying{inner: inner, clock: p.clock}, keychain: p.options.Keychain, repositories: map[string]*repository{},
+	if keychain == nil {
+		keychain = authn.DefaultKeychain
 	}
+	client, err := remote.NewPuller(
+		remote.WithTransport(resuming{retrying{inner}}), remote.WithAuthFromKeychain(keychain), remote.WithJobs(blobsAtOnce),
+		remote.WithRetryBackoff(remote.Backoff{Steps: 1}), remote.WithRetryPredicate(func(error) bool { return false }),
+	)
+	if err != nil {
+		return fmt.Errorf("preparing to pull: %w", err)
+	}
+	p := &puller{writer: w, platform: platform, progress: options.Progress, remote: client}
 	failures := make([]error, len(refs))
 	var group errgroup.Group
 	group.SetLimit(cmp.Or(options.Images, imagesAtOnce))
@@ -97,22 +97,18 @@ func Pull(ctx context.Context, refs []string, platform v1.Platform, w *Writer, o
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
+	_ = group.Wait() // the failures are in failures
 	return errors.Join(failures...)
 }
 
 // puller is one run of Pull.
 type puller struct {
-	writer     *Writer
-	platform   v1.Platform
-	options    Options
-	clock      Clock
-	registries *registries
-	blobs      chan struct{} // one place for each blob that may be on its way
+	writer   *Writer
+	platform v1.Platform
+	remote   *remote.Puller
 
-	mu sync.Mutex // guards calls of Progress
+	mu       sync.Mutex // guards calls of progress
+	progress func(Progress)
 }
 
 // image fetches one image.
@@ -125,7 +121,7 @@ func (p *puller) image(ctx context.Context, text string) error {
 		return err
 	}
 	t := &tracker{puller: p, state: Progress{Ref: ref.Name}}
-	if err := p.pull(withNotice(ctx, t.message), ref, t); err != nil {
+	if err := p.pull(withNotify(ctx, t.message), ref, t); err != nil {
 		return explain(ctx, ref, err)
 	}
 	t.update(func(s *Progress) { s.Message, s.Finished = "", true })
@@ -133,18 +129,17 @@ func (p *puller) image(ctx context.Context, text string) error {
 }
 
 func (p *puller) pull(ctx context.Context, ref Reference, t *tracker) error {
-	repo, err := p.registries.repository(ref)
+	repo, err := name.NewRepository(ref.Repository)
 	if err != nil {
-		return err
+		return fmt.Errorf("reading the repository %q: %w", ref.Repository, err)
 	}
 	source := ref.Digest
 	if source == (v1.Hash{}) {
-		tag := strings.TrimPrefix(ref.Name, ref.Repository+":")
-		if source, err = p.registries.resolve(ctx, repo, tag); err != nil {
+		if source, err = p.resolve(ctx, repo.Tag(strings.TrimPrefix(ref.Name, ref.Repository+":"))); err != nil {
 			return err
 		}
 	}
-	if e, ok := p.writer.held(ref, source, p.platform); ok {
+	if e, ok := p.writer.takeOver(ref, source, p.platform); ok {
 		t.update(func(s *Progress) { s.Total, s.Done = e.Size, e.Size })
 		return nil
 	}
@@ -155,6 +150,9 @@ func (p *puller) pull(ctx context.Context, ref Reference, t *tracker) error {
 	manifest, err := v1.ParseManifest(bytes.NewReader(raw))
 	if err != nil {
 		return fmt.Errorf("reading the manifest: %w", err)
+	}
+	if manifest.MediaType != "" && !manifest.MediaType.IsImage() {
+		return problem.New(problem.ImageUnknown, nil, "its manifest has the type %s, which is not that of an image", manifest.MediaType)
 	}
 	blobs := append([]v1.Descriptor{manifest.Config}, manifest.Layers...)
 	t.update(func(s *Progress) {
@@ -169,23 +167,58 @@ func (p *puller) pull(ctx context.Context, ref Reference, t *tracker) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return p.finish(ctx, ref, source, raw, manifest)
+	config, ok := p.writer.document(manifest.Config.Digest)
+	if !ok {
+		return fmt.Errorf("its config %s cannot be read", manifest.Config.Digest)
+	}
+	e, raw, err := describe(ref, raw, config)
+	if err != nil {
+		return err
+	}
+	if have := e.descriptor.Platform; have == nil || !have.Satisfies(p.platform) {
+		return problem.New(problem.ImageUnknown, nil, "there is no image for %s, only for %s", p.platform, e.Platform)
+	}
+	return p.writer.enter(ctx, e.withSource(source), raw, config)
 }
 
-// manifest gives the manifest of the image for the platform, out of an index if there
-// is one.
-func (p *puller) manifest(ctx context.Context, repo *repository, digest v1.Hash) ([]byte, error) {
+// resolve asks for the digest of a tag. The request is a HEAD, which Docker Hub does not count towards its pull limit.
+func (p *puller) resolve(ctx context.Context, tag name.Tag) (v1.Hash, error) {
+	head, err := p.remote.Head(ctx, tag)
+	if err == nil {
+		return head.Digest, nil
+	}
+	if failedRequest(err) {
+		return v1.Hash{}, err
+	}
+	// Registries need not send the headers that Head reads (distribution-spec, "Checking if content exists in the registry").
+	got, err := p.remote.Get(ctx, tag)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	return got.Digest, nil
+}
+
+// failedRequest tells the failure of a request from an answer that remote does not accept.
+func failedRequest(err error) bool {
+	var (
+		status  *transport.Error
+		request *url.Error
+	)
+	return errors.As(err, &status) || errors.As(err, &request)
+}
+
+// manifest returns the manifest of the image for the platform, which an index can name.
+func (p *puller) manifest(ctx context.Context, repo name.Repository, digest v1.Hash) ([]byte, error) {
 	raw, err := p.document(ctx, repo, digest)
 	if err != nil {
 		return nil, err
 	}
-	several, err := isIndex(raw)
-	if err != nil || !several {
-		return raw, err
-	}
 	index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
 	if err != nil {
-		return nil, fmt.Errorf("reading the index: %w", err)
+		return nil, fmt.Errorf("reading the manifest: %w", err)
+	}
+	if !index.MediaType.IsIndex() && len(index.Manifests) == 0 {
+		return raw, nil
 	}
 	var others []string
 	for _, d := range index.Manifests {
@@ -200,28 +233,23 @@ func (p *puller) manifest(ctx context.Context, repo *repository, digest v1.Hash)
 	return nil, problem.New(problem.ImageUnknown, nil, "there is no image for %s, only for %s", p.platform, strings.Join(others, ", "))
 }
 
-// document gives a manifest by its digest: from the folder if an earlier run fetched
-// it, from the registry otherwise.
-func (p *puller) document(ctx context.Context, repo *repository, digest v1.Hash) ([]byte, error) {
+// document returns a manifest by its digest, from the folder or from the registry.
+func (p *puller) document(ctx context.Context, repo name.Repository, digest v1.Hash) ([]byte, error) {
 	if raw, ok := p.writer.document(digest); ok {
 		return raw, nil
 	}
-	raw, err := p.registries.manifest(ctx, repo, digest.String())
+	got, err := p.remote.Get(ctx, repo.Digest(digest.String()))
+	if err != nil && ctx.Err() == nil && !failedRequest(err) {
+		return nil, problem.New(problem.DigestMismatch, err, "%s serves something else when asked for %s", repo.RegistryStr(), digest)
+	}
 	if err != nil {
 		return nil, err
 	}
-	got, size, err := v1.SHA256(bytes.NewReader(raw))
-	if err != nil {
-		return nil, err
-	}
-	if got != digest {
-		return nil, problem.New(problem.DigestMismatch, nil, "%s serves %s when asked for %s", repo.name.RegistryStr(), got, digest)
-	}
-	return raw, p.writer.putBytes(ctx, v1.Descriptor{Digest: digest, Size: size}, raw)
+	return got.Manifest, p.writer.putBytes(ctx, v1.Descriptor{Digest: digest, Size: int64(len(got.Manifest))}, got.Manifest)
 }
 
-// blob fetches one blob, unless it is there already or on its way for another image.
-func (p *puller) blob(ctx context.Context, repo *repository, d v1.Descriptor, t *tracker) error {
+// blob fetches one blob, unless the folder has it or another image is fetching it.
+func (p *puller) blob(ctx context.Context, repo name.Repository, d v1.Descriptor, t *tracker) error {
 	var counted int64
 	came := func(here, fetched int64) {
 		counted += here
@@ -232,16 +260,7 @@ func (p *puller) blob(ctx context.Context, repo *repository, d v1.Descriptor, t 
 			}
 		})
 	}
-	err := p.writer.once(ctx, d, func() error {
-		select {
-		case p.blobs <- struct{}{}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		defer func() { <-p.blobs }()
-		return p.fetch(ctx, repo, d, came)
-	})
-	if err != nil {
+	if err := p.writer.once(d, func() error { return p.fetch(ctx, repo, d, came) }); err != nil {
 		return err
 	}
 	if rest := d.Size - counted; rest != 0 {
@@ -250,33 +269,13 @@ func (p *puller) blob(ctx context.Context, repo *repository, d v1.Descriptor, t 
 	return nil
 }
 
-// finish takes the image into the bundle, all its blobs being there.
-func (p *puller) finish(ctx context.Context, ref Reference, source v1.Hash, raw []byte, manifest *v1.Manifest) error {
-	config, ok := p.writer.document(manifest.Config.Digest)
-	if !ok {
-		return fmt.Errorf("its config %s cannot be read", manifest.Config.Digest)
-	}
-	raw, manifest, err := toOCI(raw, manifest)
-	if err != nil {
-		return err
-	}
-	e, err := describe(ref, raw, config, manifest)
-	if err != nil {
-		return err
-	}
-	if have := e.descriptor.Platform; have == nil || !have.Satisfies(p.platform) {
-		return problem.New(problem.ImageUnknown, nil, "there is no image for %s, only for %s", p.platform, e.Platform)
-	}
-	return p.writer.enter(ctx, e.withSource(source), raw, config)
-}
-
-// tracker tells of one image's progress.
+// tracker reports the progress of one image.
 type tracker struct {
 	puller      *puller
 	state, told Progress
 }
 
-// tellEvery is how many bytes have to come for it to be worth telling.
+// tellEvery is how many bytes there are between two reports.
 const tellEvery = 1 << 20
 
 func (t *tracker) message(m string) { t.update(func(s *Progress) { s.Message = m }) }
@@ -287,8 +286,8 @@ func (t *tracker) update(change func(*Progress)) {
 	change(&t.state)
 	news := t.state.Message != t.told.Message || t.state.Total != t.told.Total || t.state.Finished ||
 		t.state.Done-t.told.Done >= tellEvery
-	if news && t.puller.options.Progress != nil {
+	if news && t.puller.progress != nil {
 		t.told = t.state
-		t.puller.options.Progress(t.state)
+		t.puller.progress(t.state)
 	}
 }

@@ -2,9 +2,9 @@ package bundle
 
 import (
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -13,7 +13,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-func TestPullExplainsWhatItCannotMend(t *testing.T) {
+func TestPullExplainsFailures(t *testing.T) {
 	f := newRegistry(t)
 	ref := f.push(t, "lab/x:1", makeImage(t, 1, ""))
 	arm, err := mutate.ConfigFile(makeImage(t, 1, ""), &v1.ConfigFile{OS: "linux", Architecture: "arm64"})
@@ -46,17 +46,17 @@ func TestPullExplainsWhatItCannotMend(t *testing.T) {
 		"platform":       {armRef, nil, problem.ImageUnknown, "no image for linux/amd64, only for linux/arm64", 0},
 	}
 	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
+		synctestRun(t, name, func(t *testing.T) {
 			f.set(test.fault)
-			clock := &fastClock{}
-			err := pullInto(t, t.Context(), newDir(t), Options{Clock: clock}, test.ref)
+			err := f.pullInto(t, t.Context(), newDir(t), Options{}, test.ref)
 			if !problem.Is(err, test.kind) || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), "pulling "+test.ref) {
 				t.Errorf("pulling gives %v, want %s saying %q", err, test.kind.ID, test.says)
 			}
-			if len(clock.slept) != test.waits {
-				t.Errorf("waited %v, want %d waits", clock.slept, test.waits)
+			waits := f.waits()
+			if len(waits) != test.waits {
+				t.Errorf("waited %v, want %d waits", waits, test.waits)
 			}
-			for i, d := range clock.slept {
+			for i, d := range waits {
 				if least := min(maxWait, firstWait<<i); d < least || d >= least+least/2 {
 					t.Errorf("wait %d was %s, want %s and up to half as much again", i, d, least)
 				}
@@ -66,20 +66,20 @@ func TestPullExplainsWhatItCannotMend(t *testing.T) {
 }
 
 func TestAnUnreachableRegistryIsOneProblemAnImage(t *testing.T) {
-	f := newRegistry(t)
-	good := f.push(t, "lab/x:1", makeImage(t, 1, ""))
-	gone := httptest.NewServer(nil)
-	gone.Close()
-	bad := strings.TrimPrefix(gone.URL, "http://") + "/lab/y:1"
-	dir := newDir(t)
-	w := create(t, dir)
-	err := Pull(t.Context(), []string{bad, good}, amd64, w, Options{Clock: &fastClock{}})
-	if all := problem.All(err); len(all) != 1 || !problem.Is(err, problem.RegistryUnreachable) || !strings.Contains(err.Error(), bad) {
-		t.Errorf("pulling gives %v", err)
-	}
-	if _, ok := w.entries[good]; !ok {
-		t.Error("the reachable image was not fetched")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f := newRegistry(t)
+		good := f.push(t, "lab/x:1", makeImage(t, 1, ""))
+		bad := "127.0.0.1:1/lab/y:1"
+		dir := newDir(t)
+		w := create(t, dir)
+		err := Pull(t.Context(), []string{bad, good}, amd64, w, Options{Transport: f})
+		if all := problem.All(err); len(all) != 1 || !problem.Is(err, problem.RegistryUnreachable) || !strings.Contains(err.Error(), bad) {
+			t.Errorf("pulling gives %v", err)
+		}
+		if _, ok := w.entries[good]; !ok {
+			t.Error("the reachable image was not fetched")
+		}
+	})
 }
 
 func TestRetryAfter(t *testing.T) {

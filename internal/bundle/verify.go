@@ -12,11 +12,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Verify reads every blob of the bundle and compares its content with its digest. All
-// that is wrong is in the error, each blob by name with an image that has it; a file
-// among the blobs that is none is wrong too.
+// Verify reads every blob of the bundle and compares its content with its digest. The error names each blob that is wrong,
+// with an image that has it, and each file among the blobs that is not a blob.
 func (b *Bundle) Verify(ctx context.Context) error {
-	names, err := b.store.list()
+	names, err := b.store.names()
 	if err != nil {
 		return fmt.Errorf("listing the bundle %s: %w", b.path, err)
 	}
@@ -65,9 +64,9 @@ func (b *Bundle) verifyBlob(ctx context.Context, name, owner string) error {
 	hex, ok := strings.CutPrefix(name, blobDir+"/")
 	want, err := parseHash("sha256:" + hex)
 	if !ok || err != nil {
-		return fmt.Errorf("the file %s is no blob", name)
+		return fmt.Errorf("the file %s is not a blob", name)
 	}
-	f, err := b.store.open(name)
+	f, err := b.store.Open(name)
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", want, err)
 	}
@@ -79,8 +78,8 @@ func (b *Bundle) verifyBlob(ctx context.Context, name, owner string) error {
 	case got == want:
 		return nil
 	case owner == "":
-		return alteredError{want: want, got: got}
+		return altered(want, got)
 	default:
-		return fmt.Errorf("%s: %w", owner, alteredError{want: want, got: got})
+		return fmt.Errorf("%s: %w", owner, altered(want, got))
 	}
 }

@@ -115,7 +115,7 @@ func TestEarlierBundleStaysUntilCommit(t *testing.T) {
 	if err := w.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	// Who had the earlier bundle open can still read it.
+	// A reader that had the earlier bundle open can still read it.
 	if img, err := reader.Image("a.example/old:1"); err != nil || validate.Image(img) != nil {
 		t.Errorf("the earlier bundle, held open: %v", err)
 	}
@@ -183,7 +183,7 @@ func TestCreateLeavesOtherFoldersAlone(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "thesis.txt"), "years of work")
 	_, err := Create(dir)
-	if !problem.Is(err, problem.NotABundle) || !strings.Contains(err.Error(), "left alone") {
+	if !problem.Is(err, problem.NotABundle) || !strings.Contains(err.Error(), "it is not changed") {
 		t.Fatalf("Create: %v", err)
 	}
 	names, err := os.ReadDir(dir)
@@ -196,7 +196,7 @@ func TestAddRefuses(t *testing.T) {
 	w := create(t, filepath.Join(t.TempDir(), "bundle"))
 	img := makeImage(t, 1, "stand-in")
 	cancelled, cancel := context.WithCancelCause(t.Context())
-	cancel(errors.New("the user went home"))
+	cancel(errors.New("interrupted"))
 	tests := map[string]struct {
 		ctx             context.Context
 		ref, substitute string
@@ -206,8 +206,8 @@ func TestAddRefuses(t *testing.T) {
 		"unlabelled":   {t.Context(), "a.example/x:1", "", img, `lab.substitute is "stand-in"`},
 		"wrong digest": {t.Context(), "a.example/x:1@sha256:" + strings.Repeat("1", 64), "stand-in", img, "has the digest"},
 		"no reference": {t.Context(), "Not A Reference", "stand-in", img, "image reference"},
-		"cancelled":    {cancelled, "a.example/x:1", "stand-in", img, "the user went home"},
-		"lying layer":  {t.Context(), "a.example/x:1", "stand-in", lying{img}, "turned out to be"},
+		"cancelled":    {cancelled, "a.example/x:1", "stand-in", img, "interrupted"},
+		"lying layer":  {t.Context(), "a.example/x:1", "stand-in", lying{img}, "not what was announced"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

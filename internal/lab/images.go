@@ -233,7 +233,7 @@ func (l *Lab) imagesStep(id string, needs ...string) engine.Step {
 			if err != nil {
 				return engine.Status{}, err
 			}
-			lacks, err := bundle.Loader{Docker: l.docker, Bundle: l.bundle}.Missing(ctx, refs, containers)
+			lacks, err := bundle.MissingInNodes(ctx, l.docker, l.bundle, refs, containers)
 			if err != nil {
 				return engine.Status{}, err
 			}
@@ -248,8 +248,8 @@ func (l *Lab) imagesStep(id string, needs ...string) engine.Step {
 			if err != nil {
 				return err
 			}
-			report, err := bundle.LoadNodes(ctx, l.docker, l.bundle, refs, containers)
-			for _, done := range report.Nodes {
+			reports, err := bundle.LoadNodes(ctx, l.docker, l.bundle, refs, containers)
+			for _, done := range reports {
 				if done.Err != nil {
 					continue // err names it
 				}
