@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -45,6 +46,8 @@ type ExistingOptions struct {
 type Existing struct {
 	opts ExistingOptions
 	kube func(*rest.Config) (kubernetes.Interface, error)
+	// limit bounds the look at the API server.
+	limit time.Duration
 
 	mu      sync.Mutex
 	context string
@@ -52,7 +55,10 @@ type Existing struct {
 
 // NewExisting names the cluster; it touches nothing.
 func NewExisting(opts ExistingOptions) *Existing {
-	return &Existing{opts: opts, kube: func(cfg *rest.Config) (kubernetes.Interface, error) { return kubernetes.NewForConfig(cfg) }}
+	return &Existing{
+		opts: opts, limit: inspectTimeout,
+		kube: func(cfg *rest.Config) (kubernetes.Interface, error) { return kubernetes.NewForConfig(cfg) },
+	}
 }
 
 func (e *Existing) config() clientcmd.ClientConfig {
@@ -115,18 +121,27 @@ func (e *Existing) look(ctx context.Context) (info Info, silent, err error) {
 	if err != nil {
 		return info, nil, err
 	}
+	cfg, err := e.RESTConfig(ctx)
+	if err != nil {
+		return info, nil, err
+	}
+	if err := login(ctx, cfg, info.Context); err != nil {
+		return info, nil, err
+	}
 	kube, err := e.client(ctx)
 	if err != nil {
 		return info, nil, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, inspectTimeout)
+	bounded, cancel := context.WithTimeout(ctx, e.limit)
 	defer cancel()
 	list, err := kube.CoreV1().Nodes().List(bounded, metav1.ListOptions{})
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
 		return info, nil, fmt.Errorf("inspecting the cluster of context %s: %w", info.Context, context.Cause(ctx))
-	case apierrors.IsUnauthorized(err), apierrors.IsForbidden(err): // it does answer
+	case apierrors.IsUnauthorized(err): // it does answer
+		return info, nil, problem.New(problem.ClusterLogin, err, "the cluster of context %s at %s does not accept the kubeconfig's credentials", info.Context, info.Server)
+	case apierrors.IsForbidden(err):
 		return info, nil, problem.New(problem.ApplyForbidden, err, "the cluster of context %s at %s does not let this user list its nodes", info.Context, info.Server)
 	default:
 		return info, err, nil

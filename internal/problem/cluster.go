@@ -79,9 +79,9 @@ var (
 	}
 	ClusterLogin = Kind{
 		ID: "LAB-CLUSTER-LOGIN", Layer: LayerCluster, Number: 9,
-		Title: "the kubeconfig's login plug-in gives no credentials",
+		Title: "the login to the cluster failed",
 		Advice: []string{
-			"Run `kubectl get nodes` in the same terminal: it uses the same plug-in, and shows what the plug-in prints.",
+			"Run `kubectl get nodes` in the same terminal: it uses the same credentials and the same login plug-in.",
 			"Log in with your provider's own command, then run the target again.",
 		},
 	}
