@@ -152,3 +152,14 @@ type NodeImageUser interface {
 	// NodeImages lists the references of the nodes' images, each once.
 	NodeImages() ([]string, error)
 }
+
+// PlatformSource is a provider whose clusters may need chart values of their own.
+type PlatformSource interface {
+	Platform(ctx context.Context) (Platform, error)
+}
+
+// Balanced is a provider whose clusters may have a load balancer that is not the lab's.
+type Balanced interface {
+	// LoadBalancer names the load balancer, or is empty where none is known.
+	LoadBalancer(ctx context.Context) (string, error)
+}

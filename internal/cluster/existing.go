@@ -117,38 +117,13 @@ func (e *Existing) Inspect(ctx context.Context) (Info, error) {
 
 // look is Inspect, with the error of a cluster that does not answer kept apart.
 func (e *Existing) look(ctx context.Context) (info Info, silent, err error) {
-	info, err = e.Named()
-	if err != nil {
-		return info, nil, err
-	}
-	cfg, err := e.RESTConfig(ctx)
-	if err != nil {
-		return info, nil, err
-	}
-	if err := login(ctx, cfg, info.Context); err != nil {
-		return info, nil, err
-	}
-	kube, err := e.client(ctx)
-	if err != nil {
-		return info, nil, err
-	}
-	bounded, cancel := context.WithTimeout(ctx, e.limit)
-	defer cancel()
-	list, err := kube.CoreV1().Nodes().List(bounded, metav1.ListOptions{})
-	switch {
-	case err == nil:
-	case ctx.Err() != nil:
-		return info, nil, fmt.Errorf("inspecting the cluster of context %s: %w", info.Context, context.Cause(ctx))
-	case apierrors.IsUnauthorized(err): // it does answer
-		return info, nil, problem.New(problem.ClusterLogin, err, "the cluster of context %s at %s does not accept the kubeconfig's credentials", info.Context, info.Server)
-	case apierrors.IsForbidden(err):
-		return info, nil, problem.New(problem.ApplyForbidden, err, "the cluster of context %s at %s does not let this user list its nodes", info.Context, info.Server)
-	default:
-		return info, err, nil
+	info, kube, nodes, silent, err := e.listNodes(ctx)
+	if silent != nil || err != nil {
+		return info, silent, err
 	}
 	info.Exists, info.State = true, Ready
-	for i := range list.Items {
-		n := &list.Items[i]
+	for i := range nodes {
+		n := &nodes[i]
 		reason := notReady(n)
 		if reason != "" && info.Message == "" {
 			info.Message = reason
@@ -162,6 +137,45 @@ func (e *Existing) look(ctx context.Context) (info Info, silent, err error) {
 	info.Nodes, err = e.withContainers(ctx, info.Nodes)
 	info.Elsewhere = e.elsewhere(info.Nodes)
 	return info, nil, err
+}
+
+// listNodes logs in, if need be, and lists the nodes. silent is the error of a cluster that does not answer.
+func (e *Existing) listNodes(ctx context.Context) (info Info, kube kubernetes.Interface, nodes []corev1.Node, silent, err error) {
+	info, err = e.Named()
+	if err != nil {
+		return info, nil, nil, nil, err
+	}
+	cfg, err := e.RESTConfig(ctx)
+	if err != nil {
+		return info, nil, nil, nil, err
+	}
+	if err := login(ctx, cfg, info.Context); err != nil {
+		return info, nil, nil, nil, err
+	}
+	kube, err = e.client(ctx)
+	if err != nil {
+		return info, nil, nil, nil, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, e.limit)
+	defer cancel()
+	list, err := kube.CoreV1().Nodes().List(bounded, metav1.ListOptions{})
+	switch {
+	case err == nil:
+		return info, kube, list.Items, nil, nil
+	case ctx.Err() != nil:
+		err = fmt.Errorf("inspecting the cluster of context %s: %w", info.Context, context.Cause(ctx))
+	case apierrors.IsUnauthorized(err): // it does answer
+		err = problem.New(problem.ClusterLogin, err, "the cluster of context %s at %s does not accept the kubeconfig's credentials", info.Context, info.Server)
+	case apierrors.IsForbidden(err):
+		err = problem.New(problem.ApplyForbidden, err, "the cluster of context %s at %s does not let this user list its nodes", info.Context, info.Server)
+	default:
+		return info, nil, nil, err, nil
+	}
+	return info, nil, nil, nil, err
+}
+
+func unanswered(info Info, silent error) error {
+	return problem.New(problem.ClusterUnreachable, silent, "the cluster of context %s at %s does not answer", info.Context, info.Server)
 }
 
 func role(n *corev1.Node) string {
@@ -211,7 +225,7 @@ func (e *Existing) Create(ctx context.Context) error {
 	}
 	engine.Progress(ctx, "using the cluster of context %s at %s", info.Context, info.Server)
 	if silent != nil {
-		return problem.New(problem.ClusterUnreachable, silent, "the cluster of context %s at %s does not answer", info.Context, info.Server)
+		return unanswered(info, silent)
 	}
 	return e.Vet(ctx, info)
 }

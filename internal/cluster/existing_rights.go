@@ -11,8 +11,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Vet refuses a cluster of the wrong version, and one in which this user may not do
-// what the lab needs.
+// Vet refuses a cluster of the wrong version, one in which this user may not do what the lab needs, and one in which something
+// keeps the lab's mesh from working.
 func (e *Existing) Vet(ctx context.Context, info Info) error {
 	if err := CheckVersion("the cluster of context "+info.Context, info.Version); err != nil {
 		return err
@@ -21,7 +21,10 @@ func (e *Existing) Vet(ctx context.Context, info Info) error {
 	if err != nil {
 		return err
 	}
-	return mayInstall(ctx, kube, info)
+	if err := mayInstall(ctx, kube, info); err != nil {
+		return err
+	}
+	return suitable(ctx, kube, info)
 }
 
 // needs lists one right for each sort of thing the lab installs.

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"ambientlab/internal/apply"
+	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lb"
 	"ambientlab/internal/problem"
@@ -110,7 +111,7 @@ func (l *Lab) renderIstio(ctx context.Context, subs substitutes) (map[string][]*
 	if rendered, done := l.charts[key]; done {
 		return deepCopy(rendered), nil
 	}
-	values, err := l.istioValues(subs)
+	values, err := l.istioValues(ctx, subs)
 	if err != nil {
 		return nil, err
 	}
@@ -138,10 +139,16 @@ func deepCopy(rendered charts) charts {
 	return copied
 }
 
-func (l *Lab) istioValues(subs substitutes) (upstream.IstioValues, error) {
+func (l *Lab) istioValues(ctx context.Context, subs substitutes) (upstream.IstioValues, error) {
 	extra, err := l.extraValues()
 	if err != nil {
 		return upstream.IstioValues{}, err
+	}
+	var platform cluster.Platform
+	if source, ok := l.provider.(cluster.PlatformSource); ok {
+		if platform, err = source.Platform(ctx); err != nil {
+			return upstream.IstioValues{}, err
+		}
 	}
 	layered := map[string]map[string]any{}
 	for _, component := range upstream.Components() {
@@ -159,6 +166,10 @@ func (l *Lab) istioValues(subs substitutes) (upstream.IstioValues, error) {
 				return upstream.IstioValues{}, err
 			}
 			merge(merged, values)
+		}
+		merge(merged, platform.Values())
+		if component == upstream.CNI {
+			merge(merged, platform.CNI)
 		}
 		merge(merged, extra[component])
 		layered[component] = merged

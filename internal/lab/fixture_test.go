@@ -141,6 +141,10 @@ func (a *apiServer) answer(w http.ResponseWriter, r *http.Request) {
 		say(http.StatusOK, map[string]any{"gitVersion": a.version})
 	case r.URL.Path == "/api/v1/nodes":
 		say(http.StatusOK, map[string]any{"apiVersion": "v1", "kind": "NodeList", "items": a.nodeItems()})
+	case r.URL.Path == "/apis/apps/v1/deployments":
+		say(http.StatusOK, map[string]any{"apiVersion": "apps/v1", "kind": "DeploymentList", "items": []any{}})
+	case r.URL.Path == "/api/v1/namespaces/kube-system/configmaps/cilium-config":
+		say(http.StatusNotFound, status("NotFound", http.StatusNotFound))
 	case strings.HasSuffix(r.URL.Path, "/configmaps/"+recordName) && a.record != nil:
 		say(http.StatusOK, map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": recordName}, "data": a.record})
 	default:

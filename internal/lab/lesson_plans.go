@@ -8,6 +8,7 @@ import (
 	"ambientlab/internal/lesson/params"
 
 	"ambientlab/internal/apply"
+	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
 	"ambientlab/specs"
 )
@@ -17,7 +18,7 @@ func (l *Lab) appsPlan() engine.Plan {
 	return engine.Plan{Name: "apps", Title: "appa, appb and the gateway", Steps: []engine.Step{
 		l.specStep("appa", "appa, the caller", nil, "lessons/apps/appa.yaml", l.images()),
 		l.specStep("appb", "appb, the callee", nil, "lessons/apps/appb.yaml", l.images()),
-		l.lessonStep("apps", "Gateway and HTTPRoute for "+names.Host, nil, "lessons/apps/gateway.yaml", l.gatewayData(), struct{}{}),
+		l.lessonStepOf("apps", "Gateway and HTTPRoute for "+names.Host, nil, "lessons/apps/gateway.yaml", l.gatewayData, struct{}{}),
 	}}
 }
 
@@ -55,8 +56,17 @@ func (l *Lab) specStep(id, title string, needs []string, file string, data any) 
 
 // lessonStep is a specStep that also records what was asked for.
 func (l *Lab) lessonStep(lesson, title string, needs []string, file string, data, parameters any) engine.Step {
-	return l.setStep(lesson, title, needs, func(context.Context) (objects, error) {
-		list, err := specs.Objects(file, data)
+	return l.lessonStepOf(lesson, title, needs, file, func(context.Context) (any, error) { return data, nil }, parameters)
+}
+
+// lessonStepOf is a lessonStep whose data depend on the cluster.
+func (l *Lab) lessonStepOf(lesson, title string, needs []string, file string, data func(context.Context) (any, error), parameters any) engine.Step {
+	return l.setStep(lesson, title, needs, func(ctx context.Context) (objects, error) {
+		values, err := data(ctx)
+		if err != nil {
+			return nil, err
+		}
+		list, err := specs.Objects(file, values)
 		if err != nil {
 			return nil, err
 		}
@@ -72,12 +82,22 @@ func (l *Lab) images() map[string]any {
 	return map[string]any{"Httpbin": names.HttpbinImage, "Fortio": names.FortioImage}
 }
 
-func (l *Lab) gatewayData() map[string]any {
+// gatewayData makes the Gateway's Service one without an address of its own where nothing would give it one.
+func (l *Lab) gatewayData(ctx context.Context) (any, error) {
 	serviceType := ""
 	if !l.Settings.UseMetalLB() {
 		serviceType = "ClusterIP"
+		if balanced, ok := l.provider.(cluster.Balanced); ok {
+			name, err := balanced.LoadBalancer(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if name != "" {
+				serviceType = ""
+			}
+		}
 	}
-	return map[string]any{"ServiceType": serviceType}
+	return map[string]any{"ServiceType": serviceType}, nil
 }
 
 // enrolStep labels Service appb, which belongs to sm:apps: only the two labels are this lesson's.

@@ -77,6 +77,11 @@ var (
 			"Or create a cluster that can be reached yourself, and set INSTALL_KIND=n.",
 		},
 	}
+	ClusterUnsuitable = Kind{
+		ID: "LAB-CLUSTER-UNSUITABLE", Layer: LayerCluster, Number: 7,
+		Title:  "something in the cluster keeps an ambient mesh of the lab's from working",
+		Advice: []string{"Change what is named above, or use another cluster."},
+	}
 	ClusterLogin = Kind{
 		ID: "LAB-CLUSTER-LOGIN", Layer: LayerCluster, Number: 9,
 		Title: "the login to the cluster failed",
@@ -91,6 +96,6 @@ func clusterKinds() []Kind {
 	return []Kind{
 		ClusterUnreachable, ClusterCreateFailed, ClusterForeign, ClusterNone, KubeconfigInvalid,
 		NodeTuneFailed, PoolExhausted, ClusterVersion, GatewayAPIVersion, ClusterStopped,
-		APIServerElsewhere, ClusterLogin,
+		APIServerElsewhere, ClusterUnsuitable, ClusterLogin,
 	}
 }
