@@ -143,6 +143,139 @@ func TestLabsOnOneNetworkKeepApart(t *testing.T) {
 	}
 }
 
+// TestSlots gives each lab its slot: all labs are on one network, listed with the slot that they chose when they were
+// created, and with the times at which their nodes were created.
+func TestSlots(t *testing.T) {
+	type made struct {
+		name string
+		slot int
+		at   []int64
+	}
+	for _, tt := range []struct {
+		name string
+		ipam []network.IPAMConfig
+		labs []made
+		want map[string]int // -1: no slot is left
+	}{
+		{
+			"the older one keeps its slot", ipam("10.1.2.0/24"),
+			[]made{{"new", 0, []int64{20}}, {"old", 0, []int64{10}}},
+			map[string]int{"old": 0, "new": 1},
+		},
+		{
+			"the first slot is free", ipam("10.1.2.0/24"),
+			[]made{{"old", 1, []int64{10}}, {"new", 1, []int64{20}}},
+			map[string]int{"old": 1, "new": 0},
+		},
+		{
+			"of the same second, the names decide", ipam("10.1.2.0/24"),
+			[]made{{"b", 3, []int64{10}}, {"a", 3, []int64{10}}},
+			map[string]int{"a": 3, "b": 0},
+		},
+		{
+			"a lab is as old as its first node", ipam("10.1.2.0/24"),
+			[]made{{"x", 2, []int64{10, 30}}, {"y", 2, []int64{20, 5}}, {"z", 2, []int64{7, 7}}},
+			map[string]int{"y": 2, "z": 0, "x": 1},
+		},
+		{
+			"the last slot", ipam("10.1.2.0/24"),
+			[]made{{"a", 7, []int64{10}}},
+			map[string]int{"a": 7},
+		},
+		{
+			"a slot that the network does not have", ipam("10.1.2.0/24"),
+			[]made{{"a", 8, []int64{10}}, {"b", 63, []int64{20}}},
+			map[string]int{"a": 0, "b": 1},
+		},
+		{
+			"more labs than slots", ipam("10.1.2.16/28"),
+			[]made{{"a", 0, []int64{10}}, {"b", 0, []int64{20}}, {"c", 0, []int64{30}}},
+			map[string]int{"a": 0, "b": 1, "c": -1},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := &dockertest.Engine{Networks: map[string][]network.IPAMConfig{"kind": tt.ipam}}
+			for _, l := range tt.labs {
+				for i, created := range l.at {
+					e.Add(dockertest.Container{
+						Name: fmt.Sprintf("%s-%d", l.name, i), Network: "kind", Created: created,
+						Labels: map[string]string{node.ClusterLabel: l.name, node.RoleLabel: node.ControlPlane},
+						Mounts: []string{node.Mark{Lab: l.name, Slot: l.slot}.MountPoint()},
+					})
+				}
+			}
+			for name, want := range tt.want {
+				pool, err := find(t, e, name)
+				switch {
+				case want < 0 && !problem.Is(err, problem.PoolExhausted):
+					t.Errorf("%s has slot %d, %v; want none", name, pool.Slot, err)
+				case want >= 0 && (err != nil || pool.Slot != want):
+					t.Errorf("%s has slot %d, %v; want %d", name, pool.Slot, err, want)
+				}
+			}
+		})
+	}
+}
+
+// The slot of a user's own cluster must not change with a version of this program: an installed load balancer uses it.
+// The hashes are the published FNV-1a values of "" (0x811c9dc5), "a" (0xe40c292c) and "foobar" (0xbf9cf968).
+func TestSlotOfAClusterOfTheUser(t *testing.T) {
+	on := func(subnet string, taken ...int) state {
+		s := state{network: "kind", subnet: netip.MustParsePrefix(subnet)}
+		for i, slot := range taken {
+			s.owners = append(s.owners, owner{lab: fmt.Sprintf("lab%d", i), slot: slot, created: int64(i)})
+		}
+		return s
+	}
+	for _, tt := range []struct {
+		on      state
+		cluster string
+		want    int // -1: no slot is left
+	}{
+		{on("10.1.2.0/24"), "", 4 + 0x811c9dc5%4},
+		{on("10.1.2.0/24"), "a", 4 + 0xe40c292c%4},
+		{on("172.18.0.0/16"), "a", 32 + 0xe40c292c%32},
+		{on("172.18.0.0/16"), "foobar", 32 + 0xbf9cf968%32},
+		{on("10.1.2.16/28"), "foobar", 1},
+		{on("10.1.2.0/24", 0, 1, 2, 3), "a", 4},
+		{on("10.1.2.0/24", 4), "a", 5},
+		{on("10.1.2.0/24", 4, 5, 6), "a", 7},
+		{on("10.1.2.0/24", 5, 6, 7), "", 4},
+		{on("10.1.2.0/24", 4, 5, 6, 7), "a", -1},
+		{on("10.1.2.0/24", 0, 1, 2, 3, 4, 5, 6, 7), "a", -1},
+	} {
+		got, err := tt.on.slotOf(tt.cluster)
+		switch {
+		case tt.want < 0 && !problem.Is(err, problem.PoolExhausted):
+			t.Errorf("%q beside %v: slot %d, %v; want none", tt.cluster, tt.on.owners, got, err)
+		case tt.want >= 0 && (err != nil || got != tt.want):
+			t.Errorf("%q beside %v: slot %d, %v; want %d", tt.cluster, tt.on.owners, got, err, tt.want)
+		}
+	}
+}
+
+func TestRange(t *testing.T) {
+	r := Range{First: netip.MustParseAddr("10.0.0.254"), Last: netip.MustParseAddr("10.0.1.3")}
+	if got := r.Size(); got != 6 {
+		t.Errorf("%s has %d addresses, want 6", r, got)
+	}
+	for address, want := range map[string]bool{
+		"10.0.0.253": false, "10.0.0.254": true, "10.0.0.255": true, "10.0.1.3": true, "10.0.1.4": false, "::1": false,
+	} {
+		if got := r.Contains(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s contains %s: %v, want %v", r, address, got, want)
+		}
+	}
+	one := Range{First: r.First, Last: r.First}
+	if pool := (Pool{Ranges: []Range{one, r}}); one.Size() != 1 || pool.Size() != 7 {
+		t.Errorf("%s has %d addresses, with %s %d; want 1 and 7", one, one.Size(), r, pool.Size())
+	}
+	_, err := slotRange(netip.MustParsePrefix("10.1.2.0/24"), 8)
+	if want := "subnet 10.1.2.0/24 has no slot 8; it has slots 0 to 7"; fmt.Sprint(err) != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
 func TestNoDockerNetwork(t *testing.T) {
 	_, err := Find(t.Context(), &dockertest.Engine{}, []node.Node{{Name: "gke-1"}})
 	if !problem.Is(err, problem.PoolExhausted) || !strings.Contains(problem.All(err)[0].Advice[0], "SM_METALLB=off") {

@@ -197,7 +197,7 @@ func owners(nodes []node.Node, network string) []owner {
 // slotOf gives the same answer for every lab.
 //
 // A cluster without a mark is a kind cluster of the user on which the lab installs MetalLB. It gets a slot in the second
-// half of the slots, chosen by its name.
+// half of the slots: the one with the FNV-1a hash of its name modulo their number, or the next free one.
 func (s state) slotOf(cluster string) (int, error) {
 	_, count := slots(s.subnet)
 	used := make(map[int]bool)
@@ -210,7 +210,8 @@ func (s state) slotOf(cluster string) (int, error) {
 		if held[slot] || slot >= count {
 			slot = firstFree(used, count)
 			if slot < 0 {
-				return 0, s.exhausted(count)
+				return 0, problem.New(problem.PoolExhausted, nil,
+					"other labs use all %d slots of %s on Docker network %s", count, s.subnet, s.network)
 			}
 			used[slot] = true
 		}
@@ -219,20 +220,17 @@ func (s state) slotOf(cluster string) (int, error) {
 			return slot, nil
 		}
 	}
-	far := count / 2
+	half := count / 2
 	hash := fnv.New32a()
 	_, _ = hash.Write([]byte(cluster)) // never fails
-	for i := range count - far {
-		if slot := far + (int(hash.Sum32()%uint32(count-far))+i)%(count-far); !used[slot] {
+	first := int(hash.Sum32() % uint32(half))
+	for i := range half {
+		if slot := half + (first+i)%half; !used[slot] {
 			return slot, nil
 		}
 	}
-	return 0, s.exhausted(count)
-}
-
-func (s state) exhausted(count int) error {
-	return problem.New(problem.PoolExhausted, nil,
-		"other labs use all %d slots of %s on Docker network %s", count, s.subnet, s.network)
+	return 0, problem.New(problem.PoolExhausted, nil,
+		"other labs use all slots in the second half of %s on Docker network %s", s.subnet, s.network)
 }
 
 func firstFree(used map[int]bool, count int) int {
