@@ -62,3 +62,14 @@ func atSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	time.AfterFunc(time.Minute, func() { cancel(errors.New("interrupt signal received")) })
 	return ctx, func() { cancel(nil) }
 }
+
+// Code below a step sees a deadline where the time limit of the step was the cause.
+func TestTimeoutIsADeadline(t *testing.T) {
+	limit := error(&engine.Timeout{Limit: time.Second})
+	if !errors.Is(limit, context.DeadlineExceeded) {
+		t.Errorf("%v is no context.DeadlineExceeded", limit)
+	}
+	if errors.Is(limit, context.Canceled) {
+		t.Errorf("%v is a context.Canceled", limit)
+	}
+}

@@ -279,6 +279,33 @@ func TestLateWordsAreDropped(t *testing.T) {
 	want(t, "events after the end", len(rec.lines), before)
 }
 
+// What Check found missing is the first progress of the step; Check without a message has no progress.
+func TestCheckStartsTheProgress(t *testing.T) {
+	for message, wanted := range map[string][]string{
+		"2 objects differ": {"step-progress s 2 objects differ"},
+		"":                 nil,
+	} {
+		done := false
+		rec := &recorder{}
+		e := engine.Engine{Sink: rec}
+		_, err := e.Apply(t.Context(), plan(engine.Step{
+			ID: "s", Title: "S",
+			Check: func(context.Context) (engine.Status, error) { return engine.Status{Done: done, Message: message}, nil },
+			Do:    func(context.Context) error { done = true; return nil },
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, line := range rec.lines {
+			if strings.HasPrefix(line, string(engine.StepProgress)) {
+				got = append(got, line)
+			}
+		}
+		want(t, "progress", got, wanted)
+	}
+}
+
 func TestUndoGoesBackward(t *testing.T) {
 	w := newWorld("base", "left", "right", "top")
 	var e engine.Engine
