@@ -11,7 +11,7 @@ BUNDLE ?= $(CACHE)/source-bundle
 E2E = SM_BUNDLE=$(BUNDLE) SM_ADDONS=prometheus $(GO) test -count=1 -timeout=60m -v
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint race bundle e2e e2e-full bench
+.PHONY: help lab test lint mutants race bundle e2e e2e-full bench
 
 help: ## show this
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
@@ -27,10 +27,24 @@ test: ## unit, golden and integration tests; needs Go alone
 	$(GO) test -timeout=50m ./...
 	for module in $(NESTED); do (cd $$module && $(GO) vet ./... && $(GO) test ./...) || exit 1; done
 
-lint: ## gofumpt, vet and staticcheck
-	@test -z "$$($(GO) tool -modfile=internal/tools/go.mod gofumpt -l magefile.go specs targets internal)" || { $(GO) tool -modfile=internal/tools/go.mod gofumpt -l magefile.go specs targets internal; exit 1; }
+TOOL = $(GO) tool -modfile=internal/tools/go.mod
+# Packages where the rules for line width and import order are not applied yet.
+UNWRAPPED := internal/apply internal/bundle internal/cluster internal/command internal/docker internal/e2e internal/engine \
+	internal/filelock internal/lab internal/lesson internal/mage internal/mesh internal/nodeproxy internal/probe \
+	internal/session internal/source internal/upstream specs targets
+WRAPPED = $(filter-out $(UNWRAPPED:%=%/%.go),$(patsubst ./%,%,$(shell find . -name '*.go' -not -path './.*')))
+# $(call none,COMMAND) fails if COMMAND prints the names of files, and prints them.
+none = @files="$$($(1))" && test -z "$$files" || { echo "$$files"; exit 1; }
+
+lint: ## formatting (gofumpt), import order (gci), line width of 120 (revive), vet and staticcheck
+	$(call none,$(TOOL) gofumpt -l magefile.go specs targets internal)
+	$(call none,$(TOOL) gci list -s standard -s default -s 'prefix(ambientlab)' $(WRAPPED))
+	$(TOOL) revive -config internal/tools/revive.toml $(WRAPPED)
 	$(GO) vet ./...
-	$(GO) tool -modfile=internal/tools/go.mod staticcheck ./...
+	$(TOOL) staticcheck ./...
+
+mutants: ## how many mutants of the packages of pure logic the tests notice: 90 % or more (long)
+	internal/tools/mutants.sh
 
 race: ## the tests under the race detector; needs a C compiler
 	CGO_ENABLED=1 $(GO) test -race -timeout=60m ./...

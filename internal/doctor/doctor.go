@@ -1,5 +1,5 @@
-// Package doctor checks the host and the cluster for problems that are known to break a lab. A check is data and changes
-// nothing.
+// Package doctor checks the host and the cluster for problems that are known to break a lab. A check is data and
+// changes nothing.
 package doctor
 
 import (
@@ -13,8 +13,8 @@ import (
 // Verdict is the result of a check.
 type Verdict string
 
-// The verdicts. A Warning does not prevent a lab. Skipped means that the check could not be made, because a check that it
-// needs failed or because the host does not show the facts.
+// The verdicts. A Warning does not prevent a lab. Skipped means that the check could not be made, because a check that
+// it needs failed or because the host does not show the facts.
 const (
 	OK      Verdict = "ok"
 	Warning Verdict = "warning"
@@ -46,8 +46,8 @@ type Result struct {
 	Err error `json:"-"`
 }
 
-// ErrHidden is the error of a check that cannot see the facts from this host, because of the operating system or because the
-// Docker engine runs on another machine.
+// ErrHidden is the error of a check that cannot see the facts from this host, because of the operating system or
+// because the Docker engine runs on another machine.
 var ErrHidden = errors.New("not visible from here")
 
 type warning struct{ error }
@@ -57,8 +57,8 @@ func (w warning) Unwrap() error { return w.error }
 // Warn turns a failure into a warning.
 func Warn(err error) error { return warning{err} }
 
-// Run runs the checks in order and passes each result to observe, which may be nil. Its error joins the failures, so its
-// exit code is that of the first failure; warnings are not errors.
+// Run runs the checks in order and passes each result to observe, which may be nil. Its error joins the failures, so
+// its exit code is that of the first failure; warnings are not errors.
 func Run(ctx context.Context, checks []Check, observe func(Result)) ([]Result, error) {
 	verdicts := make(map[string]Verdict)
 	var results []Result

@@ -36,7 +36,8 @@ func newFixture(t *testing.T) *fixture {
 		"/proc/modules":                           "",
 	}}
 	f.engine = &dockertest.Engine{Host: system.Info{
-		ServerVersion: "28.2.2", OSType: "linux", MemTotal: 16 * gib, NCPU: 8, CgroupVersion: "2", DockerRootDir: "/var/lib/docker",
+		ServerVersion: "28.2.2", OSType: "linux", MemTotal: 16 * gib, NCPU: 8, CgroupVersion: "2",
+		DockerRootDir: "/var/lib/docker",
 	}}
 	present := func(path string) (fs.FileInfo, error) {
 		if strings.HasPrefix(path, "/sys/module") {
@@ -44,7 +45,8 @@ func newFixture(t *testing.T) *fixture {
 		}
 		return os.Stat(path)
 	}
-	f.host = doctor.NewHost(f.engine, docker.Endpoint{Context: "default", Host: "unix:///var/run/docker.sock"}, filepath.Join(t.TempDir(), ".kube", "config"), []int{3000})
+	f.host = doctor.NewHost(f.engine, docker.Endpoint{Context: "default", Host: "unix:///var/run/docker.sock"},
+		filepath.Join(t.TempDir(), ".kube", "config"), []int{3000})
 	f.host.GOOS = "linux"
 	f.host.Stat = present
 	f.host.Free = func(string) (uint64, error) { return f.free, nil }
@@ -82,21 +84,71 @@ func TestChecks(t *testing.T) {
 		kind   problem.Kind
 		says   string
 	}{
-		{"engine down", func(f *fixture) { f.engine.Down = syscall.ECONNREFUSED }, "docker", doctor.Failure, problem.DockerNotRunning, "unix:///var/run/docker.sock"},
-		{"engine refuses", func(f *fixture) { f.engine.Down = syscall.EACCES }, "docker", doctor.Failure, problem.DockerPermission, ""},
-		{"engine down: the rest is skipped", func(f *fixture) { f.engine.Down = syscall.ECONNREFUSED }, "memory", doctor.Skipped, problem.Kind{}, "needs the check docker"},
-		{"no docker command", func(f *fixture) { f.host.LookPath = func(string) (string, error) { return "", errors.New("none") } }, "docker-command", doctor.Failure, problem.ToolMissing, ""},
-		{"old engine", func(f *fixture) { f.engine.Host.ServerVersion = "19.03.15" }, "docker-version", doctor.Failure, problem.HostUnsupported, "19.03.15"},
-		{"Debian's engine", func(f *fixture) { f.engine.Host.ServerVersion = "20.10.24+dfsg1" }, "docker-version", doctor.OK, problem.Kind{}, "20.10.24"},
-		{"Windows containers", func(f *fixture) { f.engine.Host.OSType = "windows" }, "docker-version", doctor.Failure, problem.HostUnsupported, "windows"},
-		{"hardly any memory", func(f *fixture) { f.engine.Host.MemTotal = 2 * gib }, "memory", doctor.Failure, problem.HostResources, "2.0 GiB"},
-		{"little memory", func(f *fixture) { f.engine.Host.MemTotal = 4 * gib }, "memory", doctor.Warning, problem.HostResources, "4.0 GiB"},
+		{
+			"engine down", func(f *fixture) { f.engine.Down = syscall.ECONNREFUSED }, "docker", doctor.Failure,
+			problem.DockerNotRunning, "unix:///var/run/docker.sock",
+		},
+		{
+			"engine refuses", func(f *fixture) { f.engine.Down = syscall.EACCES }, "docker", doctor.Failure,
+			problem.DockerPermission, "",
+		},
+		{
+			"engine down: the rest is skipped", func(f *fixture) { f.engine.Down = syscall.ECONNREFUSED }, "memory",
+			doctor.Skipped,
+			problem.Kind{},
+			"needs the check docker",
+		},
+		{
+			"no docker command",
+			func(f *fixture) { f.host.LookPath = func(string) (string, error) { return "", errors.New("none") } },
+			"docker-command", doctor.Failure, problem.ToolMissing, "",
+		},
+		{
+			"old engine", func(f *fixture) { f.engine.Host.ServerVersion = "19.03.15" }, "docker-version",
+			doctor.Failure,
+			problem.HostUnsupported, "19.03.15",
+		},
+		{
+			"Debian's engine", func(f *fixture) { f.engine.Host.ServerVersion = "20.10.24+dfsg1" }, "docker-version",
+			doctor.OK,
+			problem.Kind{},
+			"20.10.24",
+		},
+		{
+			"Windows containers", func(f *fixture) { f.engine.Host.OSType = "windows" }, "docker-version",
+			doctor.Failure,
+			problem.HostUnsupported, "windows",
+		},
+		{
+			"hardly any memory", func(f *fixture) { f.engine.Host.MemTotal = 2 * gib }, "memory", doctor.Failure,
+			problem.HostResources, "2.0 GiB",
+		},
+		{
+			"little memory", func(f *fixture) { f.engine.Host.MemTotal = 4 * gib }, "memory", doctor.Warning,
+			problem.HostResources, "4.0 GiB",
+		},
 		{"one CPU", func(f *fixture) { f.engine.Host.NCPU = 1 }, "cpus", doctor.Warning, problem.HostResources, "1"},
 		{"disk full", func(f *fixture) { f.free = gib }, "disk", doctor.Failure, problem.HostResources, "1.0 GiB free"},
-		{"disk of another machine", func(f *fixture) { f.host.Endpoint.Host = "tcp://far:2376" }, "disk", doctor.Skipped, problem.Kind{}, "not visible"},
-		{"cgroup v1", func(f *fixture) { f.engine.Host.CgroupVersion = "1" }, "cgroup", doctor.Warning, problem.HostUnsupported, "v1"},
-		{"inotify too low", func(f *fixture) { f.files["/proc/sys/fs/inotify/max_user_instances"] = "128" }, "inotify", doctor.Warning, problem.HostLimits, "=128"},
-		{"macOS", func(f *fixture) { f.host.GOOS = "darwin" }, "inotify", doctor.Skipped, problem.Kind{}, "not visible"},
+		{
+			"disk of another machine", func(f *fixture) { f.host.Endpoint.Host = "tcp://far:2376" }, "disk",
+			doctor.Skipped,
+			problem.Kind{},
+			"not visible",
+		},
+		{
+			"cgroup v1", func(f *fixture) { f.engine.Host.CgroupVersion = "1" }, "cgroup", doctor.Warning,
+			problem.HostUnsupported, "v1",
+		},
+		{
+			"inotify too low", func(f *fixture) { f.files["/proc/sys/fs/inotify/max_user_instances"] = "128" },
+			"inotify",
+			doctor.Warning, problem.HostLimits, "=128",
+		},
+		{
+			"macOS", func(f *fixture) { f.host.GOOS = "darwin" }, "inotify", doctor.Skipped,
+			problem.Kind{},
+			"not visible",
+		},
 		{"no ip_set", func(f *fixture) {
 			stat := f.host.Stat
 			f.host.Stat = func(path string) (fs.FileInfo, error) {
@@ -106,8 +158,15 @@ func TestChecks(t *testing.T) {
 				return stat(path)
 			}
 		}, "modules", doctor.Warning, problem.HostUnsupported, "ip_set"},
-		{"a kernel without modules", func(f *fixture) { delete(f.files, "/proc/modules") }, "modules", doctor.Skipped, problem.Kind{}, "no loadable modules"},
-		{"port taken", func(f *fixture) { f.host.Listen = func(a string) error { return fmt.Errorf("listen %s: in use", a) } }, "ports", doctor.Warning, problem.PortInUse, "3000"},
+		{
+			"a kernel without modules", func(f *fixture) { delete(f.files, "/proc/modules") }, "modules",
+			doctor.Skipped,
+			problem.Kind{},
+			"no loadable modules",
+		},
+		{"port taken", func(f *fixture) {
+			f.host.Listen = func(a string) error { return fmt.Errorf("listen %s: in use", a) }
+		}, "ports", doctor.Warning, problem.PortInUse, "3000"},
 		{"kubeconfig locked", func(f *fixture) {
 			f.host.Kubeconfig = filepath.Join(filepath.Dir(filepath.Dir(f.host.Kubeconfig)), "config")
 			if err := os.WriteFile(f.host.Kubeconfig+".lock", nil, 0o600); err != nil {
@@ -131,7 +190,8 @@ func TestChecks(t *testing.T) {
 					continue
 				}
 				if r.Verdict != tt.want || r.Problem != tt.kind.ID || !strings.Contains(r.Seen, tt.says) {
-					t.Errorf("%s %s %q, want %s %s saying %q", r.Verdict, r.Problem, r.Seen, tt.want, tt.kind.ID, tt.says)
+					t.Errorf("%s %s %q, want %s %s saying %q", r.Verdict, r.Problem, r.Seen, tt.want, tt.kind.ID,
+						tt.says)
 				}
 				if tt.kind.ID != "" && len(r.Advice) == 0 {
 					t.Error("no advice")
@@ -146,7 +206,8 @@ func TestChecks(t *testing.T) {
 
 func TestClusterCheck(t *testing.T) {
 	for _, ready := range []bool{true, false} {
-		check := doctor.ClusterCheck(func(context.Context) (string, bool, error) { return "kind cluster ambient: absent", ready, nil })
+		check := doctor.ClusterCheck(
+			func(context.Context) (string, bool, error) { return "kind cluster ambient: absent", ready, nil })
 		results, err := doctor.Run(t.Context(), []doctor.Check{check}, nil)
 		want := map[bool]doctor.Verdict{true: doctor.OK, false: doctor.Warning}[ready]
 		if err != nil || results[0].Verdict != want || !strings.Contains(results[0].Seen, "absent") {

@@ -60,8 +60,8 @@ func NewHost(api Docker, endpoint docker.Endpoint, kubeconfig string, ports []in
 	}
 }
 
-// The requirements for the Docker host. Three nodes with istiod, istio-cni, three ztunnels, a gateway, a waypoint and two
-// apps use about 3 GiB of memory, the add-ons 1 GiB more.
+// The requirements for the Docker host. Three nodes with istiod, istio-cni, three ztunnels, a gateway, a waypoint and
+// two apps use about 3 GiB of memory, the add-ons 1 GiB more.
 const (
 	gib              = 1 << 30
 	leastMemory      = 3 * gib
@@ -78,13 +78,28 @@ func HostChecks(h Host) []Check {
 	return []Check{
 		{ID: "docker-command", Category: "docker", Title: "the docker command is installed", Run: h.command},
 		{ID: "docker", Category: "docker", Title: "a Docker engine answers", Run: h.ping},
-		{ID: "docker-version", Category: "docker", Title: "the Docker engine is new enough", Needs: "docker", Run: h.version},
-		{ID: "memory", Category: "resources", Title: "the Docker engine has enough memory", Needs: "docker", Run: h.memory},
+		{
+			ID: "docker-version", Category: "docker", Title: "the Docker engine is new enough", Needs: "docker",
+			Run: h.version,
+		},
+		{
+			ID: "memory", Category: "resources", Title: "the Docker engine has enough memory", Needs: "docker",
+			Run: h.memory,
+		},
 		{ID: "cpus", Category: "resources", Title: "the Docker engine has enough CPUs", Needs: "docker", Run: h.cpus},
-		{ID: "disk", Category: "resources", Title: "the disk of the Docker engine has enough space", Needs: "docker", Run: h.disk},
+		{
+			ID: "disk", Category: "resources", Title: "the disk of the Docker engine has enough space", Needs: "docker",
+			Run: h.disk,
+		},
 		{ID: "cgroup", Category: "kernel", Title: "the Docker engine uses cgroup v2", Needs: "docker", Run: h.cgroup},
-		{ID: "inotify", Category: "kernel", Title: "the inotify limits are high enough", Needs: "docker", Run: h.inotify},
-		{ID: "modules", Category: "kernel", Title: "the kernel has the modules for traffic redirection", Needs: "docker", Run: h.modules},
+		{
+			ID: "inotify", Category: "kernel", Title: "the inotify limits are high enough", Needs: "docker",
+			Run: h.inotify,
+		},
+		{
+			ID: "modules", Category: "kernel", Title: "the kernel has the modules for traffic redirection",
+			Needs: "docker", Run: h.modules,
+		},
 		{ID: "ports", Category: "network", Title: "the local ports are free", Run: h.ports},
 		{ID: "kubeconfig", Category: "files", Title: "the kubeconfig can be written", Run: h.kubeconfig},
 	}
@@ -92,13 +107,16 @@ func HostChecks(h Host) []Check {
 
 // ClusterCheck returns the check of the cluster. look returns the state of the cluster, as cluster.Info.Summary does.
 func ClusterCheck(look func(context.Context) (summary string, ready bool, err error)) Check {
-	return Check{ID: "cluster", Category: "cluster", Title: "the cluster is ready", Run: func(ctx context.Context) (string, error) {
-		summary, ready, err := look(ctx)
-		if err == nil && !ready {
-			err = Warn(problem.New(problem.ClusterNone, nil, "%s", summary))
-		}
-		return summary, err
-	}}
+	return Check{
+		ID: "cluster", Category: "cluster", Title: "the cluster is ready",
+		Run: func(ctx context.Context) (string, error) {
+			summary, ready, err := look(ctx)
+			if err == nil && !ready {
+				err = Warn(problem.New(problem.ClusterNone, nil, "%s", summary))
+			}
+			return summary, err
+		},
+	}
 }
 
 func (h Host) command(context.Context) (string, error) {
@@ -125,7 +143,8 @@ func (h Host) version(ctx context.Context) (string, error) {
 	}
 	seen := fmt.Sprintf("%s, %s, %s/%s", info.ServerVersion, info.OperatingSystem, info.OSType, info.Architecture)
 	if info.OSType != "linux" {
-		return seen, problem.New(problem.HostUnsupported, nil, "the Docker engine runs %s containers; the lab needs Linux containers", info.OSType)
+		return seen, problem.New(problem.HostUnsupported, nil,
+			"the Docker engine runs %s containers; the lab needs Linux containers", info.OSType)
 	}
 	v, err := version.ParseGeneric(info.ServerVersion)
 	if err == nil && !v.AtLeast(version.MustParseGeneric(oldestDocker)) {
@@ -180,8 +199,8 @@ func tooLittle(have, least, good uint64, seen string) error {
 	}
 }
 
-// local reports whether the Docker engine shares the kernel and disk of this machine: on Linux, behind a Unix socket, and
-// not Docker Desktop, which has a virtual machine of its own on Linux too.
+// local reports whether the Docker engine shares the kernel and disk of this machine: on Linux, behind a Unix socket,
+// and not Docker Desktop, which has a virtual machine of its own on Linux too.
 func (h Host) local() bool {
 	return h.GOOS == "linux" && strings.HasPrefix(h.Endpoint.Host, "unix://") &&
 		!strings.Contains(h.Endpoint.Context, "desktop")
@@ -191,7 +210,8 @@ func (h Host) cgroup(ctx context.Context) (string, error) {
 	info, err := h.info(ctx)
 	if err == nil && info.CgroupVersion == "1" {
 		err = Warn(problem.New(problem.HostUnsupported, nil,
-			"the host uses cgroup v1; Kubernetes 1.35 and newer accept it only with the setting in the lab's kind configuration").
+			"the host uses cgroup v1; Kubernetes 1.35 and newer accept it only with the setting in the lab's kind "+
+				"configuration").
 			With("If you can, boot the host with cgroup v2 (kernel parameter systemd.unified_cgroup_hierarchy=1)."))
 	}
 	return "cgroup v" + info.CgroupVersion, err
@@ -223,13 +243,14 @@ func (h Host) inotify(context.Context) (string, error) {
 	return strings.Join(seen, ", "), nil
 }
 
-// modules checks for the kernel modules that istio-cni's traffic redirection needs. It only warns: the kernel may load a
-// missing module on demand, or have it built in.
+// modules checks for the kernel modules that istio-cni's traffic redirection needs. It only warns: the kernel may load
+// a missing module on demand, or have it built in.
 func (h Host) modules(context.Context) (string, error) {
 	if !h.local() {
 		return "", ErrHidden
 	}
-	// A kernel without loadable modules has no such file, and /sys/module lists a built-in module only if it has parameters.
+	// A kernel without loadable modules has no such file, and /sys/module lists a built-in module only if it has
+	// parameters.
 	if _, err := h.ReadFile("/proc/modules"); err != nil {
 		return "the kernel has no loadable modules", fmt.Errorf("/proc/modules: %w", ErrHidden)
 	}
@@ -240,7 +261,8 @@ func (h Host) modules(context.Context) (string, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return "", Warn(problem.New(problem.HostUnsupported, nil, "kernel modules not loaded: %s", strings.Join(missing, ", ")).
+		return "", Warn(problem.New(problem.HostUnsupported, nil, "kernel modules not loaded: %s",
+			strings.Join(missing, ", ")).
 			With("If pods of the mesh fail to start, load the modules on the Docker host: `sudo modprobe -a " +
 				strings.ReplaceAll(strings.Join(missing, " "), " or ", " ") + "`."))
 	}
@@ -265,7 +287,8 @@ func (h Host) ports(context.Context) (string, error) {
 		}
 	}
 	if len(taken) > 0 {
-		return "", Warn(problem.New(problem.PortInUse, errors.Join(errs...), "another program uses the port: %s", strings.Join(taken, ", ")))
+		return "", Warn(problem.New(problem.PortInUse, errors.Join(errs...), "another program uses the port: %s",
+			strings.Join(taken, ", ")))
 	}
 	return fmt.Sprint(h.Ports), nil
 }
@@ -286,7 +309,8 @@ func (h Host) kubeconfig(context.Context) (string, error) {
 			return h.Kubeconfig, problem.New(problem.KubeconfigInvalid, err, "checking the kubeconfig %s", h.Kubeconfig)
 		}
 		if info.Mode().Perm()&0o200 == 0 {
-			return h.Kubeconfig, problem.New(problem.KubeconfigInvalid, nil, "%s cannot be written (mode %s)", path, info.Mode())
+			return h.Kubeconfig,
+				problem.New(problem.KubeconfigInvalid, nil, "%s cannot be written (mode %s)", path, info.Mode())
 		}
 		return h.Kubeconfig, nil
 	}

@@ -53,6 +53,39 @@ func TestDeadlineKeepsTheDiagnosis(t *testing.T) {
 	}
 }
 
+// At a deadline the failure with a known cause is the first one, and gives the exit code, even where it ended last.
+func TestKnownCausesComeFirstAtADeadline(t *testing.T) {
+	fails := func(id string, after time.Duration, err error) engine.Step {
+		return engine.Step{ID: id, Title: id, Do: func(ctx context.Context) error {
+			<-ctx.Done()
+			time.Sleep(after) // in the fake time of synctest
+			return err
+		}}
+	}
+	full := errors.New("disk full")
+	pull := problem.New(problem.ImagePull, nil, "no such image")
+	lost := errors.New("connection lost")
+	for name, tc := range map[string]struct {
+		end  func(context.Context) (context.Context, context.CancelFunc)
+		want string
+	}{
+		"deadline":    {atDeadline, "pull: no such image [LAB-IMAGE-PULL]\nfull: disk full\nlost: connection lost"},
+		"interrupted": {atSignal, "full: disk full\npull: no such image [LAB-IMAGE-PULL]\nlost: connection lost"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := tc.end(t.Context())
+				defer cancel()
+				e := engine.Engine{}
+				_, err := e.Apply(ctx, plan(
+					fails("lost", 3*time.Second, lost), fails("pull", 2*time.Second, pull), fails("full", time.Second, full),
+				))
+				want(t, "order of the failures", fmt.Sprint(err), tc.want)
+			})
+		})
+	}
+}
+
 func atDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, time.Minute, late{})
 }

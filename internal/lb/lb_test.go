@@ -58,18 +58,44 @@ func TestFind(t *testing.T) {
 		fails   string
 	}{
 		{name: "/16", ipam: ipam("172.18.0.0/16"), ip: "172.18.0.2", want: "172.18.255.240-172.18.255.254"},
-		{name: "/16, second lab", ipam: ipam("172.18.0.0/16"), slot: 1, ip: "172.18.0.2", want: "172.18.255.224-172.18.255.239"},
+		{
+			name: "/16, second lab", ipam: ipam("172.18.0.0/16"), slot: 1, ip: "172.18.0.2",
+			want: "172.18.255.224-172.18.255.239",
+		},
 		{name: "/20", ipam: ipam("192.168.16.0/20"), ip: "192.168.16.2", want: "192.168.31.240-192.168.31.254"},
 		{name: "/24", ipam: ipam("10.1.2.0/24"), ip: "10.1.2.2", want: "10.1.2.240-10.1.2.254"},
 		{name: "/26", ipam: ipam("10.1.2.64/26"), ip: "10.1.2.66", want: "10.1.2.124-10.1.2.126"},
 		{name: "/28", ipam: ipam("10.1.2.16/28"), ip: "10.1.2.18", want: "10.1.2.28-10.1.2.30"},
 		{name: "/28, second lab", ipam: ipam("10.1.2.16/28"), slot: 1, ip: "10.1.2.18", want: "10.1.2.24-10.1.2.27"},
-		{name: "IPv6 listed first", ipam: ipam("fc00:f853:ccd:e793::/64", "172.18.0.0/16"), ip: "172.18.0.2", want: "172.18.255.240-172.18.255.254"},
-		{name: "IPv6 listed last", ipam: ipam("172.18.0.0/16", "fc00:f853:ccd:e793::/64"), ip: "172.18.0.2", want: "172.18.255.240-172.18.255.254"},
-		{name: "a container in the middle", ipam: ipam("172.18.0.0/16"), ip: "172.18.0.2", used: []string{"172.18.255.250"}, want: "172.18.255.240-172.18.255.249,172.18.255.251-172.18.255.254"},
-		{name: "a stopped container's fixed address", ipam: ipam("172.18.0.0/16"), ip: "172.18.0.2", stopped: []string{"172.18.255.254"}, want: "172.18.255.240-172.18.255.253"},
-		{name: "gateway at the top", ipam: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.1.2.0/24"), Gateway: netip.MustParseAddr("10.1.2.254"), AuxAddress: map[string]netip.Addr{"dns": netip.MustParseAddr("10.1.2.253")}}}, ip: "10.1.2.2", want: "10.1.2.240-10.1.2.252"},
-		{name: "nothing left", ipam: ipam("10.1.2.16/28"), ip: "10.1.2.18", used: []string{"10.1.2.28", "10.1.2.29", "10.1.2.30"}, fails: "every address"},
+		{
+			name: "IPv6 listed first", ipam: ipam("fc00:f853:ccd:e793::/64", "172.18.0.0/16"), ip: "172.18.0.2",
+			want: "172.18.255.240-172.18.255.254",
+		},
+		{
+			name: "IPv6 listed last", ipam: ipam("172.18.0.0/16", "fc00:f853:ccd:e793::/64"), ip: "172.18.0.2",
+			want: "172.18.255.240-172.18.255.254",
+		},
+		{
+			name: "a container in the middle", ipam: ipam("172.18.0.0/16"), ip: "172.18.0.2",
+			used: []string{"172.18.255.250"}, want: "172.18.255.240-172.18.255.249,172.18.255.251-172.18.255.254",
+		},
+		{
+			name: "a stopped container's fixed address", ipam: ipam("172.18.0.0/16"), ip: "172.18.0.2",
+			stopped: []string{"172.18.255.254"}, want: "172.18.255.240-172.18.255.253",
+		},
+		{
+			name: "gateway at the top",
+			ipam: []network.IPAMConfig{{
+				Subnet:     netip.MustParsePrefix("10.1.2.0/24"),
+				Gateway:    netip.MustParseAddr("10.1.2.254"),
+				AuxAddress: map[string]netip.Addr{"dns": netip.MustParseAddr("10.1.2.253")},
+			}}, ip: "10.1.2.2",
+			want: "10.1.2.240-10.1.2.252",
+		},
+		{
+			name: "nothing left", ipam: ipam("10.1.2.16/28"), ip: "10.1.2.18",
+			used: []string{"10.1.2.28", "10.1.2.29", "10.1.2.30"}, fails: "every address",
+		},
 		{name: "no IPv4", ipam: ipam("fc00::/64"), ip: "172.18.0.2", fails: "no IPv4 subnet"},
 		{name: "too small", ipam: ipam("10.1.2.0/29"), ip: "10.1.2.2", fails: "smaller than a /28"},
 	}
@@ -81,7 +107,10 @@ func TestFind(t *testing.T) {
 				e.Add(dockertest.Container{Name: fmt.Sprintf("used%d", i), Network: "kind", IP: ip})
 			}
 			for i, ip := range tt.stopped {
-				e.Add(dockertest.Container{Name: fmt.Sprintf("stopped%d", i), Network: "kind", FixedIP: ip, Stopped: true})
+				e.Add(dockertest.Container{
+					Name: fmt.Sprintf("stopped%d", i), Network: "kind", FixedIP: ip,
+					Stopped: true,
+				})
 			}
 			pool, err := find(t, e, "ambient")
 			if tt.fails != "" {
@@ -119,7 +148,10 @@ func TestLabsOnOneNetworkKeepApart(t *testing.T) {
 	// Two that saw nothing of each other, and one that came later.
 	lab(e, "two", "10.1.2.3", 0, 11)
 	lab(e, "three", "10.1.2.4", 1, 12)
-	e.Add(dockertest.Container{Name: "theirs-control-plane", Network: "kind", IP: "10.1.2.5", Labels: map[string]string{node.ClusterLabel: "theirs", node.RoleLabel: node.ControlPlane}})
+	e.Add(dockertest.Container{
+		Name: "theirs-control-plane", Network: "kind", IP: "10.1.2.5",
+		Labels: map[string]string{node.ClusterLabel: "theirs", node.RoleLabel: node.ControlPlane},
+	})
 	pools := make(map[string]Pool)
 	for _, name := range []string{"one", "two", "three", "theirs"} {
 		pool, err := find(t, e, name)
@@ -139,7 +171,8 @@ func TestLabsOnOneNetworkKeepApart(t *testing.T) {
 		pools[name] = pool
 	}
 	if pools["one"].Slot != 0 || pools["three"].Slot != 1 || pools["two"].Slot != 2 {
-		t.Errorf("slots one=%d two=%d three=%d, want 0, 2, 1: who was there first, and who was not contested, keeps its own", pools["one"].Slot, pools["two"].Slot, pools["three"].Slot)
+		t.Errorf("slots one=%d two=%d three=%d, want 0, 2, 1: who was there first, and who was not contested, "+
+			"keeps its own", pools["one"].Slot, pools["two"].Slot, pools["three"].Slot)
 	}
 }
 
@@ -307,8 +340,8 @@ func TestObjectsGolden(t *testing.T) {
 	}
 }
 
-// FuzzSlots holds for every subnet of the supported sizes: slots lie in the upper
-// half, do not overlap, and never hold the broadcast address or a taken one.
+// FuzzSlots holds for every subnet of the supported sizes: slots lie in the upper half, do not overlap, and never hold
+// the broadcast address or a taken one.
 func FuzzSlots(f *testing.F) {
 	f.Add(uint32(0xac120000), 16, uint32(0xac12fffa), uint32(0xac120001))
 	f.Add(uint32(0x0a010210), 28, uint32(0x0a01021c), uint32(0x0a010211))
@@ -332,7 +365,8 @@ func FuzzSlots(f *testing.F) {
 			}
 			for n := number(whole.First); ; n++ {
 				if n <= first+(last-first)/2 || n >= last {
-					t.Fatalf("%s slot %d %s: %s is not in the upper half, or is the broadcast address", subnet, i, whole, address(n))
+					t.Fatalf("%s slot %d %s: %s is not in the upper half, or is the broadcast address", subnet, i,
+						whole, address(n))
 				}
 				if other, ok := seen[n]; ok {
 					t.Fatalf("%s: slots %d and %d share %s", subnet, other, i, address(n))
@@ -357,7 +391,8 @@ func FuzzSlots(f *testing.F) {
 				}
 			}
 			if total != whole.Size() {
-				t.Fatalf("%s without %v is %v: %d addresses are accounted for, want %d", whole, taken, left, total, whole.Size())
+				t.Fatalf("%s without %v is %v: %d addresses are accounted for, want %d", whole, taken, left, total,
+					whole.Size())
 			}
 		}
 		if _, err := slotRange(subnet, count); err == nil {

@@ -12,8 +12,8 @@ const (
 
 const metalLBVersion = "metallb.io/v1beta1"
 
-// Objects returns the MetalLB configuration for the pool: an IPAddressPool, and an L2Advertisement, so that MetalLB announces
-// the addresses by ARP.
+// Objects returns the MetalLB configuration for the pool: an IPAddressPool, and an L2Advertisement, so that MetalLB
+// announces the addresses by ARP.
 func Objects(p Pool) []*unstructured.Unstructured {
 	addresses := make([]any, 0, len(p.Ranges))
 	for _, r := range p.Ranges {
@@ -23,7 +23,8 @@ func Objects(p Pool) []*unstructured.Unstructured {
 		object("IPAddressPool", map[string]any{
 			"addresses":  addresses,
 			"autoAssign": true,
-			// Some old clients treat x.x.x.0 and x.x.x.255 as broadcast addresses, and a slot of a /16 may contain them.
+			// Some old clients treat x.x.x.0 and x.x.x.255 as broadcast addresses, and a slot of a /16 may contain
+			// them.
 			"avoidBuggyIPs": true,
 		}),
 		object("L2Advertisement", map[string]any{

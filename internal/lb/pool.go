@@ -19,7 +19,9 @@ import (
 // Docker is the part of the Docker client that this package uses.
 type Docker interface {
 	node.Lister
-	NetworkInspect(ctx context.Context, network string, options client.NetworkInspectOptions) (client.NetworkInspectResult, error)
+	NetworkInspect(
+		ctx context.Context, network string, options client.NetworkInspectOptions,
+	) (client.NetworkInspectResult, error)
 }
 
 // Pool is the set of addresses for the load balancers of a lab.
@@ -47,8 +49,8 @@ func (p Pool) Contains(a netip.Addr) bool {
 	return slices.ContainsFunc(p.Ranges, func(r Range) bool { return r.Contains(a) })
 }
 
-// Find computes the pool of the cluster that nodes belong to. The result does not change as long as the labs and containers
-// on the Docker network do not change. The error is a problem.PoolExhausted, or the Docker client's.
+// Find computes the pool of the cluster that nodes belong to. The result does not change as long as the labs and
+// containers on the Docker network do not change. The error is a problem.PoolExhausted, or the Docker client's.
 func Find(ctx context.Context, api Docker, nodes []node.Node) (Pool, error) {
 	i := slices.IndexFunc(nodes, func(n node.Node) bool { return n.Network != "" })
 	if i < 0 {
@@ -76,9 +78,9 @@ func Find(ctx context.Context, api Docker, nodes []node.Node) (Pool, error) {
 	return p, nil
 }
 
-// Choose returns the slot for a new lab on the named network: the first slot that no lab owns and in which no container has
-// an address. It returns 0 for a network that does not exist. The error is a problem.PoolExhausted if there is no such
-// slot, or the Docker client's.
+// Choose returns the slot for a new lab on the named network: the first slot that no lab owns and in which no container
+// has an address. It returns 0 for a network that does not exist. The error is a problem.PoolExhausted if there is no
+// such slot, or the Docker client's.
 func Choose(ctx context.Context, api Docker, network string) (int, error) {
 	s, err := inspect(ctx, api, network)
 	if errdefs.IsNotFound(err) {
@@ -128,7 +130,8 @@ func inspect(ctx context.Context, api Docker, network string) (state, error) {
 	}
 	subnet, reserved, err := subnet4(inspected.Network.IPAM.Config)
 	if err != nil {
-		return state{}, problem.New(problem.PoolExhausted, err, "Docker network %s has no usable addresses for load balancers", network)
+		return state{}, problem.New(problem.PoolExhausted, err,
+			"Docker network %s has no usable addresses for load balancers", network)
 	}
 	s := state{network: network, subnet: subnet, taken: make(map[netip.Addr]bool)}
 	for _, a := range reserved {
@@ -192,12 +195,12 @@ func owners(nodes []node.Node, network string) []owner {
 	return list
 }
 
-// slotOf returns the slot of a cluster. Two labs that were created at the same moment may have chosen the same slot, because
-// neither saw the other. Then the older lab keeps the slot, and the younger one gets the first slot that no lab chose.
-// slotOf gives the same answer for every lab.
+// slotOf returns the slot of a cluster. Two labs that were created at the same moment may have chosen the same slot,
+// because neither saw the other. Then the older lab keeps the slot, and the younger one gets the first slot that no lab
+// chose. slotOf gives the same answer for every lab.
 //
-// A cluster without a mark is a kind cluster of the user on which the lab installs MetalLB. It gets a slot in the second
-// half of the slots: the one with the FNV-1a hash of its name modulo their number, or the next free one.
+// A cluster without a mark is a kind cluster of the user on which the lab installs MetalLB. It gets a slot in the
+// second half of the slots: the one with the FNV-1a hash of its name modulo their number, or the next free one.
 func (s state) slotOf(cluster string) (int, error) {
 	_, count := slots(s.subnet)
 	used := make(map[int]bool)

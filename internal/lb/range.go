@@ -1,10 +1,10 @@
-// Package lb computes the address pool for the load balancers of a lab. The host and every node reach each address of the
-// Docker network on which the nodes are, so the pool is a part of its subnet: in the upper half, because Docker assigns
-// addresses from the lower end.
+// Package lb computes the address pool for the load balancers of a lab. The host and every node reach each address of
+// the Docker network on which the nodes are, so the pool is a part of its subnet: in the upper half, because Docker
+// assigns addresses from the lower end.
 //
-// The upper half of the subnet is divided into equal slots, counted from the top. Each lab on the network owns one slot.
-// The mark on the lab's node containers (package node) holds its number, so several labs on one network use different
-// addresses.
+// The upper half of the subnet is divided into equal slots, counted from the top. Each lab on the network owns one
+// slot. The mark on the lab's node containers (package node) holds its number, so several labs on one network use
+// different addresses.
 package lb
 
 import (
@@ -67,8 +67,8 @@ func slots(subnet netip.Prefix) (size, count int) {
 	return size, min(half/size, maxSlots)
 }
 
-// slotRange returns the addresses of slot i of the subnet. The last address of the subnet is the broadcast address and is in
-// no slot.
+// slotRange returns the addresses of slot i of the subnet. The last address of the subnet is the broadcast address and
+// is in no slot.
 func slotRange(subnet netip.Prefix, i int) (Range, error) {
 	size, count := slots(subnet)
 	if i < 0 || i >= count {

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// Mark identifies the node containers that the lab created. kind does not let its users set Docker labels, and a mark inside
-// the cluster would not exist yet if a run is killed while it creates the cluster. So the mark is the mount point of an
-// extra mount in kind's configuration: it exists as long as the container, and Docker lists it even for a stopped
-// container.
+// Mark identifies the node containers that the lab created. kind does not let its users set Docker labels, and a mark
+// inside the cluster would not exist yet if a run is killed while it creates the cluster. So the mark is the mount
+// point of an extra mount in kind's configuration: it exists as long as the container, and Docker lists it even for a
+// stopped container.
 //
 // The content of the mount does not matter. It is /lib/modules, read-only, which kind mounts into every node anyway, so
 // Docker creates no directory on the host.

@@ -1,5 +1,5 @@
-// Package node finds the containers that are the nodes of a kind cluster, identifies those that the lab created, and raises
-// their kernel settings through the Docker API.
+// Package node finds the containers that are the nodes of a kind cluster, identifies those that the lab created, and
+// raises their kernel settings through the Docker API.
 package node
 
 import (
@@ -34,8 +34,8 @@ type Node struct {
 	Name, Role string
 	// ContainerID is empty if the node is not a Docker container.
 	ContainerID string
-	// InternalIP is the IPv4 address on the Docker network, or the node's InternalIP in an existing cluster. It is empty if
-	// the container is not running.
+	// InternalIP is the IPv4 address on the Docker network, or the node's InternalIP in an existing cluster. It is
+	// empty if the container is not running.
 	InternalIP string
 	// Cluster is the name of the kind cluster.
 	Cluster string
@@ -54,8 +54,8 @@ type Lister interface {
 	ContainerList(ctx context.Context, options client.ContainerListOptions) (client.ContainerListResult, error)
 }
 
-// List returns the node containers of a kind cluster, also stopped ones, sorted by role and name. With an empty cluster name
-// it returns those of all kind clusters. The error is the Docker client's.
+// List returns the node containers of a kind cluster, also stopped ones, sorted by role and name. With an empty cluster
+// name it returns those of all kind clusters. The error is the Docker client's.
 func List(ctx context.Context, api Lister, cluster string) ([]Node, error) {
 	label := ClusterLabel
 	if cluster != "" {
@@ -102,8 +102,8 @@ func fromContainer(c container.Summary) Node {
 	return n
 }
 
-// endpointOf returns the network that kind connected the container to: the one in its HostConfig. A user may have connected
-// the container to further networks.
+// endpointOf returns the network that kind connected the container to: the one in its HostConfig. A user may have
+// connected the container to further networks.
 func endpointOf(c container.Summary) (string, *network.EndpointSettings) {
 	if c.NetworkSettings == nil {
 		return c.HostConfig.NetworkMode, nil

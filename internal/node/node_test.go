@@ -60,7 +60,10 @@ func labNodes(t *testing.T, k *kernel) (*dockertest.Engine, []node.Node) {
 			Mounts: []string{"/var", mark.MountPoint()},
 		})
 	}
-	e.Add(dockertest.Container{Name: "other", Network: "kind", Labels: map[string]string{node.ClusterLabel: "other", node.RoleLabel: "control-plane"}})
+	e.Add(dockertest.Container{
+		Name: "other", Network: "kind",
+		Labels: map[string]string{node.ClusterLabel: "other", node.RoleLabel: "control-plane"},
+	})
 	e.Add(dockertest.Container{Name: "ambient-worker9", Network: "bridge"})
 	nodes, err := node.List(t.Context(), e, "ambient")
 	if err != nil {
@@ -81,7 +84,8 @@ func TestListGoesByLabels(t *testing.T) {
 			t.Errorf("%+v", n)
 		}
 	}
-	if got, want := strings.Join(names, " "), "ambient-control-plane2 ambient-external-load-balancer3 ambient-worker0 ambient-worker1"; got != want {
+	if got, want := strings.Join(names, " "),
+		"ambient-control-plane2 ambient-external-load-balancer3 ambient-worker0 ambient-worker1"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -137,8 +141,14 @@ func TestTuneFailuresNameNodeKeyAndOutput(t *testing.T) {
 			"not taken", &kernel{values: map[string]string{instances: "128", watches: "1048576"}, stubborn: instances},
 			[]string{"ambient-worker1", "fs.inotify.max_user_instances=1024", "but its value is 128"},
 		},
-		{"unreadable", &kernel{values: map[string]string{watches: "1048576"}}, []string{"max_user_instances", "No such file"}},
-		{"not a number", &kernel{values: map[string]string{instances: "many", watches: "1048576"}}, []string{`is "many"`}},
+		{
+			"unreadable", &kernel{values: map[string]string{watches: "1048576"}},
+			[]string{"max_user_instances", "No such file"},
+		},
+		{
+			"not a number", &kernel{values: map[string]string{instances: "many", watches: "1048576"}},
+			[]string{`is "many"`},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -165,7 +175,8 @@ func TestTuneFailuresNameNodeKeyAndOutput(t *testing.T) {
 func TestStep(t *testing.T) {
 	k := &kernel{values: map[string]string{instances: "128", watches: "8192"}}
 	e, nodes := labNodes(t, k)
-	step := node.Step("node-tuning", "Tune the nodes", nil, e, func(context.Context) ([]node.Node, error) { return nodes, nil }, node.Inotify())
+	step := node.Step("node-tuning", "Tune the nodes", nil, e,
+		func(context.Context) ([]node.Node, error) { return nodes, nil }, node.Inotify())
 	plan := engine.Plan{Name: "p", Steps: []engine.Step{step}}
 	var eng engine.Engine
 	preview, err := eng.Preview(t.Context(), plan)
@@ -209,7 +220,10 @@ func TestMarkIsReadFromItsMountPointOnly(t *testing.T) {
 	}
 	for mount, want := range tests {
 		e := &dockertest.Engine{}
-		e.Add(dockertest.Container{Name: "n", Labels: map[string]string{node.ClusterLabel: "c"}, Mounts: []string{mount}})
+		e.Add(dockertest.Container{
+			Name: "n", Labels: map[string]string{node.ClusterLabel: "c"},
+			Mounts: []string{mount},
+		})
 		nodes, err := node.List(t.Context(), e, "")
 		if err != nil {
 			t.Fatal(err)

@@ -9,8 +9,8 @@ import (
 	"ambientlab/internal/engine"
 )
 
-// Step returns the step that tunes the nodes that nodes returns. It has no Undo: the values belong to the Docker host, other
-// programs may need them, and a reboot restores the host's own.
+// Step returns the step that tunes the nodes that nodes returns. It has no Undo: the values belong to the Docker host,
+// other programs may need them, and a reboot restores the host's own.
 func Step(
 	id, title string, needs []string, api docker.Execer,
 	nodes func(context.Context) ([]Node, error), settings []Sysctl,
@@ -30,7 +30,8 @@ func Step(
 				}
 			}
 			if len(results) == 0 {
-				return engine.Status{Done: true, Message: "not needed: no node is a container of this Docker engine"}, nil
+				return engine.Status{Done: true, Message: "not needed: no node is a container of this Docker engine"},
+					nil
 			}
 			return engine.Status{Done: low == 0, Message: strings.Join(values, ", ")}, nil
 		},

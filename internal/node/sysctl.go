@@ -21,8 +21,8 @@ type Sysctl struct {
 
 func (s Sysctl) path() string { return "/proc/sys/" + strings.ReplaceAll(s.Key, ".", "/") }
 
-// Inotify returns the settings for a lab with several nodes. Every kubelet, containerd, istio-cni and Envoy uses inotify
-// instances. With the usual limit of 128 per user they fail with "too many open files"
+// Inotify returns the settings for a lab with several nodes. Every kubelet, containerd, istio-cni and Envoy uses
+// inotify instances. With the usual limit of 128 per user they fail with "too many open files"
 // (https://kind.sigs.k8s.io/docs/user/known-issues/#pod-errors-due-to-too-many-open-files).
 func Inotify() []Sysctl {
 	return []Sysctl{
@@ -32,8 +32,8 @@ func Inotify() []Sysctl {
 }
 
 // HostWide is the note for the user after a value was raised.
-const HostWide = "the fs.inotify limits belong to the Docker host: every container shares them, they stay when the lab is " +
-	"deleted, and a reboot restores the host's own values"
+const HostWide = "the fs.inotify limits belong to the Docker host: every container shares them, " +
+	"they stay when the lab is deleted, and a reboot restores the host's own values"
 
 // Result is one setting on one node.
 type Result struct {
@@ -56,7 +56,8 @@ func (r Result) String() string {
 	return fmt.Sprintf("%s: %s is %d", r.Node, r.Key, r.New)
 }
 
-// Check reads the settings on every node and changes nothing. Its error joins one problem.NodeTuneFailed per failed setting.
+// Check reads the settings on every node and changes nothing. Its error joins one problem.NodeTuneFailed per failed
+// setting.
 func Check(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysctl) ([]Result, error) {
 	return each(nodes, settings, func(n Node, s Sysctl) (Result, error) {
 		value, err := read(ctx, api, n, s)
@@ -64,9 +65,9 @@ func Check(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysc
 	})
 }
 
-// Tune raises each setting that is lower than its Min on each node, and reads it back. It never lowers a setting. After a
-// failure it continues with the next setting. Its error joins one problem.NodeTuneFailed per failed setting, with node,
-// key and output.
+// Tune raises each setting that is lower than its Min on each node, and reads it back. It never lowers a setting. After
+// a failure it continues with the next setting. Its error joins one problem.NodeTuneFailed per failed setting, with
+// node, key and output.
 func Tune(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysctl) ([]Result, error) {
 	return each(nodes, settings, func(n Node, s Sysctl) (Result, error) {
 		r := Result{Node: n.Name, Key: s.Key, Want: s.Min}
@@ -79,7 +80,8 @@ func Tune(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysct
 			return r, nil
 		}
 		// With the redirection of the shell, the node image needs no sysctl program.
-		_, err = docker.Exec(ctx, api, n.ContainerID, "sh", "-c", `echo "$1" > "$0"`, s.path(), strconv.FormatInt(s.Min, 10))
+		_, err = docker.Exec(ctx, api, n.ContainerID, "sh", "-c", `echo "$1" > "$0"`, s.path(),
+			strconv.FormatInt(s.Min, 10))
 		if err != nil {
 			return r, failed(err, n, s, "raising %s from %d to %d on node %s", s.Key, r.Old, s.Min, n.Name)
 		}
@@ -87,14 +89,15 @@ func Tune(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysct
 			return r, err
 		}
 		if !r.Holds() {
-			return r, failed(nil, n, s, "node %s accepted %s=%d without an error, but its value is %d", n.Name, s.Key, s.Min, r.New)
+			return r, failed(nil, n, s, "node %s accepted %s=%d without an error, but its value is %d", n.Name, s.Key,
+				s.Min, r.New)
 		}
 		return r, nil
 	})
 }
 
-// each runs do on every node container and setting, one after the other: the containers share the values of the host, so a
-// change on the first node is in effect on the others.
+// each runs do on every node container and setting, one after the other: the containers share the values of the host,
+// so a change on the first node is in effect on the others.
 func each(nodes []Node, settings []Sysctl, do func(Node, Sysctl) (Result, error)) ([]Result, error) {
 	var results []Result
 	var errs []error

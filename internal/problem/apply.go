@@ -23,7 +23,8 @@ var (
 		ID: "LAB-NOT-READY", Layer: LayerApply, Number: 3,
 		Title: "an object did not become ready in time",
 		Advice: []string{
-			"The reason above says what the object waits for. Fix that, then run the target again: it continues from there.",
+			"The reason above says what the object waits for. Fix that, then run the target again: " +
+				"it continues from there.",
 		},
 	}
 	ImagePull = Kind{

@@ -8,7 +8,8 @@ var (
 		Advice: []string{
 			"Check the network and the proxy settings (HTTPS_PROXY, NO_PROXY).",
 			"If you have a bundle on disk, set SM_BUNDLE to it.",
-			"To build the images from Go modules instead, run `mage sm:bundle -from=source -to=DIR` and set SM_BUNDLE=DIR.",
+			"To build the images from Go modules instead, " +
+				"run `mage sm:bundle -from=source -to=DIR` and set SM_BUNDLE=DIR.",
 		},
 	}
 	ImageMissing = Kind{
@@ -32,7 +33,8 @@ var (
 		ID: "LAB-BUILD-FAILED", Layer: LayerBundle, Number: 4,
 		Title: "a program or an image could not be built from source",
 		Advice: []string{
-			"Read the build's output above and fix the cause, then run the target again: it keeps what is already built.",
+			"Read the build's output above and fix the cause, then run the target again: " +
+				"it keeps what is already built.",
 		},
 	}
 	ManifestUnavailable = Kind{
@@ -78,7 +80,8 @@ var (
 
 func bundleKinds() []Kind {
 	return []Kind{
-		RegistryUnreachable, ImageMissing, BundleCorrupt, ImageLoadFailed, BuildFailed, ManifestUnavailable, RegistryLimited,
+		RegistryUnreachable, ImageMissing, BundleCorrupt, ImageLoadFailed, BuildFailed, ManifestUnavailable,
+		RegistryLimited,
 		NotABundle, BundleUnfinished, RegistryDenied, ImageUnknown, DigestMismatch,
 	}
 }

@@ -40,8 +40,9 @@ var (
 	}
 	NodeTuneFailed = Kind{
 		ID: "LAB-NODE-TUNE", Layer: LayerCluster, Number: 5,
-		Title:  "a kernel setting of a node could not be read or raised",
-		Advice: []string{"As root on the Docker host, set the key named above with `sysctl -w`, then run the target again."},
+		Title: "a kernel setting of a node could not be read or raised",
+		Advice: []string{"As root on the Docker host, set the key named above with `sysctl -w`, " +
+			"then run the target again."},
 	}
 	PoolExhausted = Kind{
 		ID: "LAB-POOL-NO-ADDRESSES", Layer: LayerCluster, Number: 6,
@@ -72,14 +73,16 @@ var (
 		ID: "LAB-API-SERVER-ELSEWHERE", Layer: LayerCluster, Number: 0,
 		Title: "the API server of the lab's cluster cannot be reached from where the lab runs",
 		Advice: []string{
-			"In a container that uses the host's Docker engine: start it with `--network host`, or connect it to the nodes' network with `docker network connect kind CONTAINER`.",
-			"With an engine on another machine or in another container (DOCKER_HOST): run the lab there, or add a route to the nodes' network.",
+			"In a container that uses the host's Docker engine: start it with `--network host`, " +
+				"or connect it to the nodes' network with `docker network connect kind CONTAINER`.",
+			"With an engine on another machine or in another container (DOCKER_HOST): run the lab there, " +
+				"or add a route to the nodes' network.",
 			"Or create a cluster that can be reached yourself, and set INSTALL_KIND=n.",
 		},
 	}
 	ClusterUnsuitable = Kind{
 		ID: "LAB-CLUSTER-UNSUITABLE", Layer: LayerCluster, Number: 7,
-		Title:  "something in the cluster keeps an ambient mesh of the lab's from working",
+		Title:  "something in the cluster prevents the lab's ambient mesh from working",
 		Advice: []string{"Change what is named above, or use another cluster."},
 	}
 	ClusterLogin = Kind{

@@ -9,8 +9,8 @@ var (
 			"Start Docker (Docker Desktop, or `sudo systemctl start docker`), then run the target again.",
 			"If Docker runs on another machine, set DOCKER_HOST or choose a context with `docker context use`.",
 			"To use a cluster that you already have, set INSTALL_KIND=n.",
-			"To run without Docker, set SM_PROVIDER=embedded: the control plane runs as processes on this machine, and " +
-				"its pods are simulated.",
+			"To run without Docker, set SM_PROVIDER=embedded: the control plane runs as processes on this machine, " +
+				"and its pods are simulated.",
 		},
 	}
 	DockerPermission = Kind{
@@ -51,5 +51,8 @@ var (
 )
 
 func hostKinds() []Kind {
-	return []Kind{DockerNotRunning, DockerPermission, HostLimits, HostResources, PortInUse, ToolMissing, HostUnsupported}
+	return []Kind{
+		DockerNotRunning, DockerPermission, HostLimits, HostResources, PortInUse, ToolMissing,
+		HostUnsupported,
+	}
 }

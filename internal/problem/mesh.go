@@ -6,7 +6,8 @@ var (
 		ID: "LAB-ZTUNNEL-NOT-CONNECTED", Layer: LayerMesh, Number: 0,
 		Title: "a node has no connected ztunnel, so no pod of an ambient namespace can start on it",
 		Advice: []string{
-			"Check the ztunnel pod on that node and its log: `kubectl -n istio-system get pods -l app=ztunnel -o wide`.",
+			"Check the ztunnel pod on that node and its log: " +
+				"`kubectl -n istio-system get pods -l app=ztunnel -o wide`.",
 		},
 	}
 	WaypointNotReady = Kind{
@@ -25,8 +26,8 @@ var (
 		ID: "LAB-CONFIG-NOT-ATTACHED", Layer: LayerMesh, Number: 3,
 		Title: "an Istio object has no effect on its target",
 		Advice: []string{
-			"The reason above says why. Check the object's namespace, hosts, gateways and targetRefs, then run the target " +
-				"of its lesson again.",
+			"The reason above says why. Check the object's namespace, hosts, gateways and targetRefs, " +
+				"then run the target of its lesson again.",
 		},
 	}
 	IstiodDisconnected = Kind{

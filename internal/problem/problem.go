@@ -1,5 +1,6 @@
 // Package problem is the catalogue of the failures that a user can act on. A problem has an ID that never changes, what
-// was observed, advice and an exit code, so a script, a CI job and a search engine use the same name for the same failure.
+// was observed, advice and an exit code, so a script, a CI job and a search engine use the same name for the same
+// failure.
 package problem
 
 import (
@@ -153,8 +154,8 @@ func ExitCode(err error) int {
 	return exitUnknown
 }
 
-// All lists the problems in an error's tree: outer problems before inner ones, joined errors in their order. Each problem
-// is listed once.
+// All lists the problems in an error's tree: outer problems before inner ones, joined errors in their order. Each
+// problem is listed once.
 func All(err error) []*Problem {
 	var found []*Problem
 	var walk func(error)

@@ -100,7 +100,8 @@ func TestProblemIsAnError(t *testing.T) {
 	if p.Advice[0] != "Look there first." || problem.DockerNotRunning.Advice[0] == p.Advice[0] {
 		t.Error("advice of the particulars comes first, and the catalogue stays as it is")
 	}
-	if got := problem.New(problem.Internal, nil, "").Error(); got != "an unexpected error occurred in the lab [LAB-INTERNAL]" {
+	bare := problem.New(problem.Internal, nil, "")
+	if got := bare.Error(); got != "an unexpected error occurred in the lab [LAB-INTERNAL]" {
 		t.Errorf("a problem with nothing seen says %q", got)
 	}
 }

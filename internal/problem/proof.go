@@ -6,7 +6,8 @@ var (
 		ID: "LAB-CLAIM-REFUTED", Layer: LayerProof, Number: 0,
 		Title: "the evidence refutes a claim",
 		Advice: []string{
-			"Compare the evidence above with the expectation: something in the cluster differs from what the lab applied.",
+			"Compare the evidence above with the expectation: " +
+				"something in the cluster differs from what the lab applied.",
 		},
 	}
 	ClaimInconclusive = Kind{

@@ -45,8 +45,8 @@ type report struct {
 	advice                []string
 }
 
-// newReport splits one error into its parts. The problem may be wrapped in text that says what was being done; that text
-// becomes a part of what was observed.
+// newReport splits one error into its parts. The problem may be wrapped in text that says what was being done; that
+// text becomes a part of what was observed.
 func newReport(err error) report {
 	var r report
 	var step *engine.StepError

@@ -96,8 +96,8 @@ func (p picture) height(width int) int {
 	return n
 }
 
-// fold keeps the rows of running and failed steps, and counts the others: ended steps above, waiting steps below. If too
-// many rows are left, the last ones are kept.
+// fold keeps the rows of running and failed steps, and counts the others: ended steps above, waiting steps below. If
+// too many rows are left, the last ones are kept.
 func (p picture) fold(height int) (shown []row, above, below string) {
 	ended, idle := 0, 0
 	for _, r := range p.rows {
@@ -159,7 +159,8 @@ func (p picture) row(s style, r row, now time.Time, width, column int, last, fol
 		indent := utf8.RuneCountInString(rail) + 2
 		reason := wrap(r.message, max(width-indent, minimumWidth/2))
 		if len(reason) > reasonLines {
-			reason = append(reason[:reasonLines-1], cut(reason[reasonLines-1]+" "+s.glyphs.ellipsis, width-indent, s.glyphs.ellipsis))
+			reason = append(reason[:reasonLines-1],
+				cut(reason[reasonLines-1]+" "+s.glyphs.ellipsis, width-indent, s.glyphs.ellipsis))
 		}
 		for _, text := range reason {
 			lines = append(lines, s.paint(sgrDim, rail)+"  "+s.paint(sgrRed, text))

@@ -10,8 +10,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Line is one line of JSON output. event.schema.json in this folder is its schema. Within a version, fields are added but
-// never changed or removed.
+// Line is one line of JSON output. event.schema.json in this folder is its schema. Within a version, fields are added
+// but never changed or removed.
 type Line struct {
 	// Version is the version of the schema: 1.
 	Version int `json:"v"`
@@ -89,7 +89,8 @@ func (j *jsonLines) Handle(ev engine.Event) {
 		Message: ev.Message, Change: ev.Change, Steps: ev.Steps,
 	}
 	switch ev.Kind {
-	case engine.StepUnchanged, engine.StepDone, engine.StepFailed, engine.StepCanceled, engine.PlanDone, engine.PlanFailed:
+	case engine.StepUnchanged, engine.StepDone, engine.StepFailed, engine.StepCanceled, engine.PlanDone,
+		engine.PlanFailed:
 		seconds := ev.Duration.Round(time.Millisecond).Seconds()
 		l.Seconds = &seconds
 	}

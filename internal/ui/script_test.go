@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -50,16 +50,19 @@ func at(seconds float64) time.Time {
 // failure is what the scripted run ends with.
 func failure() error {
 	pull := problem.New(problem.ImagePull,
-		errors.New(`container httpbin: ImagePullBackOff: Back-off pulling image "docker.io/mccutchen/go-httpbin:v2.26.0": no route to host`),
+		errors.New(`container httpbin: ImagePullBackOff: Back-off pulling image `+
+			`"docker.io/mccutchen/go-httpbin:v2.26.0": no route to host`),
 		"Deployment default/appb: 0 of 1 available")
 	return errors.Join(
-		&engine.StepError{ID: "apps", Title: "Applications appa and appb", Err: fmt.Errorf("waiting for the applications: %w", pull)},
+		&engine.StepError{
+			ID: "apps", Title: "Applications appa and appb",
+			Err: fmt.Errorf("waiting for the applications: %w", pull),
+		},
 		&engine.StepError{ID: "addons", Title: "Addons", Err: errors.New("disk full")},
 	)
 }
 
-// script is a run with every kind of event: two steps side by side, one that already
-// holds, a failure, a cancellation.
+// script is a run with every kind of event: two steps side by side, one that already holds, a failure, a cancellation.
 func script() []engine.Event {
 	steps := []engine.StepInfo{
 		{ID: "kind", Title: "kind cluster ambient"},
@@ -76,15 +79,27 @@ func script() []engine.Event {
 	err := failure()
 	result := &engine.Result{Plan: "install", Duration: 128 * time.Second, Steps: []engine.StepResult{
 		{ID: "kind", Title: title["kind"], Outcome: engine.Unchanged},
-		{ID: "tune", Title: title["tune"], Outcome: engine.Done, Duration: 400 * time.Millisecond, Changes: []engine.Change{
-			{Object: "sysctl fs.inotify.max_user_instances", Action: engine.Update, Detail: "128 to 1024"},
-		}},
+		{
+			ID: "tune", Title: title["tune"], Outcome: engine.Done, Duration: 400 * time.Millisecond,
+			Changes: []engine.Change{
+				{Object: "sysctl fs.inotify.max_user_instances", Action: engine.Update, Detail: "128 to 1024"},
+			},
+		},
 		{ID: "istio", Title: title["istio"], Outcome: engine.Done, Duration: 72 * time.Second, Changes: []engine.Change{
 			{Object: "Deployment istio-system/istiod", Action: engine.Create},
 		}},
-		{ID: "addons", Title: title["addons"], Outcome: engine.Failed, Duration: 127 * time.Second, Message: "disk full", Err: errors.New("disk full")},
-		{ID: "apps", Title: title["apps"], Outcome: engine.Failed, Duration: 55 * time.Second, Message: "no image", Err: err},
-		{ID: "gateway", Title: title["gateway"], Outcome: engine.Canceled, Message: `not started: "Applications appa and appb" failed`},
+		{
+			ID: "addons", Title: title["addons"], Outcome: engine.Failed, Duration: 127 * time.Second,
+			Message: "disk full", Err: errors.New("disk full"),
+		},
+		{
+			ID: "apps", Title: title["apps"], Outcome: engine.Failed, Duration: 55 * time.Second, Message: "no image",
+			Err: err,
+		},
+		{
+			ID: "gateway", Title: title["gateway"], Outcome: engine.Canceled,
+			Message: `not started: "Applications appa and appb" failed`,
+		},
 	}}
 	step := func(seconds float64, kind engine.EventKind, id, message string, took float64) engine.Event {
 		return engine.Event{
@@ -97,7 +112,8 @@ func script() []engine.Event {
 		ev.Change = &c
 		return ev
 	}
-	reason := `waiting for the applications: Deployment default/appb: 0 of 1 available: container httpbin: ImagePullBackOff: ` +
+	reason := `waiting for the applications: Deployment default/appb: 0 of 1 available: ` +
+		`container httpbin: ImagePullBackOff: ` +
 		`Back-off pulling image "docker.io/mccutchen/go-httpbin:v2.26.0": no route to host [LAB-IMAGE-PULL]`
 	failed := step(128, engine.StepFailed, "apps", reason, 55)
 	failed.Err = err
@@ -108,10 +124,18 @@ func script() []engine.Event {
 		step(0.2, engine.StepStarted, "tune", "", 0),
 		step(0.2, engine.StepStarted, "istio", "", 0),
 		step(0.2, engine.StepStarted, "addons", "", 0),
-		changed(0.5, "tune", engine.Change{Object: "sysctl fs.inotify.max_user_instances", Action: engine.Update, Detail: "128 to 1024"}),
+		changed(0.5, "tune",
+			engine.Change{
+				Object: "sysctl fs.inotify.max_user_instances", Action: engine.Update,
+				Detail: "128 to 1024",
+			}),
 		step(0.6, engine.StepDone, "tune", "", 0.4),
-		step(3, engine.StepProgress, "istio", "Deployment istio-system/istiod: 0 of 1 available\x1b[2J: ContainerCreating", 0),
-		{Time: at(4), Plan: "install", Kind: engine.Note, Message: "inotify limits are the host's: they stay when the lab is gone"},
+		step(3, engine.StepProgress, "istio",
+			"Deployment istio-system/istiod: 0 of 1 available\x1b[2J: ContainerCreating", 0),
+		{
+			Time: at(4), Plan: "install", Kind: engine.Note,
+			Message: "inotify limits are the host's: they stay when the lab is gone",
+		},
 		step(72.2, engine.StepDone, "istio", "istiod, istio-cni and ztunnel are ready", 72),
 		step(73, engine.StepStarted, "apps", "", 0),
 		step(127, engine.StepFailed, "addons", "disk full", 127),

@@ -15,8 +15,8 @@ type glyphs struct {
 	ellipsis                               string
 }
 
-// styleFor returns the style for the environment: no colours if NO_COLOR is set (https://no-color.org), and ASCII glyphs if
-// the locale is not UTF-8.
+// styleFor returns the style for the environment: no colours if NO_COLOR is set (https://no-color.org), and ASCII
+// glyphs if the locale is not UTF-8.
 func styleFor(env func(string) string) style {
 	return style{colour: env("NO_COLOR") == "", glyphs: glyphsFor(env)}
 }

@@ -81,8 +81,8 @@ func (t *tree) Handle(ev engine.Event) {
 }
 
 // lasting returns the text of an event that stays above the tree. A row has room for one message, which the end of the
-// step replaces. Without lasting, the detail of a change (an old and a new value, the reason why an object was kept) would
-// be on the screen for a moment only.
+// step replaces. Without lasting, the detail of a change (an old and a new value, the reason why an object was kept)
+// would be on the screen for a moment only.
 func (t *tree) lasting(ev engine.Event) string {
 	if ev.Kind != engine.StepChanged || ev.Change == nil || ev.Change.Detail == "" {
 		return ""

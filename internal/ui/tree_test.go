@@ -12,8 +12,8 @@ import (
 	"ambientlab/internal/engine"
 )
 
-// screen is as much of a terminal as the tree uses: lines, cursor up, clear to the
-// end. It fails the test on anything else, and on a line that would wrap.
+// screen is as much of a terminal as the tree uses: lines, cursor up, clear to the end. It fails the test on anything
+// else, and on a line that would wrap.
 type screen struct {
 	t      *testing.T
 	width  int
@@ -79,7 +79,8 @@ func TestTree(t *testing.T) {
 				tr.Handle(ev)
 				fmt.Fprintf(&film, "--- %s %s\n%s", ev.Kind, ev.Step, s.text())
 				for _, line := range s.lines {
-					if n := len([]rune(line)); n >= tc.width && ev.Kind != engine.Note && !strings.Contains(line, "inotify limits") {
+					if n := len([]rune(line)); n >= tc.width && ev.Kind != engine.Note &&
+						!strings.Contains(line, "inotify limits") {
 						t.Errorf("%d columns: %s", n, line)
 					}
 				}
@@ -116,16 +117,26 @@ func TestTreeColours(t *testing.T) {
 func TestTreeKeepsDetails(t *testing.T) {
 	tr, s, _ := testTree(t, 60, 24, environment("LANG", "C"))
 	change := func(object, action, detail string) {
-		tr.Handle(engine.Event{Kind: engine.StepChanged, Step: "a", Title: "Load balancer", Change: &engine.Change{Object: object, Action: action, Detail: detail}})
+		tr.Handle(engine.Event{
+			Kind: engine.StepChanged, Step: "a", Title: "Load balancer",
+			Change: &engine.Change{Object: object, Action: action, Detail: detail},
+		})
 	}
-	tr.Handle(engine.Event{Time: at(0), Kind: engine.PlanStarted, Title: "Taking it back", Steps: []engine.StepInfo{{ID: "a", Title: "Load balancer"}}})
+	tr.Handle(engine.Event{
+		Time: at(0), Kind: engine.PlanStarted, Title: "Taking it back",
+		Steps: []engine.StepInfo{{ID: "a", Title: "Load balancer"}},
+	})
 	tr.Handle(engine.Event{Time: at(0), Kind: engine.StepStarted, Step: "a"})
 	change("ConfigMap x/mine", engine.Delete, "")
-	change("CustomResourceDefinition tools.lab.test", engine.Update, "left in place: Tool x/theirs is not the lab's and needs it")
+	change("CustomResourceDefinition tools.lab.test", engine.Update,
+		"left in place: Tool x/theirs is not the lab's and needs it")
 	change("ConfigMap x/a", engine.Update, "given back: it was there before the lab")
 	tr.Handle(engine.Event{Kind: engine.Note, Step: "a", Message: "the limits are the host's"})
 	tr.Handle(engine.Event{Time: at(1), Kind: engine.StepDone, Step: "a", Duration: time.Second})
-	tr.Handle(engine.Event{Time: at(1), Kind: engine.PlanDone, Title: "Taking it back", Duration: time.Second, Result: &engine.Result{}})
+	tr.Handle(engine.Event{
+		Time: at(1), Kind: engine.PlanDone, Title: "Taking it back", Duration: time.Second,
+		Result: &engine.Result{},
+	})
 	want := `Load balancer: update CustomResourceDefinition
   tools.lab.test (left in place: Tool x/theirs is not the
   lab's and needs it)
@@ -146,7 +157,10 @@ func TestTreeAnimates(t *testing.T) {
 		tr := newTree(s, environment("LANG", "C"), func() (int, int) { return 80, 24 }, time.Now)
 		tr.animate()
 		began := time.Now()
-		tr.Handle(engine.Event{Time: began, Kind: engine.PlanStarted, Title: "Plan", Steps: []engine.StepInfo{{ID: "a", Title: "A"}}})
+		tr.Handle(engine.Event{
+			Time: began, Kind: engine.PlanStarted, Title: "Plan",
+			Steps: []engine.StepInfo{{ID: "a", Title: "A"}},
+		})
 		tr.Handle(engine.Event{Time: began, Kind: engine.StepStarted, Step: "a"})
 		time.Sleep(1250 * time.Millisecond) // of synctest's fake time: the tree's ticker runs, and nobody waits
 		synctest.Wait()

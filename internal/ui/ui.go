@@ -1,5 +1,5 @@
-// Package ui renders the events of the engine: as a live tree on a terminal, as plain lines with time stamps in a log, or
-// as JSON lines for programs. It also formats failures, tables and previews. It reads events and results, never the
+// Package ui renders the events of the engine: as a live tree on a terminal, as plain lines with time stamps in a log,
+// or as JSON lines for programs. It also formats failures, tables and previews. It reads events and results, never the
 // cluster.
 //
 // A Renderer writes to standard error. Tables and previews are data for standard output.
@@ -12,9 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"ambientlab/internal/engine"
-
 	"golang.org/x/term"
+
+	"ambientlab/internal/engine"
 )
 
 // Kind is the kind of a renderer, the value of SM_OUTPUT.
@@ -37,8 +37,8 @@ type Renderer interface {
 	Close() error
 }
 
-// New returns a renderer that writes to w. env looks up environment variables, as os.Getenv does. New reads NO_COLOR, TERM,
-// COLUMNS, CI, LC_ALL, LC_CTYPE and LANG.
+// New returns a renderer that writes to w. env looks up environment variables, as os.Getenv does. New reads NO_COLOR,
+// TERM, COLUMNS, CI, LC_ALL, LC_CTYPE and LANG.
 func New(kind Kind, w io.Writer, env func(string) string) Renderer {
 	switch kind {
 	case JSON:

@@ -81,7 +81,8 @@ func TestJSONSchemaIsComplete(t *testing.T) {
 			slices.Sort(list)
 		}
 		if !slices.Equal(fields, described) || !slices.Equal(required, o.Required) {
-			t.Errorf("%s: written %v (required %v), described %v (required %v)", name, fields, required, described, o.Required)
+			t.Errorf("%s: written %v (required %v), described %v (required %v)", name, fields, required, described,
+				o.Required)
 		}
 	}
 	check("line", schema, reflect.TypeFor[Line]())
@@ -110,9 +111,11 @@ func TestFailureText(t *testing.T) {
 	for name, err := range map[string]error{
 		"joined": failure(),
 		"plain":  errors.New("no such host"),
-		"nested": problem.New(problem.WaypointNotReady, problem.New(problem.ZtunnelDown, nil, "node ambient-worker2"), "Gateway default/appb-waypoint is not programmed"),
-		"within": fmt.Errorf("%w (not finished within 2m0s)", problem.New(problem.NotReady, nil, "Deployment default/appa: 0 of 1 available")),
-		"bare":   problem.New(problem.Interrupted, nil, ""),
+		"nested": problem.New(problem.WaypointNotReady, problem.New(problem.ZtunnelDown, nil, "node ambient-worker2"),
+			"Gateway default/appb-waypoint is not programmed"),
+		"within": fmt.Errorf("%w (not finished within 2m0s)",
+			problem.New(problem.NotReady, nil, "Deployment default/appa: 0 of 1 available")),
+		"bare": problem.New(problem.Interrupted, nil, ""),
 	} {
 		b.Reset()
 		b.WriteString(FailureText(err, 80))
@@ -127,7 +130,8 @@ func TestTable(t *testing.T) {
 	var out bytes.Buffer
 	table := Table{Header: []string{"COMPONENT", "READY", "REASON"}, Width: 60}
 	table.Add("istiod", true, "")
-	table.Add("ztunnel", false, "DaemonSet istio-system/ztunnel: 2 of 3 ready: node ambient-worker2: no ztunnel connection")
+	table.Add("ztunnel", false,
+		"DaemonSet istio-system/ztunnel: 2 of 3 ready: node ambient-worker2: no ztunnel connection")
 	table.Add("", 3, "été")
 	if err := table.Write(&out); err != nil {
 		t.Fatal(err)
@@ -147,7 +151,8 @@ func TestPreviews(t *testing.T) {
 	err := WritePreviews(&out, "Install the lab", []engine.Preview{
 		{ID: "kind", Title: "kind cluster ambient", Status: engine.Status{Done: true, Message: "3 nodes ready"}},
 		{
-			ID: "apps", Title: "Applications", Needs: []string{"kind", "istio"}, Status: engine.Status{Message: "2 objects differ"},
+			ID: "apps", Title: "Applications", Needs: []string{"kind", "istio"},
+			Status: engine.Status{Message: "2 objects differ"},
 			Changes: []engine.Change{
 				{Object: "Deployment default/appa", Action: engine.Create},
 				{Object: "Service default/appb", Action: engine.Update, Detail: "labels"},
@@ -156,7 +161,10 @@ func TestPreviews(t *testing.T) {
 			},
 			Explain: []string{"kubectl apply --server-side -f - <<EOF\napiVersion: v1\nEOF"},
 		},
-		{ID: "waypoint", Title: "Waypoint", Status: engine.Status{Message: `needs "Applications", which is not done yet`}, Blocked: true},
+		{
+			ID: "waypoint", Title: "Waypoint",
+			Status: engine.Status{Message: `needs "Applications", which is not done yet`}, Blocked: true,
+		},
 		{ID: "x", Title: "X", Err: errors.New("forbidden")},
 	}, 80)
 	if err != nil {

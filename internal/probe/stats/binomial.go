@@ -1,8 +1,8 @@
-// Package stats answers the questions that a proof asks of its samples: how large is the share of delayed
-// requests, how many requests must be sent to know it, and which of them were delayed at all.
+// Package stats answers the questions that a proof asks of its samples: how large is the share of delayed requests, how
+// many requests must be sent to know it, and which of them were delayed at all.
 //
-// Everything is exact (binomial tails are summed, nothing is approximated by a normal curve), because the errors
-// that a proof may make are stated as numbers and tested as such.
+// Everything is exact (binomial tails are summed, nothing is approximated by a normal curve), because the errors that a
+// proof may make are stated as numbers and tested as such.
 package stats
 
 import "math"
@@ -36,8 +36,8 @@ func AtLeast(k, n int, p float64) float64 {
 	return sum(k, n, n, p)
 }
 
-// Interval is the Clopper-Pearson interval of a probability of which k of n trials were seen: it misses the true
-// value with at most the given error probability, half of it on each side.
+// Interval is the Clopper-Pearson interval of a probability of which k of n trials were seen: it misses the true value
+// with at most the given error probability, half of it on each side.
 func Interval(k, n int, errorProbability float64) (low, high float64) {
 	if n <= 0 {
 		return 0, 1

@@ -120,8 +120,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// judge states the rule of Judge with exact probabilities. distributions are those of n samples for the claimed share and
-// for the two bounds.
+// judge states the rule of Judge with exact probabilities. distributions are those of n samples for the claimed share
+// and for the two bounds.
 func judge(s stats.Share, k int, claimed, low, high exact) stats.Answer {
 	_, above := s.Bounds()
 	limit := number(s.Error / 4)

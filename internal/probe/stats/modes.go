@@ -25,7 +25,8 @@ func NewModes(delay time.Duration, baseline []time.Duration) (Modes, error) {
 	}
 	slowest := slices.Max(baseline)
 	if slowest > delay*3/4 {
-		return Modes{}, fmt.Errorf("an undelayed request took %s, too near to the delay of %s to tell them apart", slowest.Round(time.Millisecond), delay)
+		return Modes{}, fmt.Errorf("an undelayed request took %s, too near to the delay of %s to tell them apart",
+			slowest.Round(time.Millisecond), delay)
 	}
 	return Modes{Delay: delay, Edge: (slowest + delay) / 2}, nil
 }

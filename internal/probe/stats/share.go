@@ -31,8 +31,8 @@ type Share struct {
 const MaxSamples = 2000
 
 // Bounds are the nearest shares that proven rules out. Near 0 and 1 they move closer to Want than Within, so that "no
-// request is delayed" and "every request is delayed" are told from a small or large share. A bound outside [0,1]
-// means that there is nothing to rule out on that side.
+// request is delayed" and "every request is delayed" are told from a small or large share. A bound outside [0,1] means
+// that there is nothing to rule out on that side.
 func (s Share) Bounds() (low, high float64) {
 	low, high = max(s.Want-s.Within, s.Want/4), min(s.Want+s.Within, 1-(1-s.Want)/4)
 	if s.Want >= 1 {
@@ -58,16 +58,17 @@ func (s Share) Judge(k, n int) Answer {
 
 func (s Share) level() float64 { return s.Error / 4 }
 
-// Samples is a number of requests, close to the smallest, with which a right claim is proven with probability at
-// least 1-Error. When that would be more than MaxSamples it returns MaxSamples and an error: with so few, the answer
-// will be TooFew.
+// Samples is a number of requests, close to the smallest, with which a right claim is proven with probability at least
+// 1-Error. When that would be more than MaxSamples it returns MaxSamples and an error: with so few, the answer will be
+// TooFew.
 func (s Share) Samples() (int, error) {
 	if s.Want <= 0 || s.Want > 1 || s.Within <= 0 || s.Error <= 0 || s.Error >= 0.5 {
 		return 0, fmt.Errorf("cannot test a share of %g within %g at an error of %g", s.Want, s.Within, s.Error)
 	}
 	enough := func(n int) bool { return s.power(n) >= 1-s.Error }
 	if !enough(MaxSamples) {
-		return MaxSamples, fmt.Errorf("telling a share of %.3g%% from its neighbours takes more than %d requests", s.Want*100, MaxSamples)
+		return MaxSamples, fmt.Errorf("telling a share of %.3g%% from its neighbours takes more than %d requests",
+			s.Want*100, MaxSamples)
 	}
 	// Power rises with n but for ripples of a few requests, so bisection ends on an n that is enough.
 	low, high := 1, MaxSamples

@@ -10,8 +10,8 @@ import (
 	"ambientlab/internal/probe/stats"
 )
 
-// Known values: the tails by exact rational arithmetic, the intervals as published for the exact method
-// (e.g. 0 of 10 at 95 %: 0 to 1-0.025^(1/10)).
+// Known values: the tails by exact rational arithmetic, the intervals as published for the exact method (e.g. 0 of 10
+// at 95 %: 0 to 1-0.025^(1/10)).
 func TestBinomialKnownValues(t *testing.T) {
 	for _, c := range []struct {
 		name      string
@@ -51,8 +51,8 @@ const runs = 10_000
 
 func test(want float64) stats.Share { return stats.Share{Want: want, Within: 0.15, Error: 0.001} }
 
-// The rates of wrong answers over simulated runs stay below the stated error: at the very edge of what is told
-// apart, beyond it, and for a right claim.
+// The rates of wrong answers over simulated runs stay below the stated error: at the very edge of what is told apart,
+// beyond it, and for a right claim.
 func TestSimulatedErrorRates(t *testing.T) {
 	for _, want := range []float64{0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1} {
 		s := test(want)
@@ -173,7 +173,8 @@ func TestModes(t *testing.T) {
 	if _, err := stats.NewModes(2*time.Second, nil); err == nil {
 		t.Error("no baseline was accepted")
 	}
-	if short := (stats.Modes{Delay: 10 * time.Millisecond, Edge: 5 * time.Millisecond}); short.Of(time.Millisecond) != stats.Fast {
+	if short := (stats.Modes{Delay: 10 * time.Millisecond, Edge: 5 * time.Millisecond}); short.Of(
+		time.Millisecond) != stats.Fast {
 		t.Error("with a short delay everything counts as delayed")
 	}
 	if q := stats.Quantile(ms(1, 2, 3, 4), 0.5); q != 3*time.Millisecond {
