@@ -17,13 +17,13 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"ambientlab/nodeproxy/internal/fake"
+	"ambientlab/nodeproxy/internal/istiotest"
 	"ambientlab/nodeproxy/internal/netns"
 	"istio.io/istio/pkg/workloadapi"
 )
 
-// These tests run the whole proxy against real network namespaces with the redirection that istio-cni makes, and
-// against a fake istio-cni and a fake istiod. They need root, iproute2 and iptables, and fail without.
+// These tests run the whole proxy in real network namespaces with istio-cni's redirection rules, and with a simulated
+// istio-cni and istiod. They need root or a user namespace, iproute2 and iptables, and fail without.
 
 const (
 	vip      = "10.96.0.10"
@@ -38,14 +38,14 @@ type lab struct {
 	dir    string
 	home   *os.File
 	fabric string
-	istiod *fake.Istiod
+	istiod *istiotest.Istiod
 	pods   int
 }
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Fatal("these tests make network namespaces: run them as root")
+		t.Fatal("these tests create network namespaces: run them as root, or as root of a user namespace")
 	}
 	for _, tool := range []string{"ip", "iptables"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -56,7 +56,7 @@ func newLab(t testing.TB) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	istiod, err := fake.NewIstiod()
+	istiod, err := istiotest.NewIstiod()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func newLab(t testing.TB) *lab {
 	t.Cleanup(istiod.Stop)
 	l := &lab{t: t, dir: t.TempDir(), home: home, istiod: istiod, fabric: name(t, "fabric")}
 	l.write("root-cert.pem", istiod.CA.PEM())
-	l.write("istio-token", []byte(fake.Token+"\n"))
+	l.write("istio-token", []byte(istiotest.Token+"\n"))
 	l.namespace(l.fabric)
 	l.ip("-n", l.fabric, "link", "add", "br0", "type", "bridge")
 	l.ip("-n", l.fabric, "addr", "add", "10.77.0.1/24", "dev", "br0")
@@ -123,7 +123,7 @@ type pod struct {
 	port int
 }
 
-// bare makes a pod that is not in the mesh.
+// bare creates a pod that is not in the mesh.
 func (l *lab) bare(podName string) *pod {
 	l.t.Helper()
 	l.pods++
@@ -158,7 +158,7 @@ func (l *lab) open(ns string) *netns.Namespace {
 	return n
 }
 
-// meshed makes a pod with istio-cni's redirection, and tells istiod of it.
+// meshed creates a pod with istio-cni's redirection, and adds it to istiod.
 func (l *lab) meshed(podName string) *pod {
 	l.t.Helper()
 	p := l.bare(podName)
@@ -167,7 +167,7 @@ func (l *lab) meshed(podName string) *pod {
 	return p
 }
 
-// redirect lays the rules that the test bed's notes describe.
+// redirect adds the rules that istio-cni adds to a pod (cni/pkg/iptables in istio.io/istio).
 func (p *pod) redirect() {
 	p.l.t.Helper()
 	rule := func(args ...string) {
@@ -254,7 +254,7 @@ func (p *pod) dial(addr string) (*net.TCPConn, error) {
 	return c.(*net.TCPConn), nil
 }
 
-// ask sends a line to an echo server and reads until the end.
+// ask sends a line, ends its half, and reads until the end.
 func (p *pod) ask(addr, line string) (string, error) {
 	c, err := p.dial(addr)
 	if err != nil {
@@ -271,7 +271,7 @@ func (p *pod) ask(addr, line string) (string, error) {
 	return string(b), err
 }
 
-// eventually tries until f succeeds; the tests' one loop that waits, for what has no event to wait for.
+// eventually repeats f until it succeeds, for conditions without an event to wait for.
 func (l *lab) eventually(what string, f func() error) {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), patience)

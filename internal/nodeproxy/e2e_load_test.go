@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkLoad measures two proxies on one machine, and beside them the same load past the mesh. Time, processor time
-// and allocations include those of the clients and the servers.
+// BenchmarkLoad measures two node proxies on one machine, and the same load without them. Processor time and
+// allocations include those of the clients and servers.
 func BenchmarkLoad(b *testing.B) {
 	l := newLab(b)
 	appa, appb := l.meshed("appa"), l.meshed("appb")

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ambientlab/nodeproxy/internal/fake"
+	"ambientlab/nodeproxy/internal/istiotest"
 	"ambientlab/nodeproxy/internal/settings"
 )
 
@@ -21,7 +21,7 @@ import (
 type node struct {
 	l      *lab
 	name   string
-	cni    *fake.CNI
+	cni    *istiotest.CNI
 	set    *settings.Settings
 	cancel context.CancelFunc
 	done   chan error
@@ -30,7 +30,7 @@ type node struct {
 // node starts a proxy that serves pods.
 func (l *lab) node(nodeName string, pods ...*pod) *node {
 	l.t.Helper()
-	n := &node{l: l, name: nodeName, cni: fake.NewCNI(l.path(nodeName + ".sock"))}
+	n := &node{l: l, name: nodeName, cni: istiotest.NewCNI(l.path(nodeName + ".sock"))}
 	for _, p := range pods {
 		if err := n.cni.Add(p.uid(), p.name, "default", p.name, p.file); err != nil {
 			l.t.Fatal(err)

@@ -90,7 +90,8 @@ func TestPodsComeAndGo(t *testing.T) {
 	})
 }
 
-// isServed says whether a proxy listens in the pod: it resets who calls it by its own port, and nobody refuses.
+// isServed reports whether a proxy listens in the pod: it resets a connection to its own port; the kernel refuses one
+// if no proxy listens.
 func (p *pod) isServed() bool {
 	c, err := p.dial("127.0.0.1:15001")
 	if err == nil {

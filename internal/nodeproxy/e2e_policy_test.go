@@ -18,8 +18,8 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"ambientlab/nodeproxy/internal/fake"
 	"ambientlab/nodeproxy/internal/hbone"
+	"ambientlab/nodeproxy/internal/istiotest"
 	"istio.io/istio/pkg/workloadapi"
 	"istio.io/istio/pkg/workloadapi/security"
 )
@@ -28,7 +28,7 @@ func exactly(s string) *security.StringMatch {
 	return &security.StringMatch{MatchType: &security.StringMatch_Exact{Exact: s}}
 }
 
-func anybody() *security.StringMatch {
+func anyPrincipal() *security.StringMatch {
 	return &security.StringMatch{MatchType: &security.StringMatch_Presence{}}
 }
 
@@ -101,7 +101,7 @@ func TestPolicies(t *testing.T) {
 	})
 	t.Run("strict", func(t *testing.T) {
 		// What istiod makes of PeerAuthentication STRICT.
-		strict := policyOf("istio_converted_static_strict", security.Action_DENY, security.Scope_WORKLOAD_SELECTOR, &security.Match{NotPrincipals: []*security.StringMatch{anybody()}})
+		strict := policyOf("istio_converted_static_strict", security.Action_DENY, security.Scope_WORKLOAD_SELECTOR, &security.Match{NotPrincipals: []*security.StringMatch{anyPrincipal()}})
 		strict.Namespace = "istio-system"
 		w := b.workload()
 		w.Services = map[string]*workloadapi.PortList{"default/appb.default.svc.cluster.local": {Ports: []*workloadapi.Port{{ServicePort: svcPort, TargetPort: appPort}}}}
@@ -145,7 +145,7 @@ func TestHostilePeers(t *testing.T) {
 	b.serve(8090, func(*net.TCPConn) { reached <- struct{}{} })
 	outside.serve(appPort, func(*net.TCPConn) { reached <- struct{}{} })
 	l.node("node-b", b)
-	other, err := fake.NewCA()
+	other, err := istiotest.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,16 +153,16 @@ func TestHostilePeers(t *testing.T) {
 	now := time.Now()
 	good := "spiffe://cluster.local/ns/default/sa/appa"
 	certs := map[string]struct {
-		ca   *fake.CA
-		leaf fake.Leaf
+		ca   *istiotest.CA
+		leaf istiotest.Leaf
 	}{
-		"wrong trust domain": {l.istiod.CA, fake.Leaf{URIs: []string{"spiffe://other.example/ns/default/sa/appa"}}},
-		"another authority":  {other, fake.Leaf{URIs: []string{good}}},
-		"expired":            {l.istiod.CA, fake.Leaf{URIs: []string{good}, NotBefore: now.Add(-2 * hour), NotAfter: now.Add(-hour)}},
-		"not yet valid":      {l.istiod.CA, fake.Leaf{URIs: []string{good}, NotBefore: now.Add(hour), NotAfter: now.Add(2 * hour)}},
-		"two identities":     {l.istiod.CA, fake.Leaf{URIs: []string{good, good + "x"}}},
-		"no identity":        {l.istiod.CA, fake.Leaf{DNS: "appa.default"}},
-		"not a workload":     {l.istiod.CA, fake.Leaf{URIs: []string{"spiffe://cluster.local/appa"}}},
+		"wrong trust domain": {l.istiod.CA, istiotest.Leaf{URIs: []string{"spiffe://other.example/ns/default/sa/appa"}}},
+		"another authority":  {other, istiotest.Leaf{URIs: []string{good}}},
+		"expired":            {l.istiod.CA, istiotest.Leaf{URIs: []string{good}, NotBefore: now.Add(-2 * hour), NotAfter: now.Add(-hour)}},
+		"not yet valid":      {l.istiod.CA, istiotest.Leaf{URIs: []string{good}, NotBefore: now.Add(hour), NotAfter: now.Add(2 * hour)}},
+		"two identities":     {l.istiod.CA, istiotest.Leaf{URIs: []string{good, good + "x"}}},
+		"no identity":        {l.istiod.CA, istiotest.Leaf{DNS: "appa.default"}},
+		"not a workload":     {l.istiod.CA, istiotest.Leaf{URIs: []string{"spiffe://cluster.local/appa"}}},
 	}
 	to := netip.AddrPortFrom(b.ip, 15008).String()
 	for name, c := range certs {
@@ -176,7 +176,7 @@ func TestHostilePeers(t *testing.T) {
 			}
 		})
 	}
-	cert, err := l.istiod.CA.Certificate(fake.Leaf{URIs: []string{good}})
+	cert, err := l.istiod.CA.Certificate(istiotest.Leaf{URIs: []string{good}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func TestHostilePeers(t *testing.T) {
 	})
 	for name, target := range map[string]string{
 		"foreign address": outside.app(), "loopback": "127.0.0.1:8080", "own outbound port": netip.AddrPortFrom(b.ip, 15001).String(),
-		"own HBONE port": to, "admin port by loopback": "127.0.0.1:15000", "unknown host": "nobody.default.svc.cluster.local:80",
+		"own HBONE port": to, "admin port by loopback": "127.0.0.1:15000", "unknown host": "unknown.default.svc.cluster.local:80",
 		"no port": b.ip.String(), "port 0": b.ip.String() + ":0", "empty": "", "garbage": "\"\x7f/..:99999",
 		"mapped loopback": "[::ffff:127.0.0.1]:8080",
 	} {
@@ -250,7 +250,7 @@ func tunnel(t *testing.T, from *pod, addr, target string, conf *tls.Config) erro
 	}
 	defer c.Close()
 	conf = conf.Clone()
-	conf.InsecureSkipVerify = true //nolint:gosec // the attacker does not care whom he attacks
+	conf.InsecureSkipVerify = true //nolint:gosec // an attacker does not verify its victim
 	tc := tls.Client(c, conf)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

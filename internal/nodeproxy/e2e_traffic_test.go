@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"istio.io/istio/pkg/workloadapi"
 )
@@ -94,7 +95,8 @@ func TestConnectionsAreCarriedFaithfully(t *testing.T) {
 	l.service(b)
 	results := make(chan error, 10)
 	b.serve(appPort, echo)
-	// 8081 ends first and reads on; 8082 resets; 8083 waits for a reset; 8084 answers once its client has ended.
+	// 8081 ends first and reads on; 8082 resets; 8083 waits for a reset; 8084 answers once its client has
+	// ended; 8085 ends first and does not read.
 	b.serve(8081, func(c *net.TCPConn) {
 		got := make([]byte, len("sent before"))
 		_, err := io.ReadFull(c, got)
@@ -121,6 +123,13 @@ func TestConnectionsAreCarriedFaithfully(t *testing.T) {
 			_, err = fmt.Fprintf(c, "%d bytes", len(got))
 		}
 		results <- err
+	})
+	full := make(chan struct{})
+	b.serve(8085, func(c *net.TCPConn) {
+		<-full
+		_, _ = io.WriteString(c, "bye")
+		_ = c.CloseWrite()
+		<-t.Context().Done()
 	})
 	l.node("node-a", a)
 	l.node("node-b", b)
@@ -170,6 +179,22 @@ func TestConnectionsAreCarriedFaithfully(t *testing.T) {
 			return nil
 		})
 	})
+	t.Run("server ends first and does not read", func(t *testing.T) {
+		c, err := a.dial(netip.AddrPortFrom(b.ip, 8085).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.Write(make([]byte, 256<<20)); err == nil {
+			t.Fatalf("%d bytes were accepted without a reader", n)
+		}
+		close(full)
+		if got, err := io.ReadAll(c); string(got) != "bye" || err != nil && !isReset(err) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	})
 	t.Run("server resets", func(t *testing.T) {
 		c, err := a.dial(netip.AddrPortFrom(b.ip, 8082).String())
 		if err != nil {
@@ -194,7 +219,7 @@ func TestConnectionsAreCarriedFaithfully(t *testing.T) {
 			t.Errorf("server saw %v, want a reset", err)
 		}
 	})
-	t.Run("nobody listens", func(t *testing.T) {
+	t.Run("no listener", func(t *testing.T) {
 		_, err := a.ask(netip.AddrPortFrom(b.ip, 9).String(), "x")
 		if !isReset(err) && (err == nil || !strings.Contains(err.Error(), "broken pipe")) {
 			t.Errorf("got %v, want a reset", err)

@@ -11,16 +11,16 @@ import (
 	"strings"
 	"testing"
 
-	"ambientlab/nodeproxy/internal/fake"
 	"ambientlab/nodeproxy/internal/hbone"
 	"ambientlab/nodeproxy/internal/identity"
+	"ambientlab/nodeproxy/internal/istiotest"
 	"istio.io/istio/pkg/workloadapi"
 )
 
 // waypoint ends tunnels on a pod and answers each with what it has seen of it.
 func (l *lab) waypoint(p *pod, account string) {
 	l.t.Helper()
-	cert, err := l.istiod.CA.Certificate(fake.Leaf{URIs: []string{"spiffe://cluster.local/ns/default/sa/" + account}})
+	cert, err := l.istiod.CA.Certificate(istiotest.Leaf{URIs: []string{"spiffe://cluster.local/ns/default/sa/" + account}})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -151,8 +151,8 @@ func TestWaypoint(t *testing.T) {
 			return nil
 		})
 	})
-	t.Run("an impostor gets nothing", func(t *testing.T) {
-		// The control plane says that the waypoint is somebody else now; who listens has still the old name.
+	t.Run("another identity is refused", func(t *testing.T) {
+		// The waypoint's workload has another service account now; the listener still has the old certificate.
 		l.put(record("other"))
 		l.eventually("identity mismatch", func() error {
 			// The pooled connection is for the old identity and must not be used for the new one.

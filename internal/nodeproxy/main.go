@@ -1,8 +1,9 @@
-// Command nodeproxy stands in for ztunnel where ztunnel's image cannot be had. It accepts the ztunnel DaemonSet of
-// Istio's chart as it is: `ztunnel proxy ztunnel`, set by environment.
+// Command nodeproxy is a node proxy for Istio's ambient mode. The lab uses it in ztunnel's place where ztunnel's image
+// is not available. The ztunnel DaemonSet of Istio's chart runs it without changes: its arguments are "proxy ztunnel",
+// and its settings are environment variables.
 //
-// It serves the pods of one node that istio-cni names: their outbound traffic leaves by HBONE under the pod's own
-// identity, and what reaches them is checked against istiod's layer-4 policies.
+// It serves the pods that istio-cni names. It sends their outbound traffic as HBONE under the pod's own identity, and
+// checks inbound connections against istiod's layer-4 policies.
 package main
 
 import (
@@ -49,7 +50,7 @@ func main() {
 	}
 }
 
-// run serves until ctx ends, and then gives connections the grace that the settings allow.
+// run serves until ctx ends, and then waits for open connections as long as the settings permit.
 func run(ctx context.Context, s *settings.Settings) error {
 	log := newLog(s.LogLevel)
 	log.Info("node proxy starting: a substitute for ztunnel, built from source", "version", version(), "node", s.NodeName)
@@ -62,12 +63,12 @@ func run(ctx context.Context, s *settings.Settings) error {
 
 	workloads, policies := workload.NewStore(), policy.NewStore(log)
 	tel := telemetry.New(log.With("scope", "access"), version())
-	ca, err := xds.Dial(s.CAAddress, s.RootFile, s.TokenFile)
+	ca, err := xds.Dial(s.CAAddress, s.CAServerName, s.RootFile, s.TokenFile)
 	if err != nil {
 		return err
 	}
 	defer ca.Close()
-	conn, err := xds.Dial(s.XDSAddress, s.RootFile, s.TokenFile)
+	conn, err := xds.Dial(s.XDSAddress, s.XDSServerName, s.RootFile, s.TokenFile)
 	if err != nil {
 		return err
 	}
@@ -81,9 +82,9 @@ func run(ctx context.Context, s *settings.Settings) error {
 		Home: home, Workloads: workloads, Policies: policies, Certs: certs, Telemetry: tel, HBONE: tunnels, Log: log,
 	})
 
-	const fromCNI, fromControlPlane, running = "pods of istio-cni", "discovery of istiod", "shutdown"
-	ready := admin.NewReadiness(fromCNI, fromControlPlane)
-	// The pages outlive ctx, so that readiness and metrics can be seen while connections drain.
+	const fromCNI, fromIstiod, shutdown = "pods from istio-cni", "configuration from istiod", "end of the shutdown"
+	ready := admin.NewReadiness(fromCNI, fromIstiod)
+	// The pages are served after ctx has ended, too, so that readiness and metrics can be read while connections drain.
 	pages, closePages := context.WithCancel(context.WithoutCancel(ctx))
 	defer closePages()
 	if err := serve(pages, s, ready, tel, admin.Source{
@@ -101,13 +102,13 @@ func run(ctx context.Context, s *settings.Settings) error {
 	clients.Go(func() {
 		select {
 		case <-discovery.Ready():
-			ready.Set(fromControlPlane, true)
+			ready.Set(fromIstiod, true)
 		case <-ctx.Done():
 		}
 	})
 	<-ctx.Done()
-	ready.Set(running, false)
-	log.Info("shutting down; connections may end by themselves", "grace", s.Grace.String())
+	ready.Set(shutdown, false)
+	log.Info("shutting down; waiting for open connections", "grace", s.Grace.String())
 	clients.Wait()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Grace)
 	defer cancel()

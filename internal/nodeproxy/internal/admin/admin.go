@@ -1,4 +1,4 @@
-// Package admin serves readiness, metrics, and a dump of what the proxy knows.
+// Package admin serves readiness, metrics, and a dump of the proxy's configuration.
 package admin
 
 import (
@@ -8,17 +8,19 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
 
-// Readiness is ready when everything that it waits for is.
+// Readiness answers readiness probes. It is ready when all of its parts are.
 type Readiness struct {
 	mu      sync.Mutex
 	waiting map[string]bool
 }
 
-// NewReadiness makes one that waits for the named parts.
+// NewReadiness returns a Readiness with parts that are not ready yet.
 func NewReadiness(parts ...string) *Readiness {
 	r := &Readiness{waiting: map[string]bool{}}
 	for _, p := range parts {
@@ -27,7 +29,7 @@ func NewReadiness(parts ...string) *Readiness {
 	return r
 }
 
-// Set notes whether a part is ready.
+// Set sets whether a part is ready.
 func (r *Readiness) Set(part string, ready bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -38,7 +40,7 @@ func (r *Readiness) Set(part string, ready bool) {
 	}
 }
 
-// ServeHTTP answers 200 when ready, and 500 with what is waited for when not.
+// ServeHTTP answers 200 if all parts are ready, and 500 with the others if not.
 func (r *Readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	r.mu.Lock()
 	var parts []string
@@ -47,8 +49,9 @@ func (r *Readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	}
 	r.mu.Unlock()
 	if len(parts) > 0 {
+		slices.Sort(parts)
 		w.WriteHeader(http.StatusInternalServerError)
-		fmt.Fprintf(w, "not ready, pending: %v\n", parts)
+		fmt.Fprintf(w, "not ready, waiting for: %s\n", strings.Join(parts, ", "))
 		return
 	}
 	_, _ = io.WriteString(w, "ready\n")

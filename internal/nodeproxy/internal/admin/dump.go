@@ -14,7 +14,7 @@ import (
 	"ambientlab/nodeproxy/internal/zds"
 )
 
-// Source is what a dump shows.
+// Source holds the objects that a dump shows.
 type Source struct {
 	Version   string
 	Workloads *workload.Store

@@ -12,20 +12,20 @@ import (
 )
 
 // CA signs workload certificates through istiod's certificate service. The proxy authenticates as itself and names
-// the workload it asks for; istiod grants that only for pods of the proxy's own node (istiod's
-// CA_TRUSTED_NODE_ACCOUNTS).
+// the workload; istiod permits that for pods of the proxy's own node only (istiod's CA_TRUSTED_NODE_ACCOUNTS).
 type CA struct {
 	client    caapi.IstioCertificateServiceClient
 	clusterID string
 	ttl       time.Duration
 }
 
-// NewCA uses conn, which must carry the proxy's own credentials. ttl is the lifetime to ask for; the CA may give less.
+// NewCA returns a client of the CA at conn, which must send the proxy's own credentials. ttl is the lifetime to
+// request; the CA may grant less.
 func NewCA(conn grpc.ClientConnInterface, clusterID string, ttl time.Duration) *CA {
 	return &CA{client: caapi.NewIstioCertificateServiceClient(conn), clusterID: clusterID, ttl: ttl}
 }
 
-// Sign makes a fresh key for id and has it certified.
+// Sign creates a new key for id and requests a certificate for it.
 func (c *CA) Sign(ctx context.Context, id Identity) (*Certificate, error) {
 	key, csr, err := newRequest(id)
 	if err != nil {
@@ -40,7 +40,7 @@ func (c *CA) Sign(ctx context.Context, id Identity) (*Certificate, error) {
 		}},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("asking the CA to sign for %s: %w", id, err)
+		return nil, fmt.Errorf("requesting a certificate for %s from the CA: %w", id, err)
 	}
 	return assemble(id, key, resp.GetCertChain())
 }

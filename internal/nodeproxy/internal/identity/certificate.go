@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Certificate is a workload's certificate with its key, and the roots by which it trusts its peers.
+// Certificate is a workload's certificate with its key, and the roots by which it verifies its peers.
 type Certificate struct {
 	Identity Identity
 	TLS      tls.Certificate
@@ -22,13 +22,13 @@ type Certificate struct {
 	RootCerts []*x509.Certificate
 }
 
-// NotBefore is when the certificate starts to be valid.
+// NotBefore returns the start of the certificate's validity.
 func (c *Certificate) NotBefore() time.Time { return c.TLS.Leaf.NotBefore }
 
-// NotAfter is when the certificate ends.
+// NotAfter returns the end of the certificate's validity.
 func (c *Certificate) NotAfter() time.Time { return c.TLS.Leaf.NotAfter }
 
-// newRequest makes a key and a certificate signing request for id, both ready to send and to use.
+// newRequest creates a key and a certificate signing request for id, in PEM.
 func newRequest(id Identity) (*ecdsa.PrivateKey, string, error) {
 	u, err := id.url()
 	if err != nil {
@@ -36,20 +36,20 @@ func newRequest(id Identity) (*ecdsa.PrivateKey, string, error) {
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, "", fmt.Errorf("making a key for %s: %w", id, err)
+		return nil, "", fmt.Errorf("creating a key for %s: %w", id, err)
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{u}}, key)
 	if err != nil {
-		return nil, "", fmt.Errorf("making a signing request for %s: %w", id, err)
+		return nil, "", fmt.Errorf("creating a signing request for %s: %w", id, err)
 	}
 	return key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), nil
 }
 
-// assemble checks the CA's answer, leaf first and roots last, and puts a certificate together. A CA that answers with
-// somebody else's identity or for another key is refused here, before anything is signed with it.
+// assemble makes a certificate of the CA's answer, which has the leaf first and the roots last. It returns an error if
+// the answer is for another identity or another key.
 func assemble(id Identity, key *ecdsa.PrivateKey, chain []string) (*Certificate, error) {
 	if len(chain) < 2 {
-		return nil, fmt.Errorf("certificate for %s: CA sent %d certificates, want the leaf and its root at least", id, len(chain))
+		return nil, fmt.Errorf("certificate for %s: the CA sent %d certificates, want at least a leaf and a root", id, len(chain))
 	}
 	var parts [][]*x509.Certificate
 	for i, s := range chain {
@@ -73,14 +73,14 @@ func assemble(id Identity, key *ecdsa.PrivateKey, chain []string) (*Certificate,
 	}
 	c.TLS.Leaf = presented[0]
 	if !key.PublicKey.Equal(c.TLS.Leaf.PublicKey) {
-		return nil, fmt.Errorf("certificate for %s: CA certified another key", id)
+		return nil, fmt.Errorf("certificate for %s: the CA certified another key", id)
 	}
 	got, err := FromCertificate(c.TLS.Leaf)
 	if err != nil {
 		return nil, fmt.Errorf("certificate for %s: %w", id, err)
 	}
 	if got != id {
-		return nil, fmt.Errorf("certificate for %s: CA certified %s", id, got)
+		return nil, fmt.Errorf("certificate for %s: the CA certified %s", id, got)
 	}
 	return c, nil
 }

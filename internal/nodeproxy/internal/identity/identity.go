@@ -1,4 +1,4 @@
-// Package identity gives workloads their certificates and reads other workloads' identities out of theirs.
+// Package identity requests the certificates of workloads, and verifies the certificates and identities of peers.
 package identity
 
 import (
@@ -15,7 +15,7 @@ type Identity struct {
 	TrustDomain, Namespace, ServiceAccount string
 }
 
-// String returns the SPIFFE URI; nothing for no identity.
+// String returns the SPIFFE URI, or "" for the zero identity.
 func (i Identity) String() string {
 	if i == (Identity{}) {
 		return ""
@@ -23,10 +23,7 @@ func (i Identity) String() string {
 	return "spiffe://" + i.TrustDomain + "/ns/" + i.Namespace + "/sa/" + i.ServiceAccount
 }
 
-// IsZero says whether there is no identity.
-func (i Identity) IsZero() bool { return i == Identity{} }
-
-// Parse reads an Istio SPIFFE URI, spiffe://<trust domain>/ns/<namespace>/sa/<service account>.
+// Parse parses a SPIFFE URI of Istio, spiffe://<trust domain>/ns/<namespace>/sa/<service account>.
 func Parse(s string) (Identity, error) {
 	rest, ok := strings.CutPrefix(s, "spiffe://")
 	if !ok {
@@ -39,8 +36,8 @@ func Parse(s string) (Identity, error) {
 	return Identity{TrustDomain: p[0], Namespace: p[2], ServiceAccount: p[4]}, nil
 }
 
-// FromCertificate returns the one SPIFFE identity of a certificate. More than one is refused, as the SPIFFE X.509
-// document demands: which of them counts would be the reader's guess.
+// FromCertificate returns the SPIFFE identity of a certificate. It returns an error for more than one, as
+// https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md requires.
 func FromCertificate(cert *x509.Certificate) (Identity, error) {
 	if len(cert.URIs) != 1 {
 		return Identity{}, fmt.Errorf("certificate has %d URI names, want exactly one", len(cert.URIs))
@@ -48,18 +45,18 @@ func FromCertificate(cert *x509.Certificate) (Identity, error) {
 	return Parse(cert.URIs[0].String())
 }
 
-// VerifyPeer checks the chain that a peer presented, leaf first, against roots and returns the leaf's identity.
-// usage is what the leaf must be allowed for.
+// VerifyPeer verifies the chain that a peer presented, leaf first, and returns the leaf's identity. The leaf must be
+// valid for usage.
 func VerifyPeer(chain []*x509.Certificate, roots *x509.CertPool, now time.Time, usage x509.ExtKeyUsage) (Identity, error) {
 	if len(chain) == 0 {
 		return Identity{}, errors.New("peer sent no certificate")
 	}
-	between := x509.NewCertPool()
+	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {
-		between.AddCert(c)
+		intermediates.AddCert(c)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
+		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
 	})
 	if err != nil {
 		return Identity{}, fmt.Errorf("peer's certificate: %w", err)

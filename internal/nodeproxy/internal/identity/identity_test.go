@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/nodeproxy/internal/fake"
 	"ambientlab/nodeproxy/internal/identity"
+	"ambientlab/nodeproxy/internal/istiotest"
 )
 
 func TestParse(t *testing.T) {
@@ -43,11 +43,11 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzFromCertificate(f *testing.F) {
-	ca, err := fake.NewCA()
+	ca, err := istiotest.NewCA()
 	if err != nil {
 		f.Fatal(err)
 	}
-	c, err := ca.Certificate(fake.Leaf{URIs: []string{"spiffe://cluster.local/ns/default/sa/appa"}})
+	c, err := ca.Certificate(istiotest.Leaf{URIs: []string{"spiffe://cluster.local/ns/default/sa/appa"}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -63,9 +63,9 @@ func FuzzFromCertificate(f *testing.F) {
 	})
 }
 
-// signer hands out certificates by order of a test.
+// signer signs certificates, or fails if a test says so.
 type signer struct {
-	ca    *fake.CA
+	ca    *istiotest.CA
 	life  time.Duration
 	calls atomic.Int64
 	fail  atomic.Bool
@@ -74,9 +74,9 @@ type signer struct {
 func (s *signer) Sign(_ context.Context, id identity.Identity) (*identity.Certificate, error) {
 	s.calls.Add(1)
 	if s.fail.Load() {
-		return nil, errors.New("by order of the test")
+		return nil, errors.New("the test refuses")
 	}
-	c, err := s.ca.Certificate(fake.Leaf{URIs: []string{id.String()}, NotBefore: time.Now(), NotAfter: time.Now().Add(s.life)})
+	c, err := s.ca.Certificate(istiotest.Leaf{URIs: []string{id.String()}, NotBefore: time.Now(), NotAfter: time.Now().Add(s.life)})
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (s *signer) Sign(_ context.Context, id identity.Identity) (*identity.Certif
 
 func newSigner(t *testing.T, life time.Duration) *signer {
 	t.Helper()
-	ca, err := fake.NewCA()
+	ca, err := istiotest.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestStore(t *testing.T) {
 		sign := newSigner(t, time.Hour)
 		s := identity.NewStore(sign, log, time.Now)
 		if _, err := s.Get(ctx, appa); err == nil {
-			t.Error("got a certificate that nobody holds")
+			t.Error("got a certificate that was not acquired")
 		}
 		one, two := s.Acquire(appa), s.Acquire(appa)
 		first, err := s.Get(ctx, appa)
@@ -156,7 +156,7 @@ func TestStore(t *testing.T) {
 			}
 		}
 	})
-	t.Run("ended", func(t *testing.T) {
+	t.Run("expired", func(t *testing.T) {
 		sign := newSigner(t, time.Hour)
 		var ahead atomic.Int64
 		s := identity.NewStore(sign, log, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
@@ -165,7 +165,7 @@ func TestStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		ahead.Store(int64(2 * time.Hour))
-		if _, err := s.Get(ctx, appa); err == nil || !strings.Contains(err.Error(), "ended") {
+		if _, err := s.Get(ctx, appa); err == nil || !strings.Contains(err.Error(), "expired") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -176,7 +176,7 @@ func TestStore(t *testing.T) {
 		defer s.Acquire(appa)()
 		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 		defer cancel()
-		if _, err := s.Get(short, appa); err == nil || !strings.Contains(err.Error(), "by order of the test") {
+		if _, err := s.Get(short, appa); err == nil || !strings.Contains(err.Error(), "the test refuses") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -189,7 +189,7 @@ func TestClientVerifiesItsPeer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := fake.NewCA()
+	other, err := istiotest.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,18 +200,18 @@ func TestClientVerifiesItsPeer(t *testing.T) {
 	}
 	now := time.Now()
 	for name, c := range map[string]struct {
-		ca   *fake.CA
-		leaf fake.Leaf
+		ca   *istiotest.CA
+		leaf istiotest.Leaf
 		alpn string
 		good bool
 	}{
-		"the right one":     {sign.ca, fake.Leaf{URIs: []string{b}}, "h2", true},
-		"somebody else":     {sign.ca, fake.Leaf{URIs: []string{b + "x"}}, "h2", false},
-		"other domain":      {sign.ca, fake.Leaf{URIs: []string{"spiffe://x/ns/default/sa/appb"}}, "h2", false},
-		"another authority": {other, fake.Leaf{URIs: []string{b}}, "h2", false},
-		"expired":           {sign.ca, fake.Leaf{URIs: []string{b}, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)}, "h2", false},
-		"two identities":    {sign.ca, fake.Leaf{URIs: []string{b, b}}, "h2", false},
-		"no HTTP/2":         {sign.ca, fake.Leaf{URIs: []string{b}}, "", false},
+		"the right one":     {sign.ca, istiotest.Leaf{URIs: []string{b}}, "h2", true},
+		"another identity":  {sign.ca, istiotest.Leaf{URIs: []string{b + "x"}}, "h2", false},
+		"other domain":      {sign.ca, istiotest.Leaf{URIs: []string{"spiffe://x/ns/default/sa/appb"}}, "h2", false},
+		"another authority": {other, istiotest.Leaf{URIs: []string{b}}, "h2", false},
+		"expired":           {sign.ca, istiotest.Leaf{URIs: []string{b}, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)}, "h2", false},
+		"two identities":    {sign.ca, istiotest.Leaf{URIs: []string{b, b}}, "h2", false},
+		"no HTTP/2":         {sign.ca, istiotest.Leaf{URIs: []string{b}}, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cert, err := c.ca.Certificate(c.leaf)

@@ -12,13 +12,13 @@ import (
 
 const (
 	signTimeout = 10 * time.Second
-	retryFirst  = 100 * time.Millisecond
-	retryMost   = 15 * time.Second
-	// soonest keeps a CA that hands out certificates of a few seconds from being asked without a pause.
-	soonest = time.Second
+	retryMin    = 100 * time.Millisecond
+	retryMax    = 15 * time.Second
+	// renewMin is the shortest time until a renewal, for certificates with a life of a few seconds.
+	renewMin = time.Second
 )
 
-// Signer certifies identities.
+// Signer signs certificates for identities.
 type Signer interface {
 	Sign(ctx context.Context, id Identity) (*Certificate, error)
 }
@@ -41,13 +41,13 @@ type entry struct {
 	err    error
 }
 
-// NewStore makes an empty store.
+// NewStore returns an empty store.
 func NewStore(signer Signer, log *slog.Logger, now func() time.Time) *Store {
 	return &Store{signer: signer, log: log, now: now, entries: map[Identity]*entry{}}
 }
 
-// Acquire starts to hold a certificate for id until the returned function is called, once. Several users of an
-// identity share it.
+// Acquire requests a certificate for id and renews it until release is called. Several users of an identity share one
+// certificate.
 func (s *Store) Acquire(id Identity) (release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +69,7 @@ func (s *Store) Acquire(id Identity) (release func()) {
 	})
 }
 
-// Get returns the current certificate of an acquired identity, waiting for the first one as long as ctx allows.
+// Get returns the current certificate of an acquired identity. It waits for the first one until ctx ends.
 func (s *Store) Get(ctx context.Context, id Identity) (*Certificate, error) {
 	s.mu.Lock()
 	e := s.entries[id]
@@ -90,19 +90,19 @@ func (s *Store) Get(ctx context.Context, id Identity) (*Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.now().Before(e.cert.NotAfter()) {
-		return nil, fmt.Errorf("certificate of %s ended at %s and is not renewed: %v", id, e.cert.NotAfter().Format(time.RFC3339), e.err)
+		return nil, fmt.Errorf("certificate of %s expired at %s and was not renewed: %v", id, e.cert.NotAfter().Format(time.RFC3339), e.err)
 	}
 	return e.cert, nil
 }
 
-// State is one identity as the admin page shows it.
+// State is the state of one identity, for the admin page.
 type State struct {
 	Identity    Identity
 	Certificate *Certificate
 	Err         error
 }
 
-// States returns what is held, ordered by identity.
+// States returns the state of each acquired identity, ordered by identity.
 func (s *Store) States() []State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,9 +114,9 @@ func (s *Store) States() []State {
 	return states
 }
 
-// maintain fetches and renews until ctx ends. A failure keeps the certificate that is held, as it is still good.
+// maintain requests and renews a certificate until ctx ends. After a failure the previous certificate stays in use.
 func (s *Store) maintain(ctx context.Context, id Identity, e *entry) {
-	pause := retryFirst
+	pause := retryMin
 	for ctx.Err() == nil {
 		attempt, cancel := context.WithTimeout(ctx, signTimeout)
 		cert, err := s.signer.Sign(attempt, id)
@@ -133,12 +133,12 @@ func (s *Store) maintain(ctx context.Context, id Identity, e *entry) {
 		}
 		s.mu.Unlock()
 		if err == nil {
-			pause = retryFirst
-			wait = max(renewIn(cert, s.now()), soonest)
+			pause = retryMin
+			wait = max(renewIn(cert, s.now()), renewMin)
 			s.log.Info("certificate ready", "identity", id.String(), "expires", cert.NotAfter(), "renewIn", wait.String())
 		} else if ctx.Err() == nil {
-			s.log.Warn("certificate not signed, will retry", "identity", id.String(), "error", err, "in", wait.String())
-			pause = min(pause*2, retryMost)
+			s.log.Warn("requesting a certificate failed, will retry", "identity", id.String(), "error", err, "in", wait.String())
+			pause = min(pause*2, retryMax)
 		}
 		select {
 		case <-ctx.Done():
@@ -147,7 +147,7 @@ func (s *Store) maintain(ctx context.Context, id Identity, e *entry) {
 	}
 }
 
-// renewIn is how long to wait before renewal: until half of the certificate's life has passed.
+// renewIn returns the time until half of the certificate's life has passed.
 func renewIn(c *Certificate, now time.Time) time.Duration {
 	half := c.NotBefore().Add(c.NotAfter().Sub(c.NotBefore()) / 2)
 	return half.Sub(now)

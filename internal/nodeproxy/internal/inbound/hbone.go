@@ -15,12 +15,15 @@ import (
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/policy"
 	"ambientlab/nodeproxy/internal/ports"
+	"ambientlab/nodeproxy/internal/relay"
 	"ambientlab/nodeproxy/internal/telemetry"
 )
 
 const (
 	handshakeTimeout = 10 * time.Second
 	dialTimeout      = 10 * time.Second
+	// lastWrites is how long an application that has ended its half may take to receive what its client sent.
+	lastWrites = 5 * time.Second
 )
 
 // HandleHBONE serves the tunnels of one connection to port 15008. It returns when the connection has ended.
@@ -49,8 +52,8 @@ func (s *Server) handshake(ctx context.Context, c *net.TCPConn) (*tls.Conn, iden
 	return tc, peer, err
 }
 
-// serve handles one CONNECT: 400 for what makes no sense here, 401 for what a policy refuses, 503 if the application
-// does not answer.
+// serve handles one CONNECT. It answers 400 to an invalid request, 401 if the policies deny it, and 503 if the
+// application cannot be reached.
 func (s *Server) serve(ctx context.Context, r *hbone.Request, peer identity.Identity, src, own netip.AddrPort) {
 	refuse := func(status int, err error) {
 		s.telemetry.Refused(false, src, own, errors.Join(err, r.Reject(status)))
@@ -93,10 +96,22 @@ func (s *Server) tunnel(ctx context.Context, r *hbone.Request, c policy.Connecti
 	}
 	stream, err := r.Accept()
 	if err != nil {
-		server.Abort()
+		relay.TCP(server).Abort()
 		return err
 	}
-	return s.carry(ctx, stream, server, count)
+	return s.carry(ctx, tunnelEnd{stream, server}, relay.TCP(server), count)
+}
+
+// tunnelEnd is the end of a tunnel to an application.
+type tunnelEnd struct {
+	*hbone.ServerStream
+	app *net.TCPConn
+}
+
+// CloseWrite is called when the application has ended its half. That ends the tunnel once the application has received
+// what the client sent before, so an application that does not read must not delay it for ever.
+func (e tunnelEnd) CloseWrite() error {
+	return errors.Join(e.app.SetWriteDeadline(time.Now().Add(lastWrites)), e.ServerStream.CloseWrite())
 }
 
 func splitHost(authority string) (string, uint16, error) {
@@ -108,7 +123,7 @@ func splitHost(authority string) (string, uint16, error) {
 	return host, uint16(port), nil
 }
 
-// forwardedHost reads the host of a forwarded header (RFC 7239); nothing if there is none.
+// forwardedHost returns the host in a forwarded header (RFC 7239), or "".
 func forwardedHost(v string) string {
 	for _, part := range strings.FieldsFunc(v, func(r rune) bool { return r == ';' || r == ',' }) {
 		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")

@@ -1,4 +1,5 @@
-// Package inbound carries what reaches a pod: tunnels on 15008, and plain connections that istio-cni turned to 15006.
+// Package inbound serves the connections to a pod: tunnels on port 15008, and plain connections that istio-cni
+// redirects to port 15006.
 package inbound
 
 import (
@@ -20,13 +21,13 @@ import (
 
 // Local is the pod that receives.
 type Local interface {
-	// Workload waits for the pod's record.
+	// Workload returns the pod's workload; it waits until the control plane has sent it.
 	Workload(ctx context.Context) (*workload.Workload, error)
-	// Certificate waits for the pod's certificate.
+	// Certificate returns the pod's certificate; it waits until the CA has signed it.
 	Certificate(ctx context.Context) (*identity.Certificate, error)
 }
 
-// Network makes connections from inside the pod.
+// Network opens connections from inside the pod.
 type Network interface {
 	Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (*net.TCPConn, error)
 }
@@ -66,7 +67,7 @@ func New(local Local, network Network, workloads *workload.Store, policies *poli
 	return s
 }
 
-// watchSelf rechecks when the pod's own record changes: which policies select it stands there.
+// watchSelf rechecks when the pod's own workload changes, which names the policies that select it.
 func (s *Server) watchSelf() {
 	var last *workload.Workload
 	for {
@@ -83,7 +84,7 @@ func (s *Server) watchSelf() {
 	}
 }
 
-// known returns the pod's record if it is there, and does not wait for it.
+// known returns the pod's workload, or nil if the control plane has not sent it yet.
 func (s *Server) known() *workload.Workload {
 	expired, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -100,10 +101,10 @@ func (s *Server) Close() {
 	s.close()
 }
 
-// errPolicyChanged ends a connection that a policy of before let through.
+// errPolicyChanged ends a connection that earlier policies allowed.
 var errPolicyChanged = errors.New("connection closed due to policy change")
 
-// recheck ends the connections that the policies of now would refuse.
+// recheck ends the connections that the current policies deny.
 func (s *Server) recheck() {
 	s.mu.Lock()
 	open := make([]*admitted, 0, len(s.open))
@@ -125,12 +126,12 @@ func (s *Server) recheck() {
 	}
 }
 
-// admit asks the policies. What passes stays under watch until release is called; the context ends if a later policy
-// refuses it.
+// admit returns an error if the policies deny a connection. Otherwise the returned context ends when later policies
+// deny it; release ends the watch.
 func (s *Server) admit(ctx context.Context, w *workload.Workload, c policy.Connection) (_ context.Context, release func(), err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	p := &admitted{conn: c, end: end}
-	// Watched before it is asked: a policy that comes in between is not missed.
+	// The watch starts before the check, so that no policy that arrives in between is missed.
 	s.mu.Lock()
 	s.open[p] = struct{}{}
 	s.mu.Unlock()
@@ -147,7 +148,8 @@ func (s *Server) admit(ctx context.Context, w *workload.Workload, c policy.Conne
 	return ctx, release, nil
 }
 
-// serviceFor guesses which service a client meant, for telemetry: the one it named, else one that maps to the port.
+// serviceFor returns the service that a client probably connected to, for telemetry: the named one, or one that maps to
+// the port.
 func (s *Server) serviceFor(w *workload.Workload, port uint16, named string) *workload.Service {
 	list := s.workloads.ServicesOf(w)
 	for _, svc := range list {
@@ -165,18 +167,18 @@ func (s *Server) serviceFor(w *workload.Workload, port uint16, named string) *wo
 	return nil
 }
 
-// dialApp connects to the pod's application as if from the client.
-func (s *Server) dialApp(ctx context.Context, from netip.Addr, to netip.AddrPort) (relay.End, error) {
+// dialApp connects to the pod's application with the client's source address.
+func (s *Server) dialApp(ctx context.Context, from netip.Addr, to netip.AddrPort) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	c, err := s.network.Dial(ctx, from, to)
 	if err != nil {
 		return nil, fmt.Errorf("connection failed: %w", err)
 	}
-	return relay.TCP(c), nil
+	return c, nil
 }
 
-// carry relays until both sides are done, or until ctx ends.
+// carry relays until both sides have ended, or ctx ends.
 func (s *Server) carry(ctx context.Context, client, server relay.End, count *telemetry.Connection) error {
 	stop := context.AfterFunc(ctx, func() {
 		client.Abort()

@@ -29,7 +29,7 @@ func TestTarget(t *testing.T) {
 		"appb.default.svc:8001":  "10.0.0.2:9001",
 		"10.0.0.3:8080":          "", "127.0.0.1:8080": "", "0.0.0.0:80": "", "[::1]:80": "",
 		"10.0.0.2:0": "", "10.0.0.2:15001": "", "10.0.0.2:15006": "", "10.0.0.2:15008": "", "10.0.0.2": "",
-		"appb.default.svc:8002": "", "appb.default.svc:9": "", "other.default.svc:80": "", "nobody:80": "", "": "", ":": "", ":80": "",
+		"appb.default.svc:8002": "", "appb.default.svc:9": "", "other.default.svc:80": "", "unknown:80": "", "": "", ":": "", ":80": "",
 	} {
 		got, err := target(authority)
 		if want == "" {

@@ -15,12 +15,12 @@ import (
 	"ambientlab/nodeproxy/internal/workload"
 )
 
-// probeSource is the address that istio-cni gives to the kubelet's probes before they enter a pod (HOST_PROBE_SNAT_IP).
-// Its rules let them pass the proxy by; should one arrive all the same, it is no more subject to policy.
+// probeSource is the source address that istio-cni gives to the kubelet's probes (HOST_PROBE_SNAT_IP). Its rules do not
+// redirect them to the proxy. If one arrives nevertheless, the policies do not apply to it.
 func probeSource() netip.Addr { return netip.AddrFrom4([4]byte{169, 254, 7, 127}) }
 
-// HandlePlaintext carries one redirected connection to the pod's application, if the policies allow a client that has
-// proved nothing. It returns when the connection has ended.
+// HandlePlaintext serves one redirected connection, if the policies allow a client without an identity. It returns when
+// the connection has ended.
 func (s *Server) HandlePlaintext(ctx context.Context, c *net.TCPConn) {
 	client := relay.TCP(c)
 	src := ports.Of(c.RemoteAddr())
@@ -64,15 +64,15 @@ func (s *Server) plaintext(ctx context.Context, client relay.End, src, dst netip
 		client.Abort()
 		return err
 	}
-	return s.carry(ctx, client, server, count)
+	return s.carry(ctx, client, relay.TCP(server), count)
 }
 
-// errBadTarget marks a CONNECT that asks for something that this pod is not.
+// errBadTarget is the error of a CONNECT to a target that is not in the pod.
 var errBadTarget = errors.New("CONNECT target refused")
 
-// target turns the authority of a CONNECT into the application's address. own is the address at which the tunnel
-// arrived: the proxy opens connections to its own pod and to nothing else, or anybody with a certificate could reach
-// any address through any pod.
+// target returns the application's address for the authority of a CONNECT. own is the address at which the tunnel
+// arrived. The proxy connects to its own pod only: otherwise every client with a certificate could reach every address
+// through every pod.
 func (s *Server) target(w *workload.Workload, own netip.Addr, authority string) (netip.AddrPort, error) {
 	if ap, err := netip.ParseAddrPort(authority); err == nil {
 		to := netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())

@@ -1,8 +1,8 @@
-// Package netns makes sockets inside another network namespace.
+// Package netns opens sockets inside another network namespace.
 //
-// A socket belongs for ever to the namespace of the thread that made it, so only its creation has to happen there:
-// a goroutine locks itself to its thread, enters the namespace, makes the socket and comes back. Accepting, connecting
-// and copying then run anywhere.
+// A socket belongs to the namespace of the thread that created it, so only its creation has to run there: a goroutine
+// locks itself to its thread, enters the namespace, creates the socket and returns. Accepting, connecting and copying
+// then run on any thread.
 package netns
 
 import (
@@ -20,26 +20,27 @@ type Namespace struct {
 	id   ID
 }
 
-// ID tells namespaces apart: two files with the same ID are the same namespace.
+// ID identifies a namespace: two files with the same ID are the same namespace.
 type ID struct {
 	Dev, Inode uint64
 }
 
-// Home opens the namespace that the process started in; every Namespace goes back to it.
+// Home opens the namespace that the process started in; threads return to it from every Namespace.
 func Home() (*os.File, error) {
-	f, err := os.Open("/proc/self/ns/net")
+	// Not /proc/self, which is the process's first thread: Do may have left that one in another namespace.
+	f, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		return nil, fmt.Errorf("opening the proxy's own network namespace: %w", err)
 	}
 	return f, nil
 }
 
-// New takes ownership of file, which must be a network namespace, and refuses anything else: what istio-cni sends is
-// a bare descriptor, and setns on a wrong one could move a thread somewhere unexpected.
+// New takes ownership of file, and returns an error if it is not a network namespace: istio-cni sends a descriptor, and
+// setns on a wrong one could move a thread to another kind of namespace.
 func New(home, file *os.File) (*Namespace, error) {
 	kind, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_NSTYPE)
 	if err != nil {
-		return nil, fmt.Errorf("asking for the type of the namespace: %w", err)
+		return nil, fmt.Errorf("reading the type of the namespace: %w", err)
 	}
 	if kind != unix.CLONE_NEWNET {
 		return nil, fmt.Errorf("descriptor is a namespace of type %#x, not a network namespace", kind)
@@ -54,10 +55,10 @@ func New(home, file *os.File) (*Namespace, error) {
 // ID returns the identity of the namespace.
 func (n *Namespace) ID() ID { return n.id }
 
-// Close gives the descriptor back. Sockets made in the namespace stay usable.
+// Close closes the descriptor. Sockets that were created in the namespace stay usable.
 func (n *Namespace) Close() error { return n.file.Close() }
 
-// Clone opens the namespace once more.
+// Clone opens the namespace a second time.
 func (n *Namespace) Clone() (*Namespace, error) {
 	fd, err := unix.FcntlInt(n.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -66,7 +67,7 @@ func (n *Namespace) Clone() (*Namespace, error) {
 	return &Namespace{home: n.home, file: os.NewFile(uintptr(fd), n.file.Name()), id: n.id}, nil
 }
 
-// Do runs f on a thread inside the namespace. f must not start goroutines that it expects to be there too.
+// Do runs f on a thread inside the namespace. Goroutines that f starts run outside it.
 func (n *Namespace) Do(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -77,13 +78,12 @@ func (n *Namespace) Do(f func() error) error {
 			return
 		}
 		err := f()
-		if back := unix.Setns(int(n.home.Fd()), unix.CLONE_NEWNET); back != nil {
-			// The thread is lost in the pod's namespace. Ending the goroutine while it is locked ends the thread,
-			// so nothing else ever runs on it.
-			done <- fmt.Errorf("leaving the network namespace: %w", back)
-			return
+		// A process in a user namespace may not enter a network namespace that is owned by another one, such as the
+		// host's. The thread then cannot return. A goroutine that ends while it is locked ends its thread, so no other
+		// goroutine ever runs on it.
+		if unix.Setns(int(n.home.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
 		}
-		runtime.UnlockOSThread()
 		done <- err
 	}()
 	return <-done

@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mark is the packet mark by which istio-cni's rules recognise the proxy's own traffic and leave it alone.
+// Mark is the packet mark of the proxy's own traffic, which istio-cni's rules do not redirect.
 const Mark = 0x539
 
-// backlog is what the kernel may queue between two accepts; the kernel caps it at net.core.somaxconn.
+// backlog is how many connections may wait to be accepted; the kernel limits it to net.core.somaxconn.
 const backlog = 4096
 
 // Listen opens a marked IPv4 TCP listener on all of the namespace's addresses. SO_REUSEPORT lets a new proxy listen
-// before the old one has gone, so a rolling update loses no connection.
+// before the old one has ended, so that a rolling update loses no connection.
 func (n *Namespace) Listen(port uint16) (*net.TCPListener, error) {
 	var f *os.File
 	err := n.Do(func() error {
@@ -55,9 +55,9 @@ func (n *Namespace) Listen(port uint16) (*net.TCPListener, error) {
 	return l.(*net.TCPListener), nil
 }
 
-// Dial connects from inside the namespace with the proxy's mark. If from is valid, the connection carries it as its
-// source address although it may be no address of the namespace: an application then sees its real client. The reply
-// comes back because istio-cni routes packets of marked connections to the loopback device.
+// Dial connects from inside the namespace with the proxy's mark. If from is valid, it is the connection's source
+// address, even if it is not an address of the namespace: the application then sees its real client. The reply arrives
+// because istio-cni routes packets of marked connections to the loopback device.
 func (n *Namespace) Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (*net.TCPConn, error) {
 	if !to.Addr().Is4() {
 		return nil, fmt.Errorf("dialling %s: IPv6 is not supported", to)
@@ -74,7 +74,7 @@ func (n *Namespace) Dial(ctx context.Context, from netip.Addr, to netip.AddrPort
 			return fmt.Errorf("setting TCP_NODELAY: %w", err)
 		}
 		if from.Is4() && from != to.Addr() {
-			if err := spoof(fd, from); err != nil {
+			if err := bindForeign(fd, from); err != nil {
 				return err
 			}
 		}
@@ -97,7 +97,7 @@ func (n *Namespace) Dial(ctx context.Context, from netip.Addr, to netip.AddrPort
 	return c.(*net.TCPConn), nil
 }
 
-// OriginalDst returns where a redirected connection was going before istio-cni's rules turned it to the proxy.
+// OriginalDst returns the destination that a connection had before istio-cni's rules redirected it to the proxy.
 func OriginalDst(c *net.TCPConn) (netip.AddrPort, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -106,7 +106,7 @@ func OriginalDst(c *net.TCPConn) (netip.AddrPort, error) {
 	var ap netip.AddrPort
 	var opt error
 	err = raw.Control(func(fd uintptr) {
-		// The option fills a sockaddr_in of 16 bytes; IPv6Mreq is the one getter of x/sys/unix that carries that many.
+		// The option returns a sockaddr_in of 16 bytes; IPv6Mreq is the getter of x/sys/unix that reads that many.
 		var m *unix.IPv6Mreq
 		if m, opt = unix.GetsockoptIPv6Mreq(int(fd), unix.SOL_IP, unix.SO_ORIGINAL_DST); opt != nil {
 			return
@@ -123,7 +123,7 @@ func OriginalDst(c *net.TCPConn) (netip.AddrPort, error) {
 func socket() (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return -1, fmt.Errorf("making a socket: %w", err)
+		return -1, fmt.Errorf("opening a socket: %w", err)
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, Mark); err != nil {
 		return -1, errors.Join(fmt.Errorf("marking a socket: %w", err), unix.Close(fd))
@@ -131,7 +131,7 @@ func socket() (int, error) {
 	return fd, nil
 }
 
-func spoof(fd int, from netip.Addr) error {
+func bindForeign(fd int, from netip.Addr) error {
 	for _, opt := range []int{unix.IP_FREEBIND, unix.IP_TRANSPARENT, unix.IP_BIND_ADDRESS_NO_PORT} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_IP, opt, 1); err != nil {
 			return fmt.Errorf("allowing a foreign source address (option %d): %w", opt, err)
@@ -143,7 +143,7 @@ func spoof(fd int, from netip.Addr) error {
 	return nil
 }
 
-// finish waits for a non-blocking connect to be decided, or for ctx to end.
+// finish waits until a non-blocking connect has succeeded or failed, or ctx ends.
 func finish(ctx context.Context, f *os.File, started error) error {
 	if started == nil {
 		return nil
@@ -173,7 +173,7 @@ func finish(ctx context.Context, f *os.File, started error) error {
 			result = unix.Errno(code)
 			return true
 		}
-		// No error yet: connected, or still under way, which only the peer's name tells.
+		// No error yet: the connect has succeeded, and the peer has a name, or is still under way.
 		_, err = unix.Getpeername(int(fd))
 		return err == nil
 	})

@@ -9,8 +9,8 @@ import (
 	"ambientlab/nodeproxy/internal/workload"
 )
 
-// tunnelHeaders tell the next hop who the client is, for its telemetry: baggage names the workload, forwarded (RFC
-// 7239) the client's address and the service that it asked for. Nothing is decided by them.
+// tunnelHeaders returns headers for the telemetry of the next hop: baggage names the client's workload, forwarded (RFC
+// 7239) its address and the service that it connects to. Peers must not base decisions on them.
 func tunnelHeaders(src netip.AddrPort, w *workload.Workload, svc *workload.Service) http.Header {
 	forwarded := fmt.Sprintf("for=%q", src.String())
 	if svc != nil {

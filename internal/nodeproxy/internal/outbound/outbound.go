@@ -1,4 +1,5 @@
-// Package outbound carries what a pod sends: to a waypoint or to another pod by HBONE, or as it is.
+// Package outbound serves the connections that a pod opens: it sends them to a waypoint or to another pod by HBONE, or
+// as plain TCP.
 package outbound
 
 import (
@@ -21,13 +22,13 @@ import (
 
 // Local is the pod that sends.
 type Local interface {
-	// Workload waits for the pod's record.
+	// Workload returns the pod's workload; it waits until the control plane has sent it.
 	Workload(ctx context.Context) (*workload.Workload, error)
-	// Certificate waits for the pod's certificate.
+	// Certificate returns the pod's certificate; it waits until the CA has signed it.
 	Certificate(ctx context.Context) (*identity.Certificate, error)
 }
 
-// Network makes connections from inside the pod.
+// Network opens connections from inside the pod.
 type Network interface {
 	Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (*net.TCPConn, error)
 }
@@ -42,15 +43,15 @@ type Server struct {
 	pool      *pool
 }
 
-// New makes a server.
+// New returns a server.
 func New(local Local, network Network, workloads *workload.Store, t *telemetry.Telemetry, r *relay.Relay) *Server {
 	return &Server{local: local, network: network, workloads: workloads, telemetry: t, relay: r, pool: newPool()}
 }
 
-// Close ends every tunnel. A tunnel whose Handle has returned has sent its last byte.
+// Close closes every HBONE connection. The tunnel of a Handle that has returned has sent its last byte.
 func (s *Server) Close() { s.pool.close() }
 
-// Handle carries one redirected connection to where it was going. It returns when the connection has ended.
+// Handle serves one redirected connection. It returns when the connection has ended.
 func (s *Server) Handle(ctx context.Context, c *net.TCPConn) {
 	src := ports.Of(c.RemoteAddr())
 	client := relay.TCP(c)
@@ -122,7 +123,7 @@ func (s *Server) open(ctx context.Context, src netip.AddrPort, w *workload.Workl
 	return stream, nil
 }
 
-// dial opens an HBONE connection as the pod, to the route's next hop and to nobody else.
+// dial opens an HBONE connection with the pod's identity. The peer must have one of the route's identities.
 func (s *Server) dial(ctx context.Context, r *workload.Route) (*hbone.Conn, error) {
 	cert, err := s.local.Certificate(ctx)
 	if err != nil {
@@ -130,7 +131,7 @@ func (s *Server) dial(ctx context.Context, r *workload.Route) (*hbone.Conn, erro
 	}
 	c, err := s.network.Dial(ctx, netip.Addr{}, r.Dial)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return nil, fmt.Errorf("connection timed out, maybe a NetworkPolicy is blocking HBONE port %d: %w", workload.HBONEPort, err)
+		return nil, fmt.Errorf("connection timed out, maybe a NetworkPolicy is blocking HBONE port %d: %w", ports.HBONE, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connection failed: %w", err)
@@ -143,7 +144,7 @@ func (s *Server) dial(ctx context.Context, r *workload.Route) (*hbone.Conn, erro
 	return hbone.Client(tc)
 }
 
-// tlsError marks a failed handshake, which has a flag of its own in the metrics.
+// tlsError is the error of a failed handshake, which has a flag of its own in the metrics.
 type tlsError struct{ err error }
 
 func (e tlsError) Error() string { return e.err.Error() }

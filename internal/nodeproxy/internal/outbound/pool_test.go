@@ -27,7 +27,7 @@ type peer struct {
 func (p *peer) dial(context.Context) (*hbone.Conn, error) {
 	p.dials.Add(1)
 	if p.fail.Load() {
-		return nil, errors.New("by order of the test")
+		return nil, errors.New("the test refuses")
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -96,7 +96,7 @@ func TestPool(t *testing.T) {
 			t.Errorf("%d connections for 50 streams", n)
 		}
 	})
-	t.Run("a full connection gets a sister", func(t *testing.T) {
+	t.Run("a full connection gets a second one", func(t *testing.T) {
 		p, peer := newPool(), &peer{}
 		defer p.close()
 		for range 150 {
@@ -135,7 +135,7 @@ func TestPool(t *testing.T) {
 			t.Errorf("%d dials", n)
 		}
 	})
-	t.Run("a failure is told, and not kept", func(t *testing.T) {
+	t.Run("a failure is returned, and not kept", func(t *testing.T) {
 		p, peer := newPool(), &peer{}
 		defer p.close()
 		peer.fail.Store(true)

@@ -11,11 +11,11 @@ import (
 	"ambientlab/nodeproxy/internal/zds"
 )
 
-// patience is how long a connection waits for the pod's record or certificate; a pod may well send before the control
-// plane has told of it.
-const patience = 10 * time.Second
+// localTimeout is how long a connection waits for the pod's workload or certificate: a pod may send before the control
+// plane has sent its workload.
+const localTimeout = 10 * time.Second
 
-// local is the pod itself, as inbound and outbound see it.
+// local is the pod's own workload and certificate.
 type local struct {
 	ref       workload.Ref
 	workloads *workload.Store
@@ -23,8 +23,8 @@ type local struct {
 
 	mu     sync.Mutex
 	uid    string
-	holds  identity.Identity
-	let    func()
+	id     identity.Identity
+	done   func() // releases the certificate of id
 	closed bool
 }
 
@@ -33,16 +33,16 @@ func newLocal(ctx context.Context, pod zds.Pod, workloads *workload.Store, certs
 		ref:       workload.Ref{Name: pod.Name, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount},
 		workloads: workloads, certs: certs,
 	}
-	// The certificate is fetched ahead of the first connection.
+	// The certificate is requested before the first connection.
 	go func() {
 		if w, err := workloads.Local(ctx, l.ref); err == nil {
-			l.hold(w.Identity())
+			l.acquire(w.Identity())
 		}
 	}()
 	return l
 }
 
-// Workload returns the pod's record.
+// Workload returns the pod's workload.
 func (l *local) Workload(ctx context.Context) (*workload.Workload, error) {
 	l.mu.Lock()
 	uid := l.uid
@@ -50,7 +50,7 @@ func (l *local) Workload(ctx context.Context) (*workload.Workload, error) {
 	if w := l.workloads.ByUID(uid); w != nil && l.ref.Names(w) {
 		return w, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, localTimeout)
 	defer cancel()
 	w, err := l.workloads.Local(ctx, l.ref)
 	if err != nil {
@@ -62,14 +62,14 @@ func (l *local) Workload(ctx context.Context) (*workload.Workload, error) {
 	return w, nil
 }
 
-// Certificate returns the pod's certificate of the moment.
+// Certificate returns the pod's current certificate.
 func (l *local) Certificate(ctx context.Context) (*identity.Certificate, error) {
 	w, err := l.Workload(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l.hold(w.Identity())
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	l.acquire(w.Identity())
+	ctx, cancel := context.WithTimeout(ctx, localTimeout)
 	defer cancel()
 	c, err := l.certs.Get(ctx, w.Identity())
 	if err != nil {
@@ -78,25 +78,25 @@ func (l *local) Certificate(ctx context.Context) (*identity.Certificate, error) 
 	return c, nil
 }
 
-// hold keeps a certificate for id, and lets go of another identity's.
-func (l *local) hold(id identity.Identity) {
+// acquire acquires the certificate of id, and releases the one of another identity.
+func (l *local) acquire(id identity.Identity) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || l.holds == id {
+	if l.closed || l.id == id {
 		return
 	}
 	next := l.certs.Acquire(id)
-	if l.let != nil {
-		l.let()
+	if l.done != nil {
+		l.done()
 	}
-	l.holds, l.let = id, next
+	l.id, l.done = id, next
 }
 
 func (l *local) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	if l.let != nil {
-		l.let()
+	if l.done != nil {
+		l.done()
 	}
 }

@@ -29,7 +29,7 @@ type pending struct {
 	ns  *netns.Namespace
 }
 
-// NewManager makes a manager without pods.
+// NewManager returns a manager without pods.
 func NewManager(d Deps) *Manager {
 	return &Manager{deps: d, active: map[string]*proxy{}, pending: map[string]pending{}}
 }
@@ -48,16 +48,16 @@ func (m *Manager) Add(pod zds.Pod, file *os.File) error {
 		if p.ns.ID() == ns.ID() && p.pod == pod {
 			return ns.Close()
 		}
-		// The sandbox was made anew: the old namespace is gone for good.
+		// The pod has a new sandbox; the old namespace is not used again.
 		m.retire(pod.UID)
 	}
 	return m.start(pod, ns)
 }
 
-// start serves a pod, or keeps it for Retry; the caller holds mu.
+// start starts to serve a pod, or keeps it for Retry; the caller holds mu.
 func (m *Manager) start(pod zds.Pod, ns *netns.Namespace) error {
 	if m.draining {
-		return errors.Join(errors.New("the proxy is shutting down"), ns.Close())
+		return errors.Join(errors.New("the node proxy is shutting down"), ns.Close())
 	}
 	again, err := ns.Clone()
 	if err != nil {
@@ -108,7 +108,7 @@ func (m *Manager) Retry() {
 	m.pending = map[string]pending{}
 	for _, w := range waiting {
 		if err := m.start(w.pod, w.ns); err != nil {
-			m.deps.Log.Warn("pod still not served", "pod", w.pod.Namespace+"/"+w.pod.Name, "error", err)
+			m.deps.Log.Warn("pod cannot be served yet", "pod", w.pod.Namespace+"/"+w.pod.Name, "error", err)
 		}
 	}
 }
@@ -120,7 +120,7 @@ func (m *Manager) Waiting() bool {
 	return len(m.pending) > 0
 }
 
-// forget drops a pod that waits to be retried; the caller holds mu.
+// forget removes a pod that waits for Retry; the caller holds mu.
 func (m *Manager) forget(uid string) {
 	if w, ok := m.pending[uid]; ok {
 		_ = w.ns.Close()
@@ -128,7 +128,7 @@ func (m *Manager) forget(uid string) {
 	}
 }
 
-// retire stops a pod's proxy in the background; the caller holds mu.
+// retire stops serving a pod in the background; the caller holds mu.
 func (m *Manager) retire(uid string) {
 	p := m.active[uid]
 	if p == nil {
@@ -157,7 +157,7 @@ func (m *Manager) Pods() (active, waiting []zds.Pod) {
 	return active, waiting
 }
 
-// Drain stops listening everywhere at once, lets connections end until ctx ends, and then ends them.
+// Drain stops listening in all pods at once, lets connections end by themselves until ctx ends, and then resets them.
 func (m *Manager) Drain(ctx context.Context) {
 	m.mu.Lock()
 	m.draining = true

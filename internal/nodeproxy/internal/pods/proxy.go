@@ -1,4 +1,4 @@
-// Package pods runs the proxy of each pod of the node: its listeners, its identity and its open connections.
+// Package pods serves the pods of the node: the listeners, the identity and the open connections of each pod.
 package pods
 
 import (
@@ -24,7 +24,7 @@ import (
 	"ambientlab/nodeproxy/internal/zds"
 )
 
-// Deps is what all pods of the node share.
+// Deps are shared by all pods of the node.
 type Deps struct {
 	Home      *os.File
 	Workloads *workload.Store
@@ -35,7 +35,7 @@ type Deps struct {
 	Log       *slog.Logger
 }
 
-// acceptPause keeps a failing accept from spinning.
+// acceptPause is the time between a failed accept and the next one.
 const acceptPause = 100 * time.Millisecond
 
 // errStopped ends the connections of a pod that is no longer served.
@@ -55,7 +55,7 @@ type proxy struct {
 	handling  sync.WaitGroup
 }
 
-// start opens the listeners and serves. It owns ns from here on, also if it fails.
+// start opens the listeners and serves. It owns ns, also if it fails.
 func start(d Deps, pod zds.Pod, ns *netns.Namespace) (_ *proxy, err error) {
 	defer func() {
 		if err != nil {
@@ -78,9 +78,9 @@ func start(d Deps, pod zds.Pod, ns *netns.Namespace) (_ *proxy, err error) {
 	ctx, end := context.WithCancelCause(context.Background())
 	p.end = end
 	p.local = newLocal(ctx, pod, d.Workloads, d.Certs)
-	carrier := &relay.Relay{}
-	p.in = inbound.New(p.local, ns, d.Workloads, d.Policies, d.Telemetry, carrier, d.HBONE)
-	p.out = outbound.New(p.local, ns, d.Workloads, d.Telemetry, carrier)
+	copier := &relay.Relay{}
+	p.in = inbound.New(p.local, ns, d.Workloads, d.Policies, d.Telemetry, copier, d.HBONE)
+	p.out = outbound.New(p.local, ns, d.Workloads, d.Telemetry, copier)
 	for i, handle := range []func(context.Context, *net.TCPConn){p.out.Handle, p.in.HandlePlaintext, p.in.HandleHBONE} {
 		source := i == 0
 		p.accepting.Go(func() { p.accept(ctx, d, bound[i], source, handle) })
@@ -95,8 +95,8 @@ func (p *proxy) accept(ctx context.Context, d Deps, l *net.TCPListener, source b
 			return
 		}
 		if err != nil {
-			// Out of descriptors or memory, most likely: connections that end will give some back.
-			d.Log.Error("accepting failed, will try again", "pod", p.pod.Namespace+"/"+p.pod.Name, "addr", l.Addr().String(), "error", err)
+			// Probably out of file descriptors or memory, which connections release when they end.
+			d.Log.Error("accepting a connection failed, will retry", "pod", p.pod.Namespace+"/"+p.pod.Name, "addr", l.Addr().String(), "error", err)
 			select {
 			case <-ctx.Done():
 				return
@@ -112,7 +112,7 @@ func (p *proxy) accept(ctx context.Context, d Deps, l *net.TCPListener, source b
 	}
 }
 
-// stopListening closes the listeners, so that a new proxy gets every new connection.
+// stopListening closes the listeners, so that another proxy that listens in the pod gets every new connection.
 func (p *proxy) stopListening() {
 	for _, l := range p.listeners {
 		_ = l.Close()
@@ -120,7 +120,7 @@ func (p *proxy) stopListening() {
 	p.accepting.Wait()
 }
 
-// drain lets connections end by themselves until ctx ends, and then ends them. The listeners must be closed.
+// drain lets connections end by themselves until ctx ends, and then stops. The listeners must be closed.
 func (p *proxy) drain(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
@@ -134,7 +134,7 @@ func (p *proxy) drain(ctx context.Context) {
 	p.stop()
 }
 
-// stop ends the pod's connections and gives everything back.
+// stop resets the pod's connections and releases its resources.
 func (p *proxy) stop() {
 	p.stopListening()
 	p.end(errStopped)

@@ -8,10 +8,11 @@ import (
 	"strings"
 
 	"ambientlab/nodeproxy/internal/identity"
+	"ambientlab/nodeproxy/internal/ports"
 	"istio.io/istio/pkg/workloadapi/security"
 )
 
-// Connection is what a policy may look at. Source is the zero identity where no certificate proved one.
+// Connection is what policies match on. Source is the zero identity if no certificate proves one.
 type Connection struct {
 	Source   identity.Identity
 	From, To netip.AddrPort
@@ -26,14 +27,14 @@ type Policy struct {
 	raw             *security.Authorization
 }
 
-// Key names the policy as workloads refer to it and as xDS names the resource.
+// Key is the name by which workloads refer to the policy, which is also the name of the xDS resource.
 func (p *Policy) Key() string { return p.Namespace + "/" + p.Name }
 
-// Raw is the policy as the control plane sent it.
+// Raw returns the policy as the control plane sent it.
 func (p *Policy) Raw() *security.Authorization { return p.raw }
 
-// A policy holds if one of its groups does, a group if all of its rules do, a rule if it is empty or one of its
-// matches does, a match if each kind that it names does.
+// A policy matches if one of its groups does, a group if all of its rules do, a rule if it is empty or one of its
+// matches does, a match if each kind of condition in it does.
 type (
 	group []rule
 	rule  []match
@@ -50,7 +51,7 @@ type pair[T any] struct{ is, not []T }
 
 func (p pair[T]) empty() bool { return len(p.is)+len(p.not) == 0 }
 
-func (p pair[T]) holds(test func(T) bool) bool {
+func (p pair[T]) matches(test func(T) bool) bool {
 	any := func(list []T) bool {
 		for _, v := range list {
 			if test(v) {
@@ -76,7 +77,7 @@ const (
 	present
 )
 
-func (m stringMatch) holds(s string) bool {
+func (m stringMatch) matches(s string) bool {
 	switch m.kind {
 	case exact:
 		return s == m.value
@@ -92,8 +93,8 @@ func (m stringMatch) holds(s string) bool {
 
 type account struct{ namespace, name string }
 
-// Parse reads a policy from the control plane. What it does not understand it refuses: a condition that is left out
-// could open what was meant to be shut.
+// Parse converts a policy from the control plane. It returns an error for a condition that it does not know: without
+// the condition the policy could allow what it is meant to deny.
 func Parse(a *security.Authorization) (*Policy, error) {
 	p := &Policy{Name: a.GetName(), Namespace: a.GetNamespace(), Scope: a.GetScope(), DryRun: a.GetDryRun(), raw: a}
 	switch a.GetAction() {
@@ -137,8 +138,8 @@ func parseMatch(m *security.Match) (match, error) {
 	out.sources.not = each(m.GetNotSourceIps(), parsePrefix, &errs)
 	out.destinations.is = each(m.GetDestinationIps(), parsePrefix, &errs)
 	out.destinations.not = each(m.GetNotDestinationIps(), parsePrefix, &errs)
-	out.ports.is = each(m.GetDestinationPorts(), parsePort, &errs)
-	out.ports.not = each(m.GetNotDestinationPorts(), parsePort, &errs)
+	out.ports.is = each(m.GetDestinationPorts(), ports.Parse, &errs)
+	out.ports.not = each(m.GetNotDestinationPorts(), ports.Parse, &errs)
 	return out, errors.Join(errs...)
 }
 
@@ -176,7 +177,7 @@ func parseAccount(a *security.ServiceAccountMatch) (account, error) {
 func parsePrefix(a *security.Address) (netip.Prefix, error) {
 	addr, ok := netip.AddrFromSlice(a.GetAddress())
 	if !ok {
-		return netip.Prefix{}, fmt.Errorf("%d bytes are no IP address", len(a.GetAddress()))
+		return netip.Prefix{}, fmt.Errorf("%d bytes are not an IP address", len(a.GetAddress()))
 	}
 	p, err := addr.Prefix(int(min(a.GetLength(), 1000)))
 	if err != nil {
@@ -185,56 +186,49 @@ func parsePrefix(a *security.Address) (netip.Prefix, error) {
 	return p, nil
 }
 
-func parsePort(p uint32) (uint16, error) {
-	if p > 65535 {
-		return 0, fmt.Errorf("%d is no port number", p)
-	}
-	return uint16(p), nil
-}
-
-// Matches says whether the policy's conditions hold for c.
+// Matches reports whether the policy's conditions match c.
 func (p *Policy) Matches(c Connection) bool {
 	for _, g := range p.groups {
-		if g.holds(c) {
+		if g.matches(c) {
 			return true
 		}
 	}
 	return false
 }
 
-func (g group) holds(c Connection) bool {
+func (g group) matches(c Connection) bool {
 	for _, r := range g {
-		if !r.holds(c) {
+		if !r.matches(c) {
 			return false
 		}
 	}
 	return true
 }
 
-func (r rule) holds(c Connection) bool {
+func (r rule) matches(c Connection) bool {
 	for _, m := range r {
-		if m.holds(c) {
+		if m.matches(c) {
 			return true
 		}
 	}
 	return len(r) == 0
 }
 
-func (m match) holds(c Connection) bool {
+func (m match) matches(c Connection) bool {
 	if m.empty() {
-		// istiod leaves a match empty where it held only conditions that layer 4 cannot see.
+		// istiod leaves a match empty if it has only conditions of layer 7.
 		return false
 	}
-	// Policies name principals without the scheme; a connection without identity has no principal, not an empty one.
+	// Policies name principals without the scheme. A connection without an identity has no principal, not an empty one.
 	principal, proven := strings.CutPrefix(c.Source.String(), "spiffe://")
-	return m.destinations.holds(func(p netip.Prefix) bool { return p.Contains(c.To.Addr()) }) &&
-		m.sources.holds(func(p netip.Prefix) bool { return p.Contains(c.From.Addr()) }) &&
-		m.ports.holds(func(p uint16) bool { return p == c.To.Port() }) &&
-		m.accounts.holds(func(a account) bool {
+	return m.destinations.matches(func(p netip.Prefix) bool { return p.Contains(c.To.Addr()) }) &&
+		m.sources.matches(func(p netip.Prefix) bool { return p.Contains(c.From.Addr()) }) &&
+		m.ports.matches(func(p uint16) bool { return p == c.To.Port() }) &&
+		m.accounts.matches(func(a account) bool {
 			return proven && a.namespace == c.Source.Namespace && a.name == c.Source.ServiceAccount
 		}) &&
-		m.principals.holds(func(s stringMatch) bool { return proven && s.holds(principal) }) &&
-		m.namespaces.holds(func(s stringMatch) bool { return s.holds(c.Source.Namespace) })
+		m.principals.matches(func(s stringMatch) bool { return proven && s.matches(principal) }) &&
+		m.namespaces.matches(func(s stringMatch) bool { return s.matches(c.Source.Namespace) })
 }
 
 func (m match) empty() bool {

@@ -11,8 +11,8 @@ import (
 )
 
 var (
-	appa   = identity.Identity{TrustDomain: "cluster.local", Namespace: "default", ServiceAccount: "appa"}
-	nobody = identity.Identity{}
+	appa    = identity.Identity{TrustDomain: "cluster.local", Namespace: "default", ServiceAccount: "appa"}
+	unknown = identity.Identity{}
 )
 
 func conn(id identity.Identity) Connection {
@@ -43,8 +43,8 @@ func ips(s string) []*security.Address {
 func TestMatch(t *testing.T) {
 	const principal = "cluster.local/ns/default/sa/appa"
 	for name, c := range map[string]struct {
-		m            *security.Match
-		appa, nobody bool
+		m             *security.Match
+		appa, unknown bool
 	}{
 		"nothing at all":             {&security.Match{}, false, false},
 		"principal":                  {&security.Match{Principals: is(principal)}, true, false},
@@ -79,8 +79,8 @@ func TestMatch(t *testing.T) {
 			if got := p.Matches(conn(appa)); got != c.appa {
 				t.Errorf("appa: %v", got)
 			}
-			if got := p.Matches(conn(nobody)); got != c.nobody {
-				t.Errorf("nobody: %v", got)
+			if got := p.Matches(conn(unknown)); got != c.unknown {
+				t.Errorf("unknown: %v", got)
 			}
 		})
 	}
@@ -144,7 +144,7 @@ func TestCheck(t *testing.T) {
 		"deny does not match":            {[]*security.Authorization{pol("d", "default", space, deny, none, false)}, nil, nil},
 		"other namespace":                {[]*security.Authorization{pol("d", "other", space, deny, all, false)}, nil, nil},
 		"root namespace":                 {[]*security.Authorization{pol("d", "istio-system", global, deny, all, false)}, nil, Denial{Policy: "istio-system/d"}},
-		"selector of somebody else":      {[]*security.Authorization{pol("d", "default", bound, deny, all, false)}, nil, nil},
+		"selector of another pod":        {[]*security.Authorization{pol("d", "default", bound, deny, all, false)}, nil, nil},
 		"selector of ours":               {[]*security.Authorization{pol("d", "default", bound, deny, all, false)}, []string{"default/d"}, Denial{Policy: "default/d"}},
 		"selector of one not known yet":  {nil, []string{"default/d"}, nil},
 		"deny in dry run":                {[]*security.Authorization{pol("d", "default", space, deny, all, true)}, nil, nil},

@@ -21,12 +21,12 @@ type Store struct {
 	next     int
 }
 
-// NewStore makes an empty store; log hears of dry-run matches.
+// NewStore returns an empty store that logs matches of policies in dry run to log.
 func NewStore(log *slog.Logger) *Store {
 	return &Store{log: log, policies: map[string]*Policy{}, watchers: map[int]func(){}}
 }
 
-// Update puts policies in, takes removed ones out, and then calls the watchers.
+// Update adds or replaces policies, deletes removed ones, and then calls the watchers.
 func (s *Store) Update(policies []*Policy, removed []string) {
 	s.mu.Lock()
 	for _, key := range removed {
@@ -56,9 +56,9 @@ func (s *Store) Watch(f func()) (stop func()) {
 	}
 }
 
-// Denial is why a connection may not pass.
+// Denial is the error of a connection that the policies deny.
 type Denial struct {
-	// Policy is the DENY policy that matched, as namespace/name; empty if no ALLOW policy did.
+	// Policy is the DENY policy that matched, as namespace/name; it is empty if ALLOW policies exist and none matched.
 	Policy string
 }
 
@@ -69,9 +69,9 @@ func (d Denial) Error() string {
 	return "connection closed due to policy rejection: allow policies exist, but none allowed"
 }
 
-// Check decides about a connection to a workload of namespace to which the selector-bound policies named bound apply.
-// It returns nil or a Denial. A DENY that matches wins; without any ALLOW policy all else passes; with some, one has
-// to match. Policies in dry run are only logged.
+// Check returns a Denial if the policies deny a connection, and nil if they allow it. The workload is in namespace, and
+// bound names the policies whose selectors select it. A DENY policy that matches denies; if there are ALLOW policies,
+// one of them has to match. Policies in dry run are only logged.
 func (s *Store) Check(namespace string, bound []string, c Connection) error {
 	var allow []*Policy
 	var denied *Policy
@@ -94,8 +94,7 @@ func (s *Store) Check(namespace string, bound []string, c Connection) error {
 		}
 	}
 	for _, key := range bound {
-		// A name that is not known yet, or no more, is skipped: control-plane updates of workloads and policies
-		// come one after the other.
+		// An unknown name is skipped: updates of workloads and of policies arrive one after the other.
 		if p := s.policies[key]; p != nil {
 			apply(p)
 		}

@@ -14,14 +14,14 @@ import (
 	"ambientlab/nodeproxy/internal/workload"
 )
 
-// Info is what is known of a connection when it opens. Unknown parts stay zero.
+// Info describes a connection when it opens. Unknown fields are zero.
 type Info struct {
 	Outbound bool
-	// Src and Dst are the ends of the hop; Target is the authority of the CONNECT.
+	// Src and Dst are the ends of the hop; Target is the authority of the CONNECT request.
 	Src, Dst netip.AddrPort
 	Target   string
 	Source   *workload.Workload
-	// SourceID is set where mutual TLS proves, or will prove, who the source is.
+	// SourceID is set if mutual TLS proves the identity of the source.
 	SourceID    identity.Identity
 	Destination *workload.Workload
 	Service     *workload.Service
@@ -37,10 +37,10 @@ type Connection struct {
 	requestSum, responseSum prometheus.Counter
 }
 
-// Flag is ztunnel's short word for why a connection failed.
+// Flag is ztunnel's code for the reason why a connection failed.
 type Flag string
 
-// The flags that this proxy gives.
+// The flags that the node proxy uses.
 const (
 	FlagNone    Flag = "-"
 	FlagDenied  Flag = "DENY"
@@ -69,7 +69,7 @@ func (c *Connection) Response(n int) {
 	c.responseSum.Add(float64(n))
 }
 
-// Close counts the end and writes the access log. err is why the connection ended other than well.
+// Close counts the end and writes the access log. err is the error that ended the connection, or nil.
 func (c *Connection) Close(err error, flag Flag) {
 	l := c.info.labels(string(flag))
 	c.t.closed.With(l).Inc()
@@ -90,7 +90,7 @@ func (c *Connection) Close(err error, flag Flag) {
 	c.t.log.Log(context.Background(), level, "connection complete", fields...)
 }
 
-// Refused logs a connection that ended before enough was known of it to count it.
+// Refused logs a connection that was refused before it could be counted.
 func (t *Telemetry) Refused(outbound bool, src, dst netip.AddrPort, err error) {
 	t.log.Warn("connection failed", "src.addr", src.String(), "dst.addr", dst.String(),
 		"direction", direction(outbound), "error", err.Error())

@@ -1,4 +1,4 @@
-// Package telemetry counts connections under ztunnel's metric names and writes one access-log line for each.
+// Package telemetry counts connections under ztunnel's metric names, and writes one line of access log for each.
 package telemetry
 
 import (
@@ -25,7 +25,7 @@ type Telemetry struct {
 	sockets *prometheus.GaugeVec
 }
 
-// labels are those of every istio_tcp_* series, as ztunnel names them; Kiali draws its layer-4 edges by them.
+// labels are the labels of every istio_tcp_* series, with ztunnel's names, by which Kiali draws its layer-4 edges.
 var labels = []string{
 	"reporter",
 	"source_workload", "source_canonical_service", "source_canonical_revision", "source_workload_namespace",
@@ -37,7 +37,7 @@ var labels = []string{
 	"request_protocol", "response_flags", "connection_security_policy",
 }
 
-// New makes the metrics; log gets the access log.
+// New returns the metrics; the access log goes to log.
 func New(log *slog.Logger, version string) *Telemetry {
 	counter := func(name, help string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -56,7 +56,7 @@ func New(log *slog.Logger, version string) *Telemetry {
 			Name: "workload_manager_pending_proxy_count", Help: "Pods that could not be served yet.",
 		}),
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "istio_xds_connected", Help: "1 while the discovery stream to the control plane stands.",
+			Name: "istio_xds_connected", Help: "1 while the discovery stream to the control plane is open.",
 		}),
 		sockets: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "istio_tcp_sockets_open", Help: "Accepted TCP sockets that are open now.",
@@ -76,13 +76,13 @@ func (t *Telemetry) Handler() http.Handler {
 	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{})
 }
 
-// Pods notes how many pods are served and how many wait to be.
+// Pods sets the numbers of pods that are served and that cannot be served yet.
 func (t *Telemetry) Pods(active, pending int) {
 	t.active.Set(float64(active))
 	t.pending.Set(float64(pending))
 }
 
-// Discovery notes whether the discovery stream stands.
+// Discovery sets whether the discovery stream is open.
 func (t *Telemetry) Discovery(up bool) {
 	t.streams.Set(0)
 	if up {
@@ -90,7 +90,7 @@ func (t *Telemetry) Discovery(up bool) {
 	}
 }
 
-// Socket notes an accepted socket until the returned function is called.
+// Socket counts an accepted socket as open until closed is called.
 func (t *Telemetry) Socket(outbound bool) (closed func()) {
 	g := t.sockets.WithLabelValues(reporter(outbound))
 	g.Inc()
@@ -130,7 +130,7 @@ func (i *Info) labels(flags string) prometheus.Labels {
 	}
 	workloadLabels("source", i.Source)
 	workloadLabels("destination", i.Destination)
-	// Only what a certificate proved counts as the source's principal.
+	// The source's principal is set only if a certificate proves it.
 	set("source_principal", i.SourceID.String())
 	if i.Destination != nil {
 		set("destination_principal", i.Destination.Identity().String())

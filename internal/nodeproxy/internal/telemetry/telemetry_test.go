@@ -120,7 +120,7 @@ func TestAccessLog(t *testing.T) {
 	if _, ok := line["duration"].(string); !ok {
 		t.Errorf("duration is %v", line["duration"])
 	}
-	// Without mutual TLS nobody's identity is proved, and none is claimed.
+	// Without mutual TLS no identity is proved, and none is logged.
 	b.Reset()
 	plain := info(false)
 	plain.SourceID, plain.Target = identity.Identity{}, ""

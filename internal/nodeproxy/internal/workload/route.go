@@ -7,42 +7,41 @@ import (
 	"net/netip"
 
 	"ambientlab/nodeproxy/internal/identity"
+	"ambientlab/nodeproxy/internal/ports"
 	"istio.io/istio/pkg/workloadapi"
 )
 
-// HBONEPort is where every node proxy and waypoint takes HBONE.
-const HBONEPort = 15008
-
-// Route is what to do with an outbound connection.
+// Route says where an outbound connection goes.
 type Route struct {
 	// Dial is the next hop.
 	Dial netip.AddrPort
-	// Tunnel is the authority of the CONNECT; invalid for plain TCP.
+	// Tunnel is the authority of the CONNECT request; it is invalid for plain TCP.
 	Tunnel netip.AddrPort
 	// Peers are the identities that the next hop may have.
 	Peers []identity.Identity
-	// Destination is the workload at Dial, the waypoint's if there is one; nil if unknown.
+	// Destination is the workload at Dial: the waypoint, if there is one. It is nil if unknown.
 	Destination *Workload
-	// Service is what the client asked for; nil if it asked for no service.
+	// Service is the service that the client connects to; it is nil if the destination is not a service.
 	Service *Service
 }
 
-// HBONE says whether the route is a tunnel.
+// HBONE reports whether the route is a tunnel.
 func (r *Route) HBONE() bool { return r.Tunnel.IsValid() }
 
-// ErrNoHealthyUpstream says that a service has nothing to send to.
+// ErrNoHealthyUpstream means that a service has no endpoint to send to.
 var ErrNoHealthyUpstream = errors.New("no healthy upstream")
 
-// ErrOtherNetwork says that a destination is on another network, which this proxy does not reach.
+// ErrOtherNetwork means that a destination is on another network, which the proxy does not support.
 var ErrOtherNetwork = errors.New("destination is on another network: multi-network is not supported")
 
-// Route decides where a connection of src to dst goes.
+// Route returns the route of a connection from src to dst.
 //
-// A service with a waypoint goes to the waypoint, with the address that the client used. A service without goes to an
-// endpoint. A pod's own address goes to the pod's waypoint if it has one. All else passes as it is.
+// A connection to a service with a waypoint goes to the waypoint, and its tunnel names the address that the client
+// used. One to a service without a waypoint goes to an endpoint. One to a pod's own address goes to the pod's waypoint,
+// if it has one. Every other connection is plain TCP to dst.
 func (s *Store) Route(src *Workload, dst netip.AddrPort) (*Route, error) {
 	svc := s.ServiceByVIP(src.Network, dst.Addr(), src.Namespace)
-	// A workload's own address counts before a service's, as an address can be both only by mistake.
+	// A workload's own address takes precedence over a service's; an address can be both only by mistake.
 	own := s.ByAddress(src.Network, dst.Addr())
 	if own == nil && svc != nil {
 		if g := pickWaypoint(svc); g != nil {
@@ -56,7 +55,7 @@ func (s *Store) Route(src *Workload, dst netip.AddrPort) (*Route, error) {
 	if own == nil {
 		return &Route{Dial: dst}, nil
 	}
-	// A waypoint's own traffic to the pods behind it must not go round again.
+	// A waypoint's own traffic to the pods behind it must not return to the waypoint.
 	if own.Waypoint != nil && !s.isWaypoint(src, *own.Waypoint) {
 		return s.viaWaypoint(src, dst, *own.Waypoint, nil)
 	}
@@ -81,7 +80,7 @@ func (s *Store) viaEndpoint(src *Workload, dst netip.AddrPort, svc *Service) (*R
 func direct(w *Workload, to netip.AddrPort, svc *Service) (*Route, error) {
 	r := &Route{Dial: to, Destination: w, Service: svc}
 	if w.HBONE {
-		r.Dial = netip.AddrPortFrom(to.Addr(), HBONEPort)
+		r.Dial = netip.AddrPortFrom(to.Addr(), ports.HBONE)
 		r.Tunnel = to
 		r.Peers = peers(w, svc)
 	}
@@ -106,7 +105,7 @@ func (s *Store) viaWaypoint(src *Workload, dst netip.AddrPort, g Gateway, svc *S
 	}, nil
 }
 
-// gateway finds a pod of the waypoint, the service it was named by if any, and its port.
+// gateway returns a pod of the waypoint, the waypoint's service, which may be nil, and the port.
 func (s *Store) gateway(src *Workload, g Gateway) (*Workload, *Service, uint16, error) {
 	var svc *Service
 	var w *Workload
@@ -133,7 +132,7 @@ func (s *Store) gateway(src *Workload, g Gateway) (*Workload, *Service, uint16, 
 	return nil, nil, 0, fmt.Errorf("unknown waypoint: %s not found", g)
 }
 
-// isWaypoint says whether w is a pod of the waypoint g.
+// isWaypoint reports whether w is a pod of the waypoint g.
 func (s *Store) isWaypoint(w *Workload, g Gateway) bool {
 	svc := s.Service(g.Namespace, g.Hostname)
 	if g.Hostname == "" {
@@ -148,7 +147,7 @@ func (s *Store) isWaypoint(w *Workload, g Gateway) bool {
 	return ok
 }
 
-// pick chooses an endpoint of a service for a port, at random by capacity, and maps the port.
+// pick chooses an endpoint of a service at random, weighted by capacity, and maps the port.
 func (s *Store) pick(src *Workload, svc *Service, port uint16, waypoint bool) (*Workload, uint16, error) {
 	target, known := svc.Ports[port]
 	type candidate struct {
@@ -203,7 +202,7 @@ func (s *Store) pick(src *Workload, svc *Service, port uint16, waypoint bool) (*
 	return nil, 0, fmt.Errorf("%w: %s port %d", ErrNoHealthyUpstream, svc.Key(), port)
 }
 
-// rank counts how many of the preferences hold, in order, up to the first that does not.
+// rank counts the preferences that w meets, in order, up to the first that it does not.
 func rank(src, w *Workload, prefs []workloadapi.LoadBalancing_Scope) int {
 	for i, p := range prefs {
 		same := true
@@ -246,7 +245,7 @@ func pickWaypoint(svc *Service) *Gateway {
 	return svc.Waypoint
 }
 
-// reachable returns the address to dial a workload at.
+// reachable returns the address of a workload to dial.
 func reachable(w *Workload) (netip.Addr, error) {
 	for _, a := range w.Addresses {
 		if a.Is4() {
@@ -256,7 +255,7 @@ func reachable(w *Workload) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("workload %s has no IPv4 address: IPv6 and workloads by hostname are not supported", w.UID)
 }
 
-// peers are the identities a next hop may have: the workload's own, and those the service is declared to have.
+// peers returns the identities that a next hop may have: the workload's own, and those that the service declares.
 func peers(w *Workload, svc *Service) []identity.Identity {
 	ids := []identity.Identity{w.Identity()}
 	if svc != nil {

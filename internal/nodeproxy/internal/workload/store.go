@@ -10,7 +10,7 @@ import (
 	"sync"
 )
 
-// Store is the proxy's picture of the mesh. It is safe for concurrent use.
+// Store holds the workloads and services of the mesh. It is safe for concurrent use.
 type Store struct {
 	mu        sync.RWMutex
 	workloads map[string]*Workload // by UID
@@ -21,7 +21,7 @@ type Store struct {
 	changed   chan struct{}
 }
 
-// NewStore makes an empty store.
+// NewStore returns an empty store.
 func NewStore() *Store {
 	return &Store{
 		workloads: map[string]*Workload{}, byAddress: map[VIP]*Workload{},
@@ -31,8 +31,8 @@ func NewStore() *Store {
 	}
 }
 
-// Update puts workloads and services in and takes removed ones out, in one step, so that nobody sees half of it.
-// Removed names are UIDs or service keys, as xDS sends both alike.
+// Update adds or replaces workloads and services and deletes removed ones in one step, so that no reader sees a part of
+// it. Removed names are UIDs or service keys: xDS does not distinguish them.
 func (s *Store) Update(workloads []*Workload, services []*Service, removed []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,7 +73,7 @@ func (s *Store) dropWorkload(uid string) {
 	}
 	delete(s.workloads, uid)
 	for _, a := range w.Addresses {
-		// A new pod may already have the address of the one that goes.
+		// A new pod may already have the address of the removed one.
 		if v := (VIP{w.Network, a}); s.byAddress[v] == w {
 			delete(s.byAddress, v)
 		}
@@ -102,36 +102,36 @@ func (s *Store) dropService(key string) {
 	}
 }
 
-// ByAddress finds the workload that has an address to itself.
+// ByAddress returns the workload that alone has an address, or nil.
 func (s *Store) ByAddress(network string, a netip.Addr) *Workload {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.byAddress[VIP{network, a}]
 }
 
-// ByUID finds a workload.
+// ByUID returns a workload, or nil.
 func (s *Store) ByUID(uid string) *Workload {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.workloads[uid]
 }
 
-// ServiceByVIP finds the service behind an address. Several may share one: the client's namespace comes first, then
-// the canonical one.
+// ServiceByVIP returns the service with an address, or nil. Of several services with the same address, the one in the
+// client's namespace takes precedence, then the canonical one.
 func (s *Store) ServiceByVIP(network string, a netip.Addr, namespace string) *Service {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return best(s.byVIP[VIP{network, a}], namespace)
 }
 
-// Service finds a service by its namespace and hostname.
+// Service returns a service by its namespace and hostname, or nil.
 func (s *Store) Service(namespace, hostname string) *Service {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.services[namespace+"/"+hostname]
 }
 
-// ServiceByHostname finds a service by its hostname alone, as a client of namespace would.
+// ServiceByHostname returns the service with a hostname, or nil, with the precedence of ServiceByVIP.
 func (s *Store) ServiceByHostname(hostname, namespace string) *Service {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -188,15 +188,15 @@ func (s *Store) Changed() <-chan struct{} {
 	return s.changed
 }
 
-// Ref is how istio-cni names a pod.
+// Ref is the name of a pod in istio-cni's messages.
 type Ref struct{ Name, Namespace, ServiceAccount string }
 
-// Names says whether w is the pod that r names.
+// Names reports whether w is the pod that r names.
 func (r Ref) Names(w *Workload) bool {
 	return w.Name == r.Name && w.Namespace == r.Namespace && w.ServiceAccount == or(r.ServiceAccount, "default")
 }
 
-// Local waits until the control plane has told of the pod. A pod starts to send before its record has come through.
+// Local waits until the control plane has sent the pod's workload: a pod may send before that.
 func (s *Store) Local(ctx context.Context, ref Ref) (*Workload, error) {
 	for {
 		s.mu.RLock()

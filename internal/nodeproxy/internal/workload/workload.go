@@ -1,5 +1,4 @@
-// Package workload holds what the control plane says about workloads, services and policies, and answers the
-// questions the proxy asks of it.
+// Package workload holds the workloads and services that the control plane describes, and routes connections by them.
 package workload
 
 import (
@@ -8,10 +7,11 @@ import (
 	"strings"
 
 	"ambientlab/nodeproxy/internal/identity"
+	"ambientlab/nodeproxy/internal/ports"
 	"istio.io/istio/pkg/workloadapi"
 )
 
-// DefaultTrustDomain is what a workload without a trust domain is of (workload.proto: "may be elided if this is the
+// DefaultTrustDomain is the trust domain of a workload that has none (workload.proto: "may be elided if this is the
 // mesh wide default").
 const DefaultTrustDomain = "cluster.local"
 
@@ -23,10 +23,10 @@ type Workload struct {
 	Addresses []netip.Addr
 	Hostname  string
 	HBONE     bool
-	// Shared says that the addresses are the node's and stand for other workloads too.
+	// Shared means that the addresses are the node's, and belong to other workloads as well.
 	Shared   bool
 	Waypoint *Gateway
-	// Services maps the key of each service that it serves to its own port numbers for the service's ports.
+	// Services maps the key of each service that the workload serves to its own ports for the service's ports.
 	Services map[string]map[uint16]uint16
 	Policies []string
 	Healthy  bool
@@ -36,16 +36,14 @@ type Workload struct {
 	WorkloadName, WorkloadType                        string
 	Region, Zone, Subzone                             string
 	AppTunnel                                         bool
-	AppTunnelPort                                     uint16
-	Gatewayed                                         bool
 }
 
-// Identity is the SPIFFE identity that the workload's certificate carries.
+// Identity returns the SPIFFE identity in the workload's certificate.
 func (w *Workload) Identity() identity.Identity {
 	return identity.Identity{TrustDomain: w.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount}
 }
 
-// Has says whether a is an address of the workload.
+// Has reports whether a is an address of the workload.
 func (w *Workload) Has(a netip.Addr) bool {
 	for _, own := range w.Addresses {
 		if own == a {
@@ -55,7 +53,7 @@ func (w *Workload) Has(a netip.Addr) bool {
 	return false
 }
 
-// Gateway is where a waypoint is reached: a hostname with its namespace, or an address with its network.
+// Gateway is the address of a waypoint: a hostname with its namespace, or an IP address with its network.
 type Gateway struct {
 	Namespace, Hostname string
 	Network             string
@@ -74,7 +72,7 @@ func (g Gateway) String() string {
 type Service struct {
 	Name, Namespace, Hostname string
 	VIPs                      []VIP
-	// Ports maps each port to its target; 0 where only the endpoints know it.
+	// Ports maps each port to its target port, which is 0 if each endpoint has its own.
 	Ports         map[uint16]uint16
 	Waypoint      *Gateway
 	Weighted      []WeightedGateway
@@ -84,11 +82,11 @@ type Service struct {
 
 	Mode         workloadapi.LoadBalancing_Mode
 	Preferences  []workloadapi.LoadBalancing_Scope
-	AllowAll     bool // unhealthy endpoints too
+	AllowAll     bool // unhealthy endpoints as well
 	LoadBalanced bool
 }
 
-// Key names a service in the store, as xDS names the resource.
+// Key is the name of a service in the store, and of the xDS resource.
 func (s *Service) Key() string { return s.Namespace + "/" + s.Hostname }
 
 // VIP is an address of a service in a network.
@@ -103,7 +101,7 @@ type WeightedGateway struct {
 	Weight  uint32
 }
 
-// ParseWorkload reads a workload from the control plane, and refuses what the proxy could not use rightly.
+// ParseWorkload converts a workload from the control plane. It returns an error for one that the proxy cannot serve.
 func ParseWorkload(w *workloadapi.Workload) (*Workload, error) {
 	if w.GetUid() == "" {
 		return nil, fmt.Errorf("workload %s/%s has no uid", w.GetNamespace(), w.GetName())
@@ -120,19 +118,13 @@ func ParseWorkload(w *workloadapi.Workload) (*Workload, error) {
 		CanonicalName: w.GetCanonicalName(), CanonicalRevision: w.GetCanonicalRevision(),
 		WorkloadName: w.GetWorkloadName(), WorkloadType: strings.ToLower(w.GetWorkloadType().String()),
 		Region: w.GetLocality().GetRegion(), Zone: w.GetLocality().GetZone(), Subzone: w.GetLocality().GetSubzone(),
-		Gatewayed: w.GetNetworkGateway() != nil,
-		Services:  map[string]map[uint16]uint16{},
+		Services: map[string]map[uint16]uint16{},
 	}
 	if c := w.GetCapacity(); c != nil {
 		out.Capacity = c.GetValue()
 	}
-	if t := w.GetApplicationTunnel(); t != nil {
+	if w.GetApplicationTunnel() != nil {
 		out.AppTunnel = true
-		port, err := portNumber(t.GetPort())
-		if err != nil {
-			return nil, fmt.Errorf("workload %s: application tunnel: %w", out.UID, err)
-		}
-		out.AppTunnelPort = port
 	}
 	for _, raw := range w.GetAddresses() {
 		a, err := address(raw)
@@ -146,16 +138,16 @@ func ParseWorkload(w *workloadapi.Workload) (*Workload, error) {
 		return nil, fmt.Errorf("workload %s: %w", out.UID, err)
 	}
 	for key, list := range w.GetServices() {
-		ports, err := parsePorts(list.GetPorts())
+		targets, err := parsePorts(list.GetPorts())
 		if err != nil {
 			return nil, fmt.Errorf("workload %s: service %s: %w", out.UID, key, err)
 		}
-		out.Services[key] = ports
+		out.Services[key] = targets
 	}
 	return out, nil
 }
 
-// ParseService reads a service from the control plane.
+// ParseService converts a service from the control plane.
 func ParseService(s *workloadapi.Service) (*Service, error) {
 	out := &Service{
 		Name: s.GetName(), Namespace: s.GetNamespace(), Hostname: s.GetHostname(),
@@ -170,7 +162,7 @@ func ParseService(s *workloadapi.Service) (*Service, error) {
 	}
 	for _, na := range s.GetAddresses() {
 		if l := na.GetLength(); na.Length != nil && int(l) != len(na.GetAddress())*8 {
-			continue // a range of addresses, which only egress uses
+			continue // a range of addresses, used for egress only
 		}
 		a, err := address(na.GetAddress())
 		if err != nil {
@@ -199,7 +191,7 @@ func parseGateway(g *workloadapi.GatewayAddress) (*Gateway, error) {
 	if g == nil {
 		return nil, nil
 	}
-	port, err := portNumber(g.GetHboneMtlsPort())
+	port, err := ports.Parse(g.GetHboneMtlsPort())
 	if err != nil {
 		return nil, fmt.Errorf("waypoint: %w", err)
 	}
@@ -214,32 +206,25 @@ func parseGateway(g *workloadapi.GatewayAddress) (*Gateway, error) {
 }
 
 func parsePorts(list []*workloadapi.Port) (map[uint16]uint16, error) {
-	ports := make(map[uint16]uint16, len(list))
+	targets := make(map[uint16]uint16, len(list))
 	for _, p := range list {
-		from, err := portNumber(p.GetServicePort())
+		from, err := ports.Parse(p.GetServicePort())
 		if err != nil {
 			return nil, err
 		}
-		to, err := portNumber(p.GetTargetPort())
+		to, err := ports.Parse(p.GetTargetPort())
 		if err != nil {
 			return nil, err
 		}
-		ports[from] = to
+		targets[from] = to
 	}
-	return ports, nil
-}
-
-func portNumber(p uint32) (uint16, error) {
-	if p > 65535 {
-		return 0, fmt.Errorf("%d is no port number", p)
-	}
-	return uint16(p), nil
+	return targets, nil
 }
 
 func address(b []byte) (netip.Addr, error) {
 	a, ok := netip.AddrFromSlice(b)
 	if !ok {
-		return netip.Addr{}, fmt.Errorf("%d bytes are no IP address", len(b))
+		return netip.Addr{}, fmt.Errorf("%d bytes are not an IP address", len(b))
 	}
 	return a.Unmap(), nil
 }

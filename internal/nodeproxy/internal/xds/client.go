@@ -1,4 +1,4 @@
-// Package xds learns of workloads, services and policies from istiod by delta xDS.
+// Package xds receives workloads, services and policies from istiod by delta xDS.
 package xds
 
 import (
@@ -26,13 +26,13 @@ const (
 	typeAddress       = "type.googleapis.com/istio.workload.Address"
 	typeAuthorization = "type.googleapis.com/istio.security.Authorization"
 
-	retryFirst = 50 * time.Millisecond
-	retryMost  = 5 * time.Second
-	// stable is how long a stream has to live before the next failure counts as a first one again.
+	retryMin = 50 * time.Millisecond
+	retryMax = 5 * time.Second
+	// stable is how long a stream has to last until the pause before the next one is the shortest again.
 	stable = 10 * time.Second
 )
 
-// Client keeps the stores in step with the control plane.
+// Client updates the stores with what the control plane sends.
 type Client struct {
 	conn      grpc.ClientConnInterface
 	node      *core.Node
@@ -41,14 +41,15 @@ type Client struct {
 	log       *slog.Logger
 	onStream  func(up bool)
 
-	// versions are what was accepted, by type and name: a new stream names them, so that istiod sends only what is
-	// new and says what has gone.
+	// versions are the accepted versions, by type and name. A new stream sends them, so that istiod answers with
+	// changes only.
 	versions map[string]map[string]string
 	synced   map[string]bool
 	ready    chan struct{}
 }
 
-// New makes a client. conn must carry the proxy's credentials; onStream, if not nil, hears when a stream comes and goes.
+// New returns a client. conn must send the proxy's credentials. onStream, if not nil, is called when a stream starts
+// and when it ends.
 func New(conn grpc.ClientConnInterface, node *core.Node, workloads *workload.Store, policies *policy.Store, log *slog.Logger, onStream func(bool)) *Client {
 	return &Client{
 		conn: conn, node: node, workloads: workloads, policies: policies, log: log, onStream: onStream,
@@ -58,12 +59,12 @@ func New(conn grpc.ClientConnInterface, node *core.Node, workloads *workload.Sto
 	}
 }
 
-// Ready is closed once everything was received for the first time.
+// Ready is closed once every type of resource has been received.
 func (c *Client) Ready() <-chan struct{} { return c.ready }
 
-// Run holds a stream to the control plane until ctx ends, and begins another whenever one breaks.
+// Run keeps a stream to the control plane until ctx ends, and starts another one when it breaks.
 func (c *Client) Run(ctx context.Context) {
-	pause := retryFirst
+	pause := retryMin
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := c.stream(ctx)
@@ -71,14 +72,14 @@ func (c *Client) Run(ctx context.Context) {
 			return
 		}
 		if time.Since(began) > stable {
-			pause = retryFirst
+			pause = retryMin
 		}
 		c.log.Warn("discovery stream ended, will reconnect", "error", err, "in", pause.String())
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, retryMost)
+		pause = min(2*pause, retryMax)
 	}
 }
 
@@ -93,7 +94,7 @@ func (c *Client) stream(ctx context.Context) error {
 	for _, t := range []string{typeAddress, typeAuthorization} {
 		err := s.Send(&discovery.DeltaDiscoveryRequest{Node: c.node, TypeUrl: t, InitialResourceVersions: c.versions[t]})
 		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("asking for %s: %w", t, err)
+			return fmt.Errorf("requesting %s: %w", t, err)
 		}
 	}
 	up := false
@@ -116,7 +117,7 @@ func (c *Client) stream(ctx context.Context) error {
 		}
 		ack := &discovery.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce()}
 		if err := c.apply(resp); err != nil {
-			c.log.Error("discovery response refused in part", "type", resp.GetTypeUrl(), "error", err)
+			c.log.Error("parts of a discovery response refused", "type", resp.GetTypeUrl(), "error", err)
 			ack.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
 		}
 		c.note(resp.GetTypeUrl())
@@ -126,7 +127,7 @@ func (c *Client) stream(ctx context.Context) error {
 	}
 }
 
-// note remembers that a type has arrived once; with both the picture is whole.
+// note records that a type of resource has been received.
 func (c *Client) note(typeURL string) {
 	if c.synced[typeURL] || c.versions[typeURL] == nil {
 		return
@@ -137,16 +138,16 @@ func (c *Client) note(typeURL string) {
 	}
 }
 
-// apply takes in what is good of a response; the error names what is not.
+// apply updates the stores with the valid resources of a response. The error names the others.
 func (c *Client) apply(resp *discovery.DeltaDiscoveryResponse) error {
 	versions := c.versions[resp.GetTypeUrl()]
 	if versions == nil {
-		return fmt.Errorf("type %q was not asked for", resp.GetTypeUrl())
+		return fmt.Errorf("type %q was not requested", resp.GetTypeUrl())
 	}
 	var errs []error
 	accept := func(r *discovery.Resource, parse func([]byte) error) {
 		if err := parse(r.GetResource().GetValue()); err != nil {
-			// Not remembered, so that a new stream brings it again.
+			// Without a version, so that istiod sends it again on a new stream.
 			delete(versions, r.GetName())
 			errs = append(errs, fmt.Errorf("%s: %w", r.GetName(), err))
 			return
@@ -192,7 +193,7 @@ func (c *Client) apply(resp *discovery.DeltaDiscoveryResponse) error {
 func parseAddress(b []byte) (*workload.Workload, *workload.Service, error) {
 	var a workloadapi.Address
 	if err := proto.Unmarshal(b, &a); err != nil {
-		return nil, nil, fmt.Errorf("reading an address: %w", err)
+		return nil, nil, fmt.Errorf("parsing an address: %w", err)
 	}
 	switch t := a.GetType().(type) {
 	case *workloadapi.Address_Workload:
@@ -208,7 +209,7 @@ func parseAddress(b []byte) (*workload.Workload, *workload.Service, error) {
 func parseAuthorization(b []byte) (*policy.Policy, error) {
 	var a security.Authorization
 	if err := proto.Unmarshal(b, &a); err != nil {
-		return nil, fmt.Errorf("reading a policy: %w", err)
+		return nil, fmt.Errorf("parsing a policy: %w", err)
 	}
 	return policy.Parse(&a)
 }

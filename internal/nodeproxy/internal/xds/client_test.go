@@ -13,7 +13,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"ambientlab/nodeproxy/internal/fake"
+	"ambientlab/nodeproxy/internal/istiotest"
 	"ambientlab/nodeproxy/internal/policy"
 	"ambientlab/nodeproxy/internal/workload"
 	"istio.io/istio/pkg/workloadapi"
@@ -28,7 +28,7 @@ func pod(i byte) *workloadapi.Workload {
 }
 
 func TestClient(t *testing.T) {
-	istiod, err := fake.NewIstiod()
+	istiod, err := istiotest.NewIstiod()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestClient(t *testing.T) {
 	root, token := filepath.Join(dir, "root"), filepath.Join(dir, "token")
 	write(t, root, istiod.CA.PEM())
 	write(t, token, []byte("not the right one"))
-	conn, err := Dial(istiod.Addr, root, token)
+	conn, err := Dial(istiod.Addr, "", root, token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,8 +59,8 @@ func TestClient(t *testing.T) {
 		c.Run(ctx)
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
-	// The kubelet brings the right token later: the client must read it anew.
-	write(t, token, []byte(fake.Token+"\n"))
+	// The kubelet writes the right token later: the client must read the file again.
+	write(t, token, []byte(istiotest.Token+"\n"))
 	select {
 	case <-c.Ready():
 	case <-time.After(20 * time.Second):
@@ -74,7 +74,7 @@ func TestClient(t *testing.T) {
 	istiod.Delete("Kubernetes//Pod/default/p1")
 	until(t, "a removal", func() bool { return !has(1) })
 
-	// What makes no sense is refused by name, and what came with it is taken.
+	// An invalid resource is refused by name; the others of the same response are accepted.
 	bad := pod(9)
 	bad.Addresses = [][]byte{{1, 2, 3}}
 	if err := istiod.Put(bad, pod(4)); err != nil {
@@ -85,12 +85,13 @@ func TestClient(t *testing.T) {
 		return has(4) && len(n) == 1 && strings.Contains(n[0], "p9")
 	})
 
-	// Over a loss the picture stays; what went meanwhile goes; what was refused is asked for again.
+	// When the stream is lost, the stores keep their content. The next stream deletes what was removed meanwhile, and
+	// sends what was refused again.
 	addr := strings.Replace(istiod.Addr, "localhost", "127.0.0.1", 1)
 	istiod.Stop()
 	istiod.Delete("Kubernetes//Pod/default/p2")
 	if !has(2) {
-		t.Error("the picture was lost with the stream")
+		t.Error("the stores lost their content with the stream")
 	}
 	if err := istiod.Put(pod(9)); err != nil {
 		t.Fatal(err)
@@ -118,13 +119,52 @@ func until(t *testing.T, what string, done func() bool) {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatalf("waited for %s in vain", what)
+			t.Fatalf("%s: not within 20 s", what)
 		}
 	}
 }
 
+// TestServerName: istiod may be reached by an address that is not in its certificate.
+func TestServerName(t *testing.T) {
+	istiod, err := istiotest.NewIstiod()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := istiod.Start("127.0.0.2:0"); err != nil { // the certificate is for localhost and 127.0.0.1
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { istiod.Stop() })
+	addr := strings.Replace(istiod.Addr, "localhost", "127.0.0.2", 1)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "root"), istiod.CA.PEM())
+	write(t, filepath.Join(dir, "token"), []byte(istiotest.Token))
+	for name, good := range map[string]bool{"localhost": true, "": false, "istiod.example": false} {
+		conn, err := Dial(addr, name, filepath.Join(dir, "root"), filepath.Join(dir, "token"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := slog.New(slog.DiscardHandler)
+		c := New(conn, Node("", "", "", "", nil), workload.NewStore(), policy.NewStore(log), log, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ended := make(chan error, 1)
+		go func() { ended <- c.stream(ctx) }()
+		select {
+		case <-c.Ready():
+			if !good {
+				t.Errorf("name %q: connected", name)
+			}
+		case err := <-ended:
+			if good || !strings.Contains(err.Error(), "certificate") {
+				t.Errorf("name %q: %v", name, err)
+			}
+		}
+		cancel()
+		conn.Close()
+	}
+}
+
 func TestWrongServerIsRefused(t *testing.T) {
-	istiod, err := fake.NewIstiod()
+	istiod, err := istiotest.NewIstiod()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,14 +172,14 @@ func TestWrongServerIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { istiod.Stop() })
-	other, err := fake.NewCA()
+	other, err := istiotest.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "root"), other.PEM())
-	write(t, filepath.Join(dir, "token"), []byte(fake.Token))
-	conn, err := Dial(istiod.Addr, filepath.Join(dir, "root"), filepath.Join(dir, "token"))
+	write(t, filepath.Join(dir, "token"), []byte(istiotest.Token))
+	conn, err := Dial(istiod.Addr, "", filepath.Join(dir, "root"), filepath.Join(dir, "token"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +209,7 @@ func FuzzAddress(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// Whatever is accepted must be usable: put, routed to, taken out again.
+		// What is accepted must be usable: added, routed to, and removed.
 		s := workload.NewStore()
 		if w != nil {
 			s.Update([]*workload.Workload{w}, nil, nil)

@@ -20,24 +20,28 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Dial makes a connection to istiod at host:port that verifies it by the roots in rootFile and authenticates with the
-// token in tokenFile. Both files are read anew each time, as the kubelet replaces them.
-func Dial(address, rootFile, tokenFile string) (*grpc.ClientConn, error) {
+// Dial connects to istiod at host:port, verifies its certificate by the roots in rootFile, and authenticates with the
+// token in tokenFile. It reads both files again for each connection and call, because the kubelet replaces them.
+// serverName is the name in istiod's certificate; if it is empty, the host of address is.
+func Dial(address, serverName, rootFile, tokenFile string) (*grpc.ClientConn, error) {
 	host, _, err := net.SplitHostPort(strings.TrimPrefix(address, "https://"))
 	if err != nil {
 		return nil, fmt.Errorf("address of the control plane: %w", err)
 	}
+	if serverName == "" {
+		serverName = host
+	}
 	conf := &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		ServerName: host,
-		// Verified in VerifyConnection, with the roots of that moment: a tls.Config cannot change its own.
+		ServerName: serverName,
+		// VerifyConnection verifies with the roots that the file holds at that time: a tls.Config cannot change its own.
 		InsecureSkipVerify: true, //nolint:gosec // see above
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			return verifyServer(cs, host, rootFile)
+			return verifyServer(cs, serverName, rootFile)
 		},
 	}
 	conn, err := grpc.NewClient(
-		// Not gRPC's own resolver: it would hold an old answer for half a minute after istiod has moved.
+		// Without gRPC's own resolver, which keeps an old answer for half a minute after istiod's address has changed.
 		"passthrough:///"+strings.TrimPrefix(address, "https://"),
 		grpc.WithTransportCredentials(credentials.NewTLS(conf)),
 		grpc.WithPerRPCCredentials(tokenCredentials(tokenFile)),
@@ -55,7 +59,7 @@ func Dial(address, rootFile, tokenFile string) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-func verifyServer(cs tls.ConnectionState, host, rootFile string) error {
+func verifyServer(cs tls.ConnectionState, name, rootFile string) error {
 	pem, err := os.ReadFile(rootFile)
 	if err != nil {
 		return fmt.Errorf("roots of the control plane: %w", err)
@@ -64,11 +68,11 @@ func verifyServer(cs tls.ConnectionState, host, rootFile string) error {
 	if !roots.AppendCertsFromPEM(pem) {
 		return fmt.Errorf("roots of the control plane: no certificate in %s", rootFile)
 	}
-	between := x509.NewCertPool()
+	intermediates := x509.NewCertPool()
 	for _, c := range cs.PeerCertificates[1:] {
-		between.AddCert(c)
+		intermediates.AddCert(c)
 	}
-	if _, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: between}); err != nil {
+	if _, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: intermediates}); err != nil {
 		return fmt.Errorf("certificate of the control plane: %w", err)
 	}
 	return nil
@@ -89,10 +93,10 @@ func (t tokenCredentials) GetRequestMetadata(context.Context, ...string) (map[st
 	return map[string]string{"authorization": "Bearer " + string(b)}, nil
 }
 
-// RequireTransportSecurity implements credentials.PerRPCCredentials: the token never goes out in the clear.
+// RequireTransportSecurity implements credentials.PerRPCCredentials: the token is never sent unencrypted.
 func (t tokenCredentials) RequireTransportSecurity() bool { return true }
 
-// Node is how the proxy presents itself. istiod tells a node proxy from other clients by the first part of the ID.
+// Node describes the proxy to istiod, which recognises a node proxy by the first part of the ID.
 func Node(ip, pod, namespace, nodeName string, meta map[string]string) *core.Node {
 	fields := map[string]*structpb.Value{
 		"NAME": structpb.NewStringValue(pod), "NAMESPACE": structpb.NewStringValue(namespace),

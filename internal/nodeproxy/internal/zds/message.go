@@ -13,7 +13,7 @@ import (
 	"istio.io/istio/pkg/zdsapi"
 )
 
-// message is one request of istio-cni, with a network namespace if it adds a pod.
+// message is one request from istio-cni, with a network namespace if it adds a pod.
 type message struct {
 	req   *zdsapi.WorkloadRequest
 	netns *os.File
@@ -25,12 +25,12 @@ func (m *message) close() {
 	}
 }
 
-// errBadMessage marks a message that was read whole but makes no sense; the answer says so.
+// errBadMessage is the error of a message that was received whole but is invalid. The answer contains it.
 var errBadMessage = errors.New("malformed message")
 
 func receive(conn *net.UnixConn) (*message, error) {
 	buf := make([]byte, maxMessage)
-	oob := make([]byte, unix.CmsgSpace(8*4)) // room for a few too many, so that they can be seen and closed
+	oob := make([]byte, unix.CmsgSpace(8*4)) // more than the protocol permits, so that the others are closed
 	n, oobn, flags, _, err := conn.ReadMsgUnix(buf, oob)
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func receive(conn *net.UnixConn) (*message, error) {
 	return m, nil
 }
 
-// descriptors takes ownership of every descriptor in control messages.
+// descriptors returns the file descriptors in control messages; the caller owns them.
 func descriptors(oob []byte) ([]*os.File, error) {
 	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -77,7 +77,7 @@ func descriptors(oob []byte) ([]*os.File, error) {
 	return files, nil
 }
 
-// decode reads a request; the caller keeps the files if it fails.
+// decode parses a request. The caller owns the files if it fails.
 func decode(b []byte, files []*os.File) (*message, error) {
 	m := &message{req: &zdsapi.WorkloadRequest{}}
 	if err := proto.Unmarshal(b, m.req); err != nil {

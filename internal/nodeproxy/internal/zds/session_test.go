@@ -18,21 +18,21 @@ import (
 	"istio.io/istio/pkg/zdsapi"
 )
 
-// pods records what it is told. Pods named "bad" cannot be served until mended.
+// pods records the calls. Pods named "bad" cannot be served until repaired is closed.
 type pods struct {
 	active, failed map[string]bool
-	mended         chan struct{}
+	repaired       chan struct{}
 }
 
 func newPods() *pods {
-	return &pods{active: map[string]bool{}, failed: map[string]bool{}, mended: make(chan struct{})}
+	return &pods{active: map[string]bool{}, failed: map[string]bool{}, repaired: make(chan struct{})}
 }
 
 func (p *pods) Add(pod Pod, f *os.File) error {
 	_ = f.Close()
 	if pod.Name == "bad" {
 		p.failed[pod.UID] = true
-		return errors.New("by order of the test")
+		return errors.New("the test refuses")
 	}
 	p.active[pod.UID] = true
 	return nil
@@ -50,7 +50,7 @@ func (p *pods) Keep(uids map[string]bool) {
 
 func (p *pods) Retry() {
 	select {
-	case <-p.mended:
+	case <-p.repaired:
 		maps.Copy(p.active, p.failed)
 		clear(p.failed)
 	default:
@@ -185,7 +185,7 @@ func TestSessions(t *testing.T) {
 	if last() {
 		t.Error("ready although a pod is not served")
 	}
-	close(p.mended)
+	close(p.repaired)
 	if !last() {
 		t.Error("not ready after the retry")
 	}
@@ -204,7 +204,7 @@ func TestSessions(t *testing.T) {
 	}
 	want("second snapshot", "a", "d")
 
-	// What makes no sense is answered, and the connection begins anew; pods are served on.
+	// An invalid message is answered, and the client connects again; pods are still served.
 	for name, say := range map[string]func(*cni) string{
 		"keep after the snapshot": func(c *cni) string { return c.say(keep("a")) },
 		"second snapshot":         func(c *cni) string { return c.say(snapshot()) },

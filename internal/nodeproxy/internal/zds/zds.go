@@ -1,8 +1,8 @@
-// Package zds learns from istio-cni which pods of the node to serve.
+// Package zds receives from istio-cni which pods of the node to serve.
 //
-// istio-cni listens on a seqpacket socket. The proxy connects and says hello; each message that follows tells of one
-// pod, with its network namespace as a descriptor, and waits for an answer. istio-cni lets a new pod start only after
-// a good answer, so that no pod is ever redirected to listeners that do not stand yet.
+// istio-cni listens on a seqpacket socket. The proxy connects and sends a hello. Each message that follows is about one
+// pod, with its network namespace as a file descriptor, and istio-cni waits for the answer to it. It starts a new pod
+// only after an answer without an error, so that no pod is redirected before the proxy listens.
 package zds
 
 import (
@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// maxMessage is far above what a pod's names need (253 + 63 + 253 bytes).
+	// maxMessage is the largest message; a pod's names need at most 253 + 63 + 253 bytes.
 	maxMessage = 64 << 10
-	retryFirst = 20 * time.Millisecond
-	retryMost  = 5 * time.Second
+	retryMin   = 20 * time.Millisecond
+	retryMax   = 5 * time.Second
 	retryPods  = 5 * time.Second
 )
 
@@ -30,22 +30,22 @@ type Pod struct {
 	UID, Name, Namespace, ServiceAccount string
 }
 
-// Pods is what serves them. Its methods are called from one goroutine.
+// Pods serves pods. Its methods are called from one goroutine.
 type Pods interface {
-	// Add starts to serve a pod, and returns once its listeners stand. It owns netns, also if it fails. A pod that
-	// is served already in the same namespace is left as it is. A pod that could not be started is kept for Retry.
+	// Add starts to serve a pod, and returns once the proxy listens in it. It owns netns, also if it fails. It does
+	// nothing for a pod that is served already in the same namespace. A pod that could not be started is kept for Retry.
 	Add(pod Pod, netns *os.File) error
 	// Delete stops serving a pod at once.
 	Delete(uid string)
-	// Keep deletes every pod whose UID is not in the set, and forgets failed ones that are not.
+	// Keep stops serving every pod whose UID is not in the set, and does not retry those.
 	Keep(uids map[string]bool)
-	// Retry starts what could not be started before.
+	// Retry starts the pods that could not be started before.
 	Retry()
-	// Waiting says whether any pod could not be started yet.
+	// Waiting reports whether pods wait for Retry.
 	Waiting() bool
 }
 
-// Client holds the connection to istio-cni.
+// Client is a client of istio-cni.
 type Client struct {
 	path    string
 	pods    Pods
@@ -53,15 +53,15 @@ type Client struct {
 	onReady func(bool)
 }
 
-// New makes a client of the socket at path. onReady hears true once all pods of a snapshot are served, and false when
-// the connection is lost.
+// New returns a client of the socket at path. It calls onReady with true once all pods of a snapshot are served, and
+// with false when the connection is lost.
 func New(path string, pods Pods, log *slog.Logger, onReady func(bool)) *Client {
 	return &Client{path: path, pods: pods, log: log, onReady: onReady}
 }
 
-// Run connects, and connects again whenever the connection is lost, until ctx ends. Pods are served on meanwhile.
+// Run connects, and connects again when the connection is lost, until ctx ends. Pods are served without a connection.
 func (c *Client) Run(ctx context.Context) {
-	pause := retryFirst
+	pause := retryMin
 	for ctx.Err() == nil {
 		synced, err := c.session(ctx)
 		c.onReady(false)
@@ -69,14 +69,14 @@ func (c *Client) Run(ctx context.Context) {
 			return
 		}
 		if synced {
-			pause = retryFirst
+			pause = retryMin
 		}
-		c.log.Warn("connection to istio-cni lost, will reconnect; pods are served on", "error", err, "in", pause.String())
+		c.log.Warn("connection to istio-cni lost, will reconnect; pods are still served", "error", err, "in", pause.String())
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, retryMost)
+		pause = min(2*pause, retryMax)
 	}
 }
 
@@ -85,7 +85,7 @@ type received struct {
 	err error
 }
 
-// session is one connection; it says whether it got as far as a snapshot.
+// session serves one connection, and reports whether it received a whole snapshot.
 func (c *Client) session(ctx context.Context) (synced bool, err error) {
 	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: c.path, Net: "unixpacket"})
 	if err != nil {
@@ -133,7 +133,7 @@ func (c *Client) session(ctx context.Context) (synced bool, err error) {
 			}
 			ack := &zdsapi.Ack{}
 			if answer != nil {
-				c.log.Error("message of istio-cni refused", "error", answer)
+				c.log.Error("message from istio-cni refused", "error", answer)
 				ack.Error = answer.Error()
 			}
 			resp := &zdsapi.WorkloadResponse{Payload: &zdsapi.WorkloadResponse_Ack{Ack: ack}}
@@ -153,7 +153,8 @@ type session struct {
 	snapshot bool
 }
 
-// handle acts on a message. fatal means that the two sides no longer understand each other, and the connection goes.
+// handle processes a message and returns the error to answer. A fatal error violates the protocol, and ends the
+// connection.
 func (s *session) handle(m *message) (fatal, answer error) {
 	switch p := m.req.GetPayload().(type) {
 	case *zdsapi.WorkloadRequest_Add:
@@ -185,7 +186,7 @@ func (s *session) handle(m *message) (fatal, answer error) {
 		}
 		s.snapshot = true
 		s.c.pods.Keep(s.seen)
-		s.c.log.Info("snapshot of istio-cni complete", "pods", len(s.seen))
+		s.c.log.Info("snapshot from istio-cni complete", "pods", len(s.seen))
 		s.seen = map[string]bool{}
 		s.report()
 	}

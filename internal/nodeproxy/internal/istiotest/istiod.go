@@ -1,4 +1,4 @@
-package fake
+package istiotest
 
 import (
 	"crypto/tls"
@@ -19,7 +19,7 @@ import (
 	"istio.io/istio/pkg/workloadapi/security"
 )
 
-// Istiod serves delta xDS and certificates, as much of them as a node proxy sees.
+// Istiod simulates istiod: it serves delta xDS and certificates, as far as a node proxy uses them.
 type Istiod struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
 
@@ -41,7 +41,7 @@ const (
 	TypeAuthorization = "type.googleapis.com/istio.security.Authorization"
 )
 
-// NewIstiod makes one that does not listen yet.
+// NewIstiod returns an istiod that does not listen yet.
 func NewIstiod() (*Istiod, error) {
 	ca, err := NewCA()
 	if err != nil {
@@ -53,7 +53,7 @@ func NewIstiod() (*Istiod, error) {
 	}, nil
 }
 
-// Start listens on addr, or on any port of loopback if addr is empty; after Stop it may start again.
+// Start listens on addr, or on any port of 127.0.0.1 if addr is empty. It may be called again after Stop.
 func (s *Istiod) Start(addr string) error {
 	if addr == "" {
 		addr = "127.0.0.1:0"
@@ -80,7 +80,7 @@ func (s *Istiod) Start(addr string) error {
 	return nil
 }
 
-// Stop cuts every stream.
+// Stop closes every stream.
 func (s *Istiod) Stop() { s.server.Stop() }
 
 // Put sets workloads, services and policies.
@@ -102,7 +102,7 @@ func (s *Istiod) Put(list ...proto.Message) error {
 		default:
 			return fmt.Errorf("unknown resource %T", m)
 		}
-		// Encoded now: the caller may change his object later.
+		// Encoded now, because the caller may change the object later.
 		a, err := anypb.New(m)
 		if err != nil {
 			return err
@@ -124,7 +124,7 @@ func (s *Istiod) Delete(names ...string) {
 	s.wake()
 }
 
-// Resumed counts first requests that named versions they held.
+// Resumed counts streams whose first request named versions.
 func (s *Istiod) Resumed() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +149,8 @@ func (s *Istiod) wake() {
 	s.changed = make(chan struct{})
 }
 
-// DeltaAggregatedResources implements xDS: what a client does not have in its version is sent, what is gone is named.
+// DeltaAggregatedResources implements xDS: it sends the resources that a client does not have in their current version,
+// and names the removed ones.
 func (s *Istiod) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	if err := authenticate(stream.Context()); err != nil {
 		return err
@@ -213,7 +214,7 @@ func (s *Istiod) DeltaAggregatedResources(stream discovery.AggregatedDiscoverySe
 	}
 }
 
-// diff brings has up to date and returns what that takes; nil for nothing. The caller holds mu.
+// diff updates has and returns the response for that, or nil if nothing has changed. The caller holds mu.
 func (s *Istiod) diff(kind string, has map[string]string) *discovery.DeltaDiscoveryResponse {
 	r := &discovery.DeltaDiscoveryResponse{TypeUrl: kind}
 	for name, res := range s.kinds[kind] {

@@ -1,5 +1,5 @@
-// Package fake stands in for istiod and istio-cni in tests. Nothing outside tests imports it.
-package fake
+// Package istiotest simulates istiod and istio-cni, as far as a node proxy sees them. Tests alone import it.
+package istiotest
 
 import (
 	"context"
@@ -24,20 +24,20 @@ import (
 	caapi "istio.io/api/security/v1alpha1"
 )
 
-// CA is a certificate authority. As a gRPC service it signs as istiod does.
+// CA is a certificate authority. It implements istiod's certificate service.
 type CA struct {
 	caapi.UnimplementedIstioCertificateServiceServer
 
 	Root *x509.Certificate
 	key  *ecdsa.PrivateKey
-	// TTL is the life of what it signs through gRPC, in nanoseconds.
+	// TTL is the life of certificates that it signs through gRPC, in nanoseconds.
 	TTL atomic.Int64
-	// Signed counts what it has signed through gRPC; Refuse makes it refuse.
+	// Signed counts the certificates that it has signed through gRPC; Refuse makes it refuse to sign.
 	Signed atomic.Int64
 	Refuse atomic.Bool
 }
 
-// NewCA makes an authority with a root of its own.
+// NewCA returns an authority with a new root.
 func NewCA() (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -61,14 +61,14 @@ func NewCA() (*CA, error) {
 	return ca, nil
 }
 
-// PEM returns the root.
+// PEM returns the root certificate.
 func (c *CA) PEM() []byte { return encode(c.Root.Raw) }
 
 func encode(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// Leaf is what to put in a certificate.
+// Leaf is the content of a certificate.
 type Leaf struct {
 	URIs      []string
 	DNS       string
@@ -76,7 +76,7 @@ type Leaf struct {
 	NotAfter  time.Time
 }
 
-// Sign certifies a key.
+// Sign signs a certificate for a key.
 func (c *CA) Sign(l Leaf, pub crypto.PublicKey) ([]byte, error) {
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: l.NotBefore, NotAfter: l.NotAfter,
@@ -97,7 +97,7 @@ func (c *CA) Sign(l Leaf, pub crypto.PublicKey) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, tmpl, c.Root, pub, c.key)
 }
 
-// Certificate makes a key and a certificate, ready for crypto/tls.
+// Certificate returns a new key and its certificate.
 func (c *CA) Certificate(l Leaf) (tls.Certificate, error) {
 	if l.NotBefore.IsZero() {
 		l.NotBefore = time.Now().Add(-time.Minute)
@@ -116,14 +116,14 @@ func (c *CA) Certificate(l Leaf) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
-// CreateCertificate implements istiod's certificate service: the caller's token has to be right, and the certificate
-// is for the identity that it names, not for one that the request itself carries.
+// CreateCertificate implements istiod's certificate service: the caller's token has to be right, and the certificate is
+// for the identity in the metadata, not for the one in the signing request.
 func (c *CA) CreateCertificate(ctx context.Context, r *caapi.IstioCertificateRequest) (*caapi.IstioCertificateResponse, error) {
 	if err := authenticate(ctx); err != nil {
 		return nil, err
 	}
 	if c.Refuse.Load() {
-		return nil, status.Error(codes.Unavailable, "refusing by order of the test")
+		return nil, status.Error(codes.Unavailable, "the test refuses")
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	if len(md.Get("clusterid")) != 1 {
@@ -151,7 +151,7 @@ func (c *CA) CreateCertificate(ctx context.Context, r *caapi.IstioCertificateReq
 	return &caapi.IstioCertificateResponse{CertChain: []string{string(encode(der)), string(c.PEM())}}, nil
 }
 
-// Token is what the fake istiod takes for the proxy's own.
+// Token is the token of the node proxy that the simulated istiod accepts.
 const Token = "token-of-the-proxy"
 
 func authenticate(ctx context.Context) error {

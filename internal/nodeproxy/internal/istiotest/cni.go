@@ -1,4 +1,4 @@
-package fake
+package istiotest
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"istio.io/istio/pkg/zdsapi"
 )
 
-// CNI is the side of istio-cni that node proxies connect to. It holds pods and tells the newest proxy of them.
+// CNI simulates istio-cni's server, to which node proxies connect. It sends the pods to the newest proxy.
 type CNI struct {
 	path string
 	l    *net.UnixListener
@@ -33,7 +33,7 @@ type cniPod struct {
 	netns *os.File
 }
 
-// NewCNI makes one for the socket at path, which does not listen yet.
+// NewCNI returns a server for the socket at path, which does not listen yet.
 func NewCNI(path string) *CNI {
 	return &CNI{path: path, pods: map[string]cniPod{}, synced: make(chan struct{})}
 }
@@ -61,7 +61,7 @@ func (c *CNI) Start() error {
 	return nil
 }
 
-// Stop cuts the connection, as if istio-cni had died.
+// Stop closes the connection, as if istio-cni had been killed.
 func (c *CNI) Stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +73,7 @@ func (c *CNI) Stop() {
 	c.synced = make(chan struct{})
 }
 
-// greet sends a newly connected proxy everything.
+// greet sends all pods to a newly connected proxy.
 func (c *CNI) greet(conn *net.UnixConn) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,7 +85,7 @@ func (c *CNI) greet(conn *net.UnixConn) error {
 		return fmt.Errorf("hello of version %s", hello.GetVersion())
 	}
 	for _, p := range c.pods {
-		// As istio-cni does, a refusal is noted and the snapshot goes on.
+		// Like istio-cni, it goes on with the snapshot after a refusal.
 		if err := exchange(conn, p.req, p.netns); err != nil && !errors.As(err, new(ackError)) {
 			return err
 		}
@@ -125,7 +125,7 @@ func (c *CNI) Forget() {
 	c.synced = make(chan struct{})
 }
 
-// Add tells of a pod and returns the proxy's answer.
+// Add sends a pod and returns the proxy's answer.
 func (c *CNI) Add(uid, name, namespace, account string, netns *os.File) error {
 	req := &zdsapi.WorkloadRequest{Payload: &zdsapi.WorkloadRequest_Add{Add: &zdsapi.AddWorkload{
 		Uid: uid, WorkloadInfo: &zdsapi.WorkloadInfo{Name: name, Namespace: namespace, ServiceAccount: account},
@@ -139,7 +139,7 @@ func (c *CNI) Add(uid, name, namespace, account string, netns *os.File) error {
 	return exchange(c.conn, req, netns)
 }
 
-// Delete tells that a pod is gone.
+// Delete sends that a pod was deleted.
 func (c *CNI) Delete(uid string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,7 +176,7 @@ func exchange(conn *net.UnixConn, req *zdsapi.WorkloadRequest, netns *os.File) e
 	return nil
 }
 
-// read takes one message within istio-cni's patience.
+// read receives one message within istio-cni's timeout.
 func read(conn *net.UnixConn, m proto.Message) error {
 	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return err
