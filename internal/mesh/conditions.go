@@ -195,33 +195,19 @@ func (m *Mesh) policyTrouble(ctx context.Context, namespace, name, condition str
 }
 
 func (p *proxies) waypointOn(ctx context.Context, t Target) (*problem.Problem, error) {
-	m, namespace := p.mesh, t.Service.Namespace
-	gateway, err := m.gateway(ctx, namespace, t.Waypoint)
+	o, err := p.mesh.waypointObjects(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	if found := GatewayTrouble(namespace, t.Waypoint, gateway); found != nil {
-		return found, nil
+	if found := o.WaypointTroubles(); len(found) > 0 {
+		return found[0], nil
 	}
-	deployment, err := m.deployment(ctx, namespace, t.Waypoint)
-	if err != nil {
-		return nil, err
-	}
-	if found := DeploymentTrouble(namespace, t.Waypoint, deployment); found != nil {
-		return found, nil
-	}
-	service, err := m.service(ctx, namespace, t.Service.Name)
-	if err != nil {
-		return nil, err
-	}
-	if found := BindingTrouble(t.Service, service); found != nil {
-		return found, nil
-	}
+	namespace := t.Service.Namespace
 	found, err := p.every(ctx, namespace, t.Waypoint, func(d *Dump) (bool, string) { return ServiceHeld(d, t.Service) })
 	if err != nil || found != nil || t.Gateway == "" {
 		return found, err
 	}
-	addresses, err := m.WaypointAddresses(ctx, t)
+	addresses, err := p.mesh.WaypointAddresses(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +215,7 @@ func (p *proxies) waypointOn(ctx context.Context, t Target) (*problem.Problem, e
 	if err != nil || found == nil {
 		return found, err
 	}
-	if cause := IngressTrouble(t.Service, service); cause != nil {
+	if cause := IngressTrouble(t.Service, o.Service); cause != nil {
 		found.Seen += "; " + cause.Seen
 	}
 	return found, nil
@@ -237,20 +223,15 @@ func (p *proxies) waypointOn(ctx context.Context, t Target) (*problem.Problem, e
 
 // explainWaypoint looks at the waypoint's pods, where one is not ready, and then at the proxies.
 func (p *proxies) explainWaypoint(ctx context.Context, t Target) (*problem.Problem, error) {
-	deployment, err := p.mesh.deployment(ctx, t.Service.Namespace, t.Waypoint)
+	o, err := p.mesh.waypointObjects(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	if found := DeploymentTrouble(t.Service.Namespace, t.Waypoint, deployment); found != nil {
-		pods, err := p.mesh.readPods(ctx, t.Service.Namespace, t.Waypoint)
-		if err != nil {
-			return nil, err
-		}
-		if cause := pods.Trouble(); cause != nil {
-			cause.Seen = found.Seen + ": " + cause.Seen
-			return cause, nil
-		}
-		return nil, nil
+	if o.WaypointPods, err = p.mesh.readPods(ctx, t.Service.Namespace, t.Waypoint); err != nil {
+		return nil, err
+	}
+	if found := o.WaypointTroubles(); len(found) > 0 {
+		return found[0], nil
 	}
 	return p.configurationTrouble(ctx, t.Service.Namespace, t.Waypoint, t.Gateway)
 }

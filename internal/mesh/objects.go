@@ -36,24 +36,33 @@ type Objects struct {
 
 // Objects reads the objects of a target. The errors of what cannot be read are joined; the rest is there.
 func (m *Mesh) Objects(ctx context.Context, t Target) (*Objects, error) {
-	o := &Objects{Target: t, AppPods: map[string][]corev1.Pod{}}
 	namespace := t.Service.Namespace
-	var errs [8]error
-	o.Service, errs[0] = m.service(ctx, namespace, t.Service.Name)
-	o.Waypoint, errs[1] = m.gateway(ctx, namespace, t.Waypoint)
-	o.WaypointDeployment, errs[2] = m.deployment(ctx, namespace, t.Waypoint)
-	o.WaypointPods, errs[3] = m.readPods(ctx, namespace, t.Waypoint)
-	o.VirtualServices, errs[4] = list[networkingv1.VirtualService](ctx, m, virtualServices(), namespace)
-	o.Policies, errs[5] = list[securityv1.AuthorizationPolicy](ctx, m, authorizationPolicies(), namespace)
-	o.PeerAuthentications, errs[6] = list[securityv1.PeerAuthentication](ctx, m, peerAuthentications(), namespace)
+	var errs [6]error
+	o, err := m.waypointObjects(ctx, t)
+	errs[0] = err
+	o.WaypointPods, errs[1] = m.readPods(ctx, namespace, t.Waypoint)
+	o.VirtualServices, errs[2] = list[networkingv1.VirtualService](ctx, m, virtualServices(), namespace)
+	o.Policies, errs[3] = list[securityv1.AuthorizationPolicy](ctx, m, authorizationPolicies(), namespace)
+	o.PeerAuthentications, errs[4] = list[securityv1.PeerAuthentication](ctx, m, peerAuthentications(), namespace)
 	pods, err := m.kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app"})
 	if err != nil {
-		errs[7] = fmt.Errorf("listing the pods of namespace %s: %w", namespace, err)
+		errs[5] = fmt.Errorf("listing the pods of namespace %s: %w", namespace, err)
 		return o, errors.Join(errs[:]...)
 	}
+	o.AppPods = map[string][]corev1.Pod{}
 	for _, pod := range pods.Items {
 		o.AppPods[pod.Labels["app"]] = append(o.AppPods[pod.Labels["app"]], pod)
 	}
+	return o, errors.Join(errs[:]...)
+}
+
+// waypointObjects reads what decides whether the waypoint handles a target's traffic, but for the pods.
+func (m *Mesh) waypointObjects(ctx context.Context, t Target) (*Objects, error) {
+	o := &Objects{Target: t}
+	var errs [3]error
+	o.Service, errs[0] = m.service(ctx, t.Service.Namespace, t.Service.Name)
+	o.Waypoint, errs[1] = m.gateway(ctx, t.Service.Namespace, t.Waypoint)
+	o.WaypointDeployment, errs[2] = m.deployment(ctx, t.Service.Namespace, t.Waypoint)
 	return o, errors.Join(errs[:]...)
 }
 

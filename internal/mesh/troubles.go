@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	networkingapi "istio.io/api/networking/v1alpha3"
 	securityapi "istio.io/api/security/v1beta1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
@@ -15,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/problem"
 )
 
@@ -177,6 +179,21 @@ func targetsOf(policy *securityv1.AuthorizationPolicy) []string {
 	return targets
 }
 
+// DeniesAllBut says why a policy does not keep all but one identity away from the pods of an application.
+func DeniesAllBut(principal, app string, policy *securityv1.AuthorizationPolicy) *problem.Problem {
+	if policy == nil {
+		return problem.New(problem.ConfigNotAttached, nil, "the policy does not exist")
+	}
+	rules := policy.Spec.GetRules()
+	if policy.Spec.GetAction() == securityapi.AuthorizationPolicy_DENY && policy.Spec.GetSelector().GetMatchLabels()["app"] == app &&
+		len(rules) == 1 && len(rules[0].GetTo()) == 0 && len(rules[0].GetWhen()) == 0 && len(rules[0].GetFrom()) == 1 {
+		if excepted := rules[0].GetFrom()[0].GetSource().GetNotPrincipals(); slices.Equal(excepted, []string{principal}) {
+			return nil
+		}
+	}
+	return problem.New(problem.ConfigNotAttached, nil, "AuthorizationPolicy %s says something else", policy.Name)
+}
+
 // StrictTLSTrouble says why plain text is let in to the pods of an application.
 func StrictTLSTrouble(app string, all []*securityv1.PeerAuthentication) *problem.Problem {
 	for _, p := range all {
@@ -196,5 +213,97 @@ func orNone(list []string) string {
 	if len(list) == 0 {
 		return "nothing"
 	}
-	return fmt.Sprint(strings.Join(list, ", "))
+	return strings.Join(list, ", ")
+}
+
+// WaypointTroubles lists why a target's waypoint does not handle its traffic, the more basic reason first.
+func (o *Objects) WaypointTroubles() []*problem.Problem {
+	namespace, name := o.Target.Service.Namespace, o.Target.Waypoint
+	all := []*problem.Problem{GatewayTrouble(namespace, name, o.Waypoint)}
+	if o.Waypoint != nil {
+		deployment := DeploymentTrouble(namespace, name, o.WaypointDeployment)
+		if deployment != nil {
+			if cause := o.WaypointPods.Trouble(); cause != nil {
+				cause.Seen = deployment.Seen + ": " + cause.Seen
+				deployment = cause
+			}
+		}
+		all = append(all, deployment)
+	}
+	all = append(all, BindingTrouble(o.Target.Service, o.Service))
+	return slices.DeleteFunc(all, func(p *problem.Problem) bool { return p == nil })
+}
+
+// DelayTrouble says where the delay that a VirtualService asks for differs from what is wanted; want is nil where no delay
+// is.
+func DelayTrouble(want *params.Fault, object *networkingv1.VirtualService) *problem.Problem {
+	if object == nil {
+		return nil // VirtualServiceTrouble says so
+	}
+	for _, route := range object.Spec.GetHttp() {
+		delay := route.GetFault().GetDelay()
+		if delay == nil {
+			continue
+		}
+		length, percent := delay.GetFixedDelay().AsDuration(), delay.GetPercentage().GetValue()
+		paths := pathsOf(route)
+		text := ""
+		switch {
+		case want == nil:
+			text = fmt.Sprintf("still asks for a delay of %s", length)
+		case percent != want.Percent:
+			text = fmt.Sprintf("asks for %g %%, not for %g %%", percent, want.Percent)
+		case length != want.Delay:
+			text = fmt.Sprintf("asks for a delay of %s, not of %s", length, want.Delay)
+		case len(paths) > 0 && !slices.Contains(paths, want.Paths()):
+			text = fmt.Sprintf("delays %s, not %s", strings.Join(paths, ", "), want.Paths())
+		default:
+			continue
+		}
+		return problem.New(problem.ConfigNotAttached, nil, "VirtualService %s %s", object.Name, text)
+	}
+	return nil
+}
+
+// pathsOf names the paths of a route as params.Fault.Paths does.
+func pathsOf(route *networkingapi.HTTPRoute) []string {
+	var paths []string
+	for _, match := range route.GetMatch() {
+		switch uri := match.GetUri().GetMatchType().(type) {
+		case *networkingapi.StringMatch_Exact:
+			paths = append(paths, uri.Exact)
+		case *networkingapi.StringMatch_Prefix:
+			paths = append(paths, uri.Prefix+"*")
+		case *networkingapi.StringMatch_Regex:
+			paths = append(paths, "the regular expression "+uri.Regex)
+		}
+	}
+	return paths
+}
+
+// AttachedPolicies lists the policies that are attached to a target's Service.
+func (o *Objects) AttachedPolicies() []*securityv1.AuthorizationPolicy {
+	return slices.DeleteFunc(slices.Clone(o.Policies), func(p *securityv1.AuthorizationPolicy) bool {
+		return TargetTrouble(o.Target.Service, p) != nil
+	})
+}
+
+// Policy gives an AuthorizationPolicy by its name, or nil.
+func (o *Objects) Policy(name string) *securityv1.AuthorizationPolicy {
+	for _, p := range o.Policies {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// VirtualService gives a VirtualService by its name, or nil.
+func (o *Objects) VirtualService(name string) *networkingv1.VirtualService {
+	for _, v := range o.VirtualServices {
+		if v.Name == name {
+			return v
+		}
+	}
+	return nil
 }

@@ -1,25 +1,32 @@
-// Package probe measures whether the lessons of the lab hold. A claim is data: who sends what, and what must become of
-// it. A run sends the requests, looks at what came back and at what the waypoint saw, and gives each claim a verdict:
-// proven, refuted or inconclusive, with the evidence. Doubt never ends as proven.
+// Package probe judges whether the lessons of the lab hold. A claim is data: who sends what and what must become of it, and
+// what the proxies' configuration must say. A run sends the requests and reads what came back and what the waypoint logged,
+// or where no packets flow reads the configuration, and gives each claim a verdict: proven, refuted or inconclusive, with
+// the evidence. Doubt never ends as proven.
 package probe
 
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
+	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe/observe"
 	"ambientlab/internal/probe/stats"
 	"ambientlab/internal/probe/traffic"
 )
 
-// Env is what a run needs of the world.
+// Env is what a run needs.
 type Env struct {
 	// Lab and Namespace name the lab; TrustDomain is the mesh's, cluster.local when empty.
 	Lab, Namespace, TrustDomain string
 	Lessons                     Lessons
-	// World is the cluster's side of the proofs.
-	World World
+	// Claims are what the lessons claim, in the order in which they are judged.
+	Claims []Claim
+	// World is the cluster's side of the proofs on traffic, Configuration that of the proofs on configuration. One of them
+	// is given.
+	World         World
+	Configuration Configuration
 	// Progress, if not nil, is told what is being measured.
 	Progress func(format string, args ...any)
 	// Now is the clock, time.Now when nil; After its timer, time.After when nil.
@@ -46,31 +53,31 @@ type World interface {
 	// Lives names the pods that a claim rests on (callers, appb, the gateway, the waypoint) with their incarnations. A
 	// difference between two looks means that one was restarted or replaced.
 	Lives(ctx context.Context) ([]string, error)
-	// Facts looks for what may be wrong, for a claim that was not proven.
-	Facts(ctx context.Context) (Facts, error)
+	// Objects reads what may be wrong, for a claim that was not proven.
+	Objects(ctx context.Context) (*mesh.Objects, error)
 	// Close removes what Caller made.
 	Close(ctx context.Context) error
 }
 
-// Rates of the batches, and how long is waited for the waypoint's log. Envoy writes its access log at most a second
-// late under istio's agent (--file-flush-interval-msec 1000), and ten seconds late by itself.
+// Rates of the batches, and how long the waypoint's log is waited for. Envoy writes its access log at most a second late
+// under Istio's agent (--file-flush-interval-msec 1000), and ten seconds late by itself.
 const (
 	rate          = 80.0
 	concurrency   = 40
 	calm          = 4 // requests at a time where nothing is expected to be slow
 	slack         = 8 * time.Second
-	logPatience   = 6 * time.Second // since the last line
-	logGlance     = 2500 * time.Millisecond
+	ownLimit      = 12 * time.Second // how long a path's own answer may take: httpbin's slowest takes 10 s
+	logWait       = 6 * time.Second  // since the last line, while more are expected
+	logShortWait  = 2500 * time.Millisecond
 	claimDeadline = 20 * time.Minute
 	tidyDeadline  = 30 * time.Second
 	within        = 0.15 // a share this far from the one that was set must be told from it
 )
 
 func (e Env) withDefaults() (Env, error) {
-	if e.World == nil {
+	if e.World == nil && e.Configuration == nil {
 		return e, errors.New("a run of the proofs needs a cluster")
 	}
-	e.Lessons = e.Lessons.withDefaults()
 	if e.TrustDomain == "" {
 		e.TrustDomain = "cluster.local"
 	}
@@ -92,37 +99,17 @@ func (e Env) withDefaults() (Env, error) {
 	return e, nil
 }
 
-// spiffe is the identity that a caller is seen as.
-func (e Env) spiffe(who Caller) string {
-	return "spiffe://" + e.TrustDomain + "/ns/" + e.Namespace + "/sa/" + who.account()
-}
-
-func (e Env) path(path string) string {
-	switch path {
-	case faultPath:
-		return e.Lessons.Fault.Path
-	case otherPath:
-		return e.Lessons.otherPath()
-	}
-	return path
+// principal is the identity of a service account, as Istio's policies write it.
+func (e Env) principal(account string) string {
+	return e.TrustDomain + "/ns/" + e.Namespace + "/sa/" + account
 }
 
 func (e Env) share() stats.Share {
-	return stats.Share{Want: e.Lessons.Fault.Percent / 100, Within: within, Error: e.Error}
+	return stats.Share{Want: e.Lessons.fault().Share(), Within: within, Error: e.Error}
 }
 
-// load turns a shot into a batch.
-func (e Env) load(s Shot) traffic.Load {
-	l := traffic.Load{
-		Method: s.Method, Path: e.path(s.Path), Host: s.Host, Count: s.Count, Rate: rate, Concurrency: calm,
-		Timeout: e.Lessons.Fault.Delay + slack, Run: e.NewRun(),
-	}
-	switch s.Count {
-	case enoughForShare:
-		l.Count, _ = e.share().Samples() // where that is too many, the verdict says so
-		l.Concurrency = concurrency
-	case enoughForNone:
-		l.Count, l.Concurrency = e.Lessons.missed(e.Error), concurrency/2
-	}
-	return l
+// runOfUndelayed is how many requests in a row are all undelayed with at most the given probability, when each is delayed
+// with probability share.
+func runOfUndelayed(share, probability float64) int {
+	return int(math.Ceil(math.Log(probability) / math.Log1p(-share)))
 }

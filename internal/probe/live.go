@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe/stats"
 	"ambientlab/internal/probe/traffic"
 )
@@ -52,7 +53,7 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	live, err = live.withDefaults(env.Lessons)
+	live, err = live.withDefaults(env.Lessons.fault())
 	if err != nil {
 		return Summary{}, err
 	}
@@ -60,18 +61,18 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	if err != nil {
 		return Summary{}, fmt.Errorf("looking for %s: %w", live.From, err)
 	}
-	screen := screen{out: live.Out, terminal: live.Terminal, delay: env.Lessons.Fault.Delay}
+	screen := screen{out: live.Out, terminal: live.Terminal, delay: env.Lessons.fault().Delay}
 	summary := Summary{Run: env.NewRun(), Statuses: map[int]int{}}
-	var watched *look
+	var watched *observation
 	if env.Lessons.Waypoint {
-		watched = env.lookBefore(context.WithoutCancel(ctx), summary.Run)
+		watched = env.observe(context.WithoutCancel(ctx), summary.Run)
 		defer watched.stop()
 	}
-	screen.printf("%s %s from %s, %g a second; every request bears %s: %s; Ctrl-C ends\n", live.Method, live.Path, live.From, live.RPS, traffic.RunHeader, summary.Run)
+	screen.printf("%s %s from %s, %g a second; every request has the header %s: %s; Ctrl-C ends\n", live.Method, live.Path, live.From, live.RPS, traffic.RunHeader, summary.Run)
 	for summary.Sent < live.Count && ctx.Err() == nil {
 		before := summary.Sent
 		_, err := sender.Send(ctx, live.batch(env, summary), func(r traffic.Reply) {
-			summary.add(r, env.Lessons.Fault.Delay)
+			summary.add(r, env.Lessons.fault().Delay)
 			screen.reply(r, summary)
 		})
 		if err != nil && ctx.Err() == nil {
@@ -87,7 +88,7 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	return summary, nil
 }
 
-func (l Live) withDefaults(lessons Lessons) (Live, error) {
+func (l Live) withDefaults(fault params.Fault) (Live, error) {
 	if l.From != Appa && l.From != Gateway {
 		return l, fmt.Errorf("traffic comes from %s or %s, not from %q", Appa, Gateway, l.From)
 	}
@@ -95,7 +96,7 @@ func (l Live) withDefaults(lessons Lessons) (Live, error) {
 		l.Method = "GET"
 	}
 	if l.Path == "" {
-		l.Path = lessons.Fault.Path
+		l.Path = fault.Path
 	}
 	if l.RPS == 0 {
 		l.RPS = 2
@@ -112,11 +113,11 @@ func (l Live) withDefaults(lessons Lessons) (Live, error) {
 	return l, nil
 }
 
-// batch is the next part of the loop. As many requests may be under way as come in during one delay, lest delayed ones
-// hold up the others.
+// batch is the next part of the loop. As many requests may be open as are started during one delay, so that delayed ones
+// do not hold up the others.
 func (l Live) batch(env Env, so Summary) traffic.Load {
 	count := min(max(int(l.RPS*span.Seconds()), 1), l.Count-so.Sent, traffic.MaxCount)
-	delay := env.Lessons.Fault.Delay
+	delay := env.Lessons.fault().Delay
 	return traffic.Load{
 		Method: l.Method, Path: l.Path, Count: count, Rate: l.RPS, Timeout: delay + slack, Run: so.Run,
 		Concurrency: min(max(int(math.Ceil(l.RPS*(delay+time.Second).Seconds())), 1), traffic.MaxConcurrency, count),
@@ -137,13 +138,13 @@ func delayed(r traffic.Reply, delay time.Duration) bool {
 }
 
 // crossed tells what the waypoint saw, also after an interruption. Lines that come later than that are not waited for.
-func (e Env) crossed(ctx context.Context, l *look, s *Summary) error {
+func (e Env) crossed(ctx context.Context, l *observation, s *Summary) error {
 	if l == nil || s.Sent == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logGlance)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logShortWait)
 	defer cancel()
-	e.lookAfter(ctx, l, traffic.Load{Count: s.Sent}, anyWay)
+	e.finish(ctx, l, traffic.Load{Count: s.Sent}, AnyRoute)
 	if l.err != nil && !errors.Is(l.err, context.DeadlineExceeded) {
 		return l.err
 	}
@@ -168,7 +169,7 @@ func FirstDelayed(ctx context.Context, env Env, who Caller) (Effect, error) {
 
 // NoneDelayed sends requests to the fault's path until so many in a row were not delayed that the fault is gone.
 func NoneDelayed(ctx context.Context, env Env, who Caller) (Effect, error) {
-	return until(ctx, env, who, env.Lessons.withDefaults().missed(0.001), func(slow int) bool { return slow == 0 })
+	return until(ctx, env, who, missed(env.Lessons.fault(), 0.001), func(slow int) bool { return slow == 0 })
 }
 
 func until(ctx context.Context, env Env, who Caller, count int, enough func(slow int) bool) (Effect, error) {
@@ -181,7 +182,7 @@ func until(ctx context.Context, env Env, who Caller, count int, enough func(slow
 		return Effect{}, fmt.Errorf("looking for %s: %w", who, err)
 	}
 	started, sent := env.Now(), 0
-	fault := env.Lessons.Fault
+	fault := env.Lessons.fault()
 	for {
 		batch, err := sender.Send(ctx, traffic.Load{
 			Method: "GET", Path: fault.Path, Count: count, Concurrency: min(count, concurrency/2), Rate: rate, Timeout: fault.Delay + slack, Run: env.NewRun(),
@@ -191,7 +192,7 @@ func until(ctx context.Context, env Env, who Caller, count int, enough func(slow
 		}
 		sent += count
 		if !slices.ContainsFunc(batch.Replies, func(r traffic.Reply) bool { return r.Status/100 == 2 }) {
-			return Effect{}, fmt.Errorf("the requests from %s are answered %s, so there is no delay to wait for", who, statusWords(fmt.Sprint(batch.Replies[0].Status)))
+			return Effect{}, fmt.Errorf("the requests from %s are answered %s, so there is no delay to wait for", who, statusName(fmt.Sprint(batch.Replies[0].Status)))
 		}
 		slow := slices.DeleteFunc(slices.Clone(batch.Replies), func(r traffic.Reply) bool { return !delayed(r, fault.Delay) })
 		if enough(len(slow)) {
@@ -245,11 +246,11 @@ func answerer(r traffic.Reply) string {
 	case r.By != "":
 		return r.By
 	case r.Status == traffic.NoAnswer:
-		return "nobody (the connection was refused or reset)"
+		return "no answer (the connection was refused or reset)"
 	case r.Status == 403:
 		return "the waypoint's policy"
 	case r.Status == 503, r.Status == 504:
-		return "a proxy that reached nobody"
+		return "a proxy that could not reach appb"
 	}
 	return "appb"
 }
@@ -257,7 +258,7 @@ func answerer(r traffic.Reply) string {
 func (s *screen) summary(so Summary, lookErr error) {
 	s.printf("\n%d requests", so.Sent)
 	for _, status := range slices.Sorted(keys(so.Statuses)) {
-		s.printf(", %d × %s", so.Statuses[status], statusWords(fmt.Sprint(status)))
+		s.printf(", %d × %s", so.Statuses[status], statusName(fmt.Sprint(status)))
 	}
 	s.printf("\n")
 	if so.Sent == 0 {

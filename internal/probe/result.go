@@ -8,13 +8,22 @@ import (
 
 // SchemaVersion is the version of the JSON that a Report is written as. It rises when a field changes its meaning or
 // goes; new fields may come at any time.
-const SchemaVersion = 1
+const SchemaVersion = 2
+
+// Evidence is a kind of evidence.
+type Evidence string
+
+// The kinds of evidence: requests that were sent, or the configuration that istiod sends to the proxies.
+const (
+	OnTraffic       Evidence = "traffic"
+	OnConfiguration Evidence = "configuration"
+)
 
 // Verdict is what the evidence says about a claim.
 type Verdict string
 
-// The verdicts. Inconclusive is everything that is neither: too few samples, somebody else's traffic, a pod that was
-// restarted in between, a result that was lost on the way.
+// The verdicts. Inconclusive is everything that is neither: too few samples, other traffic, a pod that was restarted
+// during the measurement, a result that was lost on the way.
 const (
 	Proven       Verdict = "proven"
 	Refuted      Verdict = "refuted"
@@ -30,8 +39,11 @@ type Report struct {
 	Started   time.Time     `json:"started"`
 	Took      time.Duration `json:"tookNanoseconds"`
 	Lessons   Lessons       `json:"lessons"`
+	// Evidence is what the verdicts rest on. LeftOut are the claims that this kind of evidence cannot decide.
+	Evidence Evidence `json:"evidence"`
+	LeftOut  []string `json:"leftOut,omitempty"`
 	// Error is the probability of a wrong answer that each claim about a share was tested at.
-	Error float64 `json:"errorProbability"`
+	Error float64 `json:"errorProbability,omitempty"`
 	// Substitutes names what ran in place of Istio's own images.
 	Substitutes []Substitute `json:"substitutes,omitempty"`
 	// Facts are the versions and settings that the reader should know, in order.
@@ -54,6 +66,7 @@ type Fact struct {
 // Result is one claim and what became of it.
 type Result struct {
 	ID      string        `json:"id"`
+	Lesson  string        `json:"lesson"`
 	Title   string        `json:"title"`
 	Learn   string        `json:"learn"`
 	Verdict Verdict       `json:"verdict"`
@@ -87,10 +100,10 @@ type Measurement struct {
 	Sent     int             `json:"sent"`
 	Statuses map[string]int  `json:"statuses"`
 	Replies  []traffic.Reply `json:"replies,omitempty"`
-	// Errors are the caller's words for connections that failed.
+	// Errors are the caller's reasons for connections that failed.
 	Errors []string `json:"errors,omitempty"`
-	// Crossed is how many of them the waypoint's log holds, Counted how far its request counter moved (absent when it
-	// has none), Seen as whom it saw them.
+	// Crossed is how many of them the waypoint's log holds, Counted how far its request counter moved (absent when it has
+	// none), Seen how many it identified as which caller.
 	Crossed *int           `json:"crossed,omitempty"`
 	Counted *uint64        `json:"counted,omitempty"`
 	Denied  *uint64        `json:"denied,omitempty"`

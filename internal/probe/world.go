@@ -7,35 +7,13 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe/observe"
 	"ambientlab/internal/probe/traffic"
 )
-
-// LabNames says what the lab's objects are called.
-type LabNames struct {
-	Namespace   string // of the applications
-	Appa, Appb  string // label app of their pods; Appb also names the Service
-	AppbPort    int    // of the Service
-	PodPort     int    // of appb's container
-	Gateway     string // the ingress Gateway
-	GatewayPort int    // its listener's, inside the pod
-	Host        string // the route's host name
-	Waypoint    string // the waypoint's Gateway
-	Fortio      string // image of the short-lived callers
-	Istio       string // namespace of ztunnel
-}
-
-// DefaultNames are the lab's names in a namespace.
-func DefaultNames(namespace string) LabNames {
-	return LabNames{
-		Namespace: namespace, Appa: "appa", Appb: "appb", AppbPort: 8000, PodPort: 8080, Gateway: "gateway", GatewayPort: 80,
-		Host: "appb.opssec.in", Waypoint: "appb-waypoint", Fortio: "docker.io/fortio/fortio:1.75.3",
-		Istio: "istio-system",
-	}
-}
 
 // gatewayLabel is on the pods of every Gateway, waypoints included.
 const gatewayLabel = "gateway.networking.k8s.io/gateway-name"
@@ -45,41 +23,38 @@ const startDeadline = 3 * time.Minute
 
 // Kubernetes is the World of a cluster.
 type Kubernetes struct {
-	names    LabNames
-	cluster  traffic.Cluster
-	objects  dynamic.Interface
-	waypoint observe.Waypoint
+	namespace string
+	cluster   traffic.Cluster
+	objects   func(context.Context) (*mesh.Objects, error)
+	waypoint  observe.Waypoint
 
 	mutex   sync.Mutex
 	started map[string]bool // short-lived callers, by pod name
 }
 
-// NewKubernetes returns the World of the cluster behind config.
-func NewKubernetes(config *rest.Config, forwarder traffic.Forwarder, names LabNames) (*Kubernetes, error) {
+// NewKubernetes returns the World of the cluster behind config. Its applications are in the namespace of target, whose
+// objects m reads.
+func NewKubernetes(config *rest.Config, forwarder traffic.Forwarder, m *mesh.Mesh, target mesh.Target) (*Kubernetes, error) {
 	cluster, err := traffic.NewKube(config, forwarder)
 	if err != nil {
 		return nil, err
 	}
-	objects, err := dynamic.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("making a client for %s: %w", config.Host, err)
-	}
-	return newWorld(cluster, objects, names), nil
+	objects := func(ctx context.Context) (*mesh.Objects, error) { return m.Objects(ctx, target) }
+	return newWorld(cluster, objects, target.Service.Namespace), nil
 }
 
-func newWorld(cluster traffic.Cluster, objects dynamic.Interface, names LabNames) *Kubernetes {
+func newWorld(cluster traffic.Cluster, objects func(context.Context) (*mesh.Objects, error), namespace string) *Kubernetes {
 	return &Kubernetes{
-		names: names, cluster: cluster, objects: objects, started: map[string]bool{},
-		waypoint: observe.Waypoint{Cluster: cluster, Namespace: names.Namespace, Selector: gatewayLabel + "=" + names.Waypoint},
+		namespace: namespace, cluster: cluster, objects: objects, started: map[string]bool{},
+		waypoint: observe.Waypoint{Cluster: cluster, Namespace: namespace, Selector: gatewayLabel + "=" + names.Waypoint},
 	}
 }
 
 // Caller implements World.
-func (k *Kubernetes) Caller(ctx context.Context, who Caller) (traffic.Sender, error) {
-	n := k.names
-	service := fmt.Sprintf("http://%s:%d", n.Appb, n.AppbPort)
-	appa := traffic.InPod{Cluster: k.cluster, Namespace: n.Namespace, Selector: "app=" + n.Appa, URL: service, Workload: "deploy/" + n.Appa}
-	switch who {
+func (k *Kubernetes) Caller(ctx context.Context, caller Caller) (traffic.Sender, error) {
+	service := fmt.Sprintf("http://%s:%d", names.AppB, names.AppPort)
+	appa := traffic.InPod{Cluster: k.cluster, Namespace: k.namespace, Selector: "app=" + names.AppA, URL: service, Workload: "deploy/" + names.AppA}
+	switch caller {
 	case Appa:
 		return appa, nil
 	case AppaDirect:
@@ -88,25 +63,28 @@ func (k *Kubernetes) Caller(ctx context.Context, who Caller) (traffic.Sender, er
 		return appa, err
 	case Gateway:
 		return traffic.Gateway{
-			Cluster: k.cluster, Namespace: n.Namespace, Selector: gatewayLabel + "=" + n.Gateway,
-			Port: n.GatewayPort, Host: n.Host, Service: "svc/" + n.Gateway + "-istio",
+			Cluster: k.cluster, Namespace: k.namespace, Selector: gatewayLabel + "=" + names.Gateway,
+			Port: names.GatewayPort, Host: names.Host, Service: "svc/" + names.GatewayAccount,
 		}, nil
 	case Outsider:
 		return k.shortLived(ctx, "lab-outsider", service, nil)
 	case Unmeshed:
 		return k.shortLived(ctx, "lab-unmeshed", service, map[string]string{"istio.io/dataplane-mode": "none"})
 	}
-	return nil, fmt.Errorf("nobody is called %q", who)
+	return nil, fmt.Errorf("unknown caller %q; known: %s, %s, %s, %s, %s", caller, Appa, Gateway, Outsider, Unmeshed, AppaDirect)
 }
 
+// Objects implements World.
+func (k *Kubernetes) Objects(ctx context.Context) (*mesh.Objects, error) { return k.objects(ctx) }
+
 func (k *Kubernetes) appbAddress(ctx context.Context) (string, error) {
-	pods, err := k.cluster.Pods(ctx, k.names.Namespace, "app="+k.names.Appb)
+	pods, err := k.cluster.Pods(ctx, k.namespace, "app="+names.AppB)
 	if err != nil {
 		return "", fmt.Errorf("looking for appb's pod: %w", err)
 	}
 	for _, p := range pods {
 		if p.Ready && p.IP != "" {
-			return fmt.Sprintf("http://%s:%d", p.IP, k.names.PodPort), nil
+			return fmt.Sprintf("http://%s:%d", p.IP, names.PodPort), nil
 		}
 	}
 	return "", errors.New("appb has no pod that is ready")
@@ -118,7 +96,7 @@ func (k *Kubernetes) shortLived(ctx context.Context, name, url string, labels ma
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
 	caller := traffic.InPod{
-		Cluster: k.cluster, Namespace: k.names.Namespace, Selector: traffic.CallerLabel + "=" + name, URL: url, Workload: "pod/" + name,
+		Cluster: k.cluster, Namespace: k.namespace, Selector: traffic.CallerLabel + "=" + name, URL: url, Workload: "pod/" + name,
 	}
 	if k.started[name] {
 		return caller, nil
@@ -131,7 +109,7 @@ func (k *Kubernetes) shortLived(ctx context.Context, name, url string, labels ma
 		account = accountOutsider
 	}
 	_, err := k.cluster.StartPod(ctx, traffic.PodSpec{
-		Namespace: k.names.Namespace, Name: name, ServiceAccount: account, Image: k.names.Fortio, Labels: labels,
+		Namespace: k.namespace, Name: name, ServiceAccount: account, Image: names.FortioImage, Labels: labels,
 	})
 	if err != nil {
 		return nil, err
@@ -145,7 +123,7 @@ func (k *Kubernetes) Close(ctx context.Context) error {
 	defer k.mutex.Unlock()
 	var errs []error
 	for name := range k.started {
-		if err := k.cluster.RemovePod(ctx, k.names.Namespace, name); err != nil {
+		if err := k.cluster.RemovePod(ctx, k.namespace, name); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -166,14 +144,13 @@ func (k *Kubernetes) Crossings(ctx context.Context, since time.Time, enough func
 
 // Lives implements World. The ztunnels count, too: one that is replaced breaks the connections on its node.
 func (k *Kubernetes) Lives(ctx context.Context) ([]string, error) {
-	n := k.names
 	var lives []string
 	for _, of := range []struct{ namespace, selector string }{
-		{n.Namespace, "app=" + n.Appa},
-		{n.Namespace, "app=" + n.Appb},
-		{n.Namespace, gatewayLabel + "=" + n.Gateway},
-		{n.Namespace, gatewayLabel + "=" + n.Waypoint},
-		{n.Istio, "app=ztunnel"},
+		{k.namespace, "app=" + names.AppA},
+		{k.namespace, "app=" + names.AppB},
+		{k.namespace, gatewayLabel + "=" + names.Gateway},
+		{k.namespace, gatewayLabel + "=" + names.Waypoint},
+		{names.Istio, "app=ztunnel"},
 	} {
 		pods, err := k.cluster.Pods(ctx, of.namespace, of.selector)
 		if err != nil {

@@ -4,6 +4,7 @@ package observe
 
 import (
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -24,6 +25,9 @@ type Crossing struct {
 	// Principal is the SPIFFE ID of the caller as the waypoint saw it; empty where the log's format does not tell.
 	Principal string
 	Upstream  string
+	// Own is how long the answer took without a delay by the waypoint; OwnKnown is false where the log does not tell.
+	Own      time.Duration
+	OwnKnown bool
 }
 
 // line holds the names of Istio's JSON access-log format, and the two that the lab adds.
@@ -36,13 +40,15 @@ type line struct {
 	Flags     string `json:"response_flags"`
 	Agent     string `json:"user_agent"`
 	Upstream  string `json:"upstream_host"`
+	Duration  any    `json:"duration"`
+	Service   any    `json:"upstream_service_time"`
 	Run       string `json:"lab_run"`
 	Principal string `json:"peer_principal"`
 }
 
 // text matches Istio's default text format (pilot/pkg/model, EnvoyTextLogFormat): it begins with the time, the request
 // and the status, and holds the user agent as its sixth quoted field, after request, failure reason and forwarded-for.
-var text = regexp.MustCompile(`^\[([^\]]+)\] "(\S+) (\S+) [^"]*" (\d+) (\S+) (\S+) \S+ "[^"]*" \S+ \S+ \S+ \S+ "[^"]*" "([^"]*)" "[^"]*" "[^"]*" "([^"]*)"`)
+var text = regexp.MustCompile(`^\[([^\]]+)\] "(\S+) (\S+) [^"]*" (\d+) (\S+) (\S+) \S+ "[^"]*" \S+ \S+ (\S+) (\S+) "[^"]*" "([^"]*)" "[^"]*" "[^"]*" "([^"]*)"`)
 
 // Parse reads one line of a proxy's log. Lines that are no HTTP request's access log are not ok.
 func Parse(raw string) (crossing Crossing, ok bool) {
@@ -61,12 +67,14 @@ func Parse(raw string) (crossing Crossing, ok bool) {
 				crossing.Status = int(code)
 			}
 			crossing.At, _ = time.Parse(time.RFC3339Nano, l.StartTime)
+			crossing.setOwn(fmt.Sprint(l.Service), fmt.Sprint(l.Duration))
 			ok = true
 		}
 	} else if m := text.FindStringSubmatch(raw); m != nil {
-		crossing = Crossing{Method: m[2], Path: m[3], Flags: absent(m[5]), Details: absent(m[6]), Agent: absent(m[7]), Upstream: absent(m[8])}
+		crossing = Crossing{Method: m[2], Path: m[3], Flags: absent(m[5]), Details: absent(m[6]), Agent: absent(m[9]), Upstream: absent(m[10])}
 		crossing.Status, _ = strconv.Atoi(m[4])
 		crossing.At, _ = time.Parse(time.RFC3339Nano, m[1])
+		crossing.setOwn(m[8], m[7])
 		ok = true
 	}
 	// CONNECT is the tunnel that the requests come in, not one of them; "-" is a connection.
@@ -77,6 +85,25 @@ func Parse(raw string) (crossing Crossing, ok bool) {
 		crossing.Run = strings.TrimPrefix(crossing.Agent, traffic.AgentPrefix)
 	}
 	return crossing, true
+}
+
+// ViaUpstream are the details of an answer that came from the application.
+const ViaUpstream = "via_upstream"
+
+// setOwn reads how long the answer took by itself: the time that Envoy's router waited for it (the header
+// x-envoy-upstream-service-time), which begins after the delay of the fault filter; without it the whole duration of a
+// request that was not delayed. Both are in milliseconds.
+func (c *Crossing) setOwn(service, duration string) {
+	if c.Details != ViaUpstream {
+		return
+	}
+	text := service
+	if _, err := strconv.Atoi(service); err != nil && !strings.Contains(c.Flags, "DI") {
+		text = duration
+	}
+	if milliseconds, err := strconv.Atoi(text); err == nil {
+		c.Own, c.OwnKnown = time.Duration(milliseconds)*time.Millisecond, true
+	}
 }
 
 func absent(value string) string {

@@ -9,11 +9,11 @@ import (
 	"ambientlab/internal/probe/traffic"
 )
 
-// look is the waypoint before and after a batch, and its log meanwhile.
+// observation is what the waypoint says of a batch: its counters before and after, and its log in between.
 //
-// The log is followed from before the first request on, not read afterwards: with the proxies at debug level it grows
-// by some 10 KB a request, the kubelet rotates it at 10 MB, and what was rotated away cannot be read any more.
-type look struct {
+// The log is followed from before the first request on, not read afterwards: with the proxies at debug level it grows by
+// some 10 KB a request, the kubelet rotates it at 10 MB, and what was rotated away cannot be read any more.
+type observation struct {
 	run           string
 	started       time.Time
 	before, after observe.Counters
@@ -24,13 +24,13 @@ type look struct {
 	mutex sync.Mutex
 	news  chan struct{} // holds an element when the log has held something new
 	mine  []observe.Crossing
-	// strangers are the requests of anybody else, by User-Agent.
-	strangers map[string]int
-	logErr    error
+	// others counts the requests of other traffic, by User-Agent.
+	others map[string]int
+	logErr error
 }
 
-func (e Env) lookBefore(ctx context.Context, run string) *look {
-	l := &look{run: run, started: e.Now(), strangers: map[string]int{}, news: make(chan struct{}, 1), ended: make(chan struct{})}
+func (e Env) observe(ctx context.Context, run string) *observation {
+	l := &observation{run: run, started: e.Now(), others: map[string]int{}, news: make(chan struct{}, 1), ended: make(chan struct{})}
 	l.before, l.err = e.World.Counters(ctx)
 	if l.err != nil || len(l.before.Pods) == 0 {
 		close(l.ended)
@@ -52,14 +52,14 @@ func (e Env) lookBefore(ctx context.Context, run string) *look {
 	return l
 }
 
-func (l *look) add(c observe.Crossing) {
+func (l *observation) add(c observe.Crossing) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	switch {
 	case c.Run == l.run:
 		l.mine = append(l.mine, c)
 	case c.At.IsZero() || !c.At.Before(l.started):
-		l.strangers[c.Agent]++
+		l.others[c.Agent]++
 	default:
 		return
 	}
@@ -69,12 +69,12 @@ func (l *look) add(c observe.Crossing) {
 	}
 }
 
-// seen counts the lines so far: of the batch, and of anybody.
-func (l *look) seen() (mine, all int) {
+// counted counts the lines so far: of the batch, and in all.
+func (l *observation) counted() (mine, all int) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	all = len(l.mine)
-	for _, n := range l.strangers {
+	for _, n := range l.others {
 		all += n
 	}
 	return len(l.mine), all
@@ -83,7 +83,7 @@ func (l *look) seen() (mine, all int) {
 // lookAfter reads the counters at once and then waits for the log, which comes late: as long as the counters say that
 // something crossed of which no line has come, and lines keep coming. Where no counter tells that nothing more is to
 // come, the log is followed for another while after the last line that was expected.
-func (e Env) lookAfter(ctx context.Context, l *look, load traffic.Load, expected way) {
+func (e Env) finish(ctx context.Context, l *observation, load traffic.Load, expected Route) {
 	defer func() {
 		l.stop()
 		<-l.ended
@@ -98,22 +98,22 @@ func (e Env) lookAfter(ctx context.Context, l *look, load traffic.Load, expected
 		return
 	}
 	moved := l.after.Requests.Since(l.before.Requests)
-	patience := logPatience
-	if expected == around || (moved.Known && moved.Value == 0) {
-		patience = logGlance
+	wait := logWait
+	if expected == Around || (moved.Known && moved.Value == 0) {
+		wait = logShortWait
 	}
 	for {
-		mine, all := l.seen()
+		mine, all := l.counted()
 		switch {
 		case moved.Known && mine >= load.Count && uint64(all) >= moved.Value:
 			return
 		case !moved.Known && mine >= load.Count:
-			patience = logGlance // late duplicates would show by then
+			wait = logShortWait // late duplicates would show by then
 		}
 		select {
 		case <-l.news:
 			continue
-		case <-e.After(patience):
+		case <-e.After(wait):
 			return
 		case <-l.ended:
 			return
@@ -122,4 +122,30 @@ func (e Env) lookAfter(ctx context.Context, l *look, load traffic.Load, expected
 			return
 		}
 	}
+}
+
+// own gives the fastest and the slowest time that appb itself took for the requests of the batch, without a delay, as the
+// waypoint logged it. known is false where the log does not tell.
+func (l *observation) own() (times ownTimes) {
+	for _, c := range l.mine {
+		if !c.OwnKnown {
+			continue
+		}
+		if !times.known || c.Own < times.fastest {
+			times.fastest = c.Own
+		}
+		times.slowest, times.known = max(times.slowest, c.Own), true
+	}
+	return times
+}
+
+// ownTimes is how long a path takes by itself.
+type ownTimes struct {
+	fastest, slowest time.Duration
+	known            bool
+}
+
+// least is how long every request takes at least by itself. Samples may have missed the fastest by as much as they differ.
+func (o ownTimes) least() time.Duration {
+	return max(0, o.fastest-(o.slowest-o.fastest))
 }
