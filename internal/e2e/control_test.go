@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"ambientlab/internal/lesson"
 	"ambientlab/internal/probe"
 )
 
@@ -29,12 +30,12 @@ func (l *lab) testUnmeshedControl(t *testing.T) {
 		results[r.ID] = r
 	}
 	tested := 0
-	for _, claim := range probe.Claims() {
+	for _, claim := range lesson.Claims() {
 		r, made := results[claim.ID]
 		if !made || !claim.NeedsWaypoint() {
 			continue
 		}
-		switch claim.Shot.Who {
+		switch claim.Shot.Caller {
 		case probe.Appa:
 			tested++
 			if r.Verdict == probe.Proven {

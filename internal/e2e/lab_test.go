@@ -126,11 +126,11 @@ func TestLab(t *testing.T) {
 	t.Run("every lesson can be taken back", func(t *testing.T) {
 		left := on()
 		l.mage(t, "sm:authz", "-off")
-		left.Authz = probe.Authz{}
+		left.Authz = nil
 		l.proven(t, left, "authz-off-post", "authz-off-outsider")
 		expect(t, ip, http.MethodPost, "/post", http.StatusOK, "")
 		l.mage(t, "sm:fault", "-off")
-		left.Fault.On = false
+		left.Fault = nil
 		l.proven(t, left, "fault-off-appa", "fault-off-gateway")
 		if slow, _ := l.countSlow(t, ip, "/headers", 10); slow != 0 {
 			t.Errorf("%d requests were delayed with the fault off", slow)

@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"ambientlab/internal/lesson"
+	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/probe/report"
@@ -57,11 +59,18 @@ func (l *lab) proofs(t *testing.T, lessons probe.Lessons, only ...string) probe.
 	if err != nil {
 		t.Fatal(err)
 	}
-	world, err := probe.NewKubernetes(config, forwarder, probe.DefaultNames("default"))
+	m, err := mesh.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return probe.Env{Lab: l.name, Namespace: "default", Lessons: lessons, World: world, Only: only, Progress: t.Logf}
+	world, err := probe.NewKubernetes(config, forwarder, m, mesh.Target{
+		Service:  mesh.Service{Namespace: "default", Name: names.AppB, Port: names.AppPort},
+		Waypoint: names.Waypoint, Gateway: names.Gateway,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return probe.Env{Lab: l.name, Namespace: "default", Lessons: lessons, Claims: lesson.Claims(), World: world, Only: only, Progress: t.Logf}
 }
 
 // patch merges a JSON patch into an object.

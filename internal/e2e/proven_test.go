@@ -4,18 +4,15 @@ package e2e
 
 import (
 	"testing"
-	"time"
 
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
 )
 
 // on are the lessons as the targets leave them with their default flags.
 func on() probe.Lessons {
-	return probe.Lessons{
-		Waypoint: true,
-		Fault:    probe.Fault{On: true, Percent: 50, Delay: 2 * time.Second, Path: "/headers"},
-		Authz:    probe.Authz{On: true, Principals: []string{"appa", "gateway-istio"}},
-	}
+	fault := params.DefaultFault()
+	return probe.Lessons{Waypoint: true, Fault: &fault, Authz: &params.Authz{Allowed: params.Callers()}}
 }
 
 // proven measures some claims and wants each of them made and proven.
@@ -38,7 +35,7 @@ func (l *lab) proven(t *testing.T, lessons probe.Lessons, claims ...string) {
 // testTakenOut takes appa out of the policy and puts it back.
 func (l *lab) testTakenOut(t *testing.T) {
 	without := on()
-	without.Authz.Without = []string{"appa"}
+	without.Authz.Allowed = []string{"gateway-istio"}
 	l.mage(t, "sm:authz", "-without=appa")
 	l.proven(t, without, "authz-taken-out-appa", "authz-get-gateway")
 	l.mage(t, "sm:authz")

@@ -16,11 +16,7 @@ import (
 )
 
 // allOn is what the lab is asked for in these tests, and so what it claims.
-var allOn = probe.Lessons{
-	Waypoint: true,
-	Fault:    probe.Fault{On: true, Percent: 50, Delay: 2 * time.Second, Path: "/headers"},
-	Authz:    probe.Authz{On: true, Principals: []string{"appa", "gateway-istio"}},
-}
+var allOn = on()
 
 // TestSabotage breaks the lab in the ways in which ambient breaks silently. Every claim that is touched must come out
 // refuted or inconclusive, for the right reason; put right again, it must be proven again. E2E_LAB and E2E_KUBECONFIG
@@ -94,7 +90,7 @@ func TestSabotage(t *testing.T) {
 			"VirtualService for another host",
 			func() {
 				l.patch(t, virtualServices, "appb-delay", `{"spec":{"hosts":["appa.default.svc.cluster.local"]}}`)
-				if _, err := probe.NoneDelayed(t.Context(), l.proofs(t, allOn), probe.Gateway); err != nil {
+				if _, err := probe.NoneDelayed(t.Context(), l.proofs(t, allOn), probe.Gateway, *allOn.Fault); err != nil {
 					t.Fatal(err)
 				}
 			},

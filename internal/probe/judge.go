@@ -186,7 +186,7 @@ func judgeThrough(m Measurement, l *observation, moved observe.Counter) Check {
 func agents(others map[string]int) string { return inParentheses(slices.Sorted(maps.Keys(others))) }
 
 func (e Env) judgeIdentity(who Caller, m *Measurement, l *observation) Check {
-	const name = "seen as"
+	const name = "identity"
 	m.Seen = map[string]int{}
 	for _, c := range l.mine {
 		m.Seen[c.Principal]++
@@ -281,7 +281,7 @@ func (e Env) judgeShare(m *Measurement, baseline []time.Duration, seen *observat
 	}
 	m.Share = found
 	text := fmt.Sprintf("%d of %d requests (%.1f %%) were delayed; the true share lies between %.1f %% and %.1f %% (wrong with probability %g), set: %g %%",
-		found.Delayed, found.Of, 100*float64(found.Delayed)/float64(found.Of), 100*found.Low, 100*found.High, e.Error, 100*share.Want)
+		found.Delayed, found.Of, 100*float64(found.Delayed)/float64(found.Of), 100*found.Low, 100*found.High, e.Error, float64(fault.Millionths())/10000)
 	if injected := seen.after.Delayed.Since(seen.before.Delayed); injected.Known {
 		text += fmt.Sprintf("; Envoy counts %d delays", injected.Value)
 	}
@@ -296,7 +296,7 @@ func (e Env) judgeShare(m *Measurement, baseline []time.Duration, seen *observat
 	}
 	switch {
 	case 20*found.Between > found.Of:
-		checks = append(checks, Check{delayName, Refuted, fmt.Sprintf("%d answers took between %s and %s: too slow for no delay, too fast for the delay of %s that was set", found.Between, found.Edge.Round(time.Millisecond), least+fault.Delay, fault.Delay)})
+		checks = append(checks, Check{delayName, Refuted, fmt.Sprintf("%d answers took between %s and %s: too slow for no delay, too fast for this one", found.Between, found.Edge.Round(time.Millisecond), least+fault.Delay)})
 	case found.Delayed == 0:
 	case found.Slow-least > fault.Delay*3/2+modes.Edge:
 		checks = append(checks, Check{delayName, Refuted, slow + ": longer than one delay explains"})

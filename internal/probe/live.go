@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -59,7 +60,7 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	}
 	sender, err := env.World.Caller(ctx, live.From)
 	if err != nil {
-		return Summary{}, fmt.Errorf("looking for %s: %w", live.From, err)
+		return Summary{}, fmt.Errorf("finding the caller %s: %w", live.From, err)
 	}
 	screen := screen{out: live.Out, terminal: live.Terminal, delay: env.Lessons.fault().Delay}
 	summary := Summary{Run: env.NewRun(), Statuses: map[int]int{}}
@@ -80,7 +81,7 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 			return summary, fmt.Errorf("sending from %s: %w", live.From, err)
 		}
 		if summary.Sent == before && ctx.Err() == nil {
-			return summary, fmt.Errorf("sending from %s: a batch was sent and no reply reported", live.From)
+			return summary, fmt.Errorf("sending from %s: a batch was sent, and no reply was reported", live.From)
 		}
 	}
 	screen.clear()
@@ -162,40 +163,46 @@ type Effect struct {
 	Requests int
 }
 
-// FirstDelayed sends requests to the fault's path until one is delayed.
-func FirstDelayed(ctx context.Context, env Env, who Caller) (Effect, error) {
-	return until(ctx, env, who, 6, func(slow int) bool { return slow > 0 })
+// FirstDelayed sends requests to the path of a delay until one is delayed.
+func FirstDelayed(ctx context.Context, env Env, caller Caller, fault params.Fault) (Effect, error) {
+	return until(ctx, env, caller, fault, 6, func(slow int) bool { return slow > 0 })
 }
 
-// NoneDelayed sends requests to the fault's path until so many in a row were not delayed that the fault is gone.
-func NoneDelayed(ctx context.Context, env Env, who Caller) (Effect, error) {
-	return until(ctx, env, who, missed(env.Lessons.fault(), 0.001), func(slow int) bool { return slow == 0 })
+// NoneDelayed sends requests to the path of a delay until so many in a row were not delayed that it is no longer in force.
+func NoneDelayed(ctx context.Context, env Env, caller Caller, fault params.Fault) (Effect, error) {
+	return until(ctx, env, caller, fault, missed(fault, 0.001), func(slow int) bool { return slow == 0 })
 }
 
-func until(ctx context.Context, env Env, who Caller, count int, enough func(slow int) bool) (Effect, error) {
+func until(ctx context.Context, env Env, caller Caller, fault params.Fault, count int, enough func(slow int) bool) (Effect, error) {
 	env, err := env.withDefaults()
 	if err != nil {
 		return Effect{}, err
 	}
-	sender, err := env.World.Caller(ctx, who)
+	sender, err := env.World.Caller(ctx, caller)
 	if err != nil {
-		return Effect{}, fmt.Errorf("looking for %s: %w", who, err)
+		return Effect{}, fmt.Errorf("finding the caller %s: %w", caller, err)
 	}
 	started, sent := env.Now(), 0
-	fault := env.Lessons.fault()
 	for {
+		before, beforeErr := env.World.Counters(ctx)
 		batch, err := sender.Send(ctx, traffic.Load{
-			Method: "GET", Path: fault.Path, Count: count, Concurrency: min(count, concurrency/2), Rate: rate, Timeout: fault.Delay + slack, Run: env.NewRun(),
+			Method: "GET", Path: fault.Path, Count: count, Concurrency: min(count, concurrency/2), Rate: rate, Timeout: fault.Delay + ownLimit, Run: env.NewRun(),
 		}, nil)
 		if err != nil {
-			return Effect{}, fmt.Errorf("%d requests from %s so far: %w", sent, who, err)
+			return Effect{}, fmt.Errorf("%d requests from %s so far: %w", sent, caller, err)
 		}
 		sent += count
-		if !slices.ContainsFunc(batch.Replies, func(r traffic.Reply) bool { return r.Status/100 == 2 }) {
-			return Effect{}, fmt.Errorf("the requests from %s are answered %s, so there is no delay to wait for", who, statusName(fmt.Sprint(batch.Replies[0].Status)))
+		if !slices.ContainsFunc(batch.Replies, func(r traffic.Reply) bool { return r.Status != http.StatusForbidden && r.Status != traffic.NoAnswer }) {
+			return Effect{}, fmt.Errorf("the requests from %s are answered %s, so there is no delay to wait for", caller, statusName(fmt.Sprint(batch.Replies[0].Status)))
 		}
-		slow := slices.DeleteFunc(slices.Clone(batch.Replies), func(r traffic.Reply) bool { return !delayed(r, fault.Delay) })
-		if enough(len(slow)) {
+		slow := len(slices.DeleteFunc(slices.Clone(batch.Replies), func(r traffic.Reply) bool { return !delayed(r, fault.Delay) }))
+		// A path that takes long by itself is slow without a delay; the waypoint counts those that it delayed.
+		if after, err := env.World.Counters(ctx); err == nil && beforeErr == nil {
+			if injected := after.Delayed.Since(before.Delayed); injected.Known {
+				slow = min(slow, int(injected.Value))
+			}
+		}
+		if enough(slow) {
 			return Effect{After: env.Now().Sub(started), Requests: sent}, nil
 		}
 	}

@@ -1,4 +1,4 @@
-package probe
+package probe_test
 
 import (
 	"bytes"
@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	. "ambientlab/internal/probe"
 )
 
 func TestTrafficShowsBothModes(t *testing.T) {
@@ -62,26 +64,26 @@ func TestTrafficRefusesAndFails(t *testing.T) {
 	if _, err := Traffic(t.Context(), s.env(waypoint), Live{From: Appa, Out: &out}); !errors.Is(err, errBroken) {
 		t.Errorf("error %v", err)
 	}
-	if _, err := FirstDelayed(t.Context(), s.env(waypoint), Appa); !errors.Is(err, errBroken) {
+	if _, err := FirstDelayed(t.Context(), s.env(waypoint), Appa, *faultOnly.Fault); !errors.Is(err, errBroken) {
 		t.Errorf("error %v", err)
 	}
 }
 
 func TestEffects(t *testing.T) {
-	on, err := FirstDelayed(t.Context(), newSim(faultOnly).env(faultOnly), Appa)
+	on, err := FirstDelayed(t.Context(), newSim(faultOnly).env(faultOnly), Appa, *faultOnly.Fault)
 	if err != nil || on.Requests < 6 {
 		t.Errorf("%+v %v", on, err)
 	}
-	gone, err := NoneDelayed(t.Context(), newSim(waypoint).env(waypoint), Gateway)
+	gone, err := NoneDelayed(t.Context(), newSim(waypoint).env(waypoint), Gateway, *faultOnly.Fault)
 	if err != nil || gone.Requests != 20 {
 		t.Errorf("%+v %v", gone, err)
 	}
-	if _, err := FirstDelayed(t.Context(), newSim(takenOut).env(takenOut), Appa); err == nil || !strings.Contains(err.Error(), "403") {
+	if _, err := FirstDelayed(t.Context(), newSim(takenOut).env(takenOut), Appa, *faultOnly.Fault); err == nil || !strings.Contains(err.Error(), "403") {
 		t.Errorf("waiting for a delay of requests that are denied: %v", err)
 	}
 	s := newSim(faultOnly)
 	s.lost = true
-	if _, err := FirstDelayed(t.Context(), s.env(faultOnly), Appa); err == nil {
+	if _, err := FirstDelayed(t.Context(), s.env(faultOnly), Appa, *faultOnly.Fault); err == nil {
 		t.Error("lost results went well")
 	}
 }

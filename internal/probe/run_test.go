@@ -1,4 +1,4 @@
-package probe
+package probe_test
 
 import (
 	"context"
@@ -8,25 +8,44 @@ import (
 	"testing"
 	"time"
 
+	networkingapi "istio.io/api/networking/v1alpha3"
+	istiotype "istio.io/api/type/v1beta1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ambientlab/internal/lesson"
+	"ambientlab/internal/lesson/params"
+	. "ambientlab/internal/probe"
 	"ambientlab/internal/probe/traffic"
 )
 
 var (
 	off       = Lessons{}
 	waypoint  = Lessons{Waypoint: true}
-	faultOnly = Lessons{Waypoint: true, Fault: Fault{On: true, Percent: 50, Delay: 2 * time.Second, Path: "/headers"}}
-	authzOnly = Lessons{Waypoint: true, Authz: Authz{On: true}}
-	everyOn   = Lessons{Waypoint: true, Fault: faultOnly.Fault, Authz: Authz{On: true}}
-	closed    = Lessons{Waypoint: true, Fault: faultOnly.Fault, Authz: Authz{On: true, Strict: true}}
-	takenOut  = Lessons{Waypoint: true, Authz: Authz{On: true, Without: []string{"appa"}}}
+	faultOnly = Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/headers")}
+	authzOnly = Lessons{Waypoint: true, Authz: &params.Authz{Allowed: params.Callers()}}
+	everyOn   = Lessons{Waypoint: true, Fault: faultOnly.Fault, Authz: authzOnly.Authz}
+	closed    = Lessons{Waypoint: true, Fault: faultOnly.Fault, Authz: &params.Authz{Allowed: params.Callers(), Strict: true}}
+	takenOut  = Lessons{Waypoint: true, Authz: &params.Authz{Allowed: []string{"gateway-istio"}}}
 )
+
+func fault(percent float64, delay time.Duration, path string) *params.Fault {
+	return &params.Fault{Percent: percent, Delay: delay, Path: path}
+}
+
+func exactly(f *params.Fault) *params.Fault {
+	f.Exact = true
+	return f
+}
 
 // A lab that is as claimed proves every claim, whichever lessons are on.
 func TestRightLabIsProven(t *testing.T) {
 	for name, lessons := range map[string]Lessons{
 		"off": off, "waypoint": waypoint, "fault": faultOnly, "authz": authzOnly, "all": everyOn, "strict": closed, "taken out": takenOut,
-		"small share": {Waypoint: true, Fault: Fault{On: true, Percent: 10, Delay: time.Second, Path: "/ip"}},
-		"whole share": {Waypoint: true, Fault: Fault{On: true, Percent: 100, Delay: time.Second}},
+		"small share":     {Waypoint: true, Fault: fault(10, time.Second, "/ip")},
+		"whole share":     {Waypoint: true, Fault: fault(100, time.Second, "/headers")},
+		"truncated share": {Waypoint: true, Fault: fault(57.14, time.Second, "/headers")},
+		"exact path":      {Waypoint: true, Fault: exactly(fault(50, time.Second, "/headers"))},
+		"every path":      {Waypoint: true, Fault: fault(50, time.Second, "/")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -62,7 +81,7 @@ func TestWrongLabIsNotProven(t *testing.T) {
 		want    []want
 	}{
 		{"appa out of the mesh", everyOn, func(s *sim) {
-			s.appaOutOfMesh, s.facts.AppaMeshed, s.facts.AppaWhyNot = true, false, "its label istio.io/dataplane-mode is none"
+			s.outOfMesh()
 		}, []want{
 			{"waypoint-appa", Refuted, "0 of the 20", "dataplane-mode is none"},
 			{"fault-appa", Refuted, "went around", "not in the mesh"},
@@ -70,88 +89,93 @@ func TestWrongLabIsNotProven(t *testing.T) {
 			{"authz-post-appa", Refuted, "expected \"RBAC: access denied\"", "not in the mesh"},
 			{"waypoint-gateway", Proven, "", ""},
 		}},
-		{"ingress label removed", everyOn, func(s *sim) { s.noIngress, s.facts.IngressUseWaypoint = true, "" }, []want{
+		{"ingress label removed", everyOn, func(s *sim) { s.noIngress = true; delete(s.objects.Service.Labels, "istio.io/ingress-use-waypoint") }, []want{
 			{"waypoint-gateway", Refuted, "around", "ingress-use-waypoint"},
 			{"fault-gateway", Refuted, "0 of", "ingress-use-waypoint"},
 			{"authz-post-gateway", Refuted, "", "ingress-use-waypoint"},
 			{"waypoint-appa", Proven, "", ""},
 		}},
-		{"waypoint scaled to zero", everyOn, func(s *sim) { s.scaledToZero, s.facts.WaypointReady = true, 0 }, []want{
+		{"waypoint scaled to zero", everyOn, func(s *sim) { s.scaledToZero = true; *s.objects.WaypointDeployment.Spec.Replicas = 0 }, []want{
 			{"waypoint-appa", Refuted, "no pod that is ready", "scaled to zero"},
 			{"fault-appa", Refuted, "no pod", "scaled to zero"},
 			{"authz-outsider", Refuted, "", "scaled to zero"},
 		}},
-		{"no waypoint at all", everyOn, func(s *sim) { s.actual.Waypoint, s.facts.WaypointExists, s.facts.UseWaypoint = false, false, "" }, []want{
+		{"no waypoint at all", everyOn, func(s *sim) { s.actual.Waypoint, s.objects.Waypoint, s.objects.Service.Labels = false, nil, nil }, []want{
 			{"waypoint-appa", Refuted, "", "does not exist"},
 			{"waypoint-gateway", Refuted, "", "no label istio.io/use-waypoint"},
 		}},
 		{"gateway not programmed", waypoint, func(s *sim) {
-			s.scaledToZero, s.facts.Programmed, s.facts.ProgrammedMessage = true, false, "AddressNotAssigned"
+			s.scaledToZero = true
+			s.objects.Waypoint.Status.Conditions[0] = metav1.Condition{Type: "Programmed", Status: "False", Reason: "AddressNotAssigned"}
 		}, []want{{"waypoint-appa", Refuted, "", "AddressNotAssigned"}}},
 		{"policy with selector", authzOnly, func(s *sim) {
 			s.selector = true
-			s.facts.Policies = []PolicyFact{{Name: "appb-get-only", Selector: true, Layer7: true}}
+			s.objects.Policies[0].Spec.TargetRefs, s.objects.Policies[0].Spec.Selector = nil, &istiotype.WorkloadSelector{}
 		}, []want{
 			{"authz-post-appa", Refuted, "expected: all", "`selector`"},
 			{"authz-outsider", Refuted, "", "`selector`"},
 		}},
 		{"policy not attached", authzOnly, func(s *sim) {
-			s.actual.Authz.On = false
-			s.facts.Policies = nil
-		}, []want{{"authz-post-appa", Refuted, "", "No AuthorizationPolicy"}}},
+			s.actual.Authz = nil
+			s.objects.Policies = nil
+		}, []want{{"authz-post-appa", Refuted, "", "AuthorizationPolicy default/appb-get-only does not exist"}}},
 		{"policy on another target", authzOnly, func(s *sim) {
-			s.actual.Authz.On = false
-			s.facts.Policies[0].Targets = []string{"Service/appc"}
+			s.actual.Authz = nil
+			s.objects.Policies[0].Spec.TargetRefs[0].Name = "appc"
 		}, []want{{"authz-post-gateway", Refuted, "", "Service/appc"}}},
 		{"policy not accepted", authzOnly, func(s *sim) {
-			s.actual.Authz.On = false
-			s.facts.Policies[0].Message = "target not found"
+			s.actual.Authz = nil
+			s.objects.Policies[0].Status.Conditions[0].Status, s.objects.Policies[0].Status.Conditions[0].Message = "False", "target not found"
 		}, []want{{"authz-post-appa", Refuted, "", "target not found"}}},
 		{"policy still there", waypoint, func(s *sim) {
-			s.actual.Authz.On = true
-			s.facts.Policies = goodFacts(authzOnly).Policies
+			s.actual.Authz = authzOnly.Authz
+			s.objects.Policies = goodObjects(authzOnly).Policies
 		}, []want{{"authz-off-post", Refuted, "403", "still attached"}}},
-		{"virtual service for another host", faultOnly, func(s *sim) { s.actual.Fault.On, s.facts.Routes[0].Hosts = false, []string{"appc"} }, []want{
+		{"virtual service for another host", faultOnly, func(s *sim) { s.actual.Fault, s.objects.VirtualServices[0].Spec.Hosts = nil, []string{"appc"} }, []want{
 			{"fault-appa", Refuted, "0 of", "host appc"},
 			{"fault-gateway", Refuted, "0 of", "host appc"},
 		}},
-		{"no virtual service", faultOnly, func(s *sim) { s.actual.Fault.On, s.facts.Routes = false, nil }, []want{{"fault-appa", Refuted, "", "no VirtualService"}}},
-		{"30 % where 50 % is claimed", faultOnly, func(s *sim) { s.actual.Fault.Percent, s.facts.Routes[0].Percent = 30, 30 }, []want{
+		{"no virtual service", faultOnly, func(s *sim) { s.actual.Fault, s.objects.VirtualServices = nil, nil }, []want{{"fault-appa", Refuted, "", "VirtualService default/appb-delay does not exist"}}},
+		{"30 % where 50 % is claimed", faultOnly, func(s *sim) { s.actual.Fault.Percent, delayOf(s.objects.VirtualServices[0]).Percentage.Value = 30, 30 }, []want{
 			{"fault-appa", Refuted, "set: 50 %", "asks for 30 %"},
 			{"fault-gateway", Refuted, "set: 50 %", "asks for 30 %"},
 		}},
-		{"another path delayed", faultOnly, func(s *sim) { s.actual.Fault.Path, s.facts.Routes[0].Paths = "/ip", []string{"/ip"} }, []want{{"fault-appa", Refuted, "expected: none", "delays /ip"}}},
+		{"another path delayed", faultOnly, func(s *sim) {
+			s.actual.Fault.Path, s.objects.VirtualServices[0].Spec.Http[0].Match[0].Uri.MatchType = "/ip", &networkingapi.StringMatch_Prefix{Prefix: "/ip"}
+		}, []want{{"fault-appa", Refuted, "expected: none", "delays /ip"}}},
 		{"delay shorter than set", faultOnly, func(s *sim) { s.actual.Fault.Delay = 1600 * time.Millisecond }, []want{{"fault-appa", Refuted, "too fast for this one", ""}}},
 		{"delay much longer than set", faultOnly, func(s *sim) { s.actual.Fault.Delay = 6 * time.Second }, []want{{"fault-appa", Refuted, "longer than one delay explains", "None of the known"}}},
-		{"fault still on", waypoint, func(s *sim) { s.actual.Fault, s.facts.Routes = faultOnly.Fault, goodFacts(faultOnly).Routes }, []want{
+		{"fault still on", waypoint, func(s *sim) {
+			s.actual.Fault, s.objects.VirtualServices = faultOnly.Fault, goodObjects(faultOnly).VirtualServices
+		}, []want{
 			{"fault-off-appa", Refuted, "expected: none", "still asks"},
 		}},
 		{"machine busy", waypoint, func(s *sim) { s.hiccups = 2 }, []want{{"fault-off-appa", Inconclusive, "busy", ""}}},
 		{"baseline too slow", faultOnly, func(s *sim) { s.noise = 1600 * time.Millisecond }, []want{{"fault-appa", Refuted, "", ""}}},
-		{"share too small to know", Lessons{Waypoint: true, Fault: Fault{On: true, Percent: 1, Delay: time.Second}}, func(*sim) {}, []want{{"fault-appa", Inconclusive, "more requests would be needed", ""}}},
-		{"still open though strict", closed, func(s *sim) { s.actual.Authz.Strict, s.facts.StrictTLS = false, false }, []want{
+		{"share too small to know", Lessons{Waypoint: true, Fault: fault(1, time.Second, "/headers")}, func(*sim) {}, []want{{"fault-appa", Inconclusive, "more requests would be needed", ""}}},
+		{"still open though strict", closed, func(s *sim) { s.actual.Authz.Strict, s.objects.PeerAuthentications = false, nil }, []want{
 			{"direct-closed", Refuted, "instead 5 × 200", "STRICT"},
 			{"unmeshed-closed", Refuted, "no HTTP answer; expected", ""},
 		}},
 		{"closed though not strict", authzOnly, func(s *sim) { s.actual.Authz.Strict = true }, []want{{"direct-open", Refuted, "no HTTP answer", ""}}},
-		{"foreign traffic throughout", waypoint, func(s *sim) { s.foreign = slices.Repeat([]int{3}, 99) }, []want{{"waypoint-appa", Inconclusive, "somebody else used the waypoint meanwhile (curl/8) (measured 2 times)", ""}}},
+		{"foreign traffic throughout", waypoint, func(s *sim) { s.foreign = slices.Repeat([]int{3}, 99) }, []want{{"waypoint-appa", Inconclusive, "other traffic used the waypoint during the measurement (curl/8) (measured 2 times)", ""}}},
 		{"foreign traffic once", waypoint, func(s *sim) { s.foreign = []int{0, 0, 0, 3} }, []want{{"waypoint-appa", Proven, "measured 2 times", ""}}},
 		{"sent twice", waypoint, func(s *sim) { s.retried = true }, []want{{"waypoint-appa", Inconclusive, "sent twice", ""}}},
 		{"lost exit status", everyOn, func(s *sim) { s.lost = true }, []want{
 			{"reach-appa", Inconclusive, "exit status of the command was lost", ""},
 			{"authz-post-appa", Inconclusive, "lost", ""},
 		}},
-		{"caller cannot be started", authzOnly, func(s *sim) { s.unsent = errBroken }, []want{{"authz-outsider", Inconclusive, "the caller is not there: broken", ""}}},
+		{"caller cannot be started", authzOnly, func(s *sim) { s.unsent = errBroken }, []want{{"authz-outsider", Inconclusive, "the caller is not available: broken", ""}}},
 		{"appb restarted", everyOn, func(s *sim) { s.restartAfter = "appb-1" }, []want{{"reach-appa", Inconclusive, "pod appb-1 was restarted", ""}}},
 		{"no counters", waypoint, func(s *sim) { s.hideCounters = true }, []want{{"waypoint-appa", Proven, "no counter to compare with", ""}}},
 		{"no counter of denials", authzOnly, func(s *sim) { s.hideCounters = true }, []want{{"authz-post-appa", Refuted, "no counter of denied", ""}}},
 		{"denied by something else", authzOnly, func(s *sim) { s.deniedEarly = true }, []want{{"authz-post-appa", Refuted, "moved by 0", ""}}},
-		{"counters unreadable", waypoint, func(s *sim) { s.counterErr = errBroken }, []want{{"waypoint-appa", Inconclusive, "cannot be looked at", ""}}},
+		{"counters unreadable", waypoint, func(s *sim) { s.counterErr = errBroken }, []want{{"waypoint-appa", Inconclusive, "cannot be observed", ""}}},
 		{"no principal in the log", waypoint, func(s *sim) { s.hidePrincipal = true }, []want{{"waypoint-appa", Inconclusive, "accessLogFormat", ""}}},
 		{"another identity", waypoint, func(s *sim) { s.wrongSeen = "spiffe://cluster.local/ns/default/sa/default" }, []want{{"waypoint-gateway", Refuted, "sa/default", ""}}},
 		{"denied in other words", authzOnly, func(s *sim) { s.body = "go away" }, []want{{"authz-post-appa", Refuted, "go away", ""}}},
-		{"appa not taken out", takenOut, func(s *sim) { s.actual.Authz.Without = nil }, []want{{"authz-taken-out-appa", Refuted, "200", ""}}},
-		{"facts unreadable", waypoint, func(s *sim) { s.scaledToZero, s.factsErr = true, errBroken }, []want{{"waypoint-appa", Refuted, "", "broken"}}},
+		{"appa not taken out", takenOut, func(s *sim) { s.actual.Authz.Allowed = params.Callers() }, []want{{"authz-taken-out-appa", Refuted, "200", ""}}},
+		{"objects unreadable", waypoint, func(s *sim) { s.scaledToZero, s.objectsErr = true, errBroken }, []want{{"waypoint-appa", Refuted, "", "broken"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -187,8 +211,8 @@ func TestNothingAboutTheWaypointIsProvenOutsideTheMesh(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, claim := range Claims() {
-			if !fromAppa(claim) || !needsWaypoint(claim) {
+		for _, claim := range lesson.Claims() {
+			if claim.Shot.Caller != Appa || !claim.NeedsWaypoint() {
 				continue
 			}
 			for _, r := range report.Claims {
@@ -225,30 +249,111 @@ func TestOnlyAndDefaults(t *testing.T) {
 	if _, err := Run(t.Context(), Env{}); err == nil {
 		t.Error("a run without a cluster went well")
 	}
-	if conclude(nil) != Inconclusive {
+	if Conclude(nil) != Inconclusive {
 		t.Error("no evidence is not inconclusive")
 	}
 }
 
-// The table itself: IDs are unique, and every shot can be sent.
+// The table itself: IDs are unique, every claim has evidence, and every shot can be sent.
 func TestClaimsAreWellFormed(t *testing.T) {
-	env, err := newSim(everyOn).env(everyOn).withDefaults()
-	if err != nil {
-		t.Fatal(err)
-	}
+	env := newSim(everyOn).env(everyOn)
 	seen := map[string]bool{}
-	for _, c := range Claims() {
-		if seen[c.ID] || c.Title == "" || c.Learn == "" || c.When == nil {
+	for _, c := range lesson.Claims() {
+		if seen[c.ID] || c.Title == "" || c.Learn == "" || c.Lesson == "" || c.When == nil {
 			t.Errorf("claim %q is a double or lacks something", c.ID)
 		}
 		seen[c.ID] = true
-		for _, s := range everyShot(c) {
-			if l := env.load(s); l.Count < 1 || l.Count > traffic.MaxCount || l.Path[0] != '/' {
-				t.Errorf("%s: load %+v", c.ID, l)
+		if !c.HasTraffic() {
+			if !c.HasConfiguration(everyOn) {
+				t.Errorf("claim %s has no evidence", c.ID)
+			}
+			continue
+		}
+		for _, s := range c.Shots() {
+			if l, err := env.Load(s); err != nil || l.Count < 1 || l.Count > traffic.MaxCount || l.Path[0] != '/' {
+				t.Errorf("%s: load %+v, %v", c.ID, l, err)
 			}
 			if s.Expect.Share && (len(c.Controls) == 0 || !c.Controls[0].Expect.Prompt) {
 				t.Errorf("%s: a share without a baseline", c.ID)
 			}
+			if s.Expect.Status == OwnStatus && s.Expect.Route != Through {
+				t.Errorf("%s: appb's own status is known for requests through the waypoint only", c.ID)
+			}
 		}
+	}
+}
+
+// What appb itself answers on the delayed path, and how long it takes, is true without the lesson and must not refute it.
+func TestOwnAnswersOfTheDelayedPath(t *testing.T) {
+	for name, c := range map[string]struct {
+		lessons Lessons
+		change  func(*sim)
+		want    map[string]Verdict
+		says    string
+	}{
+		"a teapot": {
+			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/status/418")},
+			func(s *sim) { s.ownStatus = 418 },
+			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven, "fault-prefix": Proven}, "all 501 answers are appb's own: 501 × 418",
+		},
+		"slower than the delay": {
+			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/delay/3")},
+			func(s *sim) { s.ownTime = 3 * time.Second },
+			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven, "fault-prefix": Proven}, "above the 3s that appb takes",
+		},
+		"slow, and all of them delayed, with -strict": {
+			Lessons{Waypoint: true, Fault: fault(100, time.Second, "/delay/3"), Authz: closed.Authz},
+			func(s *sim) { s.ownTime = 3 * time.Second },
+			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven}, "above the 3s",
+		},
+		"slow, and not delayed": {
+			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/delay/3")},
+			func(s *sim) { s.ownTime, s.actual.Fault.Percent = 3*time.Second, 0 },
+			map[string]Verdict{"fault-appa": Refuted}, "0 of",
+		},
+		"a log that does not tell": {
+			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/status/418")},
+			func(s *sim) { s.ownStatus, s.hideDetails = 418, true },
+			map[string]Verdict{"fault-appa": Inconclusive}, "does not tell who gave them",
+		},
+		"answered by the waypoint": {
+			faultOnly,
+			func(s *sim) { s.actual.Authz = takenOut.Authz },
+			map[string]Verdict{"fault-appa": Refuted}, "rbac_access_denied",
+		},
+		"exact where a prefix was asked for": {
+			faultOnly,
+			func(s *sim) { s.plainMatch = true },
+			map[string]Verdict{"fault-appa": Proven, "fault-prefix": Refuted}, "0 of",
+		},
+		"a prefix where the path alone was asked for": {
+			Lessons{Waypoint: true, Fault: exactly(fault(50, 2*time.Second, "/headers"))},
+			func(s *sim) { s.actual.Fault.Exact = false },
+			map[string]Verdict{"fault-appa": Proven, "fault-exact": Refuted}, "expected: none",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSim(c.lessons)
+			c.change(s)
+			report, err := Run(t.Context(), s.env(c.lessons))
+			if err != nil {
+				t.Fatal(err)
+			}
+			said := false
+			for id, want := range c.want {
+				i := slices.IndexFunc(report.Claims, func(r Result) bool { return r.ID == id })
+				if i < 0 {
+					t.Fatalf("claim %s was not made", id)
+				}
+				if got := report.Claims[i]; got.Verdict != want {
+					t.Errorf("%s: %s, want %s: %+v", id, got.Verdict, want, got.Checks)
+				}
+				said = said || slices.ContainsFunc(report.Claims[i].Checks, func(k Check) bool { return strings.Contains(k.Text, c.says) })
+			}
+			if !said {
+				t.Errorf("no check says %q: %+v", c.says, report.Claims)
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
-package probe
+package probe_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,22 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+	istiometa "istio.io/api/meta/v1alpha1"
+	networkingapi "istio.io/api/networking/v1alpha3"
+	securityapi "istio.io/api/security/v1beta1"
+	istiotype "istio.io/api/type/v1beta1"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"ambientlab/internal/lesson"
+	"ambientlab/internal/lesson/params"
+	"ambientlab/internal/mesh"
+	. "ambientlab/internal/probe"
 	"ambientlab/internal/probe/observe"
 	"ambientlab/internal/probe/traffic"
 )
@@ -31,15 +48,19 @@ type sim struct {
 	lost          bool          // the exit status of the callers' command is lost
 	restartAfter  string        // name of a pod that is restarted during the claim
 	noise         time.Duration // how slow undelayed requests are
+	ownStatus     int           // what appb answers on the delayed path, 200 when 0
+	ownTime       time.Duration // how long appb takes on the delayed path
+	hideDetails   bool          // a log format without the details of the response
+	plainMatch    bool          // the waypoint matches the delayed path exactly, whatever was asked for
 	hiccups       int           // how many undelayed requests of a batch are slow all the same
 	counterErr    error
-	factsErr      error
+	objectsErr    error
 	closeErr      error
 	body          string
 	unsent        error
 	cancel        context.CancelFunc // called during the first batch
 
-	facts   Facts
+	objects *mesh.Objects
 	random  *rand.Rand
 	batches int
 	closed  bool
@@ -53,34 +74,99 @@ type sim struct {
 }
 
 func newSim(l Lessons) *sim {
-	l = l.withDefaults()
+	actual := l
+	if l.Fault != nil {
+		fault := *l.Fault
+		actual.Fault = &fault
+	}
+	if l.Authz != nil {
+		authz := *l.Authz
+		actual.Authz = &authz
+	}
 	return &sim{
-		actual: l, random: rand.New(rand.NewPCG(1, 2)), now: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC),
-		facts: goodFacts(l),
+		actual: actual, random: rand.New(rand.NewPCG(1, 2)), now: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC),
+		objects: goodObjects(l),
 		counts: observe.Counters{
 			Requests: observe.Counter{Value: 1000, Known: true}, Denied: observe.Counter{Value: 7, Known: true}, Delayed: observe.Counter{Value: 3, Known: true},
 		},
 	}
 }
 
-func goodFacts(l Lessons) Facts {
-	f := Facts{
-		UseWaypoint: "appb-waypoint", IngressUseWaypoint: "true", WaypointExists: true, Programmed: true, WaypointReady: 1,
-		AppaMeshed: true, AppbMeshed: true, StrictTLS: l.Authz.Strict,
+func meta(name string, labels ...string) metav1.ObjectMeta {
+	m := metav1.ObjectMeta{Name: name, Namespace: "default", Labels: map[string]string{}}
+	for i := 0; i < len(labels); i += 2 {
+		m.Labels[labels[i]] = labels[i+1]
 	}
-	if l.Authz.On {
-		f.Policies = []PolicyFact{{Name: "appb-get-only", Action: "ALLOW", Targets: []string{"Service/appb"}, Layer7: true}}
+	return m
+}
+
+// goodObjects are the objects of a lab that is as claimed.
+func goodObjects(l Lessons) *mesh.Objects {
+	one := int32(1)
+	pod := corev1.Pod{ObjectMeta: meta("appa-1", "app", "appa")}
+	pod.Annotations = map[string]string{"ambient.istio.io/redirection": "enabled"}
+	o := &mesh.Objects{
+		Target:  mesh.Target{Service: mesh.Service{Namespace: "default", Name: "appb", Port: 8000}, Waypoint: "appb-waypoint", Gateway: "gateway"},
+		Service: &corev1.Service{ObjectMeta: meta("appb")}, AppPods: map[string][]corev1.Pod{"appa": {pod}},
 	}
-	if l.Fault.On {
-		f.Routes = []RouteFact{{Name: "appb-delay", Hosts: []string{"appb.default.svc.cluster.local"}, Percent: l.Fault.Percent, Delay: l.Fault.Delay.String(), Paths: []string{l.Fault.Path}}}
+	if l.Waypoint {
+		o.Service.Labels = map[string]string{"istio.io/use-waypoint": "appb-waypoint", "istio.io/ingress-use-waypoint": "true"}
+		o.Service.Status.Conditions = []metav1.Condition{{Type: "istio.io/WaypointBound", Status: "True"}}
+		o.Waypoint = &gatewayv1.Gateway{ObjectMeta: meta("appb-waypoint")}
+		o.Waypoint.Status.Conditions = []metav1.Condition{{Type: "Programmed", Status: "True"}}
+		o.WaypointDeployment = &appsv1.Deployment{ObjectMeta: meta("appb-waypoint"), Spec: appsv1.DeploymentSpec{Replicas: &one}}
+		o.WaypointDeployment.Status = appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1}
 	}
-	return f
+	if l.Authz != nil {
+		o.Policies = []*securityv1.AuthorizationPolicy{policy("appb-get-only")}
+		if l.Authz.Strict {
+			strict := &securityv1.PeerAuthentication{ObjectMeta: meta("strict")}
+			strict.Spec.Mtls = &securityapi.PeerAuthentication_MutualTLS{Mode: securityapi.PeerAuthentication_MutualTLS_STRICT}
+			o.PeerAuthentications = []*securityv1.PeerAuthentication{strict}
+			only := &securityv1.AuthorizationPolicy{ObjectMeta: meta("appb-only-via-waypoint")}
+			only.Status.Conditions = []*istiometa.IstioCondition{{Type: "ZtunnelAccepted", Status: "True"}}
+			o.Policies = append(o.Policies, only)
+		}
+	}
+	if l.Fault != nil {
+		o.VirtualServices = []*networkingv1.VirtualService{virtualService(*l.Fault)}
+	}
+	return o
+}
+
+func policy(name string) *securityv1.AuthorizationPolicy {
+	p := &securityv1.AuthorizationPolicy{ObjectMeta: meta(name)}
+	p.Spec.TargetRefs = []*istiotype.PolicyTargetReference{{Kind: "Service", Name: "appb"}}
+	p.Status.Conditions = []*istiometa.IstioCondition{{Type: "WaypointAccepted", Status: "True"}}
+	return p
+}
+
+func virtualService(f params.Fault) *networkingv1.VirtualService {
+	v := &networkingv1.VirtualService{ObjectMeta: meta("appb-delay")}
+	v.Spec.Hosts = []string{"appb.default.svc.cluster.local"}
+	uri := &networkingapi.StringMatch{MatchType: &networkingapi.StringMatch_Prefix{Prefix: f.Path}}
+	if f.Exact {
+		uri.MatchType = &networkingapi.StringMatch_Exact{Exact: f.Path}
+	}
+	v.Spec.Http = []*networkingapi.HTTPRoute{{
+		Match: []*networkingapi.HTTPMatchRequest{{Uri: uri}},
+		Fault: &networkingapi.HTTPFaultInjection{Delay: &networkingapi.HTTPFaultInjection_Delay{
+			Percentage:    &networkingapi.Percent{Value: f.Percent},
+			HttpDelayType: &networkingapi.HTTPFaultInjection_Delay_FixedDelay{FixedDelay: durationpb.New(f.Delay)},
+		}},
+	}}
+	return v
+}
+
+// delayOf is the delay that a VirtualService asks for.
+func delayOf(v *networkingv1.VirtualService) *networkingapi.HTTPFaultInjection_Delay {
+	return v.Spec.Http[0].Fault.Delay
 }
 
 func (s *sim) env(claimed Lessons) Env {
 	n := 0
 	return Env{
-		Lab: "ambient", Namespace: "default", Lessons: claimed, World: s, Now: func() time.Time { s.now = s.now.Add(time.Millisecond); return s.now },
+		Lab: "ambient", Namespace: "default", Lessons: claimed, Claims: lesson.Claims(), World: s, Now: func() time.Time { s.now = s.now.Add(time.Millisecond); return s.now },
 		After:  func(time.Duration) <-chan time.Time { return time.After(150 * time.Millisecond) },
 		NewRun: func() string { n++; return fmt.Sprintf("run%04d", n) },
 	}
@@ -108,25 +194,35 @@ func (s *sim) crosses(who Caller) bool {
 	return true
 }
 
-// answer is what becomes of one request.
-func (c simCaller) answer(l traffic.Load) (status int, delayed bool, body string) {
+// answer is what becomes of one request. own is how long appb takes for it.
+func (c simCaller) answer(l traffic.Load) (status int, delayed bool, own time.Duration, body string) {
 	if l.Host != "" && l.Host != "appb.opssec.in" {
-		return http.StatusNotFound, false, ""
+		return http.StatusNotFound, false, 0, ""
 	}
-	if c.actual.Authz.Strict && !c.crosses(c.who) {
-		return traffic.NoAnswer, false, ""
+	if Strict(c.actual) && !c.crosses(c.who) {
+		return traffic.NoAnswer, false, 0, ""
+	}
+	path := params.DefaultFault().Path
+	if c.actual.Fault != nil {
+		path = c.actual.Fault.Path
+	}
+	status = http.StatusOK
+	switch l.Path {
+	case path:
+		status, own = cmp.Or(c.ownStatus, http.StatusOK), c.ownTime
+	case path + "/x":
+		status = http.StatusNotFound
 	}
 	if c.crosses(c.who) {
-		enforced := c.actual.Authz.On && !c.selector
-		if enforced && (!c.actual.allows(c.who.account()) || l.Method != http.MethodGet) {
-			return http.StatusForbidden, false, traffic.DeniedBody
+		enforced := c.actual.Authz != nil && !c.selector
+		if enforced && (!Admitted(c.who)(c.actual) || l.Method != http.MethodGet) {
+			return http.StatusForbidden, false, 0, traffic.DeniedBody
 		}
-		f := c.actual.Fault
-		if f.On && l.Path == f.Path && c.random.Float64()*100 < f.Percent {
+		if f := c.actual.Fault; f != nil && (f.Covers(l.Path) && !c.plainMatch || l.Path == f.Path) && c.random.Float64() < f.Share() {
 			delayed = true
 		}
 	}
-	return http.StatusOK, delayed, "{}"
+	return status, delayed, own, "{}"
 }
 
 func (c simCaller) Send(_ context.Context, l traffic.Load, each func(traffic.Reply)) (traffic.Batch, error) {
@@ -136,8 +232,8 @@ func (c simCaller) Send(_ context.Context, l traffic.Load, each func(traffic.Rep
 	}
 	batch := traffic.Batch{Load: l, Pod: "p/u/0", Command: "curl " + l.Path}
 	for i := range l.Count {
-		status, delayed, _ := c.answer(l)
-		latency := 3*time.Millisecond + time.Duration(c.random.IntN(4000))*time.Microsecond + c.noise
+		status, delayed, own, _ := c.answer(l)
+		latency := 3*time.Millisecond + time.Duration(c.random.IntN(4000))*time.Microsecond + c.noise + own
 		if delayed {
 			latency += c.actual.Fault.Delay
 		} else if i < c.hiccups {
@@ -148,9 +244,9 @@ func (c simCaller) Send(_ context.Context, l traffic.Load, each func(traffic.Rep
 		if each != nil {
 			each(r)
 		}
-		c.seen(l, status, delayed)
+		c.seen(l, status, delayed, own)
 		if c.retried && i == 0 {
-			c.seen(l, status, delayed)
+			c.seen(l, status, delayed, own)
 		}
 	}
 	if c.batches <= len(c.foreign) {
@@ -165,11 +261,11 @@ func (c simCaller) Send(_ context.Context, l traffic.Load, each func(traffic.Rep
 	return batch, nil
 }
 
-func (c simCaller) seen(l traffic.Load, status int, delayed bool) {
-	if !c.crosses(c.who) || status == http.StatusNotFound {
+func (c simCaller) seen(l traffic.Load, status int, delayed bool, own time.Duration) {
+	if !c.crosses(c.who) || l.Host != "" {
 		return
 	}
-	principal := "spiffe://cluster.local/ns/default/sa/" + c.who.account()
+	principal := "spiffe://cluster.local/ns/default/sa/" + c.who.Account()
 	if c.wrongSeen != "" {
 		principal = c.wrongSeen
 	}
@@ -183,7 +279,15 @@ func (c simCaller) seen(l traffic.Load, status int, delayed bool) {
 	if delayed {
 		c.counts.Delayed.Value++
 	}
-	c.note(observe.Crossing{Run: l.Run, Agent: traffic.Agent(l.Run), Principal: principal, Status: status, At: c.now})
+	crossing := observe.Crossing{Run: l.Run, Agent: traffic.Agent(l.Run), Principal: principal, Status: status, At: c.now}
+	switch {
+	case c.hideDetails:
+	case status == http.StatusForbidden && own == 0 && !delayed && c.ownStatus != status:
+		crossing.Details = "rbac_access_denied_matched_policy[none]"
+	default:
+		crossing.Details, crossing.Own, crossing.OwnKnown = observe.ViaUpstream, own, true
+	}
+	c.note(crossing)
 }
 
 // note writes a line into the waypoint's log.
@@ -200,11 +304,11 @@ func (c simCaller) Once(_ context.Context, l traffic.Load) (traffic.Answer, erro
 	if c.lost {
 		return traffic.Answer{}, traffic.ErrStatusLost
 	}
-	status, _, body := c.answer(l)
+	status, _, own, body := c.answer(l)
 	if c.sim.body != "" {
 		body = c.sim.body
 	}
-	c.seen(l, status, false)
+	c.seen(l, status, false, own)
 	return traffic.Answer{Reply: traffic.Reply{Status: status}, Body: body}, nil
 }
 
@@ -244,7 +348,7 @@ func (s *sim) Lives(context.Context) ([]string, error) {
 	lives := []string{"appa-1/u1/0", "appb-1/u2/0", "appb-waypoint-1/u3/0"}
 	if s.restartAfter != "" && s.batches > 0 {
 		for i, l := range lives {
-			if podOf(l) == s.restartAfter {
+			if PodOf(l) == s.restartAfter {
 				lives[i] = l[:len(l)-1] + "1"
 			}
 		}
@@ -252,7 +356,7 @@ func (s *sim) Lives(context.Context) ([]string, error) {
 	return lives, nil
 }
 
-func (s *sim) Facts(context.Context) (Facts, error) { return s.facts, s.factsErr }
+func (s *sim) Objects(context.Context) (*mesh.Objects, error) { return s.objects, s.objectsErr }
 
 func (s *sim) Close(context.Context) error {
 	s.closed = true
@@ -260,3 +364,9 @@ func (s *sim) Close(context.Context) error {
 }
 
 var errBroken = errors.New("broken")
+
+// outOfMesh takes appa's pod out of the mesh.
+func (s *sim) outOfMesh() {
+	s.appaOutOfMesh = true
+	s.objects.AppPods["appa"][0].Labels["istio.io/dataplane-mode"] = "none"
+}

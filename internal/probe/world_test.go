@@ -9,18 +9,14 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/rest"
-	clienttesting "k8s.io/client-go/testing"
-	"sigs.k8s.io/yaml"
 
+	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe/observe"
 	"ambientlab/internal/probe/traffic"
 )
+
+var errBroken = errors.New("broken")
 
 // podsOnly is a cluster of pods, by selector.
 type podsOnly struct {
@@ -57,7 +53,7 @@ func (c *podsOnly) RemovePod(_ context.Context, _, name string) error {
 }
 
 func meshedPods() map[string][]traffic.Pod {
-	in := map[string]string{redirected: "enabled"}
+	in := map[string]string{"ambient.istio.io/redirection": "enabled"}
 	return map[string][]traffic.Pod{
 		"app=appa": {{Name: "appa-1", Ready: true, Annotations: in}}, "app=appb": {{Name: "appb-1", Ready: true, IP: "10.0.0.9", Annotations: in}},
 		gatewayLabel + "=appb-waypoint": {{Name: "appb-waypoint-1", Ready: true}}, "app=ztunnel": {{Name: "ztunnel-1"}},
@@ -66,7 +62,7 @@ func meshedPods() map[string][]traffic.Pod {
 
 func TestCallersOfACluster(t *testing.T) {
 	c := &podsOnly{pods: meshedPods()}
-	k := newWorld(c, nil, DefaultNames("default"))
+	k := newWorld(c, nil, "default")
 	for who, want := range map[Caller]string{Appa: "http://appb:8000", AppaDirect: "http://10.0.0.9:8080", Outsider: "http://appb:8000", Unmeshed: "http://appb:8000"} {
 		sender, err := k.Caller(t.Context(), who)
 		if err != nil || sender.(traffic.InPod).URL != want {
@@ -114,78 +110,15 @@ func TestCallersOfACluster(t *testing.T) {
 	if err := k.Crossings(t.Context(), time.Now(), func(observe.Crossing) bool { return true }); !errors.Is(err, errBroken) {
 		t.Error(err)
 	}
-	empty := newWorld(&podsOnly{}, nil, DefaultNames("default"))
+	empty := newWorld(&podsOnly{}, nil, "default")
 	if _, err := empty.Caller(t.Context(), AppaDirect); err == nil || !strings.Contains(err.Error(), "appb has no pod") {
 		t.Error(err)
 	}
-	if _, err := NewKubernetes(&rest.Config{Host: "::bad::"}, nil, DefaultNames("x")); err == nil {
+	if _, err := NewKubernetes(&rest.Config{Host: "::bad::"}, nil, nil, mesh.Target{}); err == nil {
 		t.Error("a bad host went well")
 	}
-	lives, err := newWorld(&podsOnly{pods: meshedPods()}, nil, DefaultNames("default")).Lives(t.Context())
+	lives, err := newWorld(&podsOnly{pods: meshedPods()}, nil, "default").Lives(t.Context())
 	if err != nil || len(lives) != 4 || !slices.Contains(lives, "ztunnel-1//0") {
 		t.Errorf("%q %v", lives, err)
-	}
-}
-
-// objects as they are in a cluster with every lesson on and everything sabotaged that can be.
-const objects = `
-- {apiVersion: v1, kind: Service, metadata: {name: appb, namespace: default, labels: {istio.io/use-waypoint: appb-waypoint}},
-   status: {conditions: [{type: istio.io/WaypointBound, status: "True", message: attached}]}}
-- {apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: appb-waypoint, namespace: default},
-   status: {conditions: [{type: Programmed, status: "False", message: no address}]}}
-- {apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: appb-get-only, namespace: default},
-   spec: {action: ALLOW, selector: {matchLabels: {app: appb}}, targetRefs: [{kind: Service, name: appb}], rules: [{to: [{operation: {methods: [GET]}}]}]},
-   status: {conditions: [{type: WaypointAccepted, status: "False", message: not found}]}}
-- {apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: strict, namespace: default}, spec: {mtls: {mode: STRICT}}}
-- {apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: appb-delay, namespace: default},
-   spec: {hosts: [appc], http: [{match: [{uri: {exact: /headers}}], fault: {delay: {percentage: {value: 50}, fixedDelay: 2s}}}, {route: [{destination: {host: appb}}]}]}}
-`
-
-func TestFactsOfACluster(t *testing.T) {
-	var list []map[string]any
-	if err := yaml.Unmarshal([]byte(objects), &list); err != nil {
-		t.Fatal(err)
-	}
-	kinds := map[schema.GroupVersionResource]string{
-		{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"}: "AuthorizationPolicyList",
-		{Group: "security.istio.io", Version: "v1", Resource: "peerauthentications"}:   "PeerAuthenticationList",
-		{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"}:     "VirtualServiceList",
-	}
-	cluster := &podsOnly{pods: meshedPods()}
-	cluster.pods["app=appa"][0].Labels = map[string]string{"istio.io/dataplane-mode": "none"}
-	cluster.pods[gatewayLabel+"=appb-waypoint"][0].Ready = false
-	client := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds)
-	resources := map[string]string{"Service": "services", "Gateway": "gateways", "AuthorizationPolicy": "authorizationpolicies", "PeerAuthentication": "peerauthentications", "VirtualService": "virtualservices"}
-	for _, o := range list {
-		object := &unstructured.Unstructured{Object: o}
-		at := object.GroupVersionKind().GroupVersion().WithResource(resources[object.GetKind()])
-		if _, err := client.Resource(at).Namespace("default").Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f, err := newWorld(cluster, client, DefaultNames("default")).Facts(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f.UseWaypoint != "appb-waypoint" || f.IngressUseWaypoint != "" || f.WaypointBound != "attached" || !f.WaypointExists || f.Programmed || f.ProgrammedMessage != "no address" || !f.StrictTLS {
-		t.Errorf("%+v", f)
-	}
-	if f.WaypointReady != 0 || f.WaypointWaits != "appb-waypoint-1 is not ready" || f.AppaMeshed || !strings.Contains(f.AppaWhyNot, "none") || !f.AppbMeshed {
-		t.Errorf("%+v", f)
-	}
-	if p := f.Policies[0]; !p.Selector || !p.Layer7 || p.Message != "not found" || p.Targets[0] != "Service/appb" {
-		t.Errorf("%+v", p)
-	}
-	if r := f.Routes[0]; r.Hosts[0] != "appc" || r.Percent != 50 || r.Delay != "2s" || r.Paths[0] != "/headers" {
-		t.Errorf("%+v", r)
-	}
-	// Without any of them there are no facts, which is no error.
-	bare := newWorld(&podsOnly{}, fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds), DefaultNames("default"))
-	if f, err := bare.Facts(t.Context()); err != nil || f.WaypointExists || f.AppaMeshed || f.AppaWhyNot != "it has no pod" {
-		t.Errorf("%+v %v", f, err)
-	}
-	client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errBroken })
-	if _, err := newWorld(&podsOnly{err: errBroken}, client, DefaultNames("default")).Facts(t.Context()); !errors.Is(err, errBroken) {
-		t.Errorf("error %v", err)
 	}
 }

@@ -51,7 +51,7 @@ func WriteJUnit(w io.Writer, r probe.Report) error {
 	s := suite{
 		Name: "sm:verify", Tests: len(r.Claims), Failures: r.Count(probe.Refuted), Errors: r.Count(probe.Inconclusive),
 		Time: seconds(r.Took), Timestamp: r.Started.UTC().Format("2006-01-02T15:04:05"),
-		Properties: []property{{"lab", r.Lab}, {"namespace", r.Namespace}},
+		Properties: []property{{"lab", r.Lab}, {"namespace", r.Namespace}, {"evidence", string(r.Evidence)}},
 	}
 	for _, f := range r.Facts {
 		s.Properties = append(s.Properties, property{f.Name, f.Value})
@@ -60,8 +60,7 @@ func WriteJUnit(w io.Writer, r probe.Report) error {
 		s.Properties = append(s.Properties, property{"substitute for " + sub.Image, sub.By})
 	}
 	for _, c := range r.Claims {
-		lesson, _, _ := strings.Cut(c.ID, "-")
-		t := testcase{Class: "ambientlab.verify." + lesson, Name: c.ID + ": " + c.Title, Time: seconds(c.Took), Out: evidence(c)}
+		t := testcase{Class: "ambientlab.verify." + c.Lesson, Name: c.ID + ": " + c.Title, Time: seconds(c.Took), Out: evidence(c)}
 		found := &trouble{Message: headline(c), Type: string(c.Verdict), Text: strings.Join(c.Causes, "\n")}
 		switch c.Verdict {
 		case probe.Refuted:

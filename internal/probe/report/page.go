@@ -127,13 +127,13 @@ func look(r probe.Report) view {
 
 func chips(l probe.Lessons) []chip {
 	fault, policy := "off", "off"
-	if l.Fault.On {
-		fault = fmt.Sprintf("%g %% of %s by %s", l.Fault.Percent, l.Fault.Path, l.Fault.Delay)
+	if l.Fault != nil {
+		fault = l.Fault.String()
 	}
-	if l.Authz.On {
+	if l.Authz != nil {
 		policy = "GET only, for named identities"
-		if len(l.Authz.Without) > 0 {
-			policy += ", without " + strings.Join(l.Authz.Without, ", ")
+		if without := l.Authz.Without(); len(without) > 0 {
+			policy += ", without " + strings.Join(without, ", ")
 		}
 	}
 	waypoint := "off"
@@ -141,14 +141,14 @@ func chips(l probe.Lessons) []chip {
 		waypoint = "in front of appb"
 	}
 	detours := "open"
-	if l.Authz.Strict {
+	if probe.Strict(l) {
 		detours = "closed (strict)"
 	}
 	return []chip{
 		{l.Waypoint, "Waypoint", waypoint},
-		{l.Fault.On, "Delay", fault},
-		{l.Authz.On, "Policy", policy},
-		{l.Authz.Strict, "Ways around it", detours},
+		{l.Fault != nil, "Delay", fault},
+		{l.Authz != nil, "Policy", policy},
+		{probe.Strict(l), "Ways around it", detours},
 	}
 }
 
@@ -161,12 +161,12 @@ func cardOf(c probe.Result, l probe.Lessons) card {
 		}
 		for who, n := range m.Seen {
 			if who == "" {
-				who = "nobody by name"
+				who = "an unknown caller"
 			}
 			b.SeenAs = append(b.SeenAs, fmt.Sprintf("%d × %s", n, who))
 		}
 		slices.Sort(b.SeenAs)
-		if m.Share != nil {
+		if m.Share != nil && l.Fault != nil {
 			v.Open = true
 			b.Bars, b.DelayAt = bars(m, l.Fault.Delay), l.Fault.Delay.String()
 			s := m.Share

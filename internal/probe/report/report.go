@@ -83,6 +83,9 @@ func WriteTable(w io.Writer, r probe.Report) error {
 		}
 	}
 	fmt.Fprintf(&out, "\n%s in %s.\n", tally(r), r.Took.Round(time.Second))
+	if text := leftOut(r); text != "" {
+		fmt.Fprintf(&out, "%s.\n", text)
+	}
 	if len(r.Substitutes) > 0 {
 		fmt.Fprintln(&out, "Not Istio's own images:")
 		for _, s := range r.Substitutes {
@@ -103,8 +106,8 @@ func headline(c probe.Result) string {
 			}
 		}
 	}
-	about := []string{"share delayed", "seen as", "status"}
-	if strings.HasPrefix(c.ID, "authz") {
+	about := []string{"share delayed", "identity", "status"}
+	if c.Lesson == "authz" {
 		about = []string{"status"}
 	}
 	for _, name := range about {
@@ -120,8 +123,20 @@ func headline(c probe.Result) string {
 	return ""
 }
 
+// leftOut names the claims that the report's kind of evidence cannot decide.
+func leftOut(r probe.Report) string {
+	if len(r.LeftOut) == 0 {
+		return ""
+	}
+	other := map[probe.Evidence]string{probe.OnTraffic: "configuration", probe.OnConfiguration: "traffic"}[r.Evidence]
+	return fmt.Sprintf("Left out, since only %s can decide them: %d (%s)", other, len(r.LeftOut), strings.Join(r.LeftOut, ", "))
+}
+
 func tally(r probe.Report) string {
 	parts := []string{fmt.Sprintf("%d of %d claims proven", r.Count(probe.Proven), len(r.Claims))}
+	if r.Evidence == probe.OnConfiguration {
+		parts[0] += " on configuration"
+	}
 	for _, v := range []probe.Verdict{probe.Refuted, probe.Inconclusive} {
 		if n := r.Count(v); n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, v))
