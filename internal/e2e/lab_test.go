@@ -15,7 +15,6 @@ import (
 
 	"ambientlab/internal/docker"
 	"ambientlab/internal/node"
-	"ambientlab/internal/probe"
 )
 
 var gateways = schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}

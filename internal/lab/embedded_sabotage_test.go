@@ -48,14 +48,14 @@ spec:
 	var err error
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		b.out.reset()
-		if err = b.verify(ctx); err != nil && strings.Contains(err.Error(), "2 were refuted") {
+		if err = b.verify(ctx); err != nil && strings.Contains(err.Error(), "4 were refuted") {
 			break
 		}
 	}
 	if !problem.Is(err, problem.ClaimRefuted) {
 		b.t.Errorf("got %v", err)
 	}
-	says(b.t, "verify", b.out.String(), "policy[everybody]", "the policy and the PeerAuthentication are as they were asked for; found:")
+	says(b.t, "verify", b.out.String(), "policy[everybody]", "no PeerAuthentication asks for STRICT mutual TLS for appb")
 	if err := policies.Delete(ctx, "everybody", metav1.DeleteOptions{}); err != nil {
 		b.t.Error(err)
 	}

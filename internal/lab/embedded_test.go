@@ -151,14 +151,14 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.refused("fault without a waypoint", problem.WaypointOff, b.fault)
 	b.refused("authz without a waypoint", problem.WaypointOff, b.authz)
 	b.do("fault off, though it never was on", func(ctx context.Context) error { return b.Fault(ctx, params.DefaultFault(), true) })
-	says(t, "verify without lessons", b.do("verify", b.verify), "config-waypoint-off", "2 of 2 claims proven")
+	says(t, "verify without lessons", b.do("verify", b.verify), "waypoint-off-gateway", "4 of 4 claims proven on configuration")
 	b.do("waypoint", b.waypoint)
 	b.do("fault", b.fault)
 	b.do("authz", b.authz)
 	b.golden()
 	dir := t.TempDir()
 	says(t, "verify", b.do("verify", func(ctx context.Context) error { return b.Verify(ctx, dir) }),
-		"config-fault ", "config-authz ", "config-appa-untouched ", "5 of 5 claims proven")
+		"fault-appa ", "authz-post-appa ", "waypoint-appb-only ", "13 of 13 claims proven on configuration", "only traffic can decide them: 3 (reach-appa, direct-open, unmeshed-open)")
 	says(t, "the report", read(t, filepath.Join(dir, "report.json")), "no request was sent")
 	says(t, "status", b.do("status", b.Status), "simulated", "process ", "lesson fault", "50 % of /headers* delayed by 2s")
 	says(t, "proxyConfig", b.do("proxyConfig", func(ctx context.Context) error { return b.ProxyConfig(ctx, "") }), "inbound-vip|8000|http|appb", "appb.opssec.in")
@@ -175,7 +175,7 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.do("nobody", func(ctx context.Context) error {
 		return b.Authz(ctx, AuthzOptions{Without: "appa,gateway-istio", Strict: true}, false)
 	})
-	says(t, "verify", b.do("verify", b.verify), "config-authz-strict ", "6 of 6 claims proven")
+	says(t, "verify", b.do("verify", b.verify), "direct-closed ", "unmeshed-closed ", "authz-taken-out-appa ", "claims proven on configuration")
 	b.sabotaged()
 
 	b.refused("waypoint off under authz -strict", problem.LessonNeeded, func(ctx context.Context) error { return b.Waypoint(ctx, true) })
