@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"ambientlab/internal/atomicfile"
 	"ambientlab/internal/problem"
@@ -30,6 +31,8 @@ type download struct {
 	have int64
 	// came gets the bytes that were added to the file, negative if they were removed, and how many of them the registry sent.
 	came func(here, fetched int64)
+	// cancel ends the attempt that is made now.
+	cancel context.CancelCauseFunc
 }
 
 // fetch writes a blob of a repository into the bundle's folder. After a cut connection it asks for the rest of the blob, until
@@ -64,14 +67,10 @@ func (d *download) complete(ctx context.Context, p *puller, repo name.Repository
 	if d.have > 0 && d.have < d.want.Size {
 		notify(ctx, fmt.Sprintf("continuing at byte %d of %d of %s", d.have, d.want.Size, d.want.Digest))
 	}
-	layer, err := p.remote.Layer(context.WithValue(ctx, downloadKey{}, d), repo.Digest(d.want.Digest.String()))
-	if err != nil {
-		return err
-	}
 	altered := false
 	for fruitless := 1; ; fruitless++ {
 		before := d.have
-		err := readAll(layer)
+		err := d.attempt(ctx, p.remote, repo.Digest(d.want.Digest.String()))
 		var cut *cutError
 		switch {
 		case err == nil:
@@ -107,8 +106,14 @@ func (d *download) complete(ctx context.Context, p *puller, repo name.Repository
 // errContent says that a blob arrived, but its content is not what its digest says.
 var errContent = errors.New("the blob was altered on its way")
 
-// readAll reads a layer to its end, which writes it into the file of its download.
-func readAll(layer v1.Layer) error {
+// attempt reads the blob to its end, which writes what was missing into the file.
+func (d *download) attempt(ctx context.Context, client *remote.Puller, ref name.Digest) error {
+	ctx, d.cancel = context.WithCancelCause(context.WithValue(ctx, downloadKey{}, d))
+	defer d.cancel(nil)
+	layer, err := client.Layer(ctx, ref)
+	if err != nil {
+		return err
+	}
 	body, err := layer.Compressed()
 	if err != nil {
 		return err
@@ -160,28 +165,24 @@ func (t resuming) RoundTrip(request *http.Request) (*http.Response, error) {
 	if !ok || request.Method != http.MethodGet || !strings.HasSuffix(original(request).URL.Path, "/blobs/"+d.want.Digest.String()) {
 		return t.inner.RoundTrip(request)
 	}
-	if d.have >= d.want.Size {
-		return d.answer(request, &blobBody{d: d, upstream: http.NoBody}), nil
-	}
-	ctx, cancel := context.WithCancelCause(request.Context())
-	answer, err := d.ask(ctx, t.inner, request)
-	if err != nil || answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusPartialContent {
-		if answer != nil {
-			answer.Request = request
-			answer.Body = &cancelling{ReadCloser: answer.Body, cancel: cancel}
-		} else {
-			cancel(nil)
+	body := &blobBody{d: d, ctx: request.Context(), upstream: http.NoBody, watch: time.AfterFunc(stall, func() { d.cancel(errStalled) })}
+	body.watch.Stop() // until the first Read
+	if d.have < d.want.Size {
+		answer, err := d.ask(t.inner, request)
+		if err != nil || answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusPartialContent {
+			return answer, err
 		}
-		return answer, err
+		body.upstream = answer.Body
 	}
-	body := &blobBody{d: d, upstream: answer.Body, ctx: ctx, cancel: cancel}
-	body.watch = time.AfterFunc(stall, func() { cancel(errStalled) })
-	return d.answer(request, body), nil
+	return &http.Response{
+		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{}, ContentLength: d.want.Size, Body: body, Request: request,
+	}, nil
 }
 
 // ask sends the request for the missing part. A registry that does not serve the part is asked for the whole blob.
-func (d *download) ask(ctx context.Context, inner http.RoundTripper, request *http.Request) (*http.Response, error) {
-	part := request.Clone(ctx)
+func (d *download) ask(inner http.RoundTripper, request *http.Request) (*http.Response, error) {
+	part := request.Clone(request.Context())
 	if d.have > 0 {
 		part.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", d.have, d.want.Size-1))
 	}
@@ -197,21 +198,17 @@ func (d *download) ask(ctx context.Context, inner http.RoundTripper, request *ht
 		}
 	case http.StatusRequestedRangeNotSatisfiable:
 	case http.StatusOK:
-		return answer, d.restart()
+		if err := d.restart(); err != nil {
+			return nil, errors.Join(err, answer.Body.Close())
+		}
+		return answer, nil
 	default:
 		return answer, nil
 	}
 	if err := errors.Join(answer.Body.Close(), d.restart()); err != nil {
 		return nil, err
 	}
-	return inner.RoundTrip(request.Clone(ctx))
-}
-
-func (d *download) answer(request *http.Request, body *blobBody) *http.Response {
-	return &http.Response{
-		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{}, ContentLength: d.want.Size, Body: body, Request: request,
-	}
+	return inner.RoundTrip(request)
 }
 
 // blobBody is a blob from its first byte: what the file of its download holds, then what the registry sends.
@@ -220,8 +217,7 @@ type blobBody struct {
 	at       int64
 	upstream io.ReadCloser
 	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	watch    *time.Timer
+	watch    *time.Timer // runs while the registry is waited for
 }
 
 // Read writes what the registry sends into the file.
@@ -234,9 +230,10 @@ func (b *blobBody) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
+	b.watch.Reset(stall)
 	n, err := b.upstream.Read(p)
+	b.watch.Stop()
 	if n > 0 {
-		b.watch.Reset(stall)
 		if _, err := b.d.file.WriteAt(p[:n], b.at); err != nil {
 			return 0, &localError{err}
 		}
@@ -255,23 +252,5 @@ func (b *blobBody) Read(p []byte) (int, error) {
 	return n, &cutError{fmt.Errorf("blob %s was cut at byte %d of %d: %w", b.d.want.Digest, b.at, b.d.want.Size, err)}
 }
 
-// Close ends the request.
-func (b *blobBody) Close() error {
-	if b.watch != nil {
-		b.watch.Stop()
-		b.cancel(nil)
-	}
-	return b.upstream.Close()
-}
-
-// cancelling is the body of an answer whose context ends when it is closed.
-type cancelling struct {
-	io.ReadCloser
-	cancel context.CancelCauseFunc
-}
-
-func (c *cancelling) Close() error {
-	err := c.ReadCloser.Close()
-	c.cancel(nil)
-	return err
-}
+// Close closes what the registry sends.
+func (b *blobBody) Close() error { return b.upstream.Close() }

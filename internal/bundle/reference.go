@@ -8,21 +8,19 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Reference is an image reference, written out in full as containerd and the
-// kubelet write it.
+// Reference is an image reference in the full form that containerd and the kubelet use.
 type Reference struct {
 	// Name is registry, repository and tag: docker.io/istio/pilot:1.31.1-distroless.
 	// A reference with a digest and no tag is named repository@digest.
 	Name string
 	// Repository is Name without its tag or digest.
 	Repository string
-	// Digest is the digest that the reference demands; zero if it demands none.
+	// Digest is the digest in the reference, or zero.
 	Digest v1.Hash
 }
 
-// ParseReference reads an image reference as Docker and Kubernetes do: the registry
-// defaults to docker.io, one-word repositories lie under library/, the tag defaults
-// to latest.
+// ParseReference reads an image reference as Docker and Kubernetes do: the registry defaults to docker.io, a repository of one
+// word is in library/, and the tag defaults to latest.
 func ParseReference(ref string) (Reference, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
@@ -46,16 +44,16 @@ func ParseReference(ref string) (Reference, error) {
 	return out, nil
 }
 
-// Familiar is the name as people and the Docker CLI write it: kindest/node:v1.36.4.
+// Familiar is the short name that the Docker CLI prints: kindest/node:v1.36.4.
 func (r Reference) Familiar() string {
 	named, err := reference.ParseNormalizedNamed(r.Name)
-	if err != nil { // Name came out of ParseReference, so it is well formed
+	if err != nil { // cannot happen: ParseReference made Name
 		return r.Name
 	}
 	return reference.FamiliarString(named)
 }
 
-// String is the name with the demanded digest, if there is one.
+// String is the name, with the digest if there is one.
 func (r Reference) String() string {
 	if r.Digest == (v1.Hash{}) || strings.Contains(r.Name, "@") {
 		return r.Name

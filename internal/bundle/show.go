@@ -1,44 +1,29 @@
 package bundle
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
 	"text/tabwriter"
 )
 
-// ShowHeader and the rows of Show are the table that `show` prints.
-func ShowHeader() []string { return []string{"IMAGE", "DIGEST", "SIZE", "SUBSTITUTE"} }
-
-// Show gives one row an image: reference, digest, size and, if the image is not what
-// its reference says, what it is.
-func (b *Bundle) Show() [][]string {
-	rows := make([][]string, 0, len(b.entries))
-	for _, e := range b.entries {
-		substitute := e.Substitute
-		if substitute == "" {
-			substitute = "-"
-		}
-		rows = append(rows, []string{e.Ref, e.Digest.String(), Size(e.Size), substitute})
-	}
-	return rows
-}
-
-// WriteTable writes what Show gives as an aligned table.
+// WriteTable writes one line for each image: its reference, digest and size, and what it is if it is not what its reference
+// says.
 func (b *Bundle) WriteTable(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range append([][]string{ShowHeader()}, b.Show()...) {
-		if _, err := fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", row[0], row[1], row[2], row[3]); err != nil {
-			return fmt.Errorf("writing the bundle's table: %w", err)
-		}
+	fmt.Fprintln(table, "IMAGE\tDIGEST\tSIZE\tSUBSTITUTE")
+	for _, e := range b.entries {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", e.Ref, e.Digest, Size(e.Size), cmp.Or(e.Substitute, "-"))
 	}
+	// A tabwriter writes only here.
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("writing the bundle's table: %w", err)
 	}
 	return nil
 }
 
-// Size writes a number of bytes for people, in decimal units as Docker does: 81.3MB.
+// Size formats a number of bytes in decimal units, as Docker does: 81.3MB.
 func Size(bytes int64) string {
 	if bytes < 1000 {
 		return strconv.FormatInt(bytes, 10) + "B"

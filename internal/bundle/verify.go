@@ -47,7 +47,7 @@ func (b *Bundle) Verify(ctx context.Context) error {
 	return nil
 }
 
-// owners maps the name of each blob to the first image that has it.
+// owners returns, by the name of a blob, the first image that has it.
 func (b *Bundle) owners() map[string]string {
 	owners := map[string]string{}
 	for _, e := range b.entries {
