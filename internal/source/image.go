@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/gzip"
 
 	"ambientlab/internal/source/debian"
 	"ambientlab/internal/source/layer"
@@ -96,49 +97,39 @@ func familiar(ref string) (string, error) {
 // assemble puts an image together: the layers that change least come first, and each program has its own.
 func (b *Builder) assemble(ctx context.Context, r recipe) (Image, error) {
 	out := Image{Ref: r.ref, Substitute: r.substitute}
-	base, err := layer.FromFiles(baseFiles())
+	base, err := b.layer(baseFiles())
 	if err != nil {
 		return Image{}, err
 	}
 	var layers []mutate.Addendum
-	add := func(l v1.Layer, what string) error {
-		compressed, err := layer.Gzip(l, filepath.Join(b.CacheDir, "layers"))
+	add := func(l v1.Layer, what string) {
 		layers = append(layers, mutate.Addendum{
-			Layer: compressed, MediaType: types.OCILayer,
+			Layer: l, MediaType: types.OCILayer,
 			History: v1.History{Created: v1.Time{Time: layer.Epoch}, CreatedBy: "ambientlab: " + what},
 		})
-		return err
 	}
 	if len(r.packages) > 0 {
 		l, installed, err := debian.Extract(ctx, r.packages, b.debian())
 		if err != nil {
 			return Image{}, err
 		}
-		if err := add(l, "Debian packages "+strings.Join(r.packages, " ")); err != nil {
-			return Image{}, err
-		}
+		add(l, "Debian packages "+strings.Join(r.packages, " "))
 		out.Modules = append(out.Modules, debianComponents(installed)...)
 	}
-	if err := add(base, "users and folders"); err != nil {
-		return Image{}, err
-	}
+	add(base, "users and folders")
 	if len(r.extra)+len(r.files) > 0 {
 		l, err := b.files(ctx, r)
 		if err != nil {
 			return Image{}, err
 		}
-		if err := add(l, "files"); err != nil {
-			return Image{}, err
-		}
+		add(l, "files")
 	}
 	if r.envoy {
 		l, component, err := b.envoy(ctx)
 		if err != nil {
 			return Image{}, err
 		}
-		if err := add(l, "Envoy "+envoyVersion); err != nil {
-			return Image{}, err
-		}
+		add(l, "Envoy "+envoyVersion)
 		out.Modules = append(out.Modules, component)
 	}
 	var mains []string
@@ -147,13 +138,11 @@ func (b *Builder) assemble(ctx context.Context, r recipe) (Image, error) {
 		if err != nil {
 			return Image{}, err
 		}
-		l, err := layer.FromFiles([]layer.File{{Path: p.path, Mode: 0o755, Source: binary}})
+		l, err := b.layer([]layer.File{{Path: p.path, Mode: 0o755, Source: binary}})
 		if err != nil {
 			return Image{}, err
 		}
-		if err := add(l, path.Base(p.path)); err != nil {
-			return Image{}, err
-		}
+		add(l, path.Base(p.path))
 		components, main, err := goComponents(p.path, binary)
 		if err != nil {
 			return Image{}, err
@@ -165,6 +154,13 @@ func (b *Builder) assemble(ctx context.Context, r recipe) (Image, error) {
 	}
 	out.Image, err = b.finish(r, layers, mains)
 	return out, err
+}
+
+// layer is a layer of an image. Its size matters, because containerd flushes each blob to disk; zstd would make it smaller, but
+// Docker engines before 23 cannot load it.
+func (b *Builder) layer(files []layer.File) (v1.Layer, error) {
+	cache := layer.Cache{Dir: filepath.Join(b.CacheDir, "layers")}
+	return cache.Files(layer.Compression{MediaType: types.OCILayer, Level: gzip.BestSpeed}, files)
 }
 
 // files is the layer of what is copied from modules and written here.
@@ -186,7 +182,7 @@ func (b *Builder) files(ctx context.Context, r recipe) (v1.Layer, error) {
 		}
 		files = append(files, layer.File{Path: c.to, Data: content})
 	}
-	return layer.FromFiles(files)
+	return b.layer(files)
 }
 
 // finish adds the layers to an empty image and sets its configuration.

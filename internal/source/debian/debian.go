@@ -7,11 +7,14 @@
 package debian
 
 import (
+	"archive/tar"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -19,6 +22,8 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/gzip"
 
 	"ambientlab/internal/atomicfile"
 	"ambientlab/internal/source/layer"
@@ -57,39 +62,55 @@ type Package struct {
 	SHA256 string `json:"sha256"`
 }
 
-// Extract returns a layer with the given packages and everything that they depend on, and the list of what is
-// in it. A layer that was made once is found again, and stays the same until Refresh; without it nothing is
-// asked of any mirror.
+// Extract returns a layer with the given packages and everything that they depend on, and the list of the packages in it. The
+// versions stay the same until Refresh: without it, no mirror is asked while the cache has the layer.
 func Extract(ctx context.Context, packages []string, opts Options) (v1.Layer, []Package, error) {
 	opts = opts.withDefaults()
 	names := slices.Clone(packages)
 	slices.Sort(names)
 	names = slices.Compact(names)
-	dir := filepath.Join(opts.CacheDir, "layers", opts.key(names))
-	tarball, list := filepath.Join(dir, "layer.tar"), filepath.Join(dir, "packages.json")
+	list := filepath.Join(opts.CacheDir, "lists", opts.key(names)+".json")
 	if !opts.Refresh {
 		if installed, err := readList(list); err == nil {
-			l, err := layer.FromTar(tarball)
-			return l, installed, err
+			l, err := opts.layer(ctx, names, installed)
+			if !errors.Is(err, fs.ErrNotExist) { // the cache has neither the layer nor the files of the packages
+				return l, installed, err
+			}
 		}
 	}
 	installed, err := Download(ctx, names, opts)
 	if err != nil {
 		return nil, nil, err
 	}
-	opts.Progress(fmt.Sprintf("unpacking %d packages for %s", len(installed), strings.Join(names, ", ")))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	raw, err := json.Marshal(installed)
+	if err != nil {
 		return nil, nil, err
 	}
-	if err := atomicfile.WriteFunc(tarball, 0o644, func(f *os.File) error { return write(ctx, f, installed, opts.Arch) }); err != nil {
-		return nil, nil, fmt.Errorf("unpacking Debian packages: %w", err)
+	if err := os.MkdirAll(filepath.Dir(list), 0o755); err != nil {
+		return nil, nil, err
 	}
-	// The list comes last: it is what says that the layer is whole.
-	if err := atomicfile.WriteFunc(list, 0o644, func(f *os.File) error { return json.NewEncoder(f).Encode(installed) }); err != nil {
-		return nil, nil, fmt.Errorf("unpacking Debian packages: %w", err)
+	if err := atomicfile.Write(list, raw, 0o644); err != nil {
+		return nil, nil, err
 	}
-	l, err := layer.FromTar(tarball)
+	l, err := opts.layer(ctx, names, installed)
 	return l, installed, err
+}
+
+// layer makes the layer of packages whose files are on disk, or finds it in the cache.
+func (o Options) layer(ctx context.Context, names []string, installed []Package) (v1.Layer, error) {
+	key := fmt.Sprint("debian ", layout, o.Arch)
+	for _, p := range installed {
+		key += " " + p.SHA256
+	}
+	cache := layer.Cache{Dir: filepath.Join(o.CacheDir, "layers")}
+	l, err := cache.Layer(key, layer.Compression{MediaType: types.OCILayer, Level: gzip.BestSpeed}, func(t *tar.Writer) error {
+		o.Progress(fmt.Sprintf("unpacking %d packages for %s", len(installed), strings.Join(names, ", ")))
+		return write(ctx, t, installed, o.Arch)
+	})
+	if err != nil { // not l: a nil *layer.Layer in the interface would not be nil
+		return nil, fmt.Errorf("unpacking Debian packages: %w", err)
+	}
+	return l, nil
 }
 
 func (o Options) withDefaults() Options {
@@ -108,7 +129,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// layout is counted up when Extract lays files out differently, so that layers of before are not found.
+// layout is raised when Extract lays files out differently, so that it does not find layers of before.
 const layout = 1
 
 func (o Options) key(names []string) string {

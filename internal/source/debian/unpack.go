@@ -27,9 +27,9 @@ var documentation = []string{
 	"usr/share/bash-completion/", "usr/share/bug/",
 }
 
-// write writes the packages' files as one tar.
-func write(ctx context.Context, out io.Writer, packages []Package, arch string) error {
-	w := &merger{tar: tar.NewWriter(out), seen: map[string]bool{}}
+// write writes the files of the packages.
+func write(ctx context.Context, out *tar.Writer, packages []Package, arch string) error {
+	w := &merger{tar: out, seen: map[string]bool{}}
 	for _, name := range merged {
 		if name == "lib64" && arch != "amd64" {
 			continue
@@ -51,7 +51,7 @@ func write(ctx context.Context, out io.Writer, packages []Package, arch string) 
 			return fmt.Errorf("%s: %w", p.Name, err)
 		}
 	}
-	return w.tar.Close()
+	return nil
 }
 
 // merger writes one tar of many.

@@ -9,7 +9,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 )
+
+var fast = Compression{types.OCILayer, gzip.BestSpeed}
 
 func program(t *testing.T, content string) string {
 	t.Helper()
@@ -30,43 +37,34 @@ func files(t *testing.T, content string) []File {
 	}
 }
 
-// The same content gives the same bytes, whatever order, time and mode its files had on disk.
-func TestFromFilesIsDeterministic(t *testing.T) {
-	one := files(t, strings.Repeat("x", 1000))
-	first, err := FromFiles(one)
+func cached(t *testing.T, dir string, how Compression, files []File) *Layer {
+	t.Helper()
+	l, err := Cache{dir}.Files(how, files)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+// The same content gives the same bytes, whatever order, time and mode its files had on disk, and whatever cache they are in.
+func TestFilesAreDeterministic(t *testing.T) {
+	first := cached(t, t.TempDir(), fast, files(t, strings.Repeat("x", 1000)))
 	two := files(t, strings.Repeat("x", 1000))
 	two[0], two[3] = two[3], two[0]
 	later := time.Now().Add(time.Hour)
 	if err := os.Chtimes(two[3].Source, later, later); err != nil {
 		t.Fatal(err)
 	}
-	second, err := FromFiles(two)
-	if err != nil {
-		t.Fatal(err)
+	if again := cached(t, t.TempDir(), fast, two); again.info != first.info {
+		t.Errorf("%v became %v", first.info, again.info)
 	}
-	a, errA := first.Digest()
-	b, errB := second.Digest()
-	if err := errors.Join(errA, errB); err != nil || a != b {
-		t.Errorf("digests %s and %s: %v", a, b, err)
-	}
-	other, err := FromFiles(files(t, "something else"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c, err := other.Digest(); err != nil || c == a {
-		t.Errorf("other content has digest %s too: %v", c, err)
+	if other := cached(t, t.TempDir(), fast, files(t, "something else")); other.info.Digest == first.info.Digest {
+		t.Error("other content has the same digest")
 	}
 }
 
-func TestFromFilesIsATar(t *testing.T) {
-	l, err := FromFiles(files(t, strings.Repeat("x", 1000)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := l.Uncompressed()
+func TestFilesAreATar(t *testing.T) {
+	r, err := cached(t, t.TempDir(), fast, files(t, strings.Repeat("x", 1000))).Uncompressed()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,61 +97,136 @@ func TestFromFilesIsATar(t *testing.T) {
 	}
 }
 
-// What Size promises is what comes out: a registry and containerd both believe it.
-func TestSize(t *testing.T) {
-	for _, length := range []int{0, 1, 511, 512, 513} {
-		l, err := FromFiles(files(t, strings.Repeat("x", length)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := l.Compressed()
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := io.Copy(io.Discard, r)
-		size, sizeErr := l.Size()
-		if err := errors.Join(err, sizeErr, r.Close()); err != nil || n != size {
-			t.Errorf("content of %d bytes: size %d, but %d bytes: %v", length, size, n, err)
-		}
-	}
-}
-
-func TestFileThatShrank(t *testing.T) {
-	all := files(t, strings.Repeat("x", 1000))
-	l, err := FromFiles(all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(all[0].Source, 10); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.Digest(); err == nil || !strings.Contains(err.Error(), "990 bytes are missing") {
-		t.Errorf("the error is %v", err)
-	}
-}
-
-func TestFromFilesRefuses(t *testing.T) {
+func TestFilesRefuses(t *testing.T) {
 	for name, all := range map[string][]File{
 		"no path":    {{Data: []byte("x")}},
 		"twice":      {{Path: "/a", Data: []byte("x")}, {Path: "a", Data: []byte("y")}},
 		"no source":  {{Path: "/a", Source: filepath.Join(t.TempDir(), "missing")}},
 		"not a file": {{Path: "/a", Source: t.TempDir()}},
 	} {
-		if _, err := FromFiles(all); err == nil {
+		if _, err := (Cache{t.TempDir()}).Files(fast, all); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
 }
 
-func TestFromTar(t *testing.T) {
-	path := program(t, strings.Repeat("x", 1024))
-	l, err := FromTar(path)
+// What a layer says of itself is true of its bytes, and it is written once.
+func TestLayerIsWrittenOnce(t *testing.T) {
+	cache := Cache{t.TempDir()}
+	for _, how := range []Compression{fast, {types.DockerLayer, gzip.NoCompression}, {types.OCILayerZStd, int(zstd.SpeedDefault)}} {
+		first, err := cache.Layer("k", how, func(w *tar.Writer) error {
+			return writeFiles(w, []File{{Path: "hello", Mode: 0o644, Data: []byte(strings.Repeat("hello ", 10_000))}})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := first.MediaType(); err != nil || m != how.MediaType {
+			t.Errorf("media type %s, %v", m, err)
+		}
+		if how.MediaType != types.OCILayerZStd { // validate reads gzip only
+			if err := validate.Layer(first); err != nil {
+				t.Errorf("%v: %v", how, err)
+			}
+		}
+		if how.Level != gzip.NoCompression && first.info.Size > 20_000 {
+			t.Errorf("%v: %d of 60000 bytes", how, first.info.Size)
+		}
+		again, err := cache.Layer("k", how, func(*tar.Writer) error { return errors.New("written twice") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.info != first.info {
+			t.Errorf("the cached layer is %v, want %v", again.info, first.info)
+		}
+		r, err := again.Uncompressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		if err := errors.Join(err, r.Close()); err != nil || !strings.Contains(string(got), "hello hello") {
+			t.Errorf("%v: %d bytes, %v", how, len(got), err)
+		}
+	}
+}
+
+func TestLayerThatFailsIsNotKept(t *testing.T) {
+	cache := Cache{t.TempDir()}
+	broken := errors.New("broken")
+	if _, err := cache.Layer("k", fast, func(*tar.Writer) error { return broken }); !errors.Is(err, broken) {
+		t.Fatalf("error is %v, want the writer's", err)
+	}
+	if left, err := os.ReadDir(cache.Dir); err != nil || len(left) > 0 {
+		t.Errorf("the cache holds %v after a failure, %v", left, err)
+	}
+}
+
+func TestTruncatedLayerIsMadeAgain(t *testing.T) {
+	cache := t.TempDir()
+	l := cached(t, cache, fast, files(t, "text"))
+	names, err := filepath.Glob(filepath.Join(cache, "*"))
+	if err != nil || len(names) != 2 {
+		t.Fatalf("the cache holds %v, %v", names, err)
+	}
+	for _, name := range names {
+		if err := os.Truncate(name, 1); err != nil {
+			t.Fatal(err)
+		}
+		again := cached(t, cache, fast, files(t, "text"))
+		if err := validate.Layer(again); err != nil || again.info != l.info {
+			t.Errorf("after %s was truncated: %v, %v", filepath.Base(name), again.info, err)
+		}
+	}
+}
+
+func TestUnusedLayersAreRemoved(t *testing.T) {
+	cache := t.TempDir()
+	cached(t, cache, fast, files(t, "old"))
+	names, err := filepath.Glob(filepath.Join(cache, "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	digest, err := l.Digest()
-	// What sha256sum says of 1024 times x.
-	if err != nil || digest.Hex != "49abd65bbf7f7e40c7055093ed2e3fd75f2f602f2c5fcf955c213e3135eb03f7" {
-		t.Errorf("digest %s: %v", digest, err)
+	long := time.Now().Add(-2 * unused)
+	for _, name := range names {
+		if err := os.Chtimes(name, long, long); err != nil {
+			t.Fatal(err)
+		}
 	}
+	l := cached(t, cache, fast, files(t, "new"))
+	if left, err := filepath.Glob(filepath.Join(cache, "*")); err != nil || len(left) != 2 {
+		t.Errorf("the cache holds %v, %v", left, err)
+	}
+	if err := validate.Layer(l); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFingerprintSeesEverything(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(file, []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	add := func(files ...File) {
+		t.Helper()
+		print, err := Fingerprint(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[print] {
+			t.Errorf("%+v has the fingerprint of something else", files)
+		}
+		seen[print] = true
+	}
+	add(File{Path: "a", Data: []byte("one")})
+	add(File{Path: "a", Data: []byte("one"), Mode: 0o755})
+	add(File{Path: "a", Data: []byte("one"), UID: 1})
+	add(File{Path: "a", Data: []byte("one"), GID: 1})
+	add(File{Path: "b", Data: []byte("one")})
+	add(File{Path: "a", Link: "one"})
+	add(File{Path: "a", Dir: true})
+	add(File{Path: "a", Source: file})
+	if err := os.WriteFile(file, []byte("two"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	add(File{Path: "a", Source: file})
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -105,7 +106,7 @@ func rootfs(ctx context.Context, cacheDir string, progress func(string)) (string
 func rootfsKey() string {
 	h := sha256.New()
 	fmt.Fprintln(h, debianSuite, runtime.GOARCH, debianPackages(), prunedPaths())
-	return hashOf(h).Hex[:24]
+	return hex.EncodeToString(h.Sum(nil))[:24]
 }
 
 func checkHost() error {

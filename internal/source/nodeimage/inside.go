@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"ambientlab/internal/problem"
+	"ambientlab/internal/source/layer"
 )
 
 // nodenetRef is the default CNI's image, as files/default-cni.yaml names it. No registry has it, and none is asked.
@@ -29,7 +30,7 @@ const containerdImageName = "io.containerd.image.name"
 // inside is an image that the node image carries in its containerd.
 type inside struct {
 	ref    string
-	layers []*fileLayer
+	layers []v1.Layer
 	entry  string // the program
 }
 
@@ -76,7 +77,7 @@ func (b *builder) insideImages(refs, programs map[string]string, rootfs string) 
 	if err != nil {
 		return nil, fmt.Errorf("collecting iptables for kube-proxy: %w", err)
 	}
-	toolsLayer, err := b.entriesLayer("nettools", zstdDefault, tools)
+	toolsLayer, err := b.layers.Files(zstdDefault, tools)
 	if err != nil {
 		return nil, err
 	}
@@ -86,13 +87,13 @@ func (b *builder) insideImages(refs, programs map[string]string, rootfs string) 
 			return nil, fmt.Errorf("making the image %s: %w", refs[name], err)
 		}
 		at := insidePrograms()[name]
-		layer, err := b.entriesLayer("image", zstdDefault, []entry{{Path: at, Mode: 0o755, Source: programs[name]}})
+		own, err := b.layers.Files(zstdDefault, []layer.File{{Path: at, Mode: 0o755, Source: programs[name]}})
 		if err != nil {
 			return nil, fmt.Errorf("making the image %s: %w", refs[name], err)
 		}
-		i := inside{ref: refs[name], layers: []*fileLayer{layer}, entry: "/" + at}
+		i := inside{ref: refs[name], layers: []v1.Layer{own}, entry: "/" + at}
 		if name == "kube-proxy" {
-			i.layers = []*fileLayer{toolsLayer, layer}
+			i.layers = []v1.Layer{toolsLayer, own}
 		}
 		out = append(out, i)
 	}
@@ -118,7 +119,7 @@ func (i inside) image() (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	for _, l := range i.layers {
 		var err error
-		if img, err = mutate.Append(img, mutate.Addendum{Layer: l, MediaType: l.info.MediaType}); err != nil {
+		if img, err = mutate.Append(img, mutate.Addendum{Layer: l, MediaType: zstdDefault.MediaType}); err != nil {
 			return nil, err
 		}
 	}
@@ -138,13 +139,13 @@ func configured(img v1.Image, config v1.Config) (v1.Image, error) {
 	}
 	file = file.DeepCopy()
 	file.OS, file.Architecture, file.Config = "linux", runtime.GOARCH, config
-	file.Created = v1.Time{Time: buildTime}
+	file.Created = v1.Time{Time: layer.Epoch}
 	return mutate.ConfigFile(img, file)
 }
 
 // storeLayer is the layer with /var/lib/containerd, in which the images lie as if containerd had pulled them.
-func (b *builder) storeLayer(ctx context.Context, criseed string, images []inside) (*fileLayer, error) {
-	seedPrint, err := fingerprint([]entry{{Source: criseed}})
+func (b *builder) storeLayer(ctx context.Context, criseed string, images []inside) (v1.Layer, error) {
+	seedPrint, err := layer.Fingerprint([]layer.File{{Source: criseed}})
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +166,7 @@ func (b *builder) storeLayer(ctx context.Context, criseed string, images []insid
 			Descriptor: v1.Descriptor{Annotations: map[string]string{containerdImageName: i.ref}},
 		})
 	}
-	return b.layers.layer(layerKey(parts...), gzipStore, func(t *tar.Writer) error {
+	return b.layers.Layer(strings.Join(parts, " "), gzipStore, func(t *tar.Writer) error {
 		tmp, err := b.tempDir("store-")
 		if err != nil {
 			return err

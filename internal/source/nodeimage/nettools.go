@@ -9,12 +9,14 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"ambientlab/internal/source/layer"
 )
 
 // netTools are the files of Debian's iptables, nft and conntrack with all they need to run, for kube-proxy's image:
 // kube-proxy calls them. Its iptables is always the nft kind; where the node has chosen the legacy kind, both live in
 // the kernel side by side.
-func netTools(rootfs string) ([]entry, error) {
+func netTools(rootfs string) ([]layer.File, error) {
 	c := closure{rootfs: rootfs, have: map[string]bool{}}
 	for _, program := range []string{"usr/sbin/xtables-nft-multi", "usr/sbin/nft", "usr/sbin/conntrack"} {
 		if err := c.add(program); err != nil {
@@ -36,14 +38,13 @@ func netTools(rootfs string) ([]entry, error) {
 	}
 	for _, name := range []string{"iptables", "ip6tables"} {
 		for _, form := range []string{"", "-save", "-restore"} {
-			c.entries = append(c.entries, entry{Path: "usr/sbin/" + name + form, Link: "xtables-nft-multi"})
+			c.entries = append(c.entries, layer.File{Path: "usr/sbin/" + name + form, Link: "xtables-nft-multi"})
 		}
 	}
 	for _, dir := range []string{"bin", "sbin", "lib", "lib64"} {
-		c.entries = append(c.entries, entry{Path: dir, Link: "usr/" + dir})
+		c.entries = append(c.entries, layer.File{Path: dir, Link: "usr/" + dir})
 	}
-	c.entries = append(c.entries, entry{Path: "run", Mode: 0o755, Dir: true}) // xtables.lock lies there
-	sortEntries(c.entries)
+	c.entries = append(c.entries, layer.File{Path: "run", Mode: 0o755, Dir: true}) // xtables.lock lies there
 	return c.entries, nil
 }
 
@@ -51,7 +52,7 @@ func netTools(rootfs string) ([]entry, error) {
 type closure struct {
 	rootfs  string
 	have    map[string]bool
-	entries []entry
+	entries []layer.File
 }
 
 func (c *closure) add(name string) error {
@@ -64,7 +65,7 @@ func (c *closure) add(name string) error {
 	if err != nil {
 		return fmt.Errorf("looking for %s in the root file system: %w", name, err)
 	}
-	c.entries = append(c.entries, entry{Path: name, Mode: 0o755, Source: source})
+	c.entries = append(c.entries, layer.File{Path: name, Mode: 0o755, Source: source})
 	f, err := elf.Open(source)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", name, err)

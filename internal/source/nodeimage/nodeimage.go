@@ -10,7 +10,6 @@ package nodeimage
 import (
 	"archive/tar"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"os"
@@ -21,8 +20,12 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 
 	"ambientlab/internal/problem"
+	"ambientlab/internal/source/layer"
 	"ambientlab/internal/upstream/gomod"
 )
 
@@ -64,9 +67,18 @@ type Image struct {
 	Programs map[string]string
 }
 
+var (
+	// Layers of the node image are gzip, because Docker engines older than 23 load no other compression.
+	gzipFast = layer.Compression{MediaType: types.DockerLayer, Level: gzip.BestSpeed}
+	// The layer of the images inside holds layers that are compressed already.
+	gzipStore = layer.Compression{MediaType: types.DockerLayer, Level: gzip.NoCompression}
+	// Layers of the images inside are unpacked on every node of every cluster, and zstd takes less time to unpack than gzip.
+	zstdDefault = layer.Compression{MediaType: types.OCILayerZStd, Level: int(zstd.SpeedDefault)}
+)
+
 type builder struct {
 	opts   Options
-	layers layerCache
+	layers layer.Cache
 }
 
 // Build makes the node image, or what of it is not in the cache. It needs Linux and, to make the Debian layer, root; what
@@ -75,7 +87,7 @@ func Build(ctx context.Context, opts Options) (Image, error) {
 	if opts.Progress == nil {
 		opts.Progress = func(string, string) {}
 	}
-	b := &builder{opts: opts, layers: layerCache{filepath.Join(opts.CacheDir, "layers")}}
+	b := &builder{opts: opts, layers: layer.Cache{Dir: filepath.Join(opts.CacheDir, "layers")}}
 	if err := checkHost(); err != nil {
 		return Image{}, err
 	}
@@ -139,9 +151,9 @@ func kubernetesVersion(ctx context.Context, kubeadm string) (string, error) {
 }
 
 // nodeLayers makes the three layers, the lowest first.
-func (b *builder) nodeLayers(ctx context.Context, root string, programs, refs map[string]string, version string) ([]*fileLayer, error) {
+func (b *builder) nodeLayers(ctx context.Context, root string, programs, refs map[string]string, version string) ([]v1.Layer, error) {
 	b.opts.Progress("layers", "Debian")
-	debian, err := b.layers.layer(layerKey("debian", rootfsKey()), gzipFast, func(t *tar.Writer) error {
+	debian, err := b.layers.Layer("debian "+rootfsKey(), gzipFast, func(t *tar.Writer) error {
 		return writeTree(t, root, "")
 	})
 	if err != nil {
@@ -156,7 +168,7 @@ func (b *builder) nodeLayers(ctx context.Context, root string, programs, refs ma
 	if err != nil {
 		return nil, err
 	}
-	node, err := b.entriesLayer("node", gzipFast, entries)
+	node, err := b.layers.Files(gzipFast, entries)
 	if err != nil {
 		return nil, fmt.Errorf("making the node's layer: %w", err)
 	}
@@ -169,10 +181,10 @@ func (b *builder) nodeLayers(ctx context.Context, root string, programs, refs ma
 	if err != nil {
 		return nil, err
 	}
-	return []*fileLayer{debian, node, store}, nil
+	return []v1.Layer{debian, node, store}, nil
 }
 
-func assemble(layers []*fileLayer) (v1.Image, error) {
+func assemble(layers []v1.Layer) (v1.Image, error) {
 	img := v1.Image(empty.Image)
 	for _, l := range layers {
 		var err error
@@ -189,24 +201,6 @@ func assemble(layers []*fileLayer) (v1.Image, error) {
 		StopSignal: "SIGRTMIN+3", // systemd's signal to halt; SIGTERM would make it start over
 		Labels:     map[string]string{substituteLabel: Substitute},
 	})
-}
-
-// entriesLayer is the layer of these entries, from the cache if their content is the same.
-func (b *builder) entriesLayer(kind string, how compression, entries []entry) (*fileLayer, error) {
-	content, err := fingerprint(entries)
-	if err != nil {
-		return nil, err
-	}
-	return b.layers.layer(layerKey(kind, content), how, func(t *tar.Writer) error { return writeEntries(t, entries) })
-}
-
-// layerFormat goes into every key: raise it when layers of the same content are to be written differently.
-const layerFormat = "1"
-
-func layerKey(parts ...string) string {
-	h := sha256.New()
-	h.Write([]byte(layerFormat + "\x00" + strings.Join(parts, "\x00")))
-	return parts[0] + "-" + hashOf(h).Hex[:24]
 }
 
 func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

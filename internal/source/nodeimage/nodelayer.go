@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"ambientlab/internal/problem"
+	"ambientlab/internal/source/layer"
 )
 
 //go:embed files
@@ -35,13 +36,13 @@ func nodePrograms() map[string]string {
 }
 
 // nodeEntries are the files of the node's own layer: kind's base files, the lab's few, and the programs.
-func nodeEntries(ctx context.Context, kindDir string, programs map[string]string, version, pause string) ([]entry, error) {
+func nodeEntries(ctx context.Context, kindDir string, programs map[string]string, version, pause string) ([]layer.File, error) {
 	entries, err := kindFiles(kindDir, pause)
 	if err != nil {
 		return nil, err
 	}
 	for name, path := range nodePrograms() {
-		entries = append(entries, entry{Path: path, Mode: 0o755, Source: programs[name]})
+		entries = append(entries, layer.File{Path: path, Mode: 0o755, Source: programs[name]})
 	}
 	spec, err := criBase(ctx, programs["ctr"])
 	if err != nil {
@@ -54,39 +55,38 @@ func nodeEntries(ctx context.Context, kindDir string, programs map[string]string
 	}
 	const units = "etc/systemd/system/"
 	entries = append(entries,
-		entry{Path: "kind", Mode: 0o755, Dir: true},
-		entry{Path: "kind/bin", Mode: 0o755, Dir: true},
-		entry{Path: "kind/manifests", Mode: 0o755, Dir: true},
-		entry{Path: "etc/kubernetes", Mode: 0o755, Dir: true},
-		entry{Path: "etc/kubernetes/manifests", Mode: 0o755, Dir: true},
-		entry{Path: "opt/cni", Mode: 0o755, Dir: true},
-		entry{Path: "opt/cni/bin", Mode: 0o755, Dir: true},
-		entry{Path: "usr/sbin/init", Link: "/usr/lib/systemd/systemd"},
+		layer.File{Path: "kind", Mode: 0o755, Dir: true},
+		layer.File{Path: "kind/bin", Mode: 0o755, Dir: true},
+		layer.File{Path: "kind/manifests", Mode: 0o755, Dir: true},
+		layer.File{Path: "etc/kubernetes", Mode: 0o755, Dir: true},
+		layer.File{Path: "etc/kubernetes/manifests", Mode: 0o755, Dir: true},
+		layer.File{Path: "opt/cni", Mode: 0o755, Dir: true},
+		layer.File{Path: "opt/cni/bin", Mode: 0o755, Dir: true},
+		layer.File{Path: "usr/sbin/init", Link: "/usr/lib/systemd/systemd"},
 		// What `systemctl enable` and `mask` would do in kind's Dockerfile.
-		entry{Path: units + "multi-user.target.wants", Mode: 0o755, Dir: true},
-		entry{Path: units + "multi-user.target.wants/kubelet.service", Link: "/etc/systemd/system/kubelet.service"},
-		entry{Path: units + "multi-user.target.wants/containerd.service", Link: "/etc/systemd/system/containerd.service"},
-		entry{Path: units + "multi-user.target.wants/undo-mount-hacks.service", Link: "/etc/systemd/system/undo-mount-hacks.service"},
-		entry{Path: units + "systemd-binfmt.service", Link: "/dev/null"},
-		entry{Path: "etc/systemd/journald.conf.d", Mode: 0o755, Dir: true},
-		entry{Path: "etc/systemd/journald.conf.d/10-kind.conf", Mode: 0o644, Data: []byte("[Journal]\nReadKMsg=no\n")},
-		entry{Path: units + "containerd.service.d", Mode: 0o755, Dir: true},
-		entry{Path: units + "containerd.service.d/10-oom-score.conf", Mode: 0o644, Data: own("oom-score.conf")},
-		entry{Path: "kind/bin/lab-oom-score.sh", Mode: 0o755, Data: own("oom-score.sh")},
-		entry{Path: "etc/containerd/cri-base.json", Mode: 0o644, Data: spec},
-		entry{Path: "kind/version", Mode: 0o644, Data: []byte(version)},
-		entry{Path: "kind/manifests/default-cni.yaml", Mode: 0o644, Data: own("default-cni.yaml")},
-		entry{Path: "kind/manifests/default-storage.yaml", Mode: 0o644, Data: own("default-storage.yaml")},
+		layer.File{Path: units + "multi-user.target.wants", Mode: 0o755, Dir: true},
+		layer.File{Path: units + "multi-user.target.wants/kubelet.service", Link: "/etc/systemd/system/kubelet.service"},
+		layer.File{Path: units + "multi-user.target.wants/containerd.service", Link: "/etc/systemd/system/containerd.service"},
+		layer.File{Path: units + "multi-user.target.wants/undo-mount-hacks.service", Link: "/etc/systemd/system/undo-mount-hacks.service"},
+		layer.File{Path: units + "systemd-binfmt.service", Link: "/dev/null"},
+		layer.File{Path: "etc/systemd/journald.conf.d", Mode: 0o755, Dir: true},
+		layer.File{Path: "etc/systemd/journald.conf.d/10-kind.conf", Mode: 0o644, Data: []byte("[Journal]\nReadKMsg=no\n")},
+		layer.File{Path: units + "containerd.service.d", Mode: 0o755, Dir: true},
+		layer.File{Path: units + "containerd.service.d/10-oom-score.conf", Mode: 0o644, Data: own("oom-score.conf")},
+		layer.File{Path: "kind/bin/lab-oom-score.sh", Mode: 0o755, Data: own("oom-score.sh")},
+		layer.File{Path: "etc/containerd/cri-base.json", Mode: 0o644, Data: spec},
+		layer.File{Path: "kind/version", Mode: 0o644, Data: []byte(version)},
+		layer.File{Path: "kind/manifests/default-cni.yaml", Mode: 0o644, Data: own("default-cni.yaml")},
+		layer.File{Path: "kind/manifests/default-storage.yaml", Mode: 0o644, Data: own("default-storage.yaml")},
 	)
-	sortEntries(entries)
 	return entries, err
 }
 
 // kindFiles are the files under images/base/files of the kind module. Files in the module cache are read-only, so modes
 // are set as kind's Dockerfile sets them: what lies in a bin folder is a program.
-func kindFiles(kindDir, pause string) ([]entry, error) {
+func kindFiles(kindDir, pause string) ([]layer.File, error) {
 	root := filepath.Join(kindDir, "images", "base", "files")
-	var out []entry
+	var out []layer.File
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -95,7 +95,7 @@ func kindFiles(kindDir, pause string) ([]entry, error) {
 		if err != nil {
 			return err
 		}
-		e := entry{Path: filepath.ToSlash(rel), Mode: 0o644}
+		e := layer.File{Path: filepath.ToSlash(rel), Mode: 0o644}
 		if strings.Contains(e.Path, "bin/") {
 			e.Mode = 0o755
 		}
