@@ -8,40 +8,14 @@ package stats
 import "math"
 
 // AtMost is P(X <= k) for X binomial with n trials of probability p.
-func AtMost(k, n int, p float64) float64 {
-	if k < 0 {
-		return 0
-	}
-	if k >= n {
-		return 1
-	}
-	// The shorter tail is summed, so that a tiny probability is not lost as 1 minus nearly 1.
-	if float64(k) > float64(n)*p {
-		return 1 - sum(k+1, n, n, p)
-	}
-	return sum(0, k, n, p)
-}
+func AtMost(k, n int, p float64) float64 { return sum(0, min(k, n), n, p) }
 
 // AtLeast is P(X >= k) for X binomial with n trials of probability p.
-func AtLeast(k, n int, p float64) float64 {
-	if k <= 0 {
-		return 1
-	}
-	if k > n {
-		return 0
-	}
-	if float64(k) < float64(n)*p {
-		return 1 - sum(0, k-1, n, p)
-	}
-	return sum(k, n, n, p)
-}
+func AtLeast(k, n int, p float64) float64 { return sum(max(k, 0), n, n, p) }
 
 // Interval is the Clopper-Pearson interval of a probability of which k of n trials were seen: it misses the true value
 // with at most the given error probability, half of it on each side.
 func Interval(k, n int, errorProbability float64) (low, high float64) {
-	if n <= 0 {
-		return 0, 1
-	}
 	low, high = 0, 1
 	if k > 0 {
 		low = bisect(func(p float64) bool { return AtLeast(k, n, p) < errorProbability/2 })
@@ -65,6 +39,7 @@ func bisect(below func(p float64) bool) float64 {
 	return (low + high) / 2
 }
 
+// sum is P(from <= X <= to). Adding the terms of either tail directly keeps the precision of a tiny probability.
 func sum(from, to, n int, p float64) float64 {
 	total := 0.0
 	for k := from; k <= to; k++ {
@@ -74,10 +49,10 @@ func sum(from, to, n int, p float64) float64 {
 }
 
 func exactly(k, n int, p float64) float64 {
-	switch {
-	case p <= 0:
+	if p <= 0 {
 		return one(k == 0)
-	case p >= 1:
+	}
+	if p >= 1 {
 		return one(k == n)
 	}
 	return math.Exp(choose(n, k) + float64(k)*math.Log(p) + float64(n-k)*math.Log1p(-p))

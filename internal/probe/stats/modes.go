@@ -43,10 +43,10 @@ const (
 
 // Of classifies one latency.
 func (m Modes) Of(latency time.Duration) Mode {
-	switch {
-	case latency >= m.Delay-Early(m.Delay):
+	if latency >= m.Delay-Early(m.Delay) {
 		return Delayed
-	case latency <= m.Edge:
+	}
+	if latency <= m.Edge {
 		return Fast
 	}
 	return Between

@@ -43,17 +43,28 @@ func (s Share) Bounds() (low, high float64) {
 
 // Judge decides from k delayed of n.
 func (s Share) Judge(k, n int) Answer {
-	if n <= 0 {
-		return TooFew
-	}
-	if AtMost(k, n, s.Want) <= s.level()/2 || AtLeast(k, n, s.Want) <= s.level()/2 {
+	if s.tooFew(k, n) || s.tooMany(k, n) {
 		return Differs
 	}
-	low, high := s.Bounds()
-	if AtLeast(k, n, low) <= s.level() && (high > 1 || AtMost(k, n, high) <= s.level()) {
+	if s.aboveLow(k, n) && s.belowHigh(k, n) {
 		return Fits
 	}
 	return TooFew
+}
+
+// tooFew and tooMany are the two sides of the test that refutes the claim.
+func (s Share) tooFew(k, n int) bool  { return AtMost(k, n, s.Want) <= s.level()/2 }
+func (s Share) tooMany(k, n int) bool { return AtLeast(k, n, s.Want) <= s.level()/2 }
+
+// aboveLow and belowHigh are the tests that rule out the two bounds.
+func (s Share) aboveLow(k, n int) bool {
+	low, _ := s.Bounds()
+	return AtLeast(k, n, low) <= s.level()
+}
+
+func (s Share) belowHigh(k, n int) bool {
+	_, high := s.Bounds()
+	return high > 1 || AtMost(k, n, high) <= s.level()
 }
 
 func (s Share) level() float64 { return s.Error / 4 }
@@ -94,13 +105,8 @@ func (s Share) power(n int) float64 {
 // fitting is the range of counts for which Judge answers Fits. Each test is monotone in the count, so bisection over
 // the counts finds its edge.
 func (s Share) fitting(n int) (first, last int) {
-	low, high := s.Bounds()
-	first = smallest(n, func(k int) bool {
-		return AtLeast(k, n, low) <= s.level() && AtMost(k, n, s.Want) > s.level()/2
-	})
-	beyond := smallest(n, func(k int) bool {
-		return (high <= 1 && AtMost(k, n, high) > s.level()) || AtLeast(k, n, s.Want) <= s.level()/2
-	})
+	first = smallest(n, func(k int) bool { return s.aboveLow(k, n) && !s.tooFew(k, n) })
+	beyond := smallest(n, func(k int) bool { return !s.belowHigh(k, n) || s.tooMany(k, n) })
 	return first, beyond - 1
 }
 
