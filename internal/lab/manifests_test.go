@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -10,8 +11,19 @@ import (
 	"ambientlab/internal/problem"
 )
 
+// keepModules lets the go command find its downloads although a desk has a home folder of its own.
+func keepModules(t *testing.T) {
+	t.Helper()
+	folder, err := exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOMODCACHE", strings.TrimSpace(string(folder)))
+}
+
 // TestManifestsOfTheLab: an object that a part of the lab applies is refused by name before anything is touched.
 func TestManifestsOfTheLab(t *testing.T) {
+	keepModules(t)
 	engine := newEngine()
 	d := newDesk(t, &engine, "SM_MANIFESTS=testdata/manifests/own")
 	err := d.Install(t.Context())
