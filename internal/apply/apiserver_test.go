@@ -137,7 +137,7 @@ func cluster(t *testing.T, lab string) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := New(plane.config, lab)
+	c, err := New(plane.config, lab, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

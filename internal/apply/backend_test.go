@@ -9,25 +9,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 )
 
-func TestGatewayIsJudgedByItsDeployment(t *testing.T) {
-	gateway := objects(t, "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: w, namespace: default}\n")[0]
-	c := live(t, interceptor.Funcs{})
-	if s, err := c.gatewayWorkload(t.Context(), gateway); err != nil || !s.done {
-		t.Errorf("without a Deployment: %+v %v", s, err)
-	}
-	d := newDeployment()
-	d.Labels = map[string]string{labelGatewayName: "w"}
-	c = live(t, interceptor.Funcs{}, d)
-	s, err := c.gatewayWorkload(t.Context(), gateway)
-	if err != nil || s.done || s.message != "its Deployment a is not available: its controller has not seen its latest change yet" {
-		t.Errorf("starting: %+v %v", s, err)
-	}
-	makeAvailable(t, c)
-	if s, err := c.gatewayWorkload(t.Context(), gateway); err != nil || !s.done {
-		t.Errorf("available: %+v %v", s, err)
-	}
-}
-
 func TestWebhookIsJudgedByItsService(t *testing.T) {
 	service := objects(t, "apiVersion: v1\nkind: Service\nmetadata: {name: istiod, namespace: istio-system}\n")
 	hook := func(ca string) string {
@@ -42,18 +23,18 @@ func TestWebhookIsJudgedByItsService(t *testing.T) {
 		}
 	}
 	c := live(t, interceptor.Funcs{}, slice(false))
-	// Istio's base chart brings the webhook of an istiod that comes in another part.
-	if s, err := c.webhookBackend(t.Context(), bare, nil); err != nil || !s.done {
+	// Istio's base chart holds the webhook of an istiod that another part installs.
+	if s, err := c.webhookState(t.Context(), bare, nil); err != nil || !s.Ready {
 		t.Errorf("a Service of another part: %+v %v", s, err)
 	}
-	if s, err := c.webhookBackend(t.Context(), bare, service); err != nil || s.done || s.message != "webhook v.istio.io: its server has not written its certificate authority yet" {
+	if s, err := c.webhookState(t.Context(), bare, service); err != nil || s.Ready || s.Message != "webhook v.istio.io: its server has not written its certificate authority yet" {
 		t.Errorf("no authority: %+v %v", s, err)
 	}
-	if s, err := c.webhookBackend(t.Context(), signed, service); err != nil || s.done || s.message != "webhook v.istio.io: no ready pod stands behind Service istio-system/istiod" {
+	if s, err := c.webhookState(t.Context(), signed, service); err != nil || s.Ready || s.Message != "webhook v.istio.io: no pod of Service istio-system/istiod is ready" {
 		t.Errorf("no endpoint: %+v %v", s, err)
 	}
 	c = live(t, interceptor.Funcs{}, slice(true))
-	if s, err := c.webhookBackend(t.Context(), signed, service); err != nil || !s.done {
+	if s, err := c.webhookState(t.Context(), signed, service); err != nil || !s.Ready {
 		t.Errorf("answering: %+v %v", s, err)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -18,20 +18,18 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Delete takes the part away: every object that bears its labels, whether or not the
-// Set still lists it, dependants first, and returns when they are gone. What was there
-// before the lab is given back, not deleted, and a CRD or a namespace that others have
-// come to use is left to them; both are among the changes.
+// Delete deletes a part: every object with its labels, whether or not the Set still lists it, dependants first. It returns
+// when they are gone. Of an object that existed before the lab only the lab's fields are removed, and a CRD or a namespace
+// that objects of others need stays; both are among the changes.
 func (c *Client) Delete(ctx context.Context, set Set) ([]engine.Change, error) {
 	if set.Name == "" {
-		return nil, errors.New("deleting a part without a name")
+		return nil, errors.New("a part without a name cannot be deleted")
 	}
 	return c.deletePart(ctx, set.Name)
 }
 
-// DeleteAll takes away what is left of every part of the lab, but for the parts to be
-// kept: custom resources before their CRDs, and namespaces last. Parts have an order
-// that only their plan knows, so this is for what remains after the plan was undone.
+// DeleteAll deletes what is left of every part of the lab, except for the parts in keep: custom resources before their CRDs,
+// and namespaces last. Only a plan knows the order of its parts, so this is for what is left after the plan was undone.
 func (c *Client) DeleteAll(ctx context.Context, keep ...string) ([]engine.Change, error) {
 	return c.deletePart(ctx, "", keep...)
 }
@@ -44,14 +42,46 @@ func (c *Client) deletePart(ctx context.Context, part string, keep ...string) ([
 	found = slices.DeleteFunc(found, func(obj *metav1.PartialObjectMetadata) bool {
 		return slices.Contains(keep, obj.GetLabels()[LabelPart])
 	})
-	record := &record{}
-	if err := c.remove(ctx, found, record); err != nil {
-		return record.changes, fmt.Errorf("deleting %s: %w", cmp.Or(part, "lab "+c.lab), err)
+	made := &record{}
+	if err := c.remove(ctx, found, made); err != nil {
+		return made.changes, fmt.Errorf("deleting %s: %w", cmp.Or(part, "lab "+c.lab), err)
 	}
-	return record.changes, nil
+	return made.changes, nil
 }
 
-// Owned lists what bears the labels of the lab's parts in the cluster, by part.
+// DeleteGenerated deletes the objects of some kinds that match, and returns when they are gone. It is for what controllers
+// have made without an owner; kinds that the cluster does not serve, or that this user may not list, are skipped. Where keep
+// gives a reason, the objects stay and the changes say why.
+func (c *Client) DeleteGenerated(ctx context.Context, kinds []schema.GroupVersionKind, match func(client.Object) bool, keep string) error {
+	for _, gvk := range kinds {
+		list := &metav1.PartialObjectMetadataList{}
+		list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+		err := c.api.List(ctx, list)
+		switch {
+		case err == nil:
+		case apierrors.IsNotFound(err), apierrors.IsForbidden(err), kindUnknown(err):
+			continue
+		default:
+			return fmt.Errorf("listing generated objects of kind %s: %w", gvk.Kind, err)
+		}
+		for i := range list.Items {
+			obj := &list.Items[i]
+			obj.SetGroupVersionKind(gvk)
+			switch {
+			case obj.GetDeletionTimestamp() != nil || !match(obj):
+			case keep != "":
+				engine.Changed(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: LeftInPlace + keep})
+			default:
+				if err := c.deleteOne(ctx, obj, &record{}); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Owned lists the objects with the labels of the lab's parts, by part.
 func (c *Client) Owned(ctx context.Context) (map[string][]string, error) {
 	found, err := c.owned(ctx, "")
 	if err != nil {
@@ -65,23 +95,8 @@ func (c *Client) Owned(ctx context.Context) (map[string][]string, error) {
 	return parts, nil
 }
 
-// stale lists what bears a part's labels and is not, or no longer, of its objects.
-func (c *Client) stale(ctx context.Context, part string, objs []*unstructured.Unstructured) ([]*metav1.PartialObjectMetadata, error) {
-	found, err := c.owned(ctx, part)
-	if err != nil {
-		return nil, err
-	}
-	wanted := make(map[id]bool, len(objs))
-	for _, obj := range objs {
-		wanted[idOf(obj)] = true
-	}
-	return slices.DeleteFunc(found, func(obj *metav1.PartialObjectMetadata) bool {
-		return wanted[idOf(obj)] || obj.GetDeletionTimestamp() != nil
-	}), nil
-}
-
-// deletionOrder is the order of the stages backwards: custom resources while their
-// CRDs and controllers still live, namespaces at the very end.
+// deletionOrder is the reverse order of the stages: custom resources while their CRDs and controllers exist, namespaces
+// last.
 func deletionOrder(a, b client.Object) int {
 	return cmp.Or(
 		cmp.Compare(stageOf(b.GetObjectKind().GroupVersionKind()), stageOf(a.GetObjectKind().GroupVersionKind())),
@@ -89,39 +104,30 @@ func deletionOrder(a, b client.Object) int {
 	)
 }
 
-func adopted(obj client.Object) bool {
-	_, marked := obj.GetAnnotations()[AnnotationAdopted]
-	return marked
-}
+const released = "fields of the lab removed: the object existed before the lab"
 
-const givenBack = "given back: it was there before the lab"
-
-// LeftInPlace begins the detail of a change that says what a deletion left, and why.
+// LeftInPlace begins the detail of a change that says what a deletion left in the cluster, and why.
 const LeftInPlace = "left in place: "
 
-// removal is the change that removing an object is.
+// removal is the change of an object that is removed from its part.
 func removal(obj client.Object) engine.Change {
 	if adopted(obj) {
-		return engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: givenBack}
+		return engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: released}
 	}
 	return engine.Change{Object: idOf(obj).String(), Action: engine.Delete}
 }
 
-// remove takes objects away stage by stage and waits until each stage is gone. The
-// objects are in the order of their deletion.
-func (c *Client) remove(ctx context.Context, objs []*metav1.PartialObjectMetadata, record *record) error {
+// remove removes objects from their part, stage by stage, and waits until each stage is gone. The objects are in the order
+// of their deletion.
+func (c *Client) remove(ctx context.Context, objs []*metav1.PartialObjectMetadata, made *record) error {
 	for len(objs) > 0 {
 		stage := stageOf(objs[0].GroupVersionKind())
 		n := slices.IndexFunc(objs, func(o *metav1.PartialObjectMetadata) bool { return stageOf(o.GroupVersionKind()) != stage })
 		if n < 0 {
 			n = len(objs)
 		}
-		group, gctx := errgroup.WithContext(ctx)
-		group.SetLimit(parallel)
-		for _, obj := range objs[:n] {
-			group.Go(func() error { return c.removeOne(gctx, obj, record) })
-		}
-		if err := group.Wait(); err != nil {
+		err := inParallel(ctx, n, func(ctx context.Context, i int) error { return c.removeOne(ctx, objs[i], made) })
+		if err != nil {
 			return err
 		}
 		objs = objs[n:]
@@ -129,45 +135,45 @@ func (c *Client) remove(ctx context.Context, objs []*metav1.PartialObjectMetadat
 	return nil
 }
 
-func (c *Client) removeOne(ctx context.Context, obj *metav1.PartialObjectMetadata, record *record) error {
+func (c *Client) removeOne(ctx context.Context, obj *metav1.PartialObjectMetadata, made *record) error {
 	if adopted(obj) {
-		if err := c.release(ctx, obj, ManagedBy); err != nil {
+		if err := c.releaseFields(ctx, obj, ManagedBy); err != nil {
 			return err
 		}
-		record.add(ctx, removal(obj))
+		made.add(ctx, removal(obj))
 		return nil
 	}
-	why, err := c.inUse(ctx, obj)
+	why, err := c.neededByOthers(ctx, obj)
 	if err != nil {
 		return err
 	}
 	if why != "" {
-		if err := c.leave(ctx, obj); err != nil {
+		if err := c.removeLabels(ctx, obj); err != nil {
 			return err
 		}
-		record.add(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: LeftInPlace + why})
+		made.add(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: LeftInPlace + why})
 		return nil
 	}
-	return c.deleteOne(ctx, obj, record)
+	return c.deleteOne(ctx, obj, made)
 }
 
 // deleteOne deletes an object and returns when it is gone.
-func (c *Client) deleteOne(ctx context.Context, obj *metav1.PartialObjectMetadata, record *record) error {
-	// Pods must be gone before what they run on is (istio-cni, for one): workloads,
-	// and Gateways, whose controller makes workloads of them, go after what they own.
+func (c *Client) deleteOne(ctx context.Context, obj *metav1.PartialObjectMetadata, made *record) error {
+	// Pods must be gone before what they run on, such as a network plug-in. So a workload, and an object that pods are made
+	// for, is deleted after what it owns.
 	policy := metav1.DeletePropagationBackground
-	if stageOf(obj.GroupVersionKind()) == stageWorkload || obj.Kind == "Gateway" {
+	if stageOf(obj.GroupVersionKind()) == stageWorkload || c.options.Kinds[obj.GroupVersionKind().GroupKind()].Pods != nil {
 		policy = metav1.DeletePropagationForeground
 	}
 	uid := obj.GetUID()
 	err := c.api.Delete(ctx, obj, &client.DeleteOptions{
 		PropagationPolicy: &policy,
-		// Not a namesake that someone made since it was listed.
+		// Not another object of that name, created since this one was listed.
 		Preconditions: &metav1.Preconditions{UID: &uid},
 	})
 	switch {
 	case err == nil:
-	case apierrors.IsNotFound(err), kindUnknown(err):
+	case apierrors.IsNotFound(err), kindUnknown(err), apierrors.IsConflict(err): // a conflict is about the UID
 		return nil
 	case apierrors.IsForbidden(err):
 		return problem.New(problem.ApplyForbidden, err, "deleting %s", idOf(obj))
@@ -177,33 +183,85 @@ func (c *Client) deleteOne(ctx context.Context, obj *metav1.PartialObjectMetadat
 	if err := c.waitGone(ctx, obj); err != nil {
 		return err
 	}
-	record.add(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Delete})
+	made.add(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Delete})
 	return nil
 }
 
-// release gives up every field that manager owns of an object: what it alone had set
-// goes away, what others set too stays as it is.
-func (c *Client) release(ctx context.Context, obj client.Object, manager string) error {
+// releaseFields gives up every field that manager owns of an object: fields that it alone has set are removed, fields that
+// others have set too stay as they are.
+func (c *Client) releaseFields(ctx context.Context, obj client.Object, manager string) error {
 	bare := &unstructured.Unstructured{}
 	bare.SetGroupVersionKind(obj.GetObjectKind().GroupVersionKind())
 	bare.SetNamespace(obj.GetNamespace())
 	bare.SetName(obj.GetName())
-	bare.SetUID(obj.GetUID()) // so that an object deleted in between is not made anew
-	if _, err := c.write(ctx, write{obj: bare, manager: manager}); err != nil {
-		if live, getErr := c.get(ctx, obj); getErr == nil && (live == nil || live.GetUID() != obj.GetUID()) {
-			return nil
+	bare.SetUID(obj.GetUID()) // so that an object that was deleted meanwhile is not created again
+	w := &write{desired: bare, obj: bare, manager: manager}
+	err := persist(ctx, bare, func() error {
+		_, err := c.send(ctx, w, false)
+		if uidMismatch(err) {
+			return nil // the object is gone, and its fields with it
 		}
-		return fmt.Errorf("giving %s back: %w", idOf(obj), err)
+		return c.explainWrite(ctx, w, err)
+	})
+	if err != nil {
+		return fmt.Errorf("removing the lab's fields of %s: %w", idOf(obj), err)
 	}
 	return nil
 }
 
-// leave takes the lab's labels off an object that stays.
-func (c *Client) leave(ctx context.Context, obj client.Object) error {
+// removeLabels removes the lab's labels from an object that stays.
+func (c *Client) removeLabels(ctx context.Context, obj client.Object) error {
 	patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:null,%q:null,%q:null}}}`, LabelManagedBy, LabelName, LabelPart)
 	err := c.api.Patch(ctx, obj, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(ManagedBy))
 	if err := client.IgnoreNotFound(err); err != nil {
 		return fmt.Errorf("leaving %s in place: %w", idOf(obj), err)
 	}
+	return nil
+}
+
+// remove removes the overlay's fields wherever they are set, and deletes the object that the overlay has created, if no
+// objects of others need it. The settings may name another object by now, so every object of the kind is looked at.
+func (o Overlay) remove(ctx context.Context, c *Client, _ string) error {
+	w, err := c.overlay(o)
+	if err != nil {
+		return err
+	}
+	gvk := w.desired.GroupVersionKind()
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+	err = c.api.List(ctx, list)
+	switch {
+	case kindUnknown(err), apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("looking for objects with overlay %s: %w", o.Name, err)
+	}
+	for i := range list.Items {
+		list.Items[i].SetGroupVersionKind(gvk)
+		if manages(&list.Items[i], w.manager) {
+			if err := c.removeOverlay(ctx, o, &list.Items[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Client) removeOverlay(ctx context.Context, o Overlay, obj *metav1.PartialObjectMetadata) error {
+	detail := "overlay " + o.Name + " removed"
+	if created(obj) {
+		why, err := c.neededByOthers(ctx, obj)
+		if err != nil {
+			return err
+		}
+		if why == "" {
+			return c.deleteOne(ctx, obj, &record{})
+		}
+		detail = LeftInPlace + why
+	}
+	if err := c.releaseFields(ctx, obj, o.manager()); err != nil {
+		return err
+	}
+	engine.Changed(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: detail})
 	return nil
 }

@@ -17,17 +17,17 @@ import (
 
 // diagnose says why an object is not ready: what its status says, and what its pods or the warnings about it add. What
 // cannot be read is left out: the reason from the status is worth more than the error of looking for a better one.
-func (c *Client) diagnose(ctx context.Context, u unready) *problem.Problem {
+func (c *Client) diagnose(ctx context.Context, u unreadyObject) *problem.Problem {
 	kind := problem.NotReady
-	if u.kind.ID != "" {
-		kind = u.kind
+	if u.Kind.ID != "" {
+		kind = u.Kind
 	}
 	pods := ReadPods(ctx, c.kube, u.obj.GetNamespace(), c.podsOf(ctx, u.obj))
 	if found := pods.Trouble(); found != nil {
-		found.Seen = u.message + ": " + found.Seen
+		found.Seen = u.Message + ": " + found.Seen
 		return found
 	}
-	text := u.message
+	text := u.Message
 	if warning := latestWarning(pods.Warnings, u.obj.GetKind(), u.obj.GetName()); warning != "" {
 		text += ": " + warning
 	}
@@ -51,10 +51,9 @@ func (c *Client) podsOf(ctx context.Context, obj *unstructured.Unstructured) []c
 		}
 	case "Job":
 		selector = "batch.kubernetes.io/job-name=" + obj.GetName()
-	case "Gateway":
-		if obj.GroupVersionKind().Group == gatewayGroup {
-			selector = labelGatewayName + "=" + obj.GetName()
-		}
+	}
+	if kind := c.options.Kinds[obj.GroupVersionKind().GroupKind()]; kind.Pods != nil {
+		selector = kind.Pods(obj)
 	}
 	if selector == "" {
 		return nil

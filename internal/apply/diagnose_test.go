@@ -5,7 +5,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
 )
@@ -38,8 +40,12 @@ func TestDiagnose(t *testing.T) {
 				}
 				known = append(known, typed)
 			}
-			c := &Client{kube: fake.NewClientset(known...)}
-			d := c.diagnose(t.Context(), unready{objs[0], state{message: "waiting"}})
+			c := &Client{kube: fake.NewClientset(known...), options: Options{Kinds: map[schema.GroupKind]Kind{
+				{Group: gatewayGroup, Kind: "Gateway"}: {Pods: func(gateway *unstructured.Unstructured) string {
+					return "gateway.networking.k8s.io/gateway-name=" + gateway.GetName()
+				}},
+			}}}
+			d := c.diagnose(t.Context(), unreadyObject{objs[0], State{Message: "waiting"}})
 			if got, want := d.ID+" "+d.Seen, objs[0].GetAnnotations()["want"]; got != want {
 				t.Errorf("got  %s\nwant %s", got, want)
 			}

@@ -1,11 +1,14 @@
-// Package apply brings objects into a cluster with server-side apply, tells when they
-// are ready or why not, and takes away what the lab brought, and only that.
+// Package apply brings objects into a cluster with server-side apply, says when they are ready or why not, and deletes what
+// the lab brought, and only that.
 //
-// The cluster is the only memory. Every object carries three labels: who manages it,
-// which lab it is of, and which part of the lab; what bears a part's labels and is no
-// longer among the part's objects is pruned. An object that was there before the lab is
-// marked as adopted: deleting the part then gives it back instead of deleting it.
+// A Set is the whole objects of one part of the lab; an Overlay is single fields of an object that may belong to others.
+// For both, the changes are computed once, by the API server's own dry run, and the same computed changes are shown and
+// carried out.
 //
-// Fields that controllers write into the lab's objects (istiod's and MetalLB's
-// caBundle, a DaemonSet's status) stay theirs: the lab neither sets nor compares them.
+// Nothing is remembered outside the cluster. Every object of a Set has three labels: who manages it, which lab it belongs
+// to, and which part of the lab. An object with a part's labels that is no longer among the part's objects is pruned. An
+// object that existed before the lab is annotated as adopted: deleting the part then only removes the lab's fields.
+//
+// Fields that controllers write into the lab's objects (a webhook's caBundle, a DaemonSet's status) are neither set nor
+// compared.
 package apply

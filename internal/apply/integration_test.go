@@ -206,7 +206,7 @@ func TestOverlay(t *testing.T) {
 	c := cluster(t, "overlay")
 	ns := namespace(t, c)
 	o := Overlay{Name: "waypoint", Object: objects(t, "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: "+ns+", labels: {istio.io/use-waypoint: w}}\n")[0]}
-	step := OverlayStep(func(context.Context) (*Client, error) { return c, nil }, "o", "an overlay", nil, o)
+	step := Step(func(context.Context) (*Client, error) { return c, nil }, "o", "an overlay", nil, o)
 	if status, err := step.Check(t.Context()); err != nil || status.Done {
 		t.Errorf("before the object: %+v %v", status, err)
 	}
@@ -250,7 +250,7 @@ func TestStepIsDoneOnceAndUndone(t *testing.T) {
 		return Set{Name: "part", Namespace: ns, Objects: objects(t, configMap("a", "k", "1"))}, nil
 	}
 	plan := engine.Plan{Name: "p", Title: "a plan", Steps: []engine.Step{
-		Step(func(context.Context) (*Client, error) { return c, nil }, "part", "a step", nil, set),
+		Step(func(context.Context) (*Client, error) { return c, nil }, "part", "a step", nil, Objects(set)),
 	}}
 	e := &engine.Engine{}
 	first, err := e.Apply(t.Context(), plan)
@@ -266,5 +266,97 @@ func TestStepIsDoneOnceAndUndone(t *testing.T) {
 	}
 	if owned, err := c.Owned(t.Context()); err != nil || len(owned) > 0 {
 		t.Errorf("left: %v %v", owned, err)
+	}
+}
+
+// What other clients do between a step's Check and its Do is found by Do.
+func TestClusterChangesBetweenCheckAndDo(t *testing.T) {
+	c := cluster(t, "between")
+	ns := namespace(t, c)
+	maps := c.Kube().CoreV1().ConfigMaps(ns)
+	text := configMap("updated", "k", "1") + configMap("deleted", "k", "1") + configMap("pruned", "k", "1")
+	step := Step(func(context.Context) (*Client, error) { return c, nil }, "part", "a step", nil, Objects(func(context.Context) (Set, error) {
+		return Set{Name: "part", Namespace: ns, Objects: objects(t, text)}, nil
+	}))
+	if err := step.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	text = configMap("updated", "k", "2") + configMap("deleted", "k", "2")
+	check := func() {
+		t.Helper()
+		if status, err := step.Check(t.Context()); err != nil || status.Done {
+			t.Fatalf("check: %+v %v", status, err)
+		}
+	}
+	do := func() engine.Result {
+		t.Helper()
+		e := engine.Engine{}
+		result, err := e.Apply(t.Context(), engine.Plan{Name: "p", Steps: []engine.Step{{ID: "do", Do: step.Do}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, err := step.Check(t.Context()); err != nil || !status.Done {
+			t.Errorf("after do: %+v %v", status, err)
+		}
+		return result
+	}
+
+	check()
+	patch := []byte(`{"data":{"theirs":"1"}}`)
+	if _, err := maps.Patch(t.Context(), "updated", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"deleted", "pruned"} {
+		if err := maps.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	theirs := func(name string, labels map[string]string) {
+		t.Helper()
+		obj := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Data: map[string]string{"theirs": "1"}}
+		if _, err := maps.Create(t.Context(), obj, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	theirs("pruned", nil) // another object of that name
+	want := []string{"update ConfigMap " + ns + "/updated data.k: 1 → 2", "create ConfigMap " + ns + "/deleted"}
+	if diff := cmp.Diff(want, short(do().Changes()), sorted()); diff != "" {
+		t.Error(diff)
+	}
+	for name, data := range map[string]map[string]string{
+		"updated": {"k": "2", "theirs": "1"}, "deleted": {"k": "2"}, "pruned": {"theirs": "1"},
+	} {
+		live, err := maps.Get(t.Context(), name, metav1.GetOptions{})
+		if diff := cmp.Diff(data, live.Data); err != nil || diff != "" || adopted(live) {
+			t.Errorf("%s: %v %v\n%s", name, err, live.Annotations, diff)
+		}
+	}
+
+	// An object that another client creates meanwhile is adopted, or refused if it is another lab's.
+	text += configMap("new", "k", "1")
+	check()
+	theirs("new", nil)
+	do()
+	if live, err := maps.Get(t.Context(), "new", metav1.GetOptions{}); err != nil || !adopted(live) || live.Data["theirs"] != "1" {
+		t.Errorf("created meanwhile: %v %v", live, err)
+	}
+	text += configMap("taken", "k", "1")
+	check()
+	theirs("taken", map[string]string{LabelName: "other"})
+	if err := step.Do(t.Context()); !problem.Is(err, problem.ObjectOfAnotherLab) {
+		t.Errorf("created by another lab meanwhile: %v", err)
+	}
+
+	// Fields are set on an object that exists, and never create one.
+	overlay := Step(func(context.Context) (*Client, error) { return c, nil }, "o", "an overlay", nil, Overlay{Name: "o", Object: objects(t,
+		"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: new, namespace: "+ns+", labels: {a: b}}\n")[0]})
+	if status, err := overlay.Check(t.Context()); err != nil || status.Done {
+		t.Fatalf("%+v %v", status, err)
+	}
+	if err := maps.Delete(t.Context(), "new", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := overlay.Do(t.Context()); !problem.Is(err, problem.ObjectMissing) {
+		t.Errorf("deleted before its overlay: %v", err)
 	}
 }

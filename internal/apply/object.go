@@ -1,23 +1,20 @@
 package apply
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// id names an object regardless of the version in which it is written.
+// id identifies an object whatever the version in which it is written.
 type id struct {
 	schema.GroupKind
 	namespace, name string
@@ -27,9 +24,8 @@ func idOf(obj client.Object) id {
 	return id{obj.GetObjectKind().GroupVersionKind().GroupKind(), obj.GetNamespace(), obj.GetName()}
 }
 
-// String is how people and Change name an object: Deployment default/appa. The group
-// is left out, as it tells a learner little, except where Istio's Gateway and the
-// Gateway API's would be the same words.
+// String is how messages and changes name an object: Deployment default/appa. The group is left out, except that of a
+// Gateway which is not the Gateway API's: other projects have a kind of that name too.
 func (i id) String() string {
 	kind := i.Kind
 	if i.Kind == "Gateway" && i.Group != gatewayGroup {
@@ -46,13 +42,13 @@ const (
 	admissionGroup = "admissionregistration.k8s.io"
 )
 
-// crdKind is the kind of kinds.
+// crdKind is the kind that defines kinds.
 func crdKind() schema.GroupKind {
 	return schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}
 }
 
-// The stages of an apply. Objects of one stage do not need each other; each stage
-// needs those before it. A deletion goes through them backwards.
+// The stages of an apply. Objects of one stage do not need each other; each stage needs those before it. Deletion uses the
+// reverse order.
 const (
 	stageNamespace = iota
 	stageCRD
@@ -62,7 +58,7 @@ const (
 	stageService
 	stageWorkload
 	stageAdmission
-	stageCustom // last: their CRD must be served, and their webhook should answer
+	stageCustom // last: their CRD must be served, and their webhook must answer
 	stages
 )
 
@@ -91,51 +87,6 @@ func stageOf(gvk schema.GroupVersionKind) int {
 	return stageConfig
 }
 
-// objects gives copies of the Set's objects as they are to be applied: labelled, in
-// their namespace, without what belongs to others, sorted by stage and name.
-func (c *Client) objects(set Set) ([]*unstructured.Unstructured, error) {
-	if why := validation.IsValidLabelValue(set.Name); set.Name == "" || len(why) > 0 {
-		return nil, fmt.Errorf("part name %q cannot be a label's value: %s", set.Name, strings.Join(why, "; "))
-	}
-	namespace := cmp.Or(set.Namespace, "default")
-	seen := make(map[id]bool, len(set.Objects))
-	objs := make([]*unstructured.Unstructured, 0, len(set.Objects))
-	for i, original := range set.Objects {
-		obj, err := duplicate(original)
-		if err != nil {
-			return nil, fmt.Errorf("part %s: %w", set.Name, err)
-		}
-		if obj.GetName() == "" || obj.GetKind() == "" || obj.GetAPIVersion() == "" {
-			return nil, fmt.Errorf("object %d of part %s lacks an apiVersion, a kind or a name", i+1, set.Name)
-		}
-		inNamespace, err := c.namespaced(obj.GroupVersionKind(), set)
-		if err != nil {
-			return nil, fmt.Errorf("looking up kind %s: %w", obj.GetKind(), err)
-		}
-		switch {
-		case !inNamespace:
-			obj.SetNamespace("")
-		case obj.GetNamespace() == "":
-			obj.SetNamespace(namespace)
-		}
-		c.label(obj, set.Name)
-		disown(obj)
-		fingerprint(obj)
-		if seen[idOf(obj)] {
-			return nil, fmt.Errorf("part %s holds %s twice", set.Name, idOf(obj))
-		}
-		seen[idOf(obj)] = true
-		objs = append(objs, obj)
-	}
-	slices.SortStableFunc(objs, func(a, b *unstructured.Unstructured) int {
-		return cmp.Or(
-			cmp.Compare(stageOf(a.GroupVersionKind()), stageOf(b.GroupVersionKind())),
-			cmp.Compare(idOf(a).String(), idOf(b).String()),
-		)
-	})
-	return objs, nil
-}
-
 func (c *Client) label(obj *unstructured.Unstructured, part string) {
 	labels := obj.GetLabels()
 	if labels == nil {
@@ -145,10 +96,10 @@ func (c *Client) label(obj *unstructured.Unstructured, part string) {
 	obj.SetLabels(labels)
 }
 
-// disown removes from an object what its controllers write, so that server-side apply
-// leaves those fields to them: the certificate authority of webhooks, and what only
-// the server sets. An annotation of AnnotationAdopted is the cluster's, not a caller's.
-func disown(obj *unstructured.Unstructured) {
+// dropControllerFields removes from an object what its controllers write, so that server-side apply leaves those fields to
+// them: the certificate authority of webhooks, and what only the server sets. AnnotationAdopted is set by this package, not
+// by a caller.
+func dropControllerFields(obj *unstructured.Unstructured) {
 	delete(obj.Object, "status")
 	for _, field := range []string{"creationTimestamp", "managedFields", "resourceVersion", "uid", "generation"} {
 		unstructured.RemoveNestedField(obj.Object, "metadata", field)
@@ -168,8 +119,8 @@ func disown(obj *unstructured.Unstructured) {
 	}
 }
 
-// namespaced tells whether a kind lives in namespaces. Of a kind that the cluster does
-// not know, the Set's own CRDs are asked; failing these, it is taken to.
+// namespaced says whether objects of a kind are in namespaces. For a kind that the cluster does not serve, a CRD in the Set
+// says it; without one the answer is yes.
 func (c *Client) namespaced(gvk schema.GroupVersionKind, set Set) (bool, error) {
 	mapping, err := c.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
 	if err == nil {
@@ -192,8 +143,8 @@ func (c *Client) namespaced(gvk schema.GroupVersionKind, set Set) (bool, error) 
 	return true, nil
 }
 
-// get reads the live object of obj's identity, or nil where there is none, also where
-// the cluster does not know its kind (any more).
+// get reads the live object with obj's identity. It is nil where there is none, or where the cluster does not serve its
+// kind.
 func (c *Client) get(ctx context.Context, obj client.Object) (*unstructured.Unstructured, error) {
 	live := &unstructured.Unstructured{}
 	live.SetGroupVersionKind(obj.GetObjectKind().GroupVersionKind())
@@ -208,9 +159,8 @@ func (c *Client) get(ctx context.Context, obj client.Object) (*unstructured.Unst
 	}
 }
 
-// kindUnknown tells whether the cluster does not serve the kind. The mapper says so
-// for a kind it never saw; a kind whose CRD was deleted after it was looked up gives
-// the server's bare 404 instead, which names no object.
+// kindUnknown says whether err means that the cluster does not serve a kind. The mapper says so for a kind that it has never
+// seen; where the CRD was deleted after the mapper had looked it up, the server answers 404 without naming an object.
 func kindUnknown(err error) bool {
 	if meta.IsNoMatchError(err) {
 		return true
@@ -218,4 +168,86 @@ func kindUnknown(err error) bool {
 	var status apierrors.APIStatus
 	return errors.As(err, &status) && apierrors.IsNotFound(err) &&
 		strings.Contains(status.Status().Message, "could not find the requested resource")
+}
+
+// deepCopy copies an object, with every value in the form that unstructured content must have. Objects that are written as
+// Go literals hold ints and []string, at which Kubernetes' own DeepCopy panics (runtime.DeepCopyJSONValue).
+func deepCopy(obj *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	content, err := jsonValue(obj.Object)
+	if err != nil {
+		return nil, fmt.Errorf("object %s %s: %w", obj.GetKind(), obj.GetName(), err)
+	}
+	fields, _ := content.(map[string]any)
+	return &unstructured.Unstructured{Object: fields}, nil
+}
+
+func jsonValue(v any) (any, error) {
+	switch v := v.(type) {
+	case nil, string, bool, int64, float64:
+		return v, nil
+	case int:
+		return int64(v), nil
+	case int32:
+		return int64(v), nil
+	case []string:
+		return jsonList(v)
+	case []any:
+		return jsonList(v)
+	case []map[string]any:
+		return jsonList(v)
+	case map[string]string:
+		return jsonMap(v)
+	case map[string]any:
+		return jsonMap(v)
+	default:
+		return nil, fmt.Errorf("a value of type %T is not JSON", v)
+	}
+}
+
+func jsonList[T any](list []T) (any, error) {
+	out := make([]any, len(list))
+	for i, e := range list {
+		var err error
+		if out[i], err = jsonValue(e); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func jsonMap[T any](m map[string]T) (any, error) {
+	out := make(map[string]any, len(m))
+	for k, e := range m {
+		var err error
+		if out[k], err = jsonValue(e); err != nil {
+			return nil, fmt.Errorf("%s: %w", k, err)
+		}
+	}
+	return out, nil
+}
+
+// noCluster replaces the discovery of a cluster that does not exist: it knows which of Kubernetes' own kinds are not in
+// namespaces, and no other kind.
+type noCluster struct{ meta.RESTMapper }
+
+func (noCluster) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
+	switch kind {
+	case
+		schema.GroupKind{Kind: "Namespace"},
+		schema.GroupKind{Kind: "PersistentVolume"},
+		schema.GroupKind{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole"},
+		schema.GroupKind{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding"},
+		schema.GroupKind{Group: admissionGroup, Kind: "ValidatingWebhookConfiguration"},
+		schema.GroupKind{Group: admissionGroup, Kind: "MutatingWebhookConfiguration"},
+		schema.GroupKind{Group: admissionGroup, Kind: "ValidatingAdmissionPolicy"},
+		schema.GroupKind{Group: admissionGroup, Kind: "ValidatingAdmissionPolicyBinding"},
+		schema.GroupKind{Group: "apiregistration.k8s.io", Kind: "APIService"},
+		schema.GroupKind{Group: "scheduling.k8s.io", Kind: "PriorityClass"},
+		schema.GroupKind{Group: "storage.k8s.io", Kind: "StorageClass"},
+		schema.GroupKind{Group: "networking.k8s.io", Kind: "IngressClass"},
+		schema.GroupKind{Group: gatewayGroup, Kind: "GatewayClass"},
+		crdKind():
+		return &meta.RESTMapping{Scope: meta.RESTScopeRoot}, nil
+	}
+	return nil, &meta.NoKindMatchError{GroupKind: kind, SearchedVersions: versions}
 }

@@ -137,11 +137,11 @@ func TestIDNamesIstioGatewaysApart(t *testing.T) {
 
 func TestNewRefusesNamesThatAreNoLabels(t *testing.T) {
 	for _, name := range []string{"", "a b", strings.Repeat("x", 64)} {
-		if _, err := New(&rest.Config{Host: "https://192.0.2.1"}, name); err == nil {
+		if _, err := New(&rest.Config{Host: "https://192.0.2.1"}, name, Options{}); err == nil {
 			t.Errorf("lab %q is accepted", name)
 		}
 	}
-	c, err := New(&rest.Config{Host: "https://192.0.2.1"}, "lab")
+	c, err := New(&rest.Config{Host: "https://192.0.2.1"}, "lab", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@
 package apply
 
 import (
+	"context"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,9 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A namespace that an overlay has made goes with it when it is empty, and one that was
-// there before, or that others use by now, only loses what the overlay set.
-func TestOverlayTakesItsNamespaceBack(t *testing.T) {
+// A namespace that an overlay has created is deleted with it when it is empty. One that existed before, or that others use by
+// now, only loses what the overlay has set.
+func TestOverlayDeletesItsNamespace(t *testing.T) {
 	c := cluster(t, "overlaid")
 	overlay := func(name string) Overlay {
 		return Overlay{Name: "mesh", Create: true, Object: objects(t,
@@ -21,11 +22,12 @@ func TestOverlayTakesItsNamespaceBack(t *testing.T) {
 	namespaces := c.Kube().CoreV1().Namespaces()
 	older := namespace(t, c)
 	for _, name := range []string{older, "overlaid-empty", "overlaid-used"} {
-		if err := c.ApplyOverlay(t.Context(), overlay(name)); err != nil {
+		step := Step(func(context.Context) (*Client, error) { return c, nil }, "mesh", "an overlay", nil, overlay(name))
+		if err := step.Do(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if change, err := c.DiffOverlay(t.Context(), overlay(name)); err != nil || change != nil {
-			t.Errorf("%s, set already: %v %v", name, change, err)
+		if status, err := step.Check(t.Context()); err != nil || !status.Done {
+			t.Errorf("%s, set already: %v %v", name, status, err)
 		}
 	}
 	theirs := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}
@@ -33,7 +35,7 @@ func TestOverlayTakesItsNamespaceBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It names another namespace by now: all are taken back nevertheless.
-	if err := c.RemoveOverlay(t.Context(), overlay("another")); err != nil {
+	if err := overlay("another").remove(t.Context(), c, "mesh"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := namespaces.Get(t.Context(), "overlaid-empty", metav1.GetOptions{}); !apierrors.IsNotFound(err) {

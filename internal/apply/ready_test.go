@@ -8,7 +8,7 @@ import (
 
 const statusDir = "../../testdata/apply"
 
-// Each object under testdata/apply says in its annotation what is to be made of it.
+// Each object under testdata/apply says in its annotation which state it is in.
 func TestStates(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(statusDir, "*.yaml"))
 	if err != nil || len(files) == 0 {
@@ -23,18 +23,18 @@ func TestStates(t *testing.T) {
 		for _, obj := range objects(t, string(text)) {
 			t.Run(obj.GetKind()+"/"+obj.GetName(), func(t *testing.T) {
 				gk := obj.GroupVersionKind().GroupKind()
-				judge := judges()[gk]
-				if judge == nil {
-					t.Fatalf("no judge of %s", gk)
+				state := states()[gk]
+				if state == nil {
+					t.Fatalf("no state of %s", gk)
 				}
 				judged[gk.Kind] = true
-				s := judge(obj)
+				s := state(obj)
 				got := "done"
 				switch {
-				case s.failed:
-					got = "failed: " + s.message
-				case !s.done:
-					got = "waiting: " + s.message
+				case s.Failed:
+					got = "failed: " + s.Message
+				case !s.Ready:
+					got = "waiting: " + s.Message
 				}
 				if want := obj.GetAnnotations()["want"]; got != want {
 					t.Errorf("got  %s\nwant %s", got, want)
@@ -42,8 +42,8 @@ func TestStates(t *testing.T) {
 			})
 		}
 	}
-	for gk := range judges() {
-		if !judged[gk.Kind] && gk.Kind != "GRPCRoute" { // judged as HTTPRoute is
+	for gk := range states() {
+		if !judged[gk.Kind] {
 			t.Errorf("no status of a %s under %s", gk.Kind, statusDir)
 		}
 	}

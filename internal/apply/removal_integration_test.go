@@ -57,7 +57,7 @@ func TestAdoptedIsGivenBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"update ConfigMap " + ns + "/a given back: it was there before the lab", "delete ConfigMap " + ns + "/mine"}
+	want := []string{"update ConfigMap " + ns + "/a fields of the lab removed: the object existed before the lab", "delete ConfigMap " + ns + "/mine"}
 	if diff := cmp.Diff(want, short(got), sorted()); diff != "" {
 		t.Error(diff)
 	}
@@ -129,7 +129,7 @@ func TestWhatOthersUseIsLeft(t *testing.T) {
 func awaitAccount(t *testing.T, c *Client, ns string) {
 	t.Helper()
 	account := objects(t, "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default, namespace: "+ns+"}\n")
-	if err := c.await(t.Context(), scopesOf(account), func(ctx context.Context) (bool, error) {
+	if err := c.waitUntil(t.Context(), c.scopesOf(account), func(ctx context.Context) (bool, error) {
 		live, err := c.get(ctx, account[0])
 		return live != nil, err
 	}); err != nil {

@@ -17,20 +17,19 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// The pauses between attempts. The first is short: most of what is waited for here
-// (a CRD served, a webhook's endpoint) comes within a second.
+// The pauses between attempts double from the first to the longest. Most of what is waited for here (a CRD to be served, a
+// webhook's endpoint) comes within a second.
 const (
-	firstPause = 100 * time.Millisecond
-	longPause  = time.Second
+	firstPause   = 100 * time.Millisecond
+	longestPause = time.Second
 )
 
-// passing tells whether an error is one that goes away by itself, and says what is
-// being waited for.
-func passing(err error) (reason string, ok bool) {
+// transient says whether an error goes away by itself, and what has to happen for that.
+func transient(err error) (reason string, ok bool) {
 	text := err.Error()
 	switch {
-	case errors.Is(err, errNotServedYet):
-		return errNotServedYet.Error(), true
+	case errors.Is(err, errNotServedYet), errors.Is(err, errReplaced):
+		return text, true
 	case webhookSilent(err):
 		return "a webhook does not answer yet: " + afterLast(text, "failed calling webhook "), true
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
@@ -51,14 +50,14 @@ func passing(err error) (reason string, ok bool) {
 	}
 }
 
-// unanswered tells whether the request got no answer at all, because the API server is down or still starting.
+// unanswered says whether a request got no answer because the API server is down or still starting.
 func unanswered(err error) bool {
 	return noConnection(err) || stillStarting(err)
 }
 
-// noConnection also knows a server that takes connections and is too busy starting to greet: net/http gives up on it
-// after ten seconds with an error whose type is not exported (net/http, transport.go).
-// And one that ended in the middle of its answer, which client-go wraps (rest/request.go).
+// noConnection says whether the connection failed. That includes a server that accepts connections and is too busy for the
+// TLS handshake, whose error has no exported type (net/http, transport.go), and one that ended in the middle of its answer,
+// which client-go wraps (rest/request.go).
 func noConnection(err error) bool {
 	return utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || utilnet.IsHTTP2ConnectionLost(err) ||
@@ -69,10 +68,9 @@ func stillStarting(err error) bool {
 	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "not yet ready to handle request")
 }
 
-// webhookSilent tells whether the API server could not reach an admission or a
-// conversion webhook, rather than having been refused by it. A webhook's Pod is Ready
-// before its Service has endpoints and before its certificate is in the webhook's
-// configuration, so that only a write through it tells that it answers.
+// webhookSilent says whether the API server could not reach an admission or a conversion webhook. That differs from a
+// webhook's refusal. A webhook's pod is Ready before its Service has endpoints and before its certificate is in the
+// webhook's configuration, so only a write that it has to admit shows that it answers.
 func webhookSilent(err error) bool {
 	text := err.Error()
 	return apierrors.IsInternalError(err) && strings.Contains(text, "failed calling webhook") ||
@@ -86,86 +84,64 @@ func afterLast(text, mark string) string {
 	return text
 }
 
-// gotOn is how long an attempt must have run for its failure to be the first of a new series: a server that does not
-// answer refuses at once, so that what has been at work for longer than this had its answers until then.
-const gotOn = 10 * time.Second
+// answered is how long an attempt must have run for its failure to be the first of a new series. A server that is down
+// refuses at once, so an attempt that ran for longer than this got answers until then.
+const answered = 10 * time.Second
 
-// Retry runs f again for as long as it fails with something that goes away by itself, such as an API server that is
-// being restarted: until ctx ends, and for at most patience after the first failure of a series. However long f was at
-// work before that, it does not count. The last failure is returned.
+// Retry runs f again for as long as it fails with an error that goes away by itself, such as an API server that is being
+// restarted: until ctx ends, and for at most patience after the first failure of a series. The time that f ran before its
+// first failure does not count. It returns the last failure.
 func Retry(ctx context.Context, patience time.Duration, f func(context.Context) error) error {
+	return retry(ctx, patience, "", func() error { return f(ctx) })
+}
+
+// retry is Retry, without a limit where patience is 0. subject precedes the reason in what is reported.
+func retry(ctx context.Context, patience time.Duration, subject string, f func() error) error {
 	var failing time.Time // since when
 	pause := firstPause
 	for {
 		began := time.Now()
-		err := f(ctx)
+		err := f()
 		if err == nil {
 			return nil
 		}
-		reason, again := passing(err)
+		reason, again := transient(err)
 		if !again {
 			return err
 		}
-		if failing.IsZero() || time.Since(began) >= gotOn {
+		if failing.IsZero() || time.Since(began) >= answered {
 			failing, pause = time.Now(), firstPause
 		}
-		engine.Progress(ctx, "%s", reason)
-		if time.Since(failing)+pause > patience || wait(ctx, pause) != nil {
+		engine.Progress(ctx, "%s%s", subject, reason)
+		if patience > 0 && time.Since(failing)+pause > patience || sleep(ctx, pause) != nil {
 			return err
 		}
-		pause = min(2*pause, longPause)
+		pause = min(2*pause, longestPause)
 	}
 }
 
-// write applies an object and sees passing obstacles through until the context ends.
-func (c *Client) write(ctx context.Context, w write) (*unstructured.Unstructured, error) {
-	var result *unstructured.Unstructured
-	err := persist(ctx, w.obj, func() (err error) {
-		result, err = c.send(ctx, w, false)
-		switch {
-		case err == nil:
-			return nil
-		case kindUnknown(err) && c.crdServesSoon(ctx, w.obj):
-			return errNotServedYet
-		case isPassing(err) || ctx.Err() != nil:
-			return err
-		default:
-			return rejected(w.obj, err)
-		}
-	})
-	return result, err
-}
-
-// errNotServedYet is a kind whose CRD is in the cluster, a moment before the API
-// server serves it.
-var errNotServedYet = errors.New("its CRD is there, but not served yet")
-
-// persist calls try until it succeeds, fails for good, or the context ends.
+// persist retries a write of an object until the context ends.
 func persist(ctx context.Context, obj *unstructured.Unstructured, try func() error) error {
-	for pause := firstPause; ; pause = min(2*pause, longPause) {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		reason, again := passing(err)
-		switch {
-		case ctx.Err() == nil && !again:
-			return err
-		case again:
-			engine.Progress(ctx, "%s: %s", idOf(obj), reason)
-		}
-		if wait(ctx, pause) != nil {
-			return expired(ctx, obj, reason, err)
-		}
+	err := retry(ctx, 0, idOf(obj).String()+": ", try)
+	if err == nil || ctx.Err() == nil {
+		return err
 	}
+	reason, _ := transient(err)
+	return expired(ctx, obj, reason, err)
 }
 
-func isPassing(err error) bool {
-	_, ok := passing(err)
+// errNotServedYet is for a kind whose CRD is in the cluster and which the API server does not serve yet.
+var errNotServedYet = errors.New("its CRD exists, and the API server does not serve it yet")
+
+// errReplaced is for an object that was deleted after it was read.
+var errReplaced = errors.New("another client deleted it at the same moment")
+
+func isTransient(err error) bool {
+	_, ok := transient(err)
 	return ok
 }
 
-// expired says what an apply was waiting for when its time was up.
+// expired says what a write was waiting for when its time was up.
 func expired(ctx context.Context, obj *unstructured.Unstructured, reason string, last error) error {
 	switch {
 	case reason == "", interrupted(ctx):
@@ -177,8 +153,7 @@ func expired(ctx context.Context, obj *unstructured.Unstructured, reason string,
 	}
 }
 
-// crdServesSoon tells whether a CRD for the object's kind is in the cluster, so that
-// the kind's being unknown is a matter of a moment.
+// crdServesSoon says whether a CRD for the object's kind is in the cluster, so that the API server will serve the kind soon.
 func (c *Client) crdServesSoon(ctx context.Context, obj *unstructured.Unstructured) bool {
 	crds := &unstructured.UnstructuredList{}
 	crds.SetAPIVersion("apiextensions.k8s.io/v1")
@@ -206,8 +181,8 @@ func servesVersion(crd unstructured.Unstructured, version string) bool {
 	return false
 }
 
-// wait returns nil after d, or an error as soon as the context ends.
-func wait(ctx context.Context, d time.Duration) error {
+// sleep returns nil after d, or the context's cause as soon as the context ends.
+func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -61,7 +61,7 @@ func TestPassing(t *testing.T) {
 		"invalid":               {status(422, metav1.StatusReasonInvalid, "spec.x: Required value"), ""},
 		"missing":               {apierrors.NewNotFound(configMaps, "a"), ""},
 	} {
-		reason, ok := passing(tc.err)
+		reason, ok := transient(tc.err)
 		if ok != (tc.want != "") || !strings.Contains(reason, tc.want) {
 			t.Errorf("%s: got %q, %v", name, reason, ok)
 		}
@@ -189,7 +189,7 @@ func TestRetryCountsFromTheFirstFailure(t *testing.T) {
 				attempt := 0
 				start := time.Now()
 				err := Retry(t.Context(), patience, func(ctx context.Context) error {
-					if err := wait(ctx, tc.attempts[attempt]); err != nil {
+					if err := sleep(ctx, tc.attempts[attempt]); err != nil {
 						return err
 					}
 					if attempt++; attempt == len(tc.attempts) {
@@ -200,7 +200,7 @@ func TestRetryCountsFromTheFirstFailure(t *testing.T) {
 				if !errors.Is(err, tc.want) {
 					t.Errorf("got %v", err)
 				}
-				if lasted := time.Since(start); lasted > tc.lasts || tc.want != nil && lasted < tc.lasts-2*longPause {
+				if lasted := time.Since(start); lasted > tc.lasts || tc.want != nil && lasted < tc.lasts-2*longestPause {
 					t.Errorf("lasted %v", lasted)
 				}
 			})

@@ -34,21 +34,21 @@ metadata: {name: once}
 		"kubectl -n edge wait --for=condition=Programmed gateway/gateway",
 		"kubectl -n lab wait --for=condition=Complete job/once",
 	}
-	if diff := cmp.Diff(want, Explain(set)); diff != "" {
+	if diff := cmp.Diff(want, fixed(set).explain(t.Context(), "apps")); diff != "" {
 		t.Error(diff)
 	}
 	for range 7 {
 		set.Objects = append(set.Objects, set.Objects[0])
 	}
-	if got := Explain(set)[0]; !strings.HasSuffix(got, ", and 4 more") {
+	if got := fixed(set).explain(t.Context(), "apps")[0]; !strings.HasSuffix(got, ", and 4 more") {
 		t.Error(got)
 	}
 }
 
-func TestStepReportsWhatItCannotHave(t *testing.T) {
+func TestStepReportsItsErrors(t *testing.T) {
 	noCluster, noSet := errors.New("there is no cluster"), errors.New("it cannot be rendered")
 	step := Step(func(context.Context) (*Client, error) { return nil, noCluster }, "s", "t", []string{"n"},
-		func(context.Context) (Set, error) { return Set{}, noSet })
+		Objects(func(context.Context) (Set, error) { return Set{}, noSet }))
 	if _, err := step.Check(t.Context()); !errors.Is(err, noCluster) {
 		t.Error(err)
 	}
@@ -56,13 +56,13 @@ func TestStepReportsWhatItCannotHave(t *testing.T) {
 		t.Error(got)
 	}
 	step = Step(func(context.Context) (*Client, error) { return offline(), nil }, "s", "t", nil,
-		func(context.Context) (Set, error) { return Set{}, noSet })
+		Objects(func(context.Context) (Set, error) { return Set{}, noSet }))
 	if err := step.Do(t.Context()); !errors.Is(err, noSet) {
 		t.Error(err)
 	}
 }
 
-// What was installed from files that are gone by now can still be taken away.
+// What was installed from files that no longer exist can still be deleted.
 func TestUndoRendersNothing(t *testing.T) {
 	c := live(t, interceptor.Funcs{}, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default", Labels: map[string]string{
 		LabelManagedBy: ManagedBy, LabelName: "lab", LabelPart: "s",
@@ -73,7 +73,7 @@ func TestUndoRendersNothing(t *testing.T) {
 		}}}, nil
 	}
 	step := Step(func(context.Context) (*Client, error) { return c, nil }, "s", "t", nil,
-		func(context.Context) (Set, error) { return Set{}, errors.New("no such file") })
+		Objects(func(context.Context) (Set, error) { return Set{}, errors.New("no such file") }))
 	if err := step.Undo(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -89,14 +89,14 @@ func TestExplainOverlay(t *testing.T) {
 		"kubectl -n x apply --server-side --field-manager=ambientlab-o -f o.yaml   # ConfigMap x/a": objects(t,
 			"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: x}\ndata: {k: v}\n")[0],
 	} {
-		if got := explainOverlay(Overlay{Name: "o", Object: o}); got != want {
+		if got := (Overlay{Name: "o", Object: o}).explain(t.Context(), "s")[0]; got != want {
 			t.Errorf("got %s", got)
 		}
 	}
 }
 
-// Where there is no cluster a step does not hold, which is no error, and foresees every object: in the namespace it would
-// get, which only an API server could say for certain, and in the order in which they are made.
+// Where there is no cluster a step is not done, which is no error, and previews every object: in the namespace that it would
+// get, as far as that is known without an API server, and in the order in which they are created.
 func TestStepWithoutCluster(t *testing.T) {
 	none := func(context.Context) (*Client, error) {
 		return nil, fmt.Errorf("connecting: %w", problem.New(problem.ClusterNone, nil, "there is none"))
@@ -130,7 +130,7 @@ metadata: {name: appb, namespace: lab, labels: {a: b}}
 		want []engine.Change
 	}{
 		"set": {
-			Step(none, "s", "t", nil, func(context.Context) (Set, error) { return set, nil }),
+			Step(none, "s", "t", nil, fixed(set)),
 			[]engine.Change{
 				{Object: "CustomResourceDefinition planets.example.com", Action: engine.Create},
 				{Object: "ClusterRole all", Action: engine.Create},
@@ -140,12 +140,12 @@ metadata: {name: appb, namespace: lab, labels: {a: b}}
 			},
 		},
 		"overlay": {
-			OverlayStep(none, "s", "t", nil, service),
+			Step(none, "s", "t", nil, service),
 			[]engine.Change{{Object: "Service lab/appb", Action: engine.Update, Detail: "overlay enrol"}},
 		},
 	} {
 		status, err := tc.step.Check(t.Context())
-		if err != nil || status.Done || !strings.Contains(status.Message, "has not judged") {
+		if err != nil || status.Done || !strings.Contains(status.Message, "there is no cluster yet") {
 			t.Errorf("%s: %+v, %v", name, status, err)
 		}
 		changes, err := tc.step.Preview(t.Context())

@@ -12,7 +12,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -80,7 +82,7 @@ func TestWaitEndsWithTheEvent(t *testing.T) {
 		start := time.Now()
 		done := make(chan error, 1)
 		go func() { done <- c.Wait(t.Context(), Set{Name: "p", Objects: objects(t, deployment)}) }()
-		if err := wait(t.Context(), 777*time.Millisecond); err != nil {
+		if err := sleep(t.Context(), 777*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
 		makeAvailable(t, c)
@@ -110,7 +112,7 @@ func TestWaitSurvivesBrokenWatches(t *testing.T) {
 		}}, newDeployment())
 		done := make(chan error, 1)
 		go func() { done <- c.Wait(t.Context(), Set{Name: "p", Objects: objects(t, deployment)}) }()
-		if err := wait(t.Context(), 3*time.Second); err != nil {
+		if err := sleep(t.Context(), 3*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
@@ -206,5 +208,41 @@ func TestReadyOfWhatIsNotThere(t *testing.T) {
 	makeAvailable(t, c)
 	if reason, err := c.Ready(t.Context(), Set{Name: "p", Objects: objects(t, deployment)}); err != nil || reason != "" {
 		t.Errorf("%q %v", reason, err)
+	}
+}
+
+// A state that may not last ends the wait long before its deadline, with the problem that it is; one that passes in time does
+// not.
+func TestWaitLimitsAState(t *testing.T) {
+	const limit = 15 * time.Second
+	kind := problem.GatewayOverlooked
+	for name, passes := range map[string]bool{"for good": false, "for a while": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := live(t, interceptor.Funcs{}, newDeployment())
+				start := time.Now()
+				c.options.Kinds = map[schema.GroupKind]Kind{{Group: "apps", Kind: "Deployment"}: {
+					State: func(context.Context, client.Reader, *unstructured.Unstructured) (State, error) {
+						if passes && time.Since(start) >= limit-time.Second {
+							return State{Ready: true}, nil
+						}
+						return State{Message: "overlooked", Kind: kind, Limit: limit}, nil
+					},
+				}}
+				err := c.Wait(t.Context(), Set{Name: "p", Objects: objects(t, deployment)})
+				if passes {
+					if err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				if !problem.Is(err, kind) {
+					t.Errorf("got %v", err)
+				}
+				if took := time.Since(start); took < limit || took > limit+2*pollEvery {
+					t.Errorf("it gave up after %s", took)
+				}
+			})
+		})
 	}
 }

@@ -75,7 +75,7 @@ func awaitRefusal(t *testing.T, c *Client, ns string) {
 		if apierrors.IsInternalError(err) {
 			return
 		}
-		if wait(t.Context(), 50*time.Millisecond) != nil {
+		if sleep(t.Context(), 50*time.Millisecond) != nil {
 			t.Fatal("the webhook is never asked")
 		}
 	}

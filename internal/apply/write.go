@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,16 +16,39 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// write is one server-side apply of one object by one field manager.
+// write is one server-side apply of one object by one field manager, and what is known of the object in the cluster.
 type write struct {
-	obj     *unstructured.Unstructured
+	desired *unstructured.Unstructured // as the part wants it; it is not changed
 	manager string
 	force   bool
+	// overlay is the name of the Overlay that sets only fields of the object, or empty; create allows it to create the
+	// object.
+	overlay string
+	create  bool
+
+	live   *unstructured.Unstructured // as it was read last; nil where it does not exist
+	judged bool
+	obj    *unstructured.Unstructured // what is sent; set by judge
+	change *engine.Change             // nil where nothing changes; set by judge
 }
 
-// send applies the object, or has the server say what it would become, and returns
-// what the server answers.
-func (c *Client) send(ctx context.Context, w write, dryRun bool) (*unstructured.Unstructured, error) {
+// creation is the change of an object that does not exist.
+func (w *write) creation() engine.Change {
+	if w.overlay != "" && !w.create {
+		return engine.Change{Object: idOf(w.desired).String(), Action: engine.Update, Detail: "it does not exist yet"}
+	}
+	return engine.Change{Object: idOf(w.desired).String(), Action: engine.Create}
+}
+
+// read reads the live object.
+func (c *Client) read(ctx context.Context, w *write) (err error) {
+	w.live, err = c.get(ctx, w.desired)
+	return err
+}
+
+// send applies the object, or lets the server compute what it would become, and returns the server's answer. An object
+// that was read before is only changed if it is still the same.
+func (c *Client) send(ctx context.Context, w *write, dryRun bool) (*unstructured.Unstructured, error) {
 	result := w.obj.DeepCopy()
 	opts := []client.ApplyOption{client.FieldOwner(w.manager)}
 	if w.force {
@@ -32,6 +56,9 @@ func (c *Client) send(ctx context.Context, w write, dryRun bool) (*unstructured.
 	}
 	if dryRun {
 		opts = append(opts, client.DryRunAll)
+	} else if w.live != nil {
+		result.SetUID(w.live.GetUID())
+		result.SetResourceVersion(w.live.GetResourceVersion())
 	}
 	if err := c.api.Apply(ctx, client.ApplyConfigurationFromUnstructured(result), opts...); err != nil {
 		return nil, err
@@ -39,30 +66,57 @@ func (c *Client) send(ctx context.Context, w write, dryRun bool) (*unstructured.
 	return result, nil
 }
 
-// plan asks the server what a write would change of the live object, which is nil where
-// there is none: the answer is nil where that is nothing. It marks w.obj as adopted
-// where it was there before the lab.
+// judge computes the change of an object that was read: what is to be sent, and what that changes. Without dryRun the
+// change of an object that does not exist is its creation; of one that exists it has to be computed.
 //
-// A server that cannot tell yet (a webhook that does not answer, a namespace or a kind
-// that a step before this one will bring) is no error: the change is reported with the
-// reason, and the write itself is what then waits or fails.
-func (c *Client) plan(ctx context.Context, w write, live *unstructured.Unstructured) (*engine.Change, error) {
+// Where the server cannot tell yet (a webhook that does not answer, a namespace or a kind that an earlier step brings) that
+// is no error: the change is reported with the reason, and the write itself then waits or fails.
+func (c *Client) judge(ctx context.Context, w *write, dryRun bool) error {
+	w.obj, w.judged, w.change = w.desired.DeepCopy(), false, nil
+	if w.live != nil && w.live.GetDeletionTimestamp() != nil {
+		change := w.creation()
+		change.Detail = "it is being deleted"
+		w.change = &change
+		return nil // it is judged again when it is gone
+	}
+	if w.overlay != "" && w.create && (w.live == nil || created(w.live)) {
+		annotate(w.obj, AnnotationCreated, "true")
+	}
+	if w.live == nil && (!dryRun || w.overlay != "" && !w.create) {
+		change := w.creation()
+		w.change, w.judged = &change, true
+		return nil
+	}
+	change, err := c.compare(ctx, w)
+	if err != nil {
+		return err
+	}
+	if change == nil && w.overlay != "" && !manages(w.live, w.manager) {
+		// The same values set by another manager alone would be removed with it.
+		change = &engine.Change{Object: idOf(w.desired).String(), Action: engine.Update, Detail: "own the fields as " + w.manager}
+	}
+	w.change, w.judged = change, true
+	return nil
+}
+
+// compare lets the server compute what a write would change; nil means nothing.
+func (c *Client) compare(ctx context.Context, w *write) (*engine.Change, error) {
 	change := &engine.Change{Object: idOf(w.obj).String(), Action: engine.Create}
-	if live != nil {
+	if w.live != nil {
 		change.Action = engine.Update
-		if err := c.adopt(w, live); err != nil {
+		if err := c.adopt(w); err != nil {
 			return nil, err
 		}
-		if unchanged(w.obj, live) {
+		if unchanged(w.obj, w.live) {
 			return nil, nil
 		}
 	}
 	result, err := c.send(ctx, w, true)
 	switch {
-	case err == nil && live == nil:
+	case err == nil && w.live == nil:
 		return change, nil
 	case err == nil:
-		fields := differences(live, result)
+		fields := differences(w.live, result)
 		if len(fields) == 0 {
 			return nil, nil
 		}
@@ -73,7 +127,7 @@ func (c *Client) plan(ctx context.Context, w write, live *unstructured.Unstructu
 	case kindUnknown(err):
 		change.Detail = "its kind is not served by the cluster yet"
 		return change, nil
-	case live == nil && namespaceMissing(err):
+	case w.live == nil && namespaceMissing(err):
 		change.Detail = fmt.Sprintf("namespace %s does not exist yet", w.obj.GetNamespace())
 		return change, nil
 	}
@@ -82,40 +136,52 @@ func (c *Client) plan(ctx context.Context, w write, live *unstructured.Unstructu
 		return change, nil
 	}
 	if unanswered(err) {
-		// Nothing is known of the object, so nothing may be said of it.
+		// Nothing is known about the object, so nothing may be reported about it.
 		return nil, fmt.Errorf("dry run of %s: %w", idOf(w.obj), err)
 	}
-	if reason, ok := passing(err); ok {
+	if reason, ok := transient(err); ok {
 		change.Detail = reason
 		return change, nil
 	}
 	return nil, rejected(w.obj, err)
 }
 
-// adopt decides whose the live object is. An object of another lab is refused. One
-// without a lab was there before: it is applied to, and marked, so that the lab gives
-// it back at the end instead of deleting it.
-func (c *Client) adopt(w write, live *unstructured.Unstructured) error {
-	obj := w.obj
-	if w.manager != ManagedBy {
-		return nil // an overlay, which claims fields and not the object
+// adopt decides whose the live object is. An object of another lab is refused. One without a lab existed before: it is
+// applied to, and marked, so that deleting the part leaves it in the cluster. An Overlay owns fields, not objects.
+func (c *Client) adopt(w *write) error {
+	if w.overlay != "" {
+		return nil
 	}
-	_, marked := live.GetAnnotations()[AnnotationAdopted]
-	switch owner := live.GetLabels()[LabelName]; owner {
+	switch owner := w.live.GetLabels()[LabelName]; owner {
 	case c.lab:
-		if !marked {
+		if !adopted(w.live) {
 			return nil
 		}
 	case "":
 	default:
-		return problem.New(problem.ObjectOfAnotherLab, nil, "%s belongs to the lab %s, and this lab is %s", idOf(obj), owner, c.lab)
+		return problem.New(problem.ObjectOfAnotherLab, nil, "%s belongs to the lab %s, and this lab is %s", idOf(w.obj), owner, c.lab)
 	}
-	annotate(obj, AnnotationAdopted, "true")
+	annotate(w.obj, AnnotationAdopted, "true")
 	return nil
 }
 
-// conflicts lists the fields that other managers own, as "field .spec.replicas is
-// owned by kubectl-edit"; nil for any other error.
+func created(obj client.Object) bool {
+	_, marked := obj.GetAnnotations()[AnnotationCreated]
+	return marked
+}
+
+func adopted(obj client.Object) bool {
+	_, marked := obj.GetAnnotations()[AnnotationAdopted]
+	return marked
+}
+
+// manages says whether a field manager owns fields of an object.
+func manages(obj client.Object, manager string) bool {
+	return slices.ContainsFunc(obj.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == manager })
+}
+
+// conflicts lists the fields that other managers own, as "field .spec.replicas is owned by kubectl-edit"; nil for any
+// other error.
 func conflicts(err error) []string {
 	if !apierrors.IsConflict(err) {
 		return nil
@@ -143,7 +209,12 @@ func causes(err error) []metav1.StatusCause {
 	return status.Status().Details.Causes
 }
 
-// rejected makes a problem of an error that no waiting will cure.
+// uidMismatch says whether the object that was written to was deleted since it was read, or replaced by another.
+func uidMismatch(err error) bool {
+	return apierrors.IsConflict(err) && strings.Contains(err.Error(), "uid mismatch")
+}
+
+// rejected makes a problem of an error that does not go away by itself.
 func rejected(obj *unstructured.Unstructured, err error) error {
 	what := idOf(obj)
 	switch {
@@ -173,8 +244,7 @@ func showManagers(obj *unstructured.Unstructured) string {
 	return fmt.Sprintf("%s get %s %s --show-managed-fields -o yaml", command, resource, obj.GetName())
 }
 
-// admissionDenied tells an admission webhook's or policy's refusal from missing rights:
-// the server answers both with 403.
+// admissionDenied says whether an admission webhook or policy refused a write. Missing rights are answered with 403 too.
 func admissionDenied(err error) bool {
 	return strings.Contains(err.Error(), "denied the request") || strings.Contains(err.Error(), "ValidatingAdmissionPolicy")
 }

@@ -31,7 +31,7 @@ func (l *Lab) setStep(id, title string, needs []string, render func(context.Cont
 		}
 		return apply.Set{Name: id, Objects: l.adapt(rendered), Namespace: l.Settings.Namespace, Force: l.Settings.Provider != ProviderExisting}, nil
 	}
-	step := apply.Step(l.connect, id, title, needs, set)
+	step := apply.Step(l.connect, id, title, needs, apply.Objects(set))
 	step.Timeout = patient // also where the control plane is embedded: what may have to be built are steps of their own
 	return l.simulated(l.reminding(step, set), set)
 }
@@ -242,7 +242,7 @@ func (l *Lab) namespaceStep(id string, needs ...string) engine.Step {
 		"apiVersion": "v1", "kind": "Namespace",
 		"metadata": map[string]any{"name": l.Settings.Namespace, "labels": map[string]any{dataplaneMode: ambientMode}},
 	}}
-	step := apply.OverlayStep(l.connect, id, "Namespace "+l.Settings.Namespace+" in the mesh", needs,
+	step := apply.Step(l.connect, id, "Namespace "+l.Settings.Namespace+" in the mesh", needs,
 		apply.Overlay{Name: id, Object: namespace, Create: true})
 	step.Timeout = patient
 	return step

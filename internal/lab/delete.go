@@ -10,6 +10,7 @@ import (
 	"ambientlab/internal/apply"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
+	"ambientlab/internal/mesh"
 	"ambientlab/internal/problem"
 )
 
@@ -115,7 +116,7 @@ func (l *Lab) restPlan() engine.Plan {
 			if err != nil || record == nil {
 				return err // nothing says that it was the lab's istiod
 			}
-			return client.DeleteByProducts(ctx, record.CreationTimestamp.Time)
+			return mesh.DeleteGenerated(ctx, client, record.CreationTimestamp.Time)
 		})},
 		{ID: recordPart, Title: "Record of the installation", Needs: needs("by-products"), Timeout: quick, Do: with(func(ctx context.Context, client *apply.Client) error {
 			_, err := client.Delete(ctx, apply.Set{Name: recordPart})

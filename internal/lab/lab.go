@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"ambientlab/internal/apply"
 	"ambientlab/internal/bundle"
@@ -16,6 +17,8 @@ import (
 	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/docker"
 	"ambientlab/internal/engine"
+	"ambientlab/internal/lb"
+	"ambientlab/internal/mesh"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/ui"
 	"ambientlab/internal/upstream"
@@ -89,7 +92,10 @@ func (l *Lab) connect(ctx context.Context) (*apply.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := apply.New(config, l.Settings.Cluster)
+	client, err := apply.New(config, l.Settings.Cluster, apply.Options{
+		Kinds:     mesh.Kinds(),
+		Generated: func(obj client.Object) bool { return mesh.Generated(obj) || lb.Generated(obj) },
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -110,7 +110,7 @@ func (l *Lab) enrolStep(id string, needs ...string) engine.Step {
 	}
 	service := list[0]
 	service.SetNamespace(l.Settings.Namespace)
-	step = apply.OverlayStep(l.connect, id, step.Title, needs, apply.Overlay{Name: id, Object: service})
+	step = apply.Step(l.connect, id, step.Title, needs, apply.Overlay{Name: id, Object: service})
 	step.Timeout = patient
 	return step
 }
