@@ -9,9 +9,8 @@ import (
 	"ambientlab/internal/command"
 )
 
-// Binaries builds several programs, in the order in which they are named, and gives their paths by name. While one is
-// compiled, the modules of those after it are fetched: the compiler keeps the processors busy, and the network would
-// otherwise be idle until the next one begins.
+// Binaries builds programs, in the order of names, and returns their paths by name. While a program is compiled, the modules
+// of the programs after it are fetched: compiling needs the processors, fetching needs the network.
 func (b *Builder) Binaries(ctx context.Context, names []string) (map[string]string, error) {
 	paths := make(map[string]string, len(names))
 	var missing []Program
@@ -42,7 +41,7 @@ func (b *Builder) Binaries(ctx context.Context, names []string) (map[string]stri
 			left += later.Cold
 		}
 		if len(missing) > 1 {
-			b.Progress(p.Name, fmt.Sprintf("program %d of %d to build; about %s to go on 2 cores", i+1, len(missing), roundly(left)))
+			b.Progress(p.Name, fmt.Sprintf("program %d of %d to build; about %s left on 2 cores", i+1, len(missing), roundly(left)))
 		}
 		if _, err := b.Binary(ctx, p.Name); err != nil {
 			return nil, err
@@ -51,8 +50,8 @@ func (b *Builder) Binaries(ctx context.Context, names []string) (map[string]stri
 	return paths, nil
 }
 
-// fetchAhead fetches the modules of all programs but the first, whose build fetches them anyway, until it is stopped.
-// What goes wrong is left to the build that needs them, which has the words for it.
+// fetchAhead fetches the modules of all programs except the first, whose build fetches them anyway, until it is stopped. It
+// ignores errors: the build that needs the modules reports them.
 func (b *Builder) fetchAhead(ctx context.Context, programs []Program) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var fetching sync.WaitGroup

@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -89,7 +90,7 @@ func TestFetchAhead(t *testing.T) {
 // copyModule gives a test's Builder a nested module of another name.
 func copyModule(t *testing.T, b *Builder, name string) {
 	t.Helper()
-	if err := copyWritable(filepath.Join(b.ModulesDir, "apps"), filepath.Join(b.ModulesDir, name)); err != nil {
+	if err := os.CopyFS(filepath.Join(b.ModulesDir, name), os.DirFS(filepath.Join(b.ModulesDir, "apps"))); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -18,12 +18,11 @@ import (
 	"ambientlab/internal/filelock"
 )
 
-// ErrUnknownProgram is wrapped by Binary's error where no program has the name.
+// ErrUnknownProgram is wrapped by Binary's error if no program has the name.
 var ErrUnknownProgram = errors.New("no such program")
 
-// Binary builds a program of [Programs], or finds it built from the same inputs, and returns its path. The
-// file is called as the program is, so that it can be run from there. An error of the Go command holds what
-// it said and a command that can be pasted.
+// Binary builds a program of [Programs], or finds it built from the same inputs, and returns its path. The file has the name
+// of the program. An error of the go command has its output, and the command in a form that a user can run.
 func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	p, err := known(name)
 	if err != nil {
@@ -40,8 +39,8 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", fmt.Errorf("building %s: %w", name, err)
 	}
-	// One compilation at a time on the whole machine: a Go build takes every core by itself, and two of them
-	// would compile their common packages twice.
+	// One compilation at a time on the whole machine: a Go build uses every core, and two builds at once would compile their
+	// common packages twice.
 	lock, err := filelock.Wait(ctx, filepath.Join(b.programs(), "build.lock"), func() {
 		b.Progress(name, "waiting for another build to end")
 	})
@@ -59,8 +58,8 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	return path, nil
 }
 
-// Path is where Binary puts a program of [Programs] as it would be built from today's sources, whether or not it
-// was: who runs an older one can tell by it. It builds nothing.
+// Path is where Binary puts a program of [Programs] that is built from the current sources, whether it exists or not. So a
+// caller can tell that a running program is older. It builds nothing.
 func (b *Builder) Path(ctx context.Context, name string) (string, error) {
 	p, err := known(name)
 	if err != nil {
@@ -97,7 +96,7 @@ func known(name string) (Program, error) {
 	return p, nil
 }
 
-// built tells whether path holds a program; it is only ever put there whole.
+// built tells whether path holds a program. A program is moved there when it is complete.
 func built(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular()
@@ -106,7 +105,7 @@ func built(path string) bool {
 func (b *Builder) compile(ctx context.Context, p Program, path string) error {
 	b.Progress(p.Name, fmt.Sprintf("compiling, about %s cold on 2 cores, less where Go's build cache knows its packages", roundly(p.Cold)))
 	start := time.Now()
-	// What a killed build left behind; the lock says that none is running.
+	// What a killed build left: the lock says that no other build runs.
 	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "build-*")); err == nil {
 		for _, dir := range left {
 			_ = os.RemoveAll(dir)
@@ -127,8 +126,8 @@ func (b *Builder) compile(ctx context.Context, p Program, path string) error {
 		args = append(args, flag)
 	}
 	args = append(args, "-o", out, p.Package)
-	// The Go command has no handler for signals while it builds (cmd/go, internal/base/signal.go, is for go run and go
-	// test), so that whatever ends it leaves its temporary folder. Here that goes with ours.
+	// The go command does not handle signals while it builds (cmd/go, internal/base/signal.go, is for go run and go test), so
+	// an interrupted build leaves its temporary folder. GOTMPDIR puts it into a folder that is removed here.
 	env := append(b.environment(), "GOTMPDIR="+dir)
 	if _, err := b.run(ctx, command.Command{Dir: b.moduleFolder(p), Env: env, Name: "go", Args: args}); err != nil {
 		return err
@@ -140,12 +139,12 @@ func (b *Builder) compile(ctx context.Context, p Program, path string) error {
 	return nil
 }
 
-// buildFlags are the same for every program but for its variables, so that packages compiled for one serve
-// the others. Stamping the checkout's revision is off: a commit to the lab's README would change a program.
+// buildFlags are the same for every program except for its variables, so that a package is compiled once for all programs.
+// They do not stamp the revision of the checkout: a commit to the lab's README would change a program.
 func buildFlags(p Program) []string {
 	flags := []string{"-mod=readonly", "-trimpath", "-buildvcs=false", "-tags=" + buildTags, "-ldflags=" + p.linkFlags()}
-	// No tables for debuggers: the linker would throw them away (see linkFlags), and compiling them takes a fourteenth
-	// of the compiler's time. The lab itself, which shares hundreds of packages, is compiled like that too (internal/mage).
+	// No debug information: the linker drops it anyway (see linkFlags). The lab itself, which shares hundreds of packages, is
+	// compiled with the same flag (internal/mage).
 	flags = append(flags, "-gcflags=all=-dwarf=false")
 	for _, pattern := range notInlined() {
 		flags = append(flags, "-gcflags="+pattern+"=-dwarf=false -l")
@@ -179,8 +178,8 @@ func (b *Builder) environment() []string {
 
 func (b *Builder) moduleFolder(p Program) string { return filepath.Join(b.ModulesDir, p.Module) }
 
-// key names the inputs of a program's build: Go's version and its settings that change code, the flags, and
-// every file of the nested module. go.sum stands for all that lies outside of it.
+// key identifies the inputs of a program's build: Go's version and the settings that change code, the flags, and every file
+// of the nested module. Its go.sum identifies everything outside of the module.
 func (b *Builder) key(ctx context.Context, p Program) (string, error) {
 	toolchain, err := b.toolchainOf(ctx)
 	if err != nil {
@@ -197,7 +196,7 @@ func (b *Builder) key(ctx context.Context, p Program) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil))[:16], nil
 }
 
-// toolchainOf asks the Go command for what it would build with.
+// toolchainOf asks the go command for its version and settings.
 func (b *Builder) toolchainOf(ctx context.Context) (string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -211,7 +210,7 @@ func (b *Builder) toolchainOf(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("asking for Go's version: %w", err)
 	}
-	// Decoded and encoded again, so that the order of the Go command's answer does not matter.
+	// Decoded and encoded again: the order of the answer does not matter then.
 	var settings map[string]string
 	if err := json.Unmarshal(out, &settings); err != nil {
 		return "", fmt.Errorf("asking for Go's version: %w", err)
@@ -224,7 +223,7 @@ func (b *Builder) toolchainOf(ctx context.Context) (string, error) {
 	return b.toolchain, nil
 }
 
-// hashFolder adds names and contents of a folder's files, those of tests and hidden ones left out.
+// hashFolder adds the names and contents of a folder's files, without tests and hidden files.
 func hashFolder(sum io.Writer, dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -253,7 +252,7 @@ func hashFolder(sum io.Writer, dir string) error {
 	})
 }
 
-// roundly prints a duration as people say it.
+// roundly formats a duration in seconds or minutes.
 func roundly(d time.Duration) string {
 	if d >= 2*time.Minute {
 		return fmt.Sprintf("%.1f min", d.Minutes())

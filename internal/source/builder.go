@@ -15,18 +15,16 @@ import (
 
 // Options are a Builder's settings; the zero value is what a lab uses.
 type Options struct {
-	// CacheDir is where built programs and fetched files are kept; ambientlab/source in the user's cache
-	// folder unless given.
+	// CacheDir is where built programs and fetched files are kept. The default is ambientlab/source in the user's cache folder.
 	CacheDir string
-	// ModulesDir is the folder of the nested modules; unless given, internal/source/modules of the main
-	// module that the working directory lies in.
+	// ModulesDir is the folder of the nested modules. The default is internal/source/modules in the main module around the
+	// working directory.
 	ModulesDir string
-	// GOOS and GOARCH are what Binary builds for, the machine it runs on unless given. Images are always for
-	// Linux.
+	// GOOS and GOARCH are what Binary builds for. The default is this machine. Images are always for Linux.
 	GOOS, GOARCH string
-	// Refresh looks for newer Debian packages although the cache holds some.
+	// Refresh looks for newer Debian packages even if the cache holds some.
 	Refresh bool
-	// Progress hears what is being done, one line at a time. It may be called from several goroutines.
+	// Progress gets one line for each thing that is done. It can be called from several goroutines.
 	Progress func(component, message string)
 }
 
@@ -44,7 +42,7 @@ type Builder struct {
 	nested       map[string]*gomod.Modules // by the folder of the nested module
 }
 
-// New returns a Builder. It fails where there is no user's cache folder, or no folder of nested modules.
+// New returns a Builder. It fails if there is no cache folder of the user, or no folder of nested modules.
 func New(opts Options) (*Builder, error) {
 	b := &Builder{
 		CacheDir: opts.CacheDir, ModulesDir: opts.ModulesDir, Progress: opts.Progress,
@@ -104,7 +102,7 @@ func (b *Builder) forLinux() *Builder {
 	}
 }
 
-// debian are the settings under which Debian packages are taken.
+// debian are the options for Debian packages.
 func (b *Builder) debian() debian.Options {
 	return debian.Options{
 		CacheDir: filepath.Join(b.CacheDir, "debian"),

@@ -10,7 +10,7 @@ import (
 	"ambientlab/internal/source/debian"
 )
 
-// Kinds of component, by the type that package URLs have for them.
+// Kinds of component: the types of package URLs.
 const (
 	KindGo     = "golang"
 	KindDebian = "deb"
@@ -47,19 +47,19 @@ func (c Component) PURL() string {
 	return fmt.Sprintf("pkg:%s/%s@%s", c.Kind, c.Name, purlVersion(c.Version))
 }
 
-// purlVersion escapes what Debian's and Go's versions have that a package URL's may not.
+// purlVersion escapes the characters of Debian and Go versions that a package URL must not have.
 func purlVersion(v string) string {
 	return strings.NewReplacer("%", "%25", "+", "%2B", ":", "%3A", " ", "%20").Replace(v)
 }
 
-// GoComponents lists the modules that the linker recorded in a program, which lies at the path inside of its
-// image: what really is in there, where a go.mod lists what might be.
+// GoComponents lists the modules that the linker recorded in a program. inside is the program's path in the image. A go.mod
+// would also list modules that are not in the program.
 func GoComponents(inside, binary string) ([]Component, error) {
 	components, _, err := goComponents(inside, binary)
 	return components, err
 }
 
-// goComponents also gives the module that the program itself is of, with its version.
+// goComponents also returns the module of the program itself, with its version.
 func goComponents(inside, binary string) (components []Component, main string, err error) {
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {
@@ -69,12 +69,12 @@ func goComponents(inside, binary string) (components []Component, main string, e
 	return components, main, nil
 }
 
-// linked lists the modules of a program that lies at path.
+// linked lists the modules of the program at path.
 func linked(path string, info *debug.BuildInfo) (components []Component, main string) {
 	for _, m := range append([]*debug.Module{&info.Main}, info.Deps...) {
 		inPlace := Component{Kind: KindGo, Name: m.Path, Version: m.Version, Sum: m.Sum, Inside: []string{path}}
 		if m.Replace != nil {
-			// A module that stands in for another: a folder of this project has no version.
+			// A module that replaces another. A folder of this project has no version.
 			inPlace.Sum = m.Replace.Sum
 			if strings.HasPrefix(m.Replace.Path, ".") {
 				inPlace.Version = ""
@@ -86,7 +86,7 @@ func linked(path string, info *debug.BuildInfo) (components []Component, main st
 			inPlace.Version = ""
 		}
 		components = append(components, inPlace)
-		// The program's package lies in the module with the longest path that begins it.
+		// The program's package is in the module whose path is the longest prefix of its own.
 		if m.Path == info.Path || strings.HasPrefix(info.Path, m.Path+"/") {
 			if name, _, _ := strings.Cut(main, "@"); len(m.Path) > len(name) {
 				main = strings.TrimSuffix(m.Path+"@"+inPlace.Version, "@")

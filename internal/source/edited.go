@@ -3,7 +3,6 @@ package source
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,13 +12,13 @@ import (
 type edit struct {
 	// Module is the module that the line is in, File its path in there.
 	Module, File string
-	// Old stands in the file once, and New takes its place.
+	// Old occurs in the file once. New replaces it.
 	Old, New string
 }
 
-// edits lists what is changed in a program; in most nothing is. MetalLB's controller serves its metrics and its health
-// on every address of the machine, which is its pod's in a cluster; as a process of the embedded control plane it is
-// the user's laptop, where only loopback will do.
+// edits lists what is changed in a program. MetalLB's controller serves its metrics and its health on every address of its
+// pod. As a process of the embedded control plane it would serve them on every address of the user's machine, and so is
+// changed to use loopback only.
 func edits(program string) []edit {
 	if program != "metallb-controller-loopback" {
 		return nil
@@ -33,8 +32,8 @@ func edits(program string) []edit {
 	}
 }
 
-// edited copies the module that a program's edits are in, makes them there, and gives the flag with which the Go command
-// takes the copy. go.mod and go.sum of the nested module stay what they are: everything else is still checked by them.
+// edited copies the module that a program's edits are in, makes the edits in the copy, and returns the flag with which the go
+// command uses the copy. The go.mod and go.sum of the nested module do not change: they still check every other module.
 func (b *Builder) edited(ctx context.Context, p Program, dir string) (flag string, err error) {
 	changes := edits(p.Name)
 	from, err := b.ModuleDir(ctx, p.Module, changes[0].Module)
@@ -42,7 +41,8 @@ func (b *Builder) edited(ctx context.Context, p Program, dir string) (flag strin
 		return "", err
 	}
 	into := filepath.Join(dir, "edited")
-	if err := copyWritable(from, into); err != nil {
+	// CopyFS makes the files writable, which are read-only in the module cache.
+	if err := os.CopyFS(into, os.DirFS(from)); err != nil {
 		return "", fmt.Errorf("copying %s: %w", changes[0].Module, err)
 	}
 	for _, change := range changes {
@@ -52,7 +52,7 @@ func (b *Builder) edited(ctx context.Context, p Program, dir string) (flag strin
 			return "", fmt.Errorf("editing %s: %w", change.File, err)
 		}
 		if n := strings.Count(string(content), change.Old); n != 1 {
-			return "", fmt.Errorf("editing %s of %s: %q is there %d times, not once: it was written for another version", change.File, change.Module, change.Old, n)
+			return "", fmt.Errorf("editing %s of %s: %q occurs %d times, not once: the edit is for another version", change.File, change.Module, change.Old, n)
 		}
 		if err := os.WriteFile(path, []byte(strings.Replace(string(content), change.Old, change.New, 1)), 0o644); err != nil {
 			return "", fmt.Errorf("editing %s: %w", change.File, err)
@@ -72,29 +72,4 @@ func (b *Builder) edited(ctx context.Context, p Program, dir string) (flag strin
 		return "", err
 	}
 	return "-modfile=" + modfile, os.WriteFile(filepath.Join(dir, "go.sum"), sum, 0o644)
-}
-
-// copyWritable copies a folder of the module cache, whose files are read-only.
-func copyWritable(from, into string) error {
-	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		to := filepath.Join(into, rel)
-		if d.IsDir() {
-			return os.MkdirAll(to, 0o755)
-		}
-		if !d.Type().IsRegular() {
-			return nil
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(to, content, 0o644)
-	})
 }

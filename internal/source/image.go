@@ -23,22 +23,22 @@ import (
 
 // Labels of images built here.
 const (
-	// LabelSubstitute says what an image is where it is not what its reference says.
+	// LabelSubstitute says what an image is if it is not what its reference says.
 	LabelSubstitute = "lab.substitute"
 	// LabelModules names the modules, with versions, that the image's programs are of.
 	LabelModules = "lab.modules"
 )
 
-// ErrUnknownImage is wrapped by Image's error where there is no recipe for the reference.
+// ErrUnknownImage is wrapped by Image's error if there is no recipe for the reference.
 var ErrUnknownImage = errors.New("this image cannot be built from source")
 
 // Image is an image built from source.
 type Image struct {
-	// Ref is the reference it stands under.
+	// Ref is its reference.
 	Ref string
-	// Image is its content. It reads the cache's files when it is read.
+	// Image is its content, which is read from the cache.
 	Image v1.Image
-	// Substitute says what it is where it is not what Ref says, and is empty otherwise.
+	// Substitute says what the image is if it is not what Ref says.
 	Substitute string
 	// Modules lists what is inside: Go modules, Debian packages, and Envoy.
 	Modules []Component
@@ -53,9 +53,9 @@ func (b *Builder) Refs() []string {
 	return refs
 }
 
-// Image builds the image of a reference, in any of its spellings; a digest in it is left aside, as what is
-// built here is never bit for bit what a registry holds. Unless the reference is of [Builder.Refs], the error
-// wraps ErrUnknownImage and lists them.
+// Image builds the image of a reference, in any of its forms. It ignores a digest in the reference, because a built image
+// never has the digest of the registry's. If the reference is none of [Builder.Refs], the error wraps ErrUnknownImage and
+// lists them.
 func (b *Builder) Image(ctx context.Context, ref string) (Image, error) {
 	r, err := b.recipe(ref)
 	if err != nil {
@@ -84,7 +84,7 @@ func (b *Builder) recipe(ref string) (recipe, error) {
 	return all[i], nil
 }
 
-// familiar writes a reference out in full, without a digest.
+// familiar returns the full form of a reference, without a digest.
 func familiar(ref string) (string, error) {
 	ref, _, _ = strings.Cut(ref, "@")
 	tag, err := name.NewTag(ref, name.WeakValidation)
@@ -94,7 +94,7 @@ func familiar(ref string) (string, error) {
 	return tag.Name(), nil
 }
 
-// assemble puts an image together: the layers that change least come first, and each program has its own.
+// assemble builds an image. The layers that change least come first, and each program has a layer of its own.
 func (b *Builder) assemble(ctx context.Context, r recipe) (Image, error) {
 	out := Image{Ref: r.ref, Substitute: r.substitute}
 	base, err := b.layer(baseFiles())
@@ -163,7 +163,7 @@ func (b *Builder) layer(files []layer.File) (v1.Layer, error) {
 	return cache.Files(layer.Compression{MediaType: types.OCILayer, Level: gzip.BestSpeed}, files)
 }
 
-// files is the layer of what is copied from modules and written here.
+// files is the layer of the files that are copied from modules and of those that the recipe holds.
 func (b *Builder) files(ctx context.Context, r recipe) (v1.Layer, error) {
 	files := slices.Clone(r.extra)
 	for _, c := range r.files {

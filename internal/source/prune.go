@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// unusedFor is how long a program that nobody asks for stays in the cache. Each is up to 100 MB, and every new version of
-// Go or of a module builds it anew.
+// unusedFor is how long a program stays in the cache after it was last asked for. A program is up to 100 MB, and is built
+// again for every new version of Go or of a module.
 const unusedFor = 30 * 24 * time.Hour
 
-// touch notes that a built program was asked for.
+// touch records that a built program was asked for.
 func touch(path string) {
 	now := time.Now()
-	_ = os.Chtimes(filepath.Dir(path), now, now) // where that is not allowed, it is built again after a month
+	_ = os.Chtimes(filepath.Dir(path), now, now) // without permission for this, the program is built again after a month
 }
 
-// prune removes the program's builds from other sources that nobody has asked for in a long time. A process that still
-// runs from one is not disturbed; whoever would start it again asks for today's. The caller holds the build lock.
+// prune removes the program's builds from other sources that were not asked for in a long time. It does not affect a process
+// that runs from one of them. The caller holds the build lock.
 func prune(path string) {
 	builds, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(path)), "*"))
 	if err != nil {

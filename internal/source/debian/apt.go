@@ -16,14 +16,14 @@ import (
 	"ambientlab/internal/filelock"
 )
 
-// keyring is the Debian archive's, of the package debian-archive-keyring, which every Debian has.
+// keyring holds the keys of the Debian archive. Its package, debian-archive-keyring, is part of every Debian.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// Download fetches the packages and everything that they depend on, checked against Debian's signed lists, and
-// returns them in the order of their names. It needs apt-get and dpkg-deb, and no root.
+// Download fetches packages and everything that they depend on, checks them against Debian's signed lists, and returns them in
+// the order of their names. It needs apt-get and dpkg-deb, but not root.
 func Download(ctx context.Context, packages []string, opts Options) ([]Package, error) {
 	opts = opts.withDefaults()
-	// apt gives up at once where another apt holds its locks.
+	// apt does not wait for another apt that holds its locks.
 	lock, err := filelock.Wait(ctx, filepath.Join(opts.CacheDir, "apt.lock"), func() {
 		opts.Progress("waiting for another download of packages to end")
 	})
@@ -43,7 +43,7 @@ func Download(ctx context.Context, packages []string, opts Options) ([]Package, 
 	}
 	files, err := a.install(ctx, packages, opts)
 	if err != nil && !opts.Refresh {
-		// The lists may be so old that the mirror no longer has what they name.
+		// The lists can name versions that the mirror no longer has.
 		if _, updateErr := a.run(ctx, "apt-get", "update"); updateErr == nil {
 			files, err = a.install(ctx, packages, opts)
 		}
@@ -54,7 +54,7 @@ func Download(ctx context.Context, packages []string, opts Options) ([]Package, 
 	return files, nil
 }
 
-// apt is an apt with a root of its own and nothing installed in it.
+// apt is an apt with a root folder of its own, in which nothing is installed.
 type apt struct {
 	root   string
 	config string
@@ -74,7 +74,7 @@ func newApt(ctx context.Context, opts Options) (*apt, error) {
 			return nil, err
 		}
 	}
-	// How the host reaches its mirrors, through a proxy for one, holds here too.
+	// The settings with which the host reaches its mirrors, such as a proxy, apply here too.
 	acquire, err := a.run(ctx, "apt-config", "dump", "--format", "%F \"%v\";%n", "Acquire")
 	if err != nil {
 		return nil, err
@@ -121,7 +121,7 @@ func (a *apt) install(ctx context.Context, packages []string, opts Options) ([]P
 	if _, err := a.run(ctx, "apt-get", append([]string{"--yes", "--download-only", "install"}, packages...)...); err != nil {
 		return nil, err
 	}
-	// What was there already is not printed, so the plan is asked for once more, with everything in it.
+	// --print-uris leaves out files that are in the cache. The simulation lists every package.
 	out, err = a.run(ctx, "apt-get", append([]string{"--simulate", "install"}, packages...)...)
 	if err != nil {
 		return nil, err
@@ -139,12 +139,12 @@ func (a *apt) install(ctx context.Context, packages []string, opts Options) ([]P
 	return installed, nil
 }
 
-// fileName is what apt calls the package's file: the colon of an epoch is not for file names.
+// fileName is the name of the package's file in apt's cache. apt escapes the colon of an epoch.
 func (p Package) fileName() string {
 	return fmt.Sprintf("%s_%s_%s.deb", p.Name, strings.ReplaceAll(p.Version, ":", "%3a"), p.Architecture)
 }
 
-// checksum is the package's in the signed lists.
+// checksum is the package's checksum in the signed lists.
 func (a *apt) checksum(ctx context.Context, p Package) (string, error) {
 	out, err := a.run(ctx, "apt-cache", "show", p.Name+"="+p.Version)
 	if err != nil {
@@ -158,7 +158,7 @@ func (a *apt) checksum(ctx context.Context, p Package) (string, error) {
 	return "", fmt.Errorf("no checksum for %s %s in the lists", p.Name, p.Version)
 }
 
-// parseURIs reads the files that apt would fetch: 'URI' name size checksum.
+// parseURIs reads the names of the files that apt would fetch from lines such as: 'URI' name size checksum.
 func parseURIs(out []byte) []string {
 	var names []string
 	for line := range strings.Lines(string(out)) {
@@ -170,7 +170,7 @@ func parseURIs(out []byte) []string {
 	return names
 }
 
-// parsePlan reads what apt would install from its simulation: Inst NAME (VERSION ORIGIN [ARCH]).
+// parsePlan reads what apt would install from lines of its simulation: Inst NAME (VERSION ORIGIN [ARCH]).
 func parsePlan(out []byte) []Package {
 	var packages []Package
 	scanner := bufio.NewScanner(bytes.NewReader(out))

@@ -1,9 +1,8 @@
 // Package debian turns Debian packages into image layers.
 //
-// apt resolves the dependencies and checks Debian's signatures, in folders of its own so that neither the
-// host's sources nor what is installed there has a say. No package's scripts are run: what lies in the layer is
-// what lies in the packages, with the time and the documentation taken out, so that the same packages give the
-// same digest, and no root is needed.
+// apt resolves the dependencies and checks Debian's signatures. It has folders of its own, so that the host's sources and
+// installed packages make no difference. The scripts of packages are not run, so root is not needed. A layer holds the files of
+// its packages without their times and documentation, so the same packages give the same digest.
 package debian
 
 import (
@@ -37,17 +36,17 @@ const (
 	securityMirror = "http://deb.debian.org/debian-security"
 )
 
-// Options say which packages are meant and where they are kept.
+// Options are where packages come from and where they are kept.
 type Options struct {
-	// CacheDir keeps lists, packages and layers; it must be given.
+	// CacheDir holds lists, packages and layers. It is required.
 	CacheDir string
-	// Suite is Debian's release, Mirror where it comes from; bookworm and deb.debian.org unless given.
+	// Suite is a Debian release, Mirror where it comes from. The defaults are bookworm and deb.debian.org.
 	Suite, Mirror string
-	// Arch is the architecture by Go's name, the machine's unless given.
+	// Arch is the architecture in Go's terms. The default is this machine's.
 	Arch string
-	// Refresh asks for newer versions although a layer of these packages is there.
+	// Refresh looks for newer versions even if there is a layer of these packages.
 	Refresh bool
-	// Progress hears what is being done.
+	// Progress gets a line for each thing that is done.
 	Progress func(message string)
 }
 
@@ -56,9 +55,9 @@ type Package struct {
 	Name         string `json:"name"`
 	Version      string `json:"version"`
 	Architecture string `json:"architecture"`
-	// File is the package's own file in the cache.
+	// File is the path of the package's file in the cache.
 	File string `json:"file"`
-	// SHA256 is that file's checksum, as Debian's signed lists give it.
+	// SHA256 is the checksum of the file in Debian's signed lists.
 	SHA256 string `json:"sha256"`
 }
 

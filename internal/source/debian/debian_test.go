@@ -46,9 +46,12 @@ func TestUsrMerged(t *testing.T) {
 		"./lib64/ld-linux-x86-64.so.2":     "usr/lib64/ld-linux-x86-64.so.2",
 		"./usr/lib/x86_64-linux-gnu/libc6": "usr/lib/x86_64-linux-gnu/libc6",
 		"./libexec/x":                      "libexec/x",
-		"./../etc/passwd":                  "etc/passwd",
+		"/usr/lib64/../lib/x86_64-linux-gnu/ld.so": "usr/lib/x86_64-linux-gnu/ld.so",
+		"/lib/x86_64-linux-gnu/libc.so.6":          "usr/lib/x86_64-linux-gnu/libc.so.6",
+		"/etc/alternatives/iptables":               "etc/alternatives/iptables",
+		"./../etc/passwd":                          "etc/passwd",
 	} {
-		if got := usrMerged(in); got != want {
+		if got := UsrMerged(in); got != want {
 			t.Errorf("%s became %q, not %q", in, got, want)
 		}
 	}

@@ -11,17 +11,18 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"ambientlab/internal/command"
 	"ambientlab/internal/source/layer"
 )
 
-// merged are the folders that are links into /usr on every Debian since bookworm, while packages may still
-// name their files by the old way.
+// merged are the folders that are links into /usr on every Debian since bookworm. Packages can still have files with the old
+// paths.
 var merged = []string{"bin", "lib", "lib32", "lib64", "libx32", "sbin"}
 
-// left out of layers: what only a reader at a terminal of the image could use. Licences stay.
+// documentation is left out of layers, except for licences.
 var documentation = []string{
 	"usr/share/doc/", "usr/share/man/", "usr/share/info/", "usr/share/locale/", "usr/share/lintian/",
 	"usr/share/bash-completion/", "usr/share/bug/",
@@ -54,7 +55,7 @@ func write(ctx context.Context, out *tar.Writer, packages []Package, arch string
 	return nil
 }
 
-// merger writes one tar of many.
+// merger merges tars into one.
 type merger struct {
 	tar  *tar.Writer
 	seen map[string]bool
@@ -68,7 +69,7 @@ func (m *merger) addPackage(ctx context.Context, p Package) error {
 	if err != nil {
 		return err
 	}
-	// Where scanners of images without dpkg look for packages.
+	// Scanners look here for the packages of an image without dpkg.
 	status := fmt.Appendf(nil, "%sStatus: install ok installed\n", control)
 	if err := m.add(&tar.Header{
 		Name: "var/lib/dpkg/status.d/" + p.Name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(status)),
@@ -91,7 +92,7 @@ func (m *merger) addPackage(ctx context.Context, p Package) error {
 	return errors.Join(err, <-ended)
 }
 
-// verify compares the file with the checksum of the signed lists: it may have lain in the cache for long.
+// verify compares the file, which can have been in the cache for long, with the checksum of the signed lists.
 func (p Package) verify() error {
 	f, err := os.Open(p.File)
 	if err != nil {
@@ -123,13 +124,13 @@ func (m *merger) addTar(files *tar.Reader) error {
 	}
 }
 
-// add writes one entry under its name in a merged-/usr system, with nothing in it that a build could change.
+// add writes one entry under its path in a merged-/usr system, without its time and the names of its owners.
 func (m *merger) add(h *tar.Header, content io.Reader) error {
-	name := usrMerged(h.Name)
+	name := UsrMerged(h.Name)
 	if name == "" || m.seen[name] || isDocumentation(name) {
 		return nil
 	}
-	if h.Typeflag == tar.TypeDir && isMerged(name) {
+	if h.Typeflag == tar.TypeDir && slices.Contains(merged, name) {
 		return nil
 	}
 	m.seen[name] = true
@@ -141,7 +142,7 @@ func (m *merger) add(h *tar.Header, content io.Reader) error {
 		out.Name += "/"
 	}
 	if h.Typeflag == tar.TypeLink {
-		out.Linkname = usrMerged(h.Linkname)
+		out.Linkname = UsrMerged(h.Linkname)
 	}
 	if err := m.tar.WriteHeader(out); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -155,7 +156,8 @@ func (m *merger) add(h *tar.Header, content io.Reader) error {
 	return nil
 }
 
-func usrMerged(name string) string {
+// UsrMerged is the path of a file on a Debian whose /bin, /lib and /sbin are links into /usr. It is relative to the root folder.
+func UsrMerged(name string) string {
 	name = strings.TrimPrefix(path.Clean("/"+name), "/")
 	for _, dir := range merged {
 		if strings.HasPrefix(name, dir+"/") {
@@ -163,15 +165,6 @@ func usrMerged(name string) string {
 		}
 	}
 	return name
-}
-
-func isMerged(name string) bool {
-	for _, dir := range merged {
-		if name == dir {
-			return true
-		}
-	}
-	return false
 }
 
 func isDocumentation(name string) bool {

@@ -22,7 +22,7 @@ import (
 // debianSuite is the Debian release under the node image.
 const debianSuite = "bookworm"
 
-// debianPackages are what a kind node needs beside Debian's minimal base: kind's own images/base/Dockerfile lists them
+// debianPackages are what a kind node needs in addition to Debian's minimal base: kind's own images/base/Dockerfile lists them
 // with the reasons. Left out of its list are NFS, iSCSI and fuse-overlayfs, which the lab never uses; dbus lets systemctl
 // and the kubelet's systemd cgroup driver talk to systemd; runc comes from Debian, since its cgo build is not wanted here.
 func debianPackages() []string {
@@ -32,7 +32,7 @@ func debianPackages() []string {
 	}
 }
 
-// prunedPaths go from the root file system: what nobody reads in a node (documentation, translations, package lists),
+// prunedPaths are removed from the root file system: what a node does not need (documentation, translations, package lists),
 // what the host left in it, and, as in kind's Dockerfile, the systemd units that make no sense in a container.
 func prunedPaths() []string {
 	return []string{
@@ -96,7 +96,7 @@ func rootfs(ctx context.Context, cacheDir string, progress func(string)) (string
 	}
 	if err := os.Rename(tmp, dir); err != nil {
 		if _, statErr := os.Stat(dir); statErr == nil {
-			return dir, nil // Another run has put the same one there meanwhile.
+			return dir, nil // Another run has made the same one.
 		}
 		return "", fmt.Errorf("keeping the root file system: %w", err)
 	}

@@ -53,7 +53,7 @@ func insidePrograms() map[string]string {
 func kubeadmRefs(ctx context.Context, kubeadm, version string) (map[string]string, error) {
 	out, err := run(ctx, kubeadm, "config", "images", "list", "--kubernetes-version", version)
 	if err != nil {
-		return nil, problem.New(problem.BuildFailed, err, "kubeadm does not say which images it needs")
+		return nil, problem.New(problem.BuildFailed, err, "asking kubeadm for its images")
 	}
 	refs := map[string]string{"nodenet": nodenetRef}
 	for _, line := range strings.Fields(string(out)) {
@@ -143,7 +143,7 @@ func configured(img v1.Image, config v1.Config) (v1.Image, error) {
 	return mutate.ConfigFile(img, file)
 }
 
-// storeLayer is the layer with /var/lib/containerd, in which the images lie as if containerd had pulled them.
+// storeLayer is the layer with /var/lib/containerd, which holds the images as if containerd had pulled them.
 func (b *builder) storeLayer(ctx context.Context, criseed string, images []inside) (v1.Layer, error) {
 	seedPrint, err := layer.Fingerprint([]layer.File{{Source: criseed}})
 	if err != nil {
@@ -179,6 +179,6 @@ func (b *builder) storeLayer(ctx context.Context, criseed string, images []insid
 		if _, err := run(ctx, criseed, "-layout", from, "-root", root); err != nil {
 			return problem.New(problem.BuildFailed, err, "the images could not be put into the node image")
 		}
-		return writeTree(t, root, "var/lib/containerd")
+		return layer.WriteTree(t, root, "var/lib/containerd")
 	})
 }

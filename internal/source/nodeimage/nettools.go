@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"ambientlab/internal/source/debian"
 	"ambientlab/internal/source/layer"
 )
 
@@ -76,7 +77,7 @@ func (c *closure) add(name string) error {
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", name, err)
 		}
-		if err := c.add(merged(strings.TrimRight(string(raw), "\x00"))); err != nil {
+		if err := c.add(debian.UsrMerged(strings.TrimRight(string(raw), "\x00"))); err != nil {
 			return err
 		}
 	}
@@ -121,21 +122,10 @@ func (c *closure) resolve(name string) (string, error) {
 			return full, err
 		}
 		if path.IsAbs(target) {
-			name = merged(target)
+			name = debian.UsrMerged(target)
 		} else {
-			name = merged("/" + path.Join(path.Dir(name), target))
+			name = debian.UsrMerged("/" + path.Join(path.Dir(name), target))
 		}
 	}
 	return "", errors.New("too many symbolic links")
-}
-
-// merged is an absolute path with Debian's links of the root folder (lib to usr/lib, …) followed.
-func merged(abs string) string {
-	rel := strings.TrimPrefix(path.Clean(abs), "/")
-	for _, dir := range []string{"bin/", "sbin/", "lib/", "lib64/"} {
-		if strings.HasPrefix(rel, dir) {
-			return "usr/" + rel
-		}
-	}
-	return rel
 }

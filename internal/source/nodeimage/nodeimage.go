@@ -3,8 +3,8 @@
 // kubeadm and kubectl, kind's base files (taken from the kind module when building), and, inside containerd, the images
 // that kubeadm starts and a default CNI.
 //
-// It is made of three layers, each kept in the cache under a key of everything in it: Debian, the node's programs and
-// files, and containerd's store. So a change of one program makes one layer anew, and no change makes none.
+// It has three layers, each cached under a key of everything in it: Debian, the node's programs and files, and containerd's
+// store. So a changed program changes only the layers that it is in.
 package nodeimage
 
 import (
@@ -32,7 +32,7 @@ import (
 // Ref is the node image's reference. Its tag is the version of Kubernetes inside.
 const Ref = "kindest/node:v1.36.3"
 
-// The node image is not what its reference says, and says so.
+// The label says that the node image is not what its reference says.
 const (
 	substituteLabel = "lab.substitute"
 	// Substitute is the value of that label.
@@ -50,13 +50,13 @@ type Options struct {
 	Binaries Binaries
 	// CacheDir keeps layers and the root file system between builds.
 	CacheDir string
-	// Progress is told what is being done; it may be nil. It is called by one goroutine at a time.
+	// Progress, if set, gets a line for each thing that is done. It is called by one goroutine at a time.
 	Progress func(component, message string)
 }
 
 // Image is a built node image with what is inside it, for the bill of materials.
 type Image struct {
-	// Image is the image. It is a field and not embedded, since users of v1.Image hash it.
+	// Image is a field and not embedded, because users of v1.Image hash it.
 	Image v1.Image
 	// Ref is the reference to give it.
 	Ref string
@@ -81,8 +81,8 @@ type builder struct {
 	layers layer.Cache
 }
 
-// Build makes the node image, or what of it is not in the cache. It needs Linux and, to make the Debian layer, root; what
-// cannot be built is a problem that says why. The image reads its layers from the cache when it is used.
+// Build makes the node image, or the part of it that is not in the cache. It needs Linux and root, for debootstrap. The error is
+// a problem that says why the image cannot be built. The image reads its layers from the cache when it is used.
 func Build(ctx context.Context, opts Options) (Image, error) {
 	if opts.Progress == nil {
 		opts.Progress = func(string, string) {}
@@ -123,7 +123,7 @@ func Build(ctx context.Context, opts Options) (Image, error) {
 	return Image{Image: img, Ref: Ref, Packages: packages, Programs: programs}, nil
 }
 
-// programs builds everything that the image holds or is made with.
+// programs builds the programs that the image holds or is made with.
 func (b *builder) programs(ctx context.Context) (map[string]string, error) {
 	programs := map[string]string{}
 	for _, name := range slices.Concat(sortedKeys(nodePrograms()), sortedKeys(insidePrograms()), []string{"criseed"}) {
@@ -141,7 +141,7 @@ func (b *builder) programs(ctx context.Context) (map[string]string, error) {
 func kubernetesVersion(ctx context.Context, kubeadm string) (string, error) {
 	out, err := run(ctx, kubeadm, "version", "-o", "short")
 	if err != nil {
-		return "", problem.New(problem.BuildFailed, err, "kubeadm does not say its version")
+		return "", problem.New(problem.BuildFailed, err, "asking kubeadm for its version")
 	}
 	version := strings.TrimSpace(string(out))
 	if _, tag, _ := strings.Cut(Ref, ":"); tag != version {
@@ -154,7 +154,7 @@ func kubernetesVersion(ctx context.Context, kubeadm string) (string, error) {
 func (b *builder) nodeLayers(ctx context.Context, root string, programs, refs map[string]string, version string) ([]v1.Layer, error) {
 	b.opts.Progress("layers", "Debian")
 	debian, err := b.layers.Layer("debian "+rootfsKey(), gzipFast, func(t *tar.Writer) error {
-		return writeTree(t, root, "")
+		return layer.WriteTree(t, root, "")
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making the Debian layer: %w", err)

@@ -131,7 +131,7 @@ func withSandbox(config []byte, pause string) ([]byte, error) {
 func criBase(ctx context.Context, ctr string) ([]byte, error) {
 	raw, err := run(ctx, ctr, "oci", "spec")
 	if err != nil {
-		return nil, problem.New(problem.BuildFailed, err, "containerd's default OCI spec could not be had")
+		return nil, problem.New(problem.BuildFailed, err, "reading containerd's default OCI spec")
 	}
 	var spec map[string]any
 	if err := json.Unmarshal(raw, &spec); err != nil {

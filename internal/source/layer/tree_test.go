@@ -1,4 +1,4 @@
-package nodeimage
+package layer
 
 import (
 	"archive/tar"
@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-
-	"ambientlab/internal/source/layer"
 )
 
 func TestTree(t *testing.T) {
@@ -28,7 +26,7 @@ func TestTree(t *testing.T) {
 	r, w := io.Pipe()
 	go func() {
 		to := tar.NewWriter(w)
-		w.CloseWithError(errors.Join(writeTree(to, root, "rootfs"), to.Close()))
+		w.CloseWithError(errors.Join(WriteTree(to, root, "rootfs"), to.Close()))
 	}()
 	var got []string
 	for from := tar.NewReader(r); ; {
@@ -39,7 +37,7 @@ func TestTree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !h.ModTime.Equal(layer.Epoch) {
+		if !h.ModTime.Equal(Epoch) {
 			t.Errorf("%s has the time %s", h.Name, h.ModTime)
 		}
 		got = append(got, string(h.Typeflag)+" "+h.Name+" "+h.Linkname)

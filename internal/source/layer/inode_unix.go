@@ -1,6 +1,6 @@
 //go:build unix
 
-package nodeimage
+package layer
 
 import (
 	"io/fs"

@@ -1,23 +1,20 @@
-package nodeimage
+package layer
 
 import (
 	"archive/tar"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
-
-	"ambientlab/internal/source/layer"
 )
 
 // inode identifies a file on disk by its number.
 type inode struct{ dev, ino uint64 }
 
-// writeTree adds a folder below prefix, with owners and modes as they are. It leaves out device nodes and sockets, because the
+// WriteTree adds a folder below prefix, with owners and modes as they are. It leaves out device nodes and sockets, because the
 // container runtime provides /dev. Hard links stay hard links.
-func writeTree(t *tar.Writer, root, prefix string) error {
+func WriteTree(t *tar.Writer, root, prefix string) error {
 	linked := map[inode]string{}
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -45,7 +42,7 @@ func writeTree(t *tar.Writer, root, prefix string) error {
 		if err != nil {
 			return err
 		}
-		h.Name, h.ModTime, h.AccessTime, h.ChangeTime = name, layer.Epoch, time.Time{}, time.Time{}
+		h.Name, h.ModTime, h.AccessTime, h.ChangeTime = name, Epoch, time.Time{}, time.Time{}
 		h.Uname, h.Gname, h.Format = "", "", tar.FormatUnknown
 		if info.IsDir() {
 			h.Name += "/"
@@ -68,14 +65,4 @@ func writeTree(t *tar.Writer, root, prefix string) error {
 		}
 		return nil
 	})
-}
-
-func copyFile(to io.Writer, path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.Copy(to, f)
-	return err
 }
