@@ -27,7 +27,7 @@ func appsClaims() []probe.Claim {
 				Name: "route", Of: probe.GatewayProxy,
 				Expect: func(s probe.Scene) string { return names.Host + " leads to " + s.Target.Service.String() },
 				Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-					return mesh.RouteHeld(found.Dump, names.Host, s.Target.Service)
+					return mesh.RoutesTo(found.Dump, names.Host, s.Target.Service)
 				},
 			}},
 			Causes: policyCauses(),
@@ -41,7 +41,7 @@ func appsClaims() []probe.Claim {
 				Name: "no other route", Of: probe.GatewayProxy,
 				Expect: func(s probe.Scene) string { return otherHost + " does not lead to " + s.Target.Service.String() },
 				Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-					if led, _ := mesh.RouteHeld(found.Dump, otherHost, s.Target.Service); led {
+					if led, _ := mesh.RoutesTo(found.Dump, otherHost, s.Target.Service); led {
 						return false, "the gateway has a route for " + otherHost
 					}
 					return true, ""

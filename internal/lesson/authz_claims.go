@@ -33,14 +33,14 @@ func authzClaims() []probe.Claim {
 			return fmt.Sprintf("the policy allows %s from %s and nothing else", strings.Join(s.Policy.Methods, ", "), orNone(s.Policy.Principals))
 		},
 		Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-			return mesh.AuthzHeld(found.Dump, s.Target.Service, s.Policy)
+			return mesh.Enforces(found.Dump, s.Target.Service, s.Policy)
 		},
 	}
 	alone := probe.ConfigurationCheck{
 		Name: "no other policy", Of: probe.WaypointProxy,
 		Expect: func(probe.Scene) string { return "no other policy allows anything" },
 		Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-			return mesh.AuthzAlone(found.Dump, s.Target.Service, s.Policy.Namespace, s.Policy.Name)
+			return mesh.EnforcesNoOther(found.Dump, s.Target.Service, s.Policy.Namespace, s.Policy.Name)
 		},
 	}
 	atOnce := probe.ConfigurationCheck{
@@ -54,7 +54,7 @@ func authzClaims() []probe.Claim {
 		Name: "no policy", Of: probe.WaypointProxy,
 		Expect: func(probe.Scene) string { return "no RBAC rules of " + names.GetOnly },
 		Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-			return mesh.AuthzGone(found.Dump, s.Target.Service, s.Policy.Namespace, s.Policy.Name)
+			return mesh.DoesNotEnforce(found.Dump, s.Target.Service, s.Policy.Namespace, s.Policy.Name)
 		},
 	}
 	lets := []probe.ConfigurationCheck{policy}

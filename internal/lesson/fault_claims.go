@@ -25,7 +25,7 @@ func faultClaims() []probe.Claim {
 		Name: "delay", Of: probe.WaypointProxy,
 		Expect: func(s probe.Scene) string { return "the waypoint delays " + s.Fault.String() },
 		Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-			return mesh.FaultHeld(found.Dump, s.Target.Service, *s.Fault)
+			return mesh.Delays(found.Dump, s.Target.Service, *s.Fault)
 		},
 	}
 	otherPaths := probe.ConfigurationCheck{
@@ -36,14 +36,14 @@ func faultClaims() []probe.Claim {
 			if s.Fault.Covers(other) {
 				return true, "" // every path is delayed
 			}
-			return mesh.FaultGone(found.Dump, s.Target.Service, other)
+			return mesh.DelaysNone(found.Dump, s.Target.Service, other)
 		},
 	}
 	noDelay := func(of probe.Source) probe.ConfigurationCheck {
 		return probe.ConfigurationCheck{
 			Name: "no delay", Of: of,
 			Expect: func(probe.Scene) string { return "the proxy of Gateway " + string(of) + " delays nothing" },
-			Met:    func(_ probe.Scene, found probe.Configured) (bool, string) { return mesh.NoFault(found.Dump) },
+			Met:    func(_ probe.Scene, found probe.Configured) (bool, string) { return mesh.DelaysNothing(found.Dump) },
 		}
 	}
 	causes := []probe.Cause{

@@ -14,7 +14,7 @@ func waypointClaims() []probe.Claim {
 		Name: "waypoint's listener", Of: probe.WaypointProxy,
 		Expect: func(s probe.Scene) string { return "the waypoint handles " + s.Target.Service.String() },
 		Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-			return mesh.ServiceHeld(found.Dump, s.Target.Service)
+			return mesh.HandlesService(found.Dump, s.Target.Service)
 		},
 	}
 	straight := func(service func(probe.Scene) mesh.Service) probe.ConfigurationCheck {
@@ -22,7 +22,7 @@ func waypointClaims() []probe.Claim {
 			Name: "gateway's endpoints", Of: probe.GatewayProxy,
 			Expect: func(s probe.Scene) string { return "the gateway's endpoints for " + service(s).Name + " are its pods" },
 			Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-				return mesh.GatewayGone(found.Dump, service(s))
+				return mesh.SendsToPods(found.Dump, service(s))
 			},
 		}
 	}
@@ -47,7 +47,7 @@ func waypointClaims() []probe.Claim {
 				Name: "gateway's endpoints", Of: probe.GatewayProxy,
 				Expect: func(probe.Scene) string { return "the gateway's endpoints for appb are the waypoint" },
 				Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-					return mesh.GatewayHeld(found.Dump, s.Target.Service, s.WaypointAddresses)
+					return mesh.SendsToWaypoint(found.Dump, s.Target.Service, s.WaypointAddresses)
 				},
 			}},
 		},
@@ -60,7 +60,7 @@ func waypointClaims() []probe.Claim {
 					Name: "waypoint lacks appa", Of: probe.WaypointProxy,
 					Expect: func(s probe.Scene) string { return "the waypoint has nothing for " + appa(s).String() },
 					Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-						return mesh.ServiceGone(found.Dump, appa(s))
+						return mesh.HandlesNothingFor(found.Dump, appa(s))
 					},
 				},
 				straight(appa),

@@ -98,7 +98,7 @@ func WaypointOff(t Target) Condition {
 func FaultOn(t Target, virtualService string, want params.Fault) Condition {
 	return Condition{
 		title: "delay of " + want.String(),
-		look:  onWaypoint(t, func(d *Dump) (bool, string) { return FaultHeld(d, t.Service, want) }),
+		look:  onWaypoint(t, func(d *Dump) (bool, string) { return Delays(d, t.Service, want) }),
 		explain: explainOnWaypoint(t, func(ctx context.Context, m *Mesh) (*problem.Problem, error) {
 			object, err := m.virtualService(ctx, t.Service.Namespace, virtualService)
 			if err != nil {
@@ -113,7 +113,7 @@ func FaultOn(t Target, virtualService string, want params.Fault) Condition {
 func FaultOff(t Target, fault params.Fault) Condition {
 	return Condition{
 		title:   fmt.Sprintf("delay of %s, off", fault.Paths()),
-		look:    offWaypoint(t, func(d *Dump) (bool, string) { return FaultGone(d, t.Service, fault.Path, fault.LongerPath()) }),
+		look:    offWaypoint(t, func(d *Dump) (bool, string) { return DelaysNone(d, t.Service, fault.Path, fault.LongerPath()) }),
 		explain: explainOnWaypoint(t, nil),
 	}
 }
@@ -123,7 +123,7 @@ func FaultOff(t Target, fault params.Fault) Condition {
 func AuthzOn(t Target, want Policy) Condition {
 	return Condition{
 		title: "policy " + want.Name,
-		look:  onWaypoint(t, func(d *Dump) (bool, string) { return AuthzHeld(d, t.Service, want) }),
+		look:  onWaypoint(t, func(d *Dump) (bool, string) { return Enforces(d, t.Service, want) }),
 		explain: explainOnWaypoint(t, func(ctx context.Context, m *Mesh) (*problem.Problem, error) {
 			return m.policyTrouble(ctx, want.Namespace, want.Name, WaypointAccepted)
 		}),
@@ -134,7 +134,7 @@ func AuthzOn(t Target, want Policy) Condition {
 func AuthzOff(t Target, namespace, name string) Condition {
 	return Condition{
 		title:   fmt.Sprintf("policy %s, off", name),
-		look:    offWaypoint(t, func(d *Dump) (bool, string) { return AuthzGone(d, t.Service, namespace, name) }),
+		look:    offWaypoint(t, func(d *Dump) (bool, string) { return DoesNotEnforce(d, t.Service, namespace, name) }),
 		explain: explainOnWaypoint(t, nil),
 	}
 }
@@ -203,7 +203,7 @@ func (p *proxies) waypointOn(ctx context.Context, t Target) (*problem.Problem, e
 		return found[0], nil
 	}
 	namespace := t.Service.Namespace
-	found, err := p.every(ctx, namespace, t.Waypoint, func(d *Dump) (bool, string) { return ServiceHeld(d, t.Service) })
+	found, err := p.every(ctx, namespace, t.Waypoint, func(d *Dump) (bool, string) { return HandlesService(d, t.Service) })
 	if err != nil || found != nil || t.Gateway == "" {
 		return found, err
 	}
@@ -211,7 +211,7 @@ func (p *proxies) waypointOn(ctx context.Context, t Target) (*problem.Problem, e
 	if err != nil {
 		return nil, err
 	}
-	found, err = p.every(ctx, namespace, t.Gateway, func(d *Dump) (bool, string) { return GatewayHeld(d, t.Service, addresses) })
+	found, err = p.every(ctx, namespace, t.Gateway, func(d *Dump) (bool, string) { return SendsToWaypoint(d, t.Service, addresses) })
 	if err != nil || found == nil {
 		return found, err
 	}
@@ -247,5 +247,5 @@ func (p *proxies) waypointOff(ctx context.Context, t Target) (*problem.Problem, 
 	if t.Gateway == "" {
 		return nil, nil
 	}
-	return p.every(ctx, t.Service.Namespace, t.Gateway, func(d *Dump) (bool, string) { return GatewayGone(d, t.Service) })
+	return p.every(ctx, t.Service.Namespace, t.Gateway, func(d *Dump) (bool, string) { return SendsToPods(d, t.Service) })
 }

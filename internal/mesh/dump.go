@@ -13,7 +13,7 @@ import (
 
 // Dump is the configuration that one proxy holds.
 type Dump struct {
-	// listeners and routes stand in the proxy's order, dynamic ones first; only what
+	// listeners and routes are in the proxy's order, dynamic ones first; only what
 	// is active is here.
 	listeners, routes, endpoints []node
 	// warming are the names of listeners that the proxy has but does not serve yet.
@@ -30,7 +30,7 @@ type Dump struct {
 type Rejection struct {
 	// Resource is listener, route, cluster or endpoint, and the resource's name.
 	Resource string
-	// Details are Envoy's words.
+	// Details are Envoy's error message.
 	Details string
 	// At is when it was last refused.
 	At time.Time
@@ -73,7 +73,7 @@ func ParseDump(data []byte) (*Dump, error) {
 	return d, nil
 }
 
-// DumpOf makes a Dump of bare xDS resources in protojson, as istiod sends them: what a
+// DumpOf makes a Dump of xDS resources in protojson, as istiod sends them: what a
 // proxy would hold after accepting them.
 func DumpOf(listeners, routes, endpoints []json.RawMessage) (*Dump, error) {
 	d := &Dump{}
@@ -140,7 +140,7 @@ func (d *Dump) addRejection(kind string, item node) {
 		item.get("route_config", "name").str(), item.get("cluster", "name").str())
 	at, err := time.Parse(time.RFC3339Nano, state.get("last_update_attempt").str())
 	if err != nil {
-		at = time.Time{} // not said: the rejection still stands
+		at = time.Time{} // not given: the rejection counts all the same
 	}
 	refused := Rejection{Resource: strings.TrimSpace(kind + " " + name), Details: state.get("details").str(), At: at}
 	// Envoy lists a listener that it never accepted twice: once under its name, and once

@@ -68,8 +68,8 @@ func (f *Forward) Stop() {
 
 // PodPort forwards a free local port on 127.0.0.1 to a pod's port. It returns when the
 // API server has agreed to the connection; stop ends it, as the end of ctx does. When
-// the pod restarts, connections break and later ones are made anew; when it is gone
-// for good they are closed at once.
+// the pod restarts, connections break and later ones are opened again; when it is
+// deleted they are closed at once.
 func (f *Forwarder) PodPort(ctx context.Context, namespace, pod string, port int) (addr string, stop func(), err error) {
 	tunnel := f.Tunnel(namespace, pod, port)
 	if _, _, err := tunnel.connection(ctx); err != nil {

@@ -117,8 +117,8 @@ func listenerType(l node) string {
 	}
 }
 
-// isBlackHole tells whether a filter throws its traffic away, in which case istioctl
-// leaves it out of account.
+// isBlackHole tells whether a filter drops its traffic, in which case istioctl leaves it
+// out.
 func isBlackHole(filter node) bool { return filter.get("typed_config").mentions("BlackHoleCluster") }
 
 // chainMatch puts a filter chain's match into words. Istio's own lists of ALPN

@@ -20,7 +20,7 @@ type Proxy interface {
 	ConfigSource
 	// Connected tells whether the proxy has a stream to istiod.
 	Connected(ctx context.Context) (bool, error)
-	// Close gives back what the Proxy holds, such as a port-forward.
+	// Close releases what the Proxy uses, such as a port-forward.
 	Close() error
 }
 
@@ -102,7 +102,7 @@ func (a *Admin) Dump(ctx context.Context) (*Dump, error) {
 // a filter chain for new connections at once, but lets those that are open go on with
 // the old one: each is answered by it once more before it is closed, and those that are
 // idle stay until the drain time (the mesh's drainDuration) is over. So a request that a
-// gateway sends over a pooled connection is judged by the policy of a moment ago,
+// gateway sends over a pooled connection is judged by the old policy,
 // although /config_dump already shows the new one.
 func (a *Admin) draining(ctx context.Context) (int, error) {
 	stats, err := a.stats(ctx, "^listener_manager.total_(filter_chains|listeners)_draining$")

@@ -42,8 +42,8 @@ func (s *stream) listenForRefusal() {
 // which travels on another stream.
 const refusalWait = 2 * time.Second
 
-// Read implements net.Conn. A port that nobody listens on shows as an end before the
-// first byte; kubelet's reason takes its place.
+// Read implements net.Conn. Where no process listens on the port, the data ends before
+// the first byte; kubelet's reason is returned in its place.
 func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.data.Read(p)
 	if n > 0 {
@@ -78,7 +78,7 @@ func (s *stream) Write(p []byte) (int, error) { return s.data.Write(p) }
 // CloseWrite tells the other side that no more comes.
 func (s *stream) CloseWrite() error { return s.data.Close() }
 
-// Close drops what is under way in both directions.
+// Close discards what is still being sent in both directions.
 func (s *stream) Close() error {
 	var err error
 	s.closing.Do(func() {

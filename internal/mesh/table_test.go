@@ -87,9 +87,9 @@ func FuzzParseDump(f *testing.F) {
 		}
 		_ = d.WriteListeners(io.Discard)
 		_ = d.WriteRoutes(io.Discard)
-		FaultHeld(d, appb(), params.DefaultFault())
-		AuthzHeld(d, appb(), Policy{})
-		GatewayHeld(d, appb(), nil)
-		RouteHeld(d, "appb.opssec.in", appb())
+		Delays(d, appb(), params.DefaultFault())
+		Enforces(d, appb(), Policy{})
+		SendsToWaypoint(d, appb(), nil)
+		RoutesTo(d, "appb.opssec.in", appb())
 	})
 }

@@ -30,7 +30,7 @@ func TestAdminOverPortForward(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if held, reason := FaultHeld(d, appb(), fault(50, 2e9, "/headers")); !held {
+				if held, reason := Delays(d, appb(), fault(50, 2e9, "/headers")); !held {
 					t.Error(reason)
 				}
 				if d.Draining != 3 {

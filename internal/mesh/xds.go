@@ -91,7 +91,7 @@ func (p *istiodProxy) Dump(ctx context.Context) (*Dump, error) {
 	return DumpOf(resources.Listeners, append(inline, resources.Routes...), resources.Endpoints)
 }
 
-// routesWithin are the route configurations that stand in listeners themselves. Envoy lists them with the others.
+// routesWithin are the route configurations inside listeners. Envoy lists them with the others.
 func routesWithin(listeners []json.RawMessage) ([]json.RawMessage, error) {
 	var found []json.RawMessage
 	for _, raw := range listeners {

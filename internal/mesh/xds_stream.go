@@ -100,7 +100,7 @@ func (s *conversation) get(kind string, names []string) ([]*anypb.Any, error) {
 			_ = s.stream.Send(acknowledge)
 			return response.Resources, nil
 		}
-		// Something changed and istiod tells of it unasked; the next look sees it.
+		// istiod sends what changed without being asked; the next look asks for it.
 	}
 }
 
@@ -131,7 +131,7 @@ func routeNames(listeners []json.RawMessage) []string {
 	for _, raw := range listeners {
 		listener, err := decode(raw)
 		if err != nil {
-			continue // it was written by this program a moment ago
+			continue // this program has just written it
 		}
 		listener.each(func(n node) bool {
 			if name := n.get("rds", "route_config_name").str(); name != "" {

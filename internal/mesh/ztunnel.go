@@ -16,8 +16,8 @@ import (
 
 // Where ztunnel runs: a DaemonSet of Istio's own namespace (manifests/charts/ztunnel/templates/daemonset.yaml).
 const (
-	ztunnelNamespace = "istio-system"
-	ztunnelSelector  = "app=ztunnel"
+	istiodNamespace = "istio-system"
+	ztunnelSelector = "app=ztunnel"
 )
 
 // nodeProxy is the ztunnel of one node, which enforces the policies that have a selector.
@@ -85,7 +85,7 @@ func (m *Mesh) ztunnelsOf(ctx context.Context, s Service) ([]corev1.Pod, error) 
 	if err != nil {
 		return nil, fmt.Errorf("listing the pods of Service %s: %w", s.Name, err)
 	}
-	ztunnels, err := m.kube.CoreV1().Pods(ztunnelNamespace).List(ctx, metav1.ListOptions{LabelSelector: ztunnelSelector})
+	ztunnels, err := m.kube.CoreV1().Pods(istiodNamespace).List(ctx, metav1.ListOptions{LabelSelector: ztunnelSelector})
 	if err != nil {
 		return nil, fmt.Errorf("listing the pods of ztunnel: %w", err)
 	}

@@ -16,7 +16,7 @@ import (
 	"ambientlab/internal/probe/traffic"
 )
 
-// Live is the endless loop of the lessons, made visible.
+// Live is a loop of requests whose responses are shown.
 type Live struct {
 	// From is who sends, Appa or Gateway; Method and Path what; Path is the fault's when empty.
 	From         Caller
@@ -29,14 +29,14 @@ type Live struct {
 	Terminal bool
 }
 
-// LiveLimit is where an endless loop ends all the same.
+// LiveLimit is the number of requests after which every loop ends.
 const LiveLimit = 20_000
 
-// span is how long a batch of the loop lasts: what is under way when the loop is interrupted ends by itself after
-// that, since the API server does not end a command whose caller has gone.
+// span is how long a batch of the loop lasts. The API server does not end a command whose client has disconnected: a batch
+// that is being sent when the loop is interrupted ends by itself after that time.
 const span = 5 * time.Second
 
-// Summary is what a live loop has seen.
+// Summary is what a live loop measured.
 type Summary struct {
 	Run      string
 	Sent     int
@@ -156,7 +156,7 @@ func (e Env) crossed(ctx context.Context, l *observation, s *Summary) error {
 	return nil
 }
 
-// Effect is the first sign that a lesson acts.
+// Effect is the first response that shows a lesson, or that it is gone.
 type Effect struct {
 	// After is how long it took from the call on, Requests how many were sent until then.
 	After    time.Duration
@@ -213,7 +213,7 @@ type screen struct {
 	out      io.Writer
 	terminal bool
 	delay    time.Duration
-	drawn    int // lines of the histogram that stand below the last reply
+	drawn    int // lines of the histogram below the last reply
 }
 
 func (s *screen) printf(format string, args ...any) {
@@ -221,7 +221,7 @@ func (s *screen) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(s.out, format, args...)
 }
 
-// clear takes the histogram away, so that the next line stands where it began.
+// clear removes the histogram, so that the next line is written where it began.
 func (s *screen) clear() {
 	if s.drawn > 0 {
 		s.printf("\x1b[%dA\x1b[J", s.drawn)

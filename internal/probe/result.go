@@ -23,7 +23,7 @@ const (
 type Verdict string
 
 // The verdicts. Inconclusive is everything that is neither: too few samples, other traffic, a pod that was restarted
-// during the measurement, a result that was lost on the way.
+// during the measurement, a result that was lost.
 const (
 	Proven       Verdict = "proven"
 	Refuted      Verdict = "refuted"

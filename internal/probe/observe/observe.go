@@ -1,5 +1,5 @@
-// Package observe looks at the waypoint from its own side: the requests in its access log and its counters. It is how
-// a proof knows that a request crossed the waypoint, and as whom it was seen there.
+// Package observe reads the waypoint's own evidence: the requests in its access log and its counters. They show that a
+// request went through the waypoint, and which identity its caller had there.
 package observe
 
 import (
@@ -13,16 +13,16 @@ import (
 	"ambientlab/internal/probe/traffic"
 )
 
-// Crossing is one line of the waypoint's access log: a request that crossed it, or that it answered itself.
+// Crossing is one line of the waypoint's access log: a request that went through it, or that it answered itself.
 type Crossing struct {
 	At           time.Time
 	Method, Path string
 	Status       int
 	// Details and Flags are Envoy's reasons, such as rbac_access_denied_matched_policy[none] and DI (delay injected).
 	Details, Flags string
-	// Run is the run ID that the request carried, empty for anybody else's; Agent its User-Agent.
+	// Run is the run ID that the request carried, empty for other traffic; Agent its User-Agent.
 	Run, Agent string
-	// Principal is the SPIFFE ID of the caller as the waypoint saw it; empty where the log's format does not tell.
+	// Principal is the SPIFFE ID of the caller as the waypoint identified it; empty where the log's format does not tell.
 	Principal string
 	Upstream  string
 	// Own is how long the answer took without a delay by the waypoint; OwnKnown is false where the log does not tell.
@@ -119,7 +119,7 @@ type Counter struct {
 	Known bool
 }
 
-// Counters is a look at the waypoint.
+// Counters are the waypoint's at one time.
 type Counters struct {
 	// Pods are the waypoint's pods, by incarnation (see traffic.Pod), whose counters are summed here.
 	Pods []string

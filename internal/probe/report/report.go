@@ -96,8 +96,8 @@ func WriteTable(w io.Writer, r probe.Report) error {
 	return err
 }
 
-// headline is the one finding that says most: the first that speaks against a claim, or that leaves it open; of a
-// proven one, what the claim is about.
+// headline is the one finding that says most: the first that refutes a claim or leaves it open; of a proven one, the
+// finding that the claim is about.
 func headline(c probe.Result) string {
 	for _, verdict := range []probe.Verdict{probe.Refuted, probe.Inconclusive} {
 		for _, k := range c.Checks {

@@ -35,7 +35,7 @@ type PodSpec struct {
 // Container is the fortio container's name, in appa's pod and in the short-lived ones.
 const Container = "fortio"
 
-// IdleArgs are the arguments with which fortio waits for exec beside httpbin, whose port 8080 it must leave free.
+// IdleArgs are the arguments with which fortio waits for exec in the pod of httpbin, whose port 8080 it must not take.
 var idleArgs = []string{
 	"server", "-http-port", "8078", "-grpc-port", "disabled", "-redirect-port", "disabled",
 	"-tcp-port", "disabled", "-udp-port", "disabled",

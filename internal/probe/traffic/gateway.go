@@ -200,7 +200,7 @@ func cause(err error) string {
 func answeredBy(status int, header http.Header, body string) string {
 	switch {
 	case status == NoAnswer:
-		return "nobody"
+		return "no server"
 	case status == http.StatusForbidden && strings.TrimSpace(body) == DeniedBody:
 		return "the proxy's policy (RBAC)"
 	case header.Get("x-envoy-upstream-service-time") != "":

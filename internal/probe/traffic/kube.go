@@ -105,7 +105,7 @@ func (k *Kube) Exec(ctx context.Context, namespace, pod, container string, comma
 	return exitStatus(ctx, err)
 }
 
-// exitStatus tells a command that failed from a connection that broke. Whatever breaks once the stream stands (an API
+// exitStatus tells a command that failed from a connection that broke. Whatever breaks once the stream is open (an API
 // server that restarts, a node that goes away) leaves the command's end unknown; a refusal by the API server does not.
 func exitStatus(ctx context.Context, err error) (int, error) {
 	var exit utilexec.CodeExitError
@@ -216,7 +216,7 @@ func (k *Kube) RemovePod(ctx context.Context, namespace, name string) error {
 	return errors.Join(errs...)
 }
 
-// await watches one pod until it is as wanted; nil stands for no such pod. A watch that ends is begun anew, with a
+// await watches one pod until it is as wanted; nil means that there is no such pod. A watch that ends is started again, with a
 // fresh look first, so nothing is missed.
 func (k *Kube) await(ctx context.Context, namespace, name string, wanted func(*corev1.Pod) bool) (*corev1.Pod, error) {
 	only := fields.OneTermEqualSelector("metadata.name", name).String()

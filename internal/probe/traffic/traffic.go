@@ -2,7 +2,7 @@
 // with fortio through the API server's exec, and through the ingress gateway from this host over a port-forward.
 //
 // Every batch is bounded in number, rate, concurrency and time, and every request of it carries the batch's run ID, so
-// that the waypoint's access log tells it from anybody else's.
+// that the waypoint's access log distinguishes it from other traffic.
 package traffic
 
 import (
@@ -29,12 +29,12 @@ const (
 	AgentPrefix = "ambientlab/"
 )
 
-// NoAnswer is the Status of a request to which nobody answered in HTTP: refused, reset or timed out.
+// NoAnswer is the Status of a request without an HTTP answer: refused, reset or timed out.
 const NoAnswer = -1
 
 // ErrStatusLost says that a command's exit status did not arrive, so it is unknown whether the command ended. Nothing
 // can be concluded from its output.
-var ErrStatusLost = errors.New("the exit status of the command was lost on the way")
+var ErrStatusLost = errors.New("the exit status of the command was lost")
 
 // Load is a batch of equal requests.
 type Load struct {
@@ -120,13 +120,13 @@ type Answer struct {
 	Reply
 	Header http.Header
 	Body   string
-	// Error is why nobody answered, in the caller's words.
+	// Error is why there was no answer, as the caller reports it.
 	Error string
 }
 
-// Sender is a caller: somebody with an identity who sends requests to appb.
+// Sender is a caller: a client with an identity that sends requests to appb.
 type Sender interface {
-	// Send sends a batch and hands over each reply as soon as it is known, if each is not nil, from one goroutine at a
+	// Send sends a batch and passes each reply to each, if that is not nil, as soon as it is known, from one goroutine at a
 	// time. An error means that nothing can be said of the batch; requests that failed are replies.
 	Send(ctx context.Context, load Load, each func(Reply)) (Batch, error)
 	// Once sends one request of the load and keeps headers and body.

@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
-
-	"ambientlab/internal/lesson/params"
 )
 
 // Service is a Service whose traffic a waypoint handles.
@@ -23,30 +20,28 @@ func (s Service) Host() string { return s.Name + "." + s.Namespace + ".svc.clust
 
 func (s Service) String() string { return fmt.Sprintf("%s:%d", s.Host(), s.Port) }
 
-// Policy is an ALLOW policy by identity and method. Without principals it denies every request.
-type Policy struct {
-	// Namespace and Name are the AuthorizationPolicy's.
-	Namespace, Name string
-	// Principals are written without spiffe://, such as cluster.local/ns/default/sa/appa.
-	Principals []string
-	Methods    []string
-}
+// The functions below and those in delay.go and policy.go tell whether the configuration of a waypoint or a gateway says
+// what was applied, and if not, what it says instead. They are pure: the answer is the same for a proxy's dump and for what
+// istiod would send it.
 
-// The functions below look into a waypoint's or gateway's configuration and answer
-// whether it holds what was applied, and if not, what it holds instead. They are pure:
-// the same answer comes from a proxy's dump and from what istiod would send it.
-
-// ServiceHeld tells whether a waypoint handles a Service's HTTP traffic.
-func ServiceHeld(d *Dump, s Service) (held bool, reason string) {
+// HandlesService tells whether a waypoint handles a Service's HTTP traffic.
+func HandlesService(d *Dump, s Service) (held bool, reason string) {
 	_, reason = d.serviceManagers(s)
 	return reason == "", reason
 }
 
-// GatewayHeld tells whether an ingress gateway sends a Service's traffic to a waypoint.
+// HandlesNothingFor tells whether a waypoint has nothing for a Service.
+func HandlesNothingFor(d *Dump, s Service) (gone bool, reason string) {
+	if held, _ := HandlesService(d, s); held {
+		return false, fmt.Sprintf("the waypoint handles %s", s)
+	}
+	return true, ""
+}
+
+// SendsToWaypoint tells whether an ingress gateway sends a Service's traffic to a waypoint.
 // Without the label istio.io/ingress-use-waypoint, or before the waypoint is bound, its
-// endpoints are the Service's pods, and everything the waypoint enforces is walked
-// around. waypoints are the addresses that count as the waypoint's; none means any.
-func GatewayHeld(d *Dump, s Service, waypoints []string) (held bool, reason string) {
+// endpoints are the Service's pods, and nothing of what the waypoint enforces applies. waypoints are the addresses that count as the waypoint's; none means any.
+func SendsToWaypoint(d *Dump, s Service, waypoints []string) (held bool, reason string) {
 	ends, reason := d.gatewayEnds(s)
 	if reason != "" {
 		return false, reason
@@ -67,9 +62,9 @@ func GatewayHeld(d *Dump, s Service, waypoints []string) (held bool, reason stri
 	return true, ""
 }
 
-// GatewayGone tells whether an ingress gateway sends a Service's traffic straight to
+// SendsToPods tells whether an ingress gateway sends a Service's traffic straight to
 // its pods.
-func GatewayGone(d *Dump, s Service) (gone bool, reason string) {
+func SendsToPods(d *Dump, s Service) (gone bool, reason string) {
 	ends, reason := d.gatewayEnds(s)
 	if reason != "" {
 		return false, reason
@@ -82,8 +77,8 @@ func GatewayGone(d *Dump, s Service) (gone bool, reason string) {
 	return true, ""
 }
 
-// RouteHeld tells whether an ingress gateway has a route from a host name to a Service.
-func RouteHeld(d *Dump, hostname string, s Service) (held bool, reason string) {
+// RoutesTo tells whether an ingress gateway has a route from a host name to a Service.
+func RoutesTo(d *Dump, hostname string, s Service) (held bool, reason string) {
 	cluster := fmt.Sprintf("outbound|%d||%s", s.Port, s.Host())
 	for _, config := range d.routes {
 		for _, host := range config.get("virtual_hosts").list() {
@@ -96,110 +91,10 @@ func RouteHeld(d *Dump, hostname string, s Service) (held bool, reason string) {
 					return true, ""
 				}
 			}
-			return false, fmt.Sprintf("the gateway knows %s, but its routes do not lead to %s", hostname, s)
+			return false, fmt.Sprintf("the gateway has a virtual host for %s, but its routes do not lead to %s", hostname, s)
 		}
 	}
 	return false, fmt.Sprintf("the gateway has no route for %s", hostname)
-}
-
-// FaultHeld tells whether a waypoint delays a Service's requests as wanted: that share, by that much, on those paths.
-func FaultHeld(d *Dump, s Service, want params.Fault) (held bool, reason string) {
-	managers, reason := d.serviceManagers(s)
-	if reason != "" {
-		return false, reason
-	}
-	for _, manager := range managers {
-		found, delayed := d.delayFor(manager, want.Path)
-		if !delayed && want.Millionths() == 0 {
-			continue
-		}
-		if !delayed {
-			return false, fmt.Sprintf("the waypoint does not delay %s of %s", want.Path, s)
-		}
-		if found != (delay{uint64(want.Millionths()), want.Delay}) {
-			return false, fmt.Sprintf("the waypoint delays %s, not %s", found.of(want.Path), delay{uint64(want.Millionths()), want.Delay}.of(want.Path))
-		}
-		_, longer := d.delayFor(manager, want.LongerPath())
-		switch {
-		case want.Exact && longer:
-			return false, fmt.Sprintf("the waypoint delays %s as well: %s is a prefix there, not an exact path", want.LongerPath(), want.Path)
-		case !want.Exact && !longer:
-			return false, fmt.Sprintf("the waypoint does not delay %s: %s is an exact path there, not a prefix", want.LongerPath(), want.Path)
-		}
-	}
-	return true, ""
-}
-
-// FaultGone tells whether a waypoint delays none of a Service's requests for some paths. A waypoint that has nothing for
-// the Service delays nothing.
-func FaultGone(d *Dump, s Service, paths ...string) (gone bool, reason string) {
-	managers, _ := d.serviceManagers(s)
-	for _, manager := range managers {
-		for _, path := range paths {
-			if found, delayed := d.delayFor(manager, path); delayed && found.millionths > 0 {
-				return false, fmt.Sprintf("the waypoint still delays %s", found.of(path))
-			}
-		}
-	}
-	return true, ""
-}
-
-// delay is what a proxy's fault filter does on a route.
-type delay struct {
-	millionths uint64
-	length     time.Duration
-}
-
-func (f delay) of(path string) string {
-	return fmt.Sprintf("%v %% of %s by %s", float64(f.millionths)/10000, path, f.length)
-}
-
-// delayFor gives the delay on the route that a request for a path takes.
-func (d *Dump) delayFor(manager node, path string) (delay, bool) {
-	for _, host := range d.virtualHosts(manager) {
-		for _, r := range host.get("routes").list() {
-			if !takes(r.get("match"), path) {
-				continue
-			}
-			found := r.get("typed_per_filter_config", faultFilter, "delay")
-			if !found.exists() {
-				break
-			}
-			length, err := time.ParseDuration(found.get("fixed_delay").str())
-			if err != nil {
-				length = 0
-			}
-			return delay{millionths(found.get("percentage")), length}, true
-		}
-	}
-	return delay{}, false
-}
-
-// takes tells whether a route's match covers a path, as far as paths go: conditions on
-// headers count as met.
-func takes(match node, path string) bool {
-	if exact := match.get("path"); exact.exists() {
-		return exact.str() == path
-	}
-	if prefix := match.get("path_separated_prefix").str(); prefix != "" {
-		return path == prefix || strings.HasPrefix(path, prefix+"/")
-	}
-	if prefix := match.get("prefix"); prefix.exists() {
-		return strings.HasPrefix(path, prefix.str())
-	}
-	return false
-}
-
-// millionths reads an envoy.type.v3.FractionalPercent, whose denominator is HUNDRED where none is written.
-func millionths(p node) uint64 {
-	scale := int64(10000)
-	switch p.get("denominator").str() {
-	case "TEN_THOUSAND":
-		scale = 100
-	case "MILLION":
-		scale = 1
-	}
-	return uint64(max(p.get("numerator").number(), 0) * scale)
 }
 
 // serviceManagers gives the HTTP connection managers with which a waypoint handles a
@@ -230,7 +125,7 @@ func (d *Dump) serviceManagers(s Service) (managers []node, reason string) {
 	case other != "":
 		return nil, fmt.Sprintf("the waypoint handles %s as plain TCP (%s): its Service port lacks appProtocol http", s, other)
 	case len(d.warming) > 0:
-		return nil, fmt.Sprintf("the waypoint is still warming up its listeners %s", strings.Join(d.warming, ", "))
+		return nil, fmt.Sprintf("the waypoint does not serve its listeners yet (warming): %s", strings.Join(d.warming, ", "))
 	case len(d.listeners) == 0:
 		return nil, "the waypoint has no listeners yet"
 	default:

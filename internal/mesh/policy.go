@@ -8,9 +8,18 @@ import (
 
 const rbacFilter = "envoy.filters.http.rbac"
 
-// AuthzHeld tells whether a waypoint enforces the policy on a Service as wanted: the
+// Policy is an ALLOW policy by identity and method. Without principals it denies every request.
+type Policy struct {
+	// Namespace and Name are the AuthorizationPolicy's.
+	Namespace, Name string
+	// Principals are written without spiffe://, such as cluster.local/ns/default/sa/appa.
+	Principals []string
+	Methods    []string
+}
+
+// Enforces tells whether a waypoint enforces the policy on a Service as wanted: the
 // same identities, the same methods, no more and no fewer.
-func AuthzHeld(d *Dump, s Service, want Policy) (held bool, reason string) {
+func Enforces(d *Dump, s Service, want Policy) (held bool, reason string) {
 	managers, reason := d.serviceManagers(s)
 	if reason != "" {
 		return false, reason
@@ -26,21 +35,21 @@ func AuthzHeld(d *Dump, s Service, want Policy) (held bool, reason string) {
 			methods = append(methods, requestMethods(rule.get("permissions"))...)
 		}
 		if text, same := compare(principals, want.Principals); !same {
-			return false, fmt.Sprintf("the waypoint lets %s in under %s/%s, not %s", text, want.Namespace, want.Name, orNobody(want.Principals))
+			return false, fmt.Sprintf("the waypoint allows %s under %s/%s, not %s", text, want.Namespace, want.Name, orNoCaller(want.Principals))
 		}
 		if len(want.Principals) == 0 {
-			continue // nobody may do anything: there are no methods
+			continue // no caller is allowed, so the rules name no methods
 		}
 		if text, same := compare(methods, want.Methods); !same {
-			return false, fmt.Sprintf("the waypoint allows the methods %s under %s/%s, not %s", text, want.Namespace, want.Name, orNobody(want.Methods))
+			return false, fmt.Sprintf("the waypoint allows the methods %s under %s/%s, not %s", text, want.Namespace, want.Name, orNoCaller(want.Methods))
 		}
 	}
 	return true, ""
 }
 
-// AuthzAlone tells whether the policy is the only one by which a waypoint lets anybody in to a Service. An RBAC filter
-// lets in whom any of its rules does, so what one policy says is the whole truth only where there is no other.
-func AuthzAlone(d *Dump, s Service, namespace, name string) (alone bool, reason string) {
+// EnforcesNoOther tells whether a waypoint enforces no other ALLOW policy on a Service. An RBAC filter allows what any of its
+// rules allows, so what one policy says is complete only where there is no other.
+func EnforcesNoOther(d *Dump, s Service, namespace, name string) (alone bool, reason string) {
 	managers, reason := d.serviceManagers(s)
 	if reason != "" {
 		return false, reason
@@ -55,14 +64,14 @@ func AuthzAlone(d *Dump, s Service, namespace, name string) (alone bool, reason 
 		}
 		if len(others) > 0 {
 			slices.Sort(others)
-			return false, fmt.Sprintf("the waypoint lets others in to %s under %s", s, strings.Join(others, ", "))
+			return false, fmt.Sprintf("the waypoint allows other requests to %s under %s", s, strings.Join(others, ", "))
 		}
 	}
 	return true, ""
 }
 
-// AuthzGone tells whether a waypoint enforces no such policy on a Service.
-func AuthzGone(d *Dump, s Service, namespace, name string) (gone bool, reason string) {
+// DoesNotEnforce tells whether a waypoint enforces no such policy on a Service.
+func DoesNotEnforce(d *Dump, s Service, namespace, name string) (gone bool, reason string) {
 	managers, _ := d.serviceManagers(s)
 	for _, manager := range managers {
 		if len(policyRules(manager, namespace, name)) > 0 {
@@ -105,10 +114,10 @@ func allowRules(manager node) map[string]node {
 	return rules
 }
 
-// identities lists whom a rule lets in. Istio compares the caller's SPIFFE ID, kept in
+// identities lists the callers that a rule allows. Istio compares the caller's SPIFFE ID, kept in
 // filter state at a waypoint; anything other than an exact comparison is listed as it
-// is written, so that it equals nothing that was wanted. A rule for nobody is written
-// as not(any).
+// is written, so that it equals nothing that was wanted. A rule for no caller is
+// written as not(any).
 func identities(principals node) []string {
 	var found []string
 	principals.each(func(n node) bool {
@@ -130,7 +139,7 @@ func identities(principals node) []string {
 			return false
 		}
 		if isTrue(n.get("any")) {
-			found = append(found, "everybody")
+			found = append(found, "every caller")
 		}
 		return true
 	})
@@ -175,12 +184,43 @@ func compare(found, want []string) (text string, same bool) {
 		return slices.Compact(sorted)
 	}
 	found, want = unique(found), unique(want)
-	return orNobody(found), slices.Equal(found, want)
+	return orNoCaller(found), slices.Equal(found, want)
 }
 
-func orNobody(list []string) string {
+func orNoCaller(list []string) string {
 	if len(list) == 0 {
-		return "nobody"
+		return "no caller"
 	}
 	return strings.Join(list, ", ")
+}
+
+// AuthzBeforeFault tells whether a waypoint judges a Service's requests before it delays any: a request that is denied
+// is then answered at once.
+func AuthzBeforeFault(d *Dump, s Service) (held bool, reason string) {
+	managers, reason := d.serviceManagers(s)
+	if reason != "" {
+		return false, reason
+	}
+	for _, manager := range managers {
+		rbac, fault := -1, -1
+		for i, filter := range manager.get("http_filters").list() {
+			switch filter.get("name").str() {
+			case rbacFilter:
+				if rbac < 0 {
+					rbac = i
+				}
+			case faultFilter:
+				fault = i
+			}
+		}
+		switch {
+		case rbac < 0:
+			return false, fmt.Sprintf("the waypoint has no filter %s for %s", rbacFilter, s)
+		case fault < 0:
+			return false, fmt.Sprintf("the waypoint has no filter %s for %s", faultFilter, s)
+		case fault < rbac:
+			return false, fmt.Sprintf("the waypoint's filter %s comes before %s", faultFilter, rbacFilter)
+		}
+	}
+	return true, ""
 }
