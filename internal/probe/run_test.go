@@ -294,42 +294,50 @@ func TestOwnAnswersOfTheDelayedPath(t *testing.T) {
 		"a teapot": {
 			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/status/418")},
 			func(s *sim) { s.ownStatus = 418 },
-			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven, "fault-prefix": Proven}, "all 501 answers are appb's own: 501 × 418",
+			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven, "fault-prefix": Proven},
+			"all 501 answers are appb's own: 501 × 418",
 		},
 		"slower than the delay": {
 			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/delay/3")},
 			func(s *sim) { s.ownTime = 3 * time.Second },
-			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven, "fault-prefix": Proven}, "above the 3s that appb takes",
+			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven, "fault-prefix": Proven},
+			"above the 3s that appb takes",
 		},
 		"slow, and all of them delayed, with -strict": {
 			Lessons{Waypoint: true, Fault: fault(100, time.Second, "/delay/3"), Authz: closed.Authz},
 			func(s *sim) { s.ownTime = 3 * time.Second },
-			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven}, "above the 3s",
+			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven},
+			"above the 3s",
 		},
 		"slow, and not delayed": {
 			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/delay/3")},
 			func(s *sim) { s.ownTime, s.actual.Fault.Percent = 3*time.Second, 0 },
-			map[string]Verdict{"fault-appa": Refuted}, "0 of",
+			map[string]Verdict{"fault-appa": Refuted},
+			"0 of",
 		},
 		"a log that does not tell": {
 			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/status/418")},
 			func(s *sim) { s.ownStatus, s.hideDetails = 418, true },
-			map[string]Verdict{"fault-appa": Inconclusive}, "does not tell who gave them",
+			map[string]Verdict{"fault-appa": Inconclusive},
+			"does not tell who gave them",
 		},
 		"answered by the waypoint": {
 			faultOnly,
 			func(s *sim) { s.actual.Authz = takenOut.Authz },
-			map[string]Verdict{"fault-appa": Refuted}, "rbac_access_denied",
+			map[string]Verdict{"fault-appa": Refuted},
+			"rbac_access_denied",
 		},
 		"exact where a prefix was asked for": {
 			faultOnly,
 			func(s *sim) { s.plainMatch = true },
-			map[string]Verdict{"fault-appa": Proven, "fault-prefix": Refuted}, "0 of",
+			map[string]Verdict{"fault-appa": Proven, "fault-prefix": Refuted},
+			"0 of",
 		},
 		"a prefix where the path alone was asked for": {
 			Lessons{Waypoint: true, Fault: exactly(fault(50, 2*time.Second, "/headers"))},
 			func(s *sim) { s.actual.Fault.Exact = false },
-			map[string]Verdict{"fault-appa": Proven, "fault-exact": Refuted}, "expected: none",
+			map[string]Verdict{"fault-appa": Proven, "fault-exact": Refuted},
+			"expected: none",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -67,16 +67,16 @@ func TestServiceNeedsAnHTTPChainOfItsOwn(t *testing.T) {
 		"nothing":      {nil, "no listeners yet"},
 	} {
 		d := dumpOf(t, tc.listeners, nil, nil)
-		held, reason := ServiceHeld(d, appb())
+		held, reason := HandlesService(d, appb())
 		answers(t, name, held, reason, tc.want)
-		gone, reason := ServiceGone(d, appb())
+		gone, reason := HandlesNothingFor(d, appb())
 		if gone == held || gone != (reason == "") {
 			t.Errorf("%s: held %v, gone %v, %q", name, held, gone, reason)
 		}
 	}
 	warming := &Dump{warming: []string{"main_internal"}}
-	held, reason := ServiceHeld(warming, appb())
-	answers(t, "warming", held, reason, "warming up its listeners main_internal")
+	held, reason := HandlesService(warming, appb())
+	answers(t, "warming", held, reason, "(warming): main_internal")
 }
 
 // endpointsOf are the endpoints of appb in a gateway, each with the waypoint's address in its metadata or without.
@@ -115,9 +115,9 @@ func TestGatewayGoesToTheWaypoint(t *testing.T) {
 		"endpoints of all else": {`{"cluster_name":"x"}`, nil, "does not know", "does not know"},
 	} {
 		d := dumpOf(t, nil, nil, []string{tc.endpoints})
-		held, reason := GatewayHeld(d, appb(), tc.waypoints)
+		held, reason := SendsToWaypoint(d, appb(), tc.waypoints)
 		answers(t, name+", held", held, reason, tc.held)
-		gone, reason := GatewayGone(d, appb())
+		gone, reason := SendsToPods(d, appb())
 		answers(t, name+", gone", gone, reason, tc.gone)
 	}
 }
@@ -134,7 +134,7 @@ func TestRouteOfAHostName(t *testing.T) {
 		"another name":       {routes("appc.opssec.in", cluster), "no route for"},
 		"another cluster":    {routes("appb.opssec.in", "outbound|80||appb.default.svc.cluster.local"), "do not lead to"},
 	} {
-		held, reason := RouteHeld(dumpOf(t, nil, []string{tc.routes}, nil), "appb.opssec.in", appb())
+		held, reason := RoutesTo(dumpOf(t, nil, []string{tc.routes}, nil), "appb.opssec.in", appb())
 		answers(t, name, held, reason, tc.want)
 	}
 }
@@ -157,25 +157,25 @@ func TestShareOfADelay(t *testing.T) {
 		"as text":                 {`{"numerator":"50"}`, 50},
 	} {
 		d := dumpOf(t, managed(delayed(`{"path":"/headers"}`, tc.percentage, "2s")), nil, nil)
-		held, reason := FaultHeld(d, appb(), fault(tc.percent, 2*time.Second, "/headers"))
+		held, reason := Delays(d, appb(), fault(tc.percent, 2*time.Second, "/headers"))
 		answers(t, name, held, reason, "")
-		held, reason = FaultHeld(d, appb(), fault(tc.percent+0.01, 2*time.Second, "/headers"))
+		held, reason = Delays(d, appb(), fault(tc.percent+0.01, 2*time.Second, "/headers"))
 		answers(t, name+", a little more", held, reason, fmt.Sprintf("delays %v %% of /headers by 2s", tc.percent))
-		gone, reason := FaultGone(d, appb(), "/ip", "/headers")
+		gone, reason := DelaysNone(d, appb(), "/ip", "/headers")
 		answers(t, name+", gone", gone, reason, fmt.Sprintf("delays %v %% of /headers by 2s", tc.percent))
-		none, reason := NoFault(d)
+		none, reason := DelaysNothing(d)
 		answers(t, name+", none", none, reason, "delays")
 	}
 	// A delay of no request is none, and neither is a negative share.
 	for _, numerator := range []string{"0", "-1", `""`, "null"} {
 		d := dumpOf(t, managed(delayed(`{"path":"/headers"}`, `{"numerator":`+numerator+`}`, "2s")), nil, nil)
-		gone, reason := FaultGone(d, appb(), "/headers")
+		gone, reason := DelaysNone(d, appb(), "/headers")
 		answers(t, "gone: "+numerator, gone, reason, "")
-		none, reason := NoFault(d)
+		none, reason := DelaysNothing(d)
 		answers(t, "none: "+numerator, none, reason, "")
 	}
 	d := dumpOf(t, managed(delayed(`{"path":"/headers"}`, `{"numerator":50}`, "soon")), nil, nil)
-	held, reason := FaultHeld(d, appb(), fault(50, 2*time.Second, "/headers"))
+	held, reason := Delays(d, appb(), fault(50, 2*time.Second, "/headers"))
 	answers(t, "a length that is not one", held, reason, "by 0s")
 }
 
@@ -193,14 +193,14 @@ func TestPathsOfADelay(t *testing.T) {
 		"nothing said of paths": {`{}`, "does not delay /headers", "does not delay /headers"},
 	} {
 		d := dumpOf(t, managed(delayed(tc.match, `{"numerator":50}`, "2s")), nil, nil)
-		held, reason := FaultHeld(d, appb(), exact)
+		held, reason := Delays(d, appb(), exact)
 		answers(t, name+", exact", held, reason, tc.exact)
-		held, reason = FaultHeld(d, appb(), prefix)
+		held, reason = Delays(d, appb(), prefix)
 		answers(t, name+", prefix", held, reason, tc.prefix)
 	}
 	// The first route that takes a path decides.
 	first := strings.Replace(delayed(`{"path":"/headers"}`, `{"numerator":50}`, "2s"), `"routes":[`, `"routes":[{"match":{"prefix":"/h"}},`, 1)
-	held, reason := FaultHeld(dumpOf(t, managed(first), nil, nil), appb(), exact)
+	held, reason := Delays(dumpOf(t, managed(first), nil, nil), appb(), exact)
 	answers(t, "a route before it", held, reason, "does not delay /headers")
 }
 
@@ -216,9 +216,9 @@ func TestRoutesOfAManager(t *testing.T) {
 		"without any name": {`{}`, routes(""), "does not delay"},
 	} {
 		d := dumpOf(t, managed(tc.manager), []string{tc.routes}, nil)
-		held, reason := FaultHeld(d, appb(), fault(50, 2*time.Second, "/headers"))
+		held, reason := Delays(d, appb(), fault(50, 2*time.Second, "/headers"))
 		answers(t, name, held, reason, tc.want)
-		none, reason := NoFault(d)
+		none, reason := DelaysNothing(d)
 		answers(t, name+", none", none, reason, "delays")
 	}
 }
@@ -250,19 +250,19 @@ func TestAuthzCountsAllowRules(t *testing.T) {
 		"no filter":                 {filters(faultFilter), "does not enforce", "", ""},
 	} {
 		d := dumpOf(t, managed(tc.manager), nil, nil)
-		held, reason := AuthzHeld(d, appb(), authz([]string{"GET"}, "a"))
+		held, reason := Enforces(d, appb(), authz([]string{"GET"}, "a"))
 		answers(t, name+", held", held, reason, tc.held)
-		gone, reason := AuthzGone(d, appb(), "default", "appb-get-only")
+		gone, reason := DoesNotEnforce(d, appb(), "default", "appb-get-only")
 		answers(t, name+", gone", gone, reason, tc.gone)
-		alone, reason := AuthzAlone(d, appb(), "default", "appb-get-only")
+		alone, reason := EnforcesNoOther(d, appb(), "default", "appb-get-only")
 		answers(t, name+", alone", alone, reason, tc.alone)
 	}
 	none := dumpOf(t, nil, nil, nil)
-	held, reason := AuthzHeld(none, appb(), authz([]string{"GET"}, "a"))
+	held, reason := Enforces(none, appb(), authz([]string{"GET"}, "a"))
 	answers(t, "no listeners, held", held, reason, "no listeners")
-	alone, reason := AuthzAlone(none, appb(), "default", "appb-get-only")
+	alone, reason := EnforcesNoOther(none, appb(), "default", "appb-get-only")
 	answers(t, "no listeners, alone", alone, reason, "no listeners")
-	gone, reason := AuthzGone(none, appb(), "default", "appb-get-only")
+	gone, reason := DoesNotEnforce(none, appb(), "default", "appb-get-only")
 	answers(t, "no listeners, gone", gone, reason, "")
 }
 
@@ -278,7 +278,7 @@ func TestMethodsOfAPolicy(t *testing.T) {
 		"not any":          {`{"any":false}`, "methods"},
 	} {
 		d := dumpOf(t, managed(rbac("", rule("appb-get-only", tc.permissions))), nil, nil)
-		held, reason := AuthzHeld(d, appb(), authz([]string{"GET"}, "a"))
+		held, reason := Enforces(d, appb(), authz([]string{"GET"}, "a"))
 		answers(t, name, held, reason, tc.want)
 	}
 }
