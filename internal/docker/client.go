@@ -2,24 +2,21 @@ package docker
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
-	"os"
 	"syscall"
 	"time"
 
+	"github.com/docker/go-connections/tlsconfig"
 	"github.com/moby/moby/client"
 
 	"ambientlab/internal/problem"
 )
 
-// New makes a client for the engine that the environment means. It does not
-// connect; see Ping. The API version is negotiated at the first request, down to
-// 1.40 (Docker 19.03).
+// New makes a client for the engine that the environment selects. It does not connect; see Ping. The API version is negotiated
+// at the first request, down to 1.40 (Docker 19.03).
 func New(env Env) (*client.Client, Endpoint, error) {
 	ep, err := Resolve(env)
 	if err != nil {
@@ -27,7 +24,10 @@ func New(env Env) (*client.Client, Endpoint, error) {
 	}
 	var opts []client.Opt
 	if ep.TLS != nil {
-		cfg, err := tlsConfig(*ep.TLS)
+		// As with the docker command, the user's configuration decides whether the server's certificate is verified.
+		cfg, err := tlsconfig.Client(tlsconfig.Options{
+			CAFile: ep.TLS.CA, CertFile: ep.TLS.Cert, KeyFile: ep.TLS.Key, InsecureSkipVerify: ep.TLS.SkipVerify, ExclusiveRootPools: true,
+		})
 		if err != nil {
 			return nil, ep, problem.New(problem.DockerNotRunning, err, "the TLS files for %s cannot be used", ep)
 		}
@@ -47,40 +47,16 @@ func New(env Env) (*client.Client, Endpoint, error) {
 	return c, ep, nil
 }
 
-func tlsConfig(files TLSFiles) (*tls.Config, error) {
-	// The user's own docker configuration decides about verification, and the
-	// docker command next to us does the same.
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: files.SkipVerify}
-	if files.CA != "" {
-		pem, err := os.ReadFile(files.CA)
-		if err != nil {
-			return nil, fmt.Errorf("reading the CA: %w", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no certificate", files.CA)
-		}
-	}
-	if files.Cert != "" && files.Key != "" {
-		pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
-		if err != nil {
-			return nil, fmt.Errorf("loading the client certificate: %w", err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return cfg, nil
-}
-
-// Pinger is the part of the client Ping needs.
+// Pinger is the part of the client that Ping needs.
 type Pinger interface {
 	Ping(ctx context.Context, options client.PingOptions) (client.PingResult, error)
 }
 
-// pingLimit is how long an engine may take to say that it is there. One that accepts connections and never answers, as
-// Docker Desktop's does while its machine is paused, should not be waited for.
+// pingLimit is how long Ping waits for an answer. Docker Desktop accepts connections while its machine is paused, and does not
+// answer.
 const pingLimit = time.Second
 
-// Ping tells whether the engine answers; the error is a problem that says why not.
+// Ping asks whether the engine answers. The error is a problem that says why it does not.
 func Ping(ctx context.Context, p Pinger, ep Endpoint) error {
 	limited, cancel := context.WithTimeout(ctx, pingLimit)
 	defer cancel()
@@ -91,9 +67,8 @@ func Ping(ctx context.Context, p Pinger, ep Endpoint) error {
 	return Explain(ctx, err, ep)
 }
 
-// Explain turns the failure of a request into the problem behind it: an engine that
-// does not run, or one that refuses this user. Other errors, and a cancelled
-// context's, come back as they are.
+// Explain returns the problem behind a failed request: an engine that does not run, or one that refuses this user. It returns
+// other errors as they are, and the cause of a context that has ended.
 func Explain(ctx context.Context, err error, ep Endpoint) error {
 	switch {
 	case err == nil:

@@ -102,7 +102,7 @@ func TestResolveTLS(t *testing.T) {
 	if err != nil || ep.TLS == nil || ep.TLS.CA == "" || ep.TLS.Cert == "" || ep.TLS.Key == "" || ep.TLS.SkipVerify {
 		t.Errorf("context with TLS files: %+v, %v", ep, err)
 	}
-	if _, _, err := docker.New(h.env(nil)); !problem.Is(err, problem.DockerNotRunning) || !strings.Contains(err.Error(), "no certificate") {
+	if _, _, err := docker.New(h.env(nil)); !problem.Is(err, problem.DockerNotRunning) || !strings.Contains(err.Error(), "certificates from PEM file") {
 		t.Errorf("New with broken TLS files: %v", err)
 	}
 	ep, err = docker.Resolve(h.env(map[string]string{"DOCKER_HOST": "tcp://far:2376", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": filepath.Join(h.dir, ".docker/contexts/tls", contextID("far"), "docker")}))

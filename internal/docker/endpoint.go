@@ -1,7 +1,6 @@
-// Package docker finds the Docker engine the user means, the way the docker
-// command does, and talks to it over its API. kind's library runs the docker
-// command itself, so both must end at the same engine: DOCKER_HOST first, then
-// DOCKER_CONTEXT, then the current context of the docker configuration.
+// Package docker finds the Docker engine that the docker command would use, and talks to it over its API. kind's library runs
+// the docker command, so both must use the same engine: DOCKER_HOST first, then DOCKER_CONTEXT, then the current context of the
+// docker configuration.
 package docker
 
 import (
@@ -20,13 +19,11 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Env is what the choice of an engine depends on, injected so that tests need no
-// real home directory.
+// Env is what the choice of an engine depends on.
 type Env struct {
 	// Getenv looks a variable up, as os.Getenv does.
 	Getenv func(string) string
-	// Home is the user's home directory; it may be empty where DOCKER_CONFIG or
-	// DOCKER_HOST is set.
+	// Home is the user's home directory. It can be empty if DOCKER_CONFIG or DOCKER_HOST is set.
 	Home string
 }
 
@@ -34,27 +31,25 @@ type Env struct {
 func SystemEnv() Env {
 	home, err := os.UserHomeDir()
 	if err != nil {
-		home = "" // then only the environment and the default socket remain
+		home = "" // the environment and the default socket are used
 	}
 	return Env{Getenv: os.Getenv, Home: home}
 }
 
 // Endpoint is an engine's address.
 type Endpoint struct {
-	// Context is the docker context it came from; "default" for DOCKER_HOST and
-	// the platform's socket.
+	// Context is the docker context that the address is from, or "default" for DOCKER_HOST and the platform's socket.
 	Context string
 	// Host is a URL such as unix:///var/run/docker.sock.
 	Host string
-	// TLS names the files for a TLS connection; nil means none is used.
+	// TLS names the files for a TLS connection; nil means no TLS.
 	TLS *TLSFiles
 }
 
-// TLSFiles are PEM files; an empty name means that the piece is not used.
+// TLSFiles are PEM files. An empty name means that the file is not used.
 type TLSFiles struct {
 	CA, Cert, Key string
-	// SkipVerify accepts any server certificate, as the user's own docker
-	// configuration asked for.
+	// SkipVerify accepts any server certificate, which the user's docker configuration can ask for.
 	SkipVerify bool
 }
 
@@ -65,8 +60,7 @@ type cliConfig struct {
 	CurrentContext string `json:"currentContext"`
 }
 
-// contextMeta is the part of a context's meta.json that names the engine; the
-// format is docker's own (cli/context/store).
+// contextMeta is the part of a context's meta.json that names the engine (github.com/docker/cli/cli/context/store).
 type contextMeta struct {
 	Name      string
 	Endpoints map[string]struct {
@@ -75,7 +69,7 @@ type contextMeta struct {
 	}
 }
 
-// Resolve finds the endpoint the docker command would use. Its errors are problems.
+// Resolve finds the endpoint that the docker command would use. Its errors are problems.
 func Resolve(env Env) (Endpoint, error) {
 	dir := configDir(env)
 	if host := env.Getenv("DOCKER_HOST"); host != "" {
@@ -143,9 +137,8 @@ func fromContext(dir, name string) (Endpoint, error) {
 	return checked(ep)
 }
 
-// tlsFromEnv is docker's own rule: TLS is used when DOCKER_TLS_VERIFY or
-// DOCKER_TLS is set, with the files of DOCKER_CERT_PATH or of the configuration
-// directory.
+// tlsFromEnv follows the docker command: it uses TLS if DOCKER_TLS_VERIFY or DOCKER_TLS is set, with the files in
+// DOCKER_CERT_PATH or in the configuration directory.
 func tlsFromEnv(env Env, dir string) *TLSFiles {
 	verify := env.Getenv("DOCKER_TLS_VERIFY") != ""
 	if !verify && env.Getenv("DOCKER_TLS") == "" {
@@ -170,9 +163,8 @@ func tlsIn(dir string) TLSFiles {
 	return TLSFiles{CA: present("ca.pem"), Cert: present("cert.pem"), Key: present("key.pem")}
 }
 
-// checked refuses what cannot carry a lab. kind publishes the API server on the
-// engine's own loopback, so an engine behind ssh would give a cluster that this
-// host cannot reach.
+// checked refuses an endpoint that a lab cannot use. kind publishes the API server on the engine's loopback address, so this
+// host could not reach a cluster of an engine behind ssh.
 func checked(ep Endpoint) (Endpoint, error) {
 	if strings.HasPrefix(ep.Host, "ssh://") {
 		return Endpoint{}, problem.New(problem.HostUnsupported, nil,
@@ -185,5 +177,5 @@ func checked(ep Endpoint) (Endpoint, error) {
 	return ep, nil
 }
 
-// String names the engine for people.
+// String is the address and the context.
 func (e Endpoint) String() string { return fmt.Sprintf("%s (docker context %s)", e.Host, e.Context) }

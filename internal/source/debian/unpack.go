@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +11,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"ambientlab/internal/command"
 	"ambientlab/internal/source/layer"
@@ -99,14 +99,11 @@ func (p Package) verify() error {
 		return err
 	}
 	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return err
+	got, _, err := v1.SHA256(f)
+	if err == nil && got.Hex != p.SHA256 {
+		err = fmt.Errorf("%s has the checksum %s, and Debian's lists say %s; remove the file and try again", p.File, got.Hex, p.SHA256)
 	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != p.SHA256 {
-		return fmt.Errorf("%s has the checksum %s, not %s as Debian's lists say; remove it and try again", p.File, got, p.SHA256)
-	}
-	return nil
+	return err
 }
 
 func (m *merger) addTar(files *tar.Reader) error {
