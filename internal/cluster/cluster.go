@@ -153,6 +153,19 @@ type NodeImageUser interface {
 	NodeImages() ([]string, error)
 }
 
+// Finder is a provider that can tell without asking the cluster whether it exists, and whose it is.
+type Finder interface {
+	Find(ctx context.Context) (Info, error)
+}
+
+// Find tells whether the provider's cluster exists. It asks the cluster itself only if the provider knows no other way.
+func Find(ctx context.Context, p Provider) (Info, error) {
+	if f, ok := p.(Finder); ok {
+		return f.Find(ctx)
+	}
+	return p.Inspect(ctx)
+}
+
 // PlatformSource is a provider whose clusters may need chart values of their own.
 type PlatformSource interface {
 	Platform(ctx context.Context) (Platform, error)

@@ -129,6 +129,40 @@ const inspectTimeout = 10 * time.Second
 // Inspect looks at the containers first, so that it can tell a half-created or
 // stopped cluster without an API server, and then at the nodes.
 func (k *Kind) Inspect(ctx context.Context) (Info, error) {
+	info, err := k.Find(ctx)
+	if err != nil || info.State != NotReady {
+		return info, err
+	}
+	cfg, err := k.RESTConfig(ctx)
+	if err != nil {
+		return info, err
+	}
+	info.Server = cfg.Host
+	bounded, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	version, notReady, err := k.look(bounded, cfg)
+	if ctx.Err() != nil {
+		return info, fmt.Errorf("inspecting cluster %s: %w", k.opts.Name, context.Cause(ctx))
+	}
+	info.Version = version
+	switch {
+	case err != nil && k.answersInside(ctx, info.Nodes):
+		info.State, info.Message = NotReady, k.notFromHere(cfg.Host).Error()
+	case err != nil:
+		info.State, info.Message = NotReady, fmt.Sprintf("its API server at %s does not answer: %v", cfg.Host, err)
+	case notReady != "":
+		info.State, info.Message = NotReady, notReady
+	case !linked(kubeconfigPaths(k.opts.Kubeconfig), info.Context, cfg.Host):
+		info.State, info.Message = Unlinked, fmt.Sprintf("the kubeconfig has no context %s for it", info.Context)
+	default:
+		info.State, info.Message = Ready, k.drift(info.Nodes)
+	}
+	return info, nil
+}
+
+// Find looks at the containers alone. A cluster whose containers are all there and running is NotReady, because its API server
+// is not asked.
+func (k *Kind) Find(ctx context.Context) (Info, error) {
 	info := Info{Provider: ProviderKind, Name: k.opts.Name, Context: k.contextName(), State: Absent, Packets: true}
 	nodes, err := k.nodes(ctx)
 	if err != nil {
@@ -153,36 +187,13 @@ func (k *Kind) Inspect(ctx context.Context) (Info, error) {
 		info.Message = "an earlier run did not finish creating it"
 		return info, nil
 	}
+	info.State = NotReady
 	for _, n := range nodes {
 		if !n.Running {
 			info.State = Stopped
 			info.Message = fmt.Sprintf("node container %s is stopped", n.Name)
-			return info, nil
+			break
 		}
-	}
-	cfg, err := k.RESTConfig(ctx)
-	if err != nil {
-		return info, err
-	}
-	info.Server = cfg.Host
-	bounded, cancel := context.WithTimeout(ctx, inspectTimeout)
-	defer cancel()
-	version, notReady, err := k.look(bounded, cfg)
-	if ctx.Err() != nil {
-		return info, fmt.Errorf("inspecting cluster %s: %w", k.opts.Name, context.Cause(ctx))
-	}
-	info.Version = version
-	switch {
-	case err != nil && k.answersInside(ctx, nodes):
-		info.State, info.Message = NotReady, k.notFromHere(cfg.Host).Error()
-	case err != nil:
-		info.State, info.Message = NotReady, fmt.Sprintf("its API server at %s does not answer: %v", cfg.Host, err)
-	case notReady != "":
-		info.State, info.Message = NotReady, notReady
-	case !linked(kubeconfigPaths(k.opts.Kubeconfig), info.Context, cfg.Host):
-		info.State, info.Message = Unlinked, fmt.Sprintf("the kubeconfig has no context %s for it", info.Context)
-	default:
-		info.State, info.Message = Ready, k.drift(nodes)
 	}
 	return info, nil
 }

@@ -54,7 +54,7 @@ func (k *Kind) Create(ctx context.Context) error {
 	}
 	if info.State == Partial {
 		engine.Progress(ctx, "removing the cluster that an earlier run left half-created")
-		if err := k.sweep(ctx, nil); err != nil {
+		if err := k.sweep(ctx, false, nil); err != nil {
 			return err
 		}
 	}
@@ -204,7 +204,7 @@ func (k *Kind) abandon(ctx context.Context, running <-chan error, cause error) e
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	engine.Progress(cleanup, "removing the unfinished cluster %s", k.opts.Name)
-	if err := k.sweep(cleanup, running); err != nil {
+	if err := k.sweep(cleanup, false, running); err != nil {
 		return fmt.Errorf("%w; and removing the unfinished cluster failed, which the next run will try again: %w", cause, err)
 	}
 	return fmt.Errorf("creating kind cluster %s, of which nothing is left: %w", k.opts.Name, cause)

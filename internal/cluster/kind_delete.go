@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
-	"golang.org/x/sync/errgroup"
 
 	"ambientlab/internal/docker"
 	"ambientlab/internal/engine"
@@ -38,65 +38,70 @@ func (k *Kind) Delete(ctx context.Context) error {
 		return err
 	}
 	engine.Progress(ctx, "removing %d containers", len(nodes))
-	return k.sweep(ctx, nil)
+	complete, err := k.complete(ctx, nodes)
+	return k.sweep(ctx, complete && err == nil, nil)
 }
 
-// How often sweep looks, and for how long it must find nothing. A docker command
-// that a killed run left behind may be about to make one more container: the engine
-// goes on with a request whose client is gone.
+// How often sweep looks, and how often it must find nothing where a container may still appear: the engine goes on with a
+// request whose client is gone, so a docker command that a killed run left behind may be about to make one more.
 const (
 	sweepInterval = 100 * time.Millisecond
 	sweepQuiet    = 5
 )
 
-// sweep removes the lab's containers of this cluster with their volumes, until none
-// turns up any more. While kind's library is at work (running is not nil) it goes on:
-// with the nodes gone, whatever kind tries next fails, and that ends it. kind itself
-// returns at the first node that fails, while others are still being started
-// (kind, pkg/errors/concurrent.go).
-func (k *Kind) sweep(ctx context.Context, running <-chan error) error {
-	var failed error
-	for quiet := 0; quiet < sweepQuiet; {
-		var found int
-		found, failed = k.removeOnce(ctx)
-		switch {
-		case found > 0 || failed != nil || running != nil:
+// sweep removes the lab's containers of this cluster with their volumes, each as soon as it is seen, until none is left.
+// Unless the cluster is complete, it goes on until none has appeared for a while. While kind's library is at work (running is
+// not nil) it goes on as well: with the nodes gone, whatever kind tries next fails, and that ends it. kind itself returns at
+// the first node that fails, while others are still being started (kind, pkg/errors/concurrent.go).
+func (k *Kind) sweep(ctx context.Context, complete bool, running <-chan error) error {
+	var (
+		mu       sync.Mutex
+		removing = make(map[string]bool)
+		failed   error
+		group    sync.WaitGroup
+	)
+	defer group.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	remove := func(n Node) {
+		err := k.remove(ctx, n)
+		mu.Lock()
+		defer mu.Unlock()
+		delete(removing, n.ContainerID) // if it is still there, it is tried again
+		failed = err
+	}
+	for quiet := 0; ; {
+		nodes, err := k.nodes(ctx)
+		mu.Lock()
+		for _, n := range nodes {
+			if (k.marked(n) || n.Role == node.LoadBalancer) && !removing[n.ContainerID] {
+				removing[n.ContainerID] = true
+				group.Go(func() { remove(n) })
+			}
+		}
+		busy := len(removing) > 0 || err != nil || running != nil
+		last := errors.Join(failed, err)
+		mu.Unlock()
+		if busy {
 			quiet = 0
-		default:
-			quiet++
+		} else if quiet++; complete || quiet == sweepQuiet {
+			return nil
 		}
 		select {
 		case <-running:
 			running = nil
 		case <-k.after(sweepInterval):
 		case <-ctx.Done():
-			return errors.Join(problem.New(problem.ClusterCreateFailed, context.Cause(ctx), "removing the containers of kind cluster %s", k.opts.Name), failed)
+			return errors.Join(problem.New(problem.ClusterCreateFailed, context.Cause(ctx), "removing the containers of kind cluster %s", k.opts.Name), last)
 		}
 	}
-	return nil
 }
 
-// removeOnce removes what is there now, all at once, and says how much that was.
-func (k *Kind) removeOnce(ctx context.Context) (int, error) {
-	nodes, err := k.nodes(ctx)
-	if err != nil {
-		return 0, err
+func (k *Kind) remove(ctx context.Context, n Node) error {
+	_, err := k.opts.Docker.ContainerRemove(ctx, n.ContainerID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	// A conflict says that the removal is already in progress.
+	if err == nil || errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
+		return nil
 	}
-	var group errgroup.Group
-	found := 0
-	for _, n := range nodes {
-		if !k.marked(n) && n.Role != node.LoadBalancer {
-			continue
-		}
-		found++
-		group.Go(func() error {
-			_, err := k.opts.Docker.ContainerRemove(ctx, n.ContainerID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
-			// A conflict says that the removal is already in progress.
-			if err == nil || errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
-				return nil
-			}
-			return docker.Explain(ctx, fmt.Errorf("removing container %s: %w", n.Name, err), k.opts.Endpoint)
-		})
-	}
-	return found, group.Wait()
+	return docker.Explain(ctx, fmt.Errorf("removing container %s: %w", n.Name, err), k.opts.Endpoint)
 }

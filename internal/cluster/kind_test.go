@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	kindcluster "sigs.k8s.io/kind/pkg/cluster"
@@ -420,5 +421,64 @@ func TestSlotIsRecordedInTheMark(t *testing.T) {
 	slot, err := lb.Choose(t.Context(), f.engine, "kind")
 	if err != nil || slot != 1 {
 		t.Errorf("slot %d, %v; want the one next to the other lab's", slot, err)
+	}
+}
+
+// slowRemoval is an engine that removes a container only when told, as one that is still being created.
+type slowRemoval struct {
+	*dockertest.Engine
+	begun chan string
+	end   map[string]chan bool
+}
+
+func (e *slowRemoval) ContainerRemove(ctx context.Context, id string, o client.ContainerRemoveOptions) (client.ContainerRemoveResult, error) {
+	e.begun <- id
+	<-e.end[id]
+	return e.Engine.ContainerRemove(ctx, id, o)
+}
+
+// TestRemovalsDoNotWaitForEachOther: while one container takes long to remove, those that appear later are removed.
+func TestRemovalsDoNotWaitForEachOther(t *testing.T) {
+	f := newFixture(t)
+	f.addNode("ambient-control-plane", 2, 0, true)
+	slow := &slowRemoval{Engine: f.engine, begun: make(chan string, 100), end: map[string]chan bool{"ambient-control-plane": make(chan bool), "ambient-worker": make(chan bool)}}
+	f.kind.opts.Docker = slow
+	deleted := make(chan error)
+	go func() { deleted <- f.kind.Delete(t.Context()) }()
+	<-slow.begun
+	f.addNode("ambient-worker", 3, 0, true)
+	if second := <-slow.begun; second != "ambient-worker" {
+		t.Errorf("the second removal is that of %s", second)
+	}
+	close(slow.end["ambient-worker"])
+	close(slow.end["ambient-control-plane"])
+	if err := <-deleted; err != nil {
+		t.Error(err)
+	}
+	f.untouched()
+}
+
+// TestFindAsksNoAPIServer: sm:delete does not wait for an API server that does not answer.
+func TestFindAsksNoAPIServer(t *testing.T) {
+	f := newFixture(t)
+	if err := f.kind.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.kind.look = func(context.Context, *rest.Config) (string, string, error) {
+		t.Error("the API server was asked")
+		return "", "", nil
+	}
+	f.kind.greet = func(context.Context, string, []byte) error {
+		t.Error("the API server was called")
+		return nil
+	}
+	if info, err := Find(t.Context(), f.kind); err != nil || !info.Exists || !info.Owned {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if err := f.kind.Delete(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if info, err := Find(t.Context(), f.kind); err != nil || info.Exists || info.State != Absent {
+		t.Errorf("%+v, %v", info, err)
 	}
 }

@@ -23,7 +23,7 @@ func (l *Lab) Delete(ctx context.Context) error {
 	if err := l.sayWhich(); err != nil {
 		return err
 	}
-	info, err := l.provider.Inspect(ctx)
+	info, err := cluster.Find(ctx, l.provider)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (l *Lab) Delete(ctx context.Context) error {
 	_, err = l.apply(ctx, engine.Plan{Name: "delete", Title: "Delete " + l.clusterTitle(), Steps: []engine.Step{{
 		ID: "delete", Title: l.clusterTitle(), Timeout: patient,
 		Check: func(ctx context.Context) (engine.Status, error) {
-			info, err := l.provider.Inspect(ctx)
+			info, err := cluster.Find(ctx, l.provider)
 			return engine.Status{Done: err == nil && info.State == cluster.Absent, Message: info.Message}, err
 		},
 		Do: func(ctx context.Context) error {
