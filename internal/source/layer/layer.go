@@ -46,7 +46,7 @@ type Layer struct {
 	info info
 }
 
-// info is the description of a layer, which lies beside its tar.
+// info is the description of a layer. Its file is in the same folder as the tar.
 type info struct {
 	Digest    v1.Hash         `json:"digest"`
 	DiffID    v1.Hash         `json:"diffID"`

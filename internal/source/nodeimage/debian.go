@@ -19,7 +19,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// debianSuite is the Debian release under the node image.
+// debianSuite is the Debian release of the node image.
 const debianSuite = "bookworm"
 
 // debianPackages are what a kind node needs in addition to Debian's minimal base: kind's own images/base/Dockerfile lists them
@@ -54,12 +54,12 @@ func prunedPaths() []string {
 // Package is an installed Debian package.
 type Package struct {
 	Name, Version, Architecture string
-	// Source is the source package's name where it differs from Name.
+	// Source is the source package's name if it differs from Name.
 	Source string
 }
 
-// rootfs gives the Debian root file system, made once for each list of packages. It needs root: debootstrap makes files
-// of many owners and runs the packages' own scripts in them.
+// rootfs returns the Debian root file system, which is made once for each list of packages. It needs root: debootstrap makes
+// files of several owners and runs the scripts of packages.
 func rootfs(ctx context.Context, cacheDir string, progress func(string)) (string, error) {
 	key := rootfsKey()
 	dir := filepath.Join(cacheDir, "rootfs-"+key)
@@ -128,7 +128,7 @@ func findDebootstrap(ctx context.Context, progress func(string)) (string, error)
 	}
 	apt, err := exec.LookPath("apt-get")
 	if err != nil {
-		return "", problem.New(problem.ToolMissing, err, "debootstrap is not installed, and there is no apt-get to install it with")
+		return "", problem.New(problem.ToolMissing, err, "debootstrap is not installed, and there is no apt-get to install it")
 	}
 	progress("installing debootstrap")
 	for _, args := range [][]string{{"update", "-q"}, {"install", "-q", "-y", "--no-install-recommends", "debootstrap"}} {
@@ -139,8 +139,7 @@ func findDebootstrap(ctx context.Context, progress func(string)) (string, error)
 	return exec.LookPath("debootstrap")
 }
 
-// prune takes away prunedPaths, and of the packages' documentation all but the copyright files, which stay with the
-// binaries they cover.
+// prune removes prunedPaths, and the documentation of packages except for the copyright files.
 func prune(root string) error {
 	for _, pattern := range prunedPaths() {
 		found, err := filepath.Glob(filepath.Join(root, pattern))

@@ -21,21 +21,21 @@ import (
 	"ambientlab/internal/source/layer"
 )
 
-// nodenetRef is the default CNI's image, as files/default-cni.yaml names it. No registry has it, and none is asked.
+// nodenetRef is the reference of the default CNI's image in files/default-cni.yaml. It is never pulled.
 const nodenetRef = "localhost/ambientlab/nodenet:built"
 
-// containerdImageName is the annotation by which containerd, and criseed, name an image of an OCI layout.
+// containerdImageName is the annotation from which containerd and criseed take the name of an image in an OCI layout.
 const containerdImageName = "io.containerd.image.name"
 
-// inside is an image that the node image carries in its containerd.
+// inside is an image in the containerd of the node image.
 type inside struct {
 	ref    string
 	layers []v1.Layer
 	entry  string // the program
 }
 
-// insidePrograms are the programs that become images, and where each lies in its own. kubeadm's manifests name most of
-// them without a path; kube-proxy and CoreDNS they expect where the real images have them.
+// insidePrograms are the programs that become images, each with its path in its image. kubeadm's manifests name most of them
+// without a path, but kube-proxy and CoreDNS with their paths in the real images.
 func insidePrograms() map[string]string {
 	return map[string]string{
 		"etcd":                    "usr/local/bin/etcd",
@@ -49,7 +49,7 @@ func insidePrograms() map[string]string {
 	}
 }
 
-// kubeadmRefs asks kubeadm which images its cluster runs, and gives them by the name of their program.
+// kubeadmRefs asks kubeadm for the images of its cluster, and returns them by the name of their program.
 func kubeadmRefs(ctx context.Context, kubeadm, version string) (map[string]string, error) {
 	out, err := run(ctx, kubeadm, "config", "images", "list", "--kubernetes-version", version)
 	if err != nil {
@@ -71,7 +71,7 @@ func kubeadmRefs(ctx context.Context, kubeadm, version string) (map[string]strin
 	return refs, nil
 }
 
-// insideImages makes the images, one static program each; kube-proxy's has Debian's network tools below it.
+// insideImages makes the images, each of one static program. kube-proxy's also has Debian's network tools.
 func (b *builder) insideImages(refs, programs map[string]string, rootfs string) ([]inside, error) {
 	tools, err := netTools(rootfs)
 	if err != nil {
@@ -100,8 +100,8 @@ func (b *builder) insideImages(refs, programs map[string]string, rootfs string) 
 	return out, nil
 }
 
-// mustBeStatic refuses a program that asks for a dynamic loader: an image of nothing else has none, and would fail only
-// in the cluster, with "no such file or directory" about a file that is there.
+// mustBeStatic refuses a program that needs a dynamic loader. Its image has none, and the pod would fail with "no such file or
+// directory".
 func mustBeStatic(program string) error {
 	f, err := elf.Open(program)
 	if err != nil {
@@ -130,8 +130,7 @@ func (i inside) image() (v1.Image, error) {
 	})
 }
 
-// configured sets an image's configuration and its platform, and no time of creation: that of the same content twice
-// would differ.
+// configured sets the configuration, the platform and a constant time of creation of an image.
 func configured(img v1.Image, config v1.Config) (v1.Image, error) {
 	file, err := img.ConfigFile()
 	if err != nil {

@@ -14,9 +14,8 @@ import (
 	"ambientlab/internal/source/layer"
 )
 
-// netTools are the files of Debian's iptables, nft and conntrack with all they need to run, for kube-proxy's image:
-// kube-proxy calls them. Its iptables is always the nft kind; where the node has chosen the legacy kind, both live in
-// the kernel side by side.
+// netTools are the files of Debian's iptables, nft and conntrack, which kube-proxy calls, with the libraries that they need. The
+// image's iptables is always the nft kind. If the node uses the legacy kind, the kernel has rules of both.
 func netTools(rootfs string) ([]layer.File, error) {
 	c := closure{rootfs: rootfs, have: map[string]bool{}}
 	for _, program := range []string{"usr/sbin/xtables-nft-multi", "usr/sbin/nft", "usr/sbin/conntrack"} {
@@ -45,11 +44,11 @@ func netTools(rootfs string) ([]layer.File, error) {
 	for _, dir := range []string{"bin", "sbin", "lib", "lib64"} {
 		c.entries = append(c.entries, layer.File{Path: dir, Link: "usr/" + dir})
 	}
-	c.entries = append(c.entries, layer.File{Path: "run", Mode: 0o755, Dir: true}) // xtables.lock lies there
+	c.entries = append(c.entries, layer.File{Path: "run", Mode: 0o755, Dir: true}) // for xtables.lock
 	return c.entries, nil
 }
 
-// closure collects programs and the shared libraries that they load, and those that these load.
+// closure collects programs and the shared libraries that they load, directly and indirectly.
 type closure struct {
 	rootfs  string
 	have    map[string]bool
@@ -61,7 +60,7 @@ func (c *closure) add(name string) error {
 		return nil
 	}
 	c.have[name] = true
-	// A library's name is a link to its version; the content is stored under the name that programs ask for.
+	// The name of a library is a link to its version. The content is stored under the name that programs load.
 	source, err := c.resolve(name)
 	if err != nil {
 		return fmt.Errorf("looking for %s in the root file system: %w", name, err)
@@ -97,7 +96,7 @@ func (c *closure) add(name string) error {
 	return nil
 }
 
-// find looks a library up where Debian's loader does.
+// find finds a library where Debian's loader finds it.
 func (c *closure) find(library string) (string, error) {
 	for _, pattern := range []string{"usr/lib/*-linux-gnu/", "usr/lib/", "usr/lib64/"} {
 		found, err := filepath.Glob(filepath.Join(c.rootfs, pattern, library))
@@ -112,7 +111,7 @@ func (c *closure) find(library string) (string, error) {
 	return "", fs.ErrNotExist
 }
 
-// resolve follows symbolic links inside the root file system; an absolute link means its root, not the host's.
+// resolve follows symbolic links inside the root file system. An absolute link starts at its root, not at the host's.
 func (c *closure) resolve(name string) (string, error) {
 	for range 8 {
 		full := filepath.Join(c.rootfs, filepath.FromSlash(name))

@@ -1,5 +1,5 @@
-// Package nodeimage builds the kind node image from Debian packages and Go programs alone, for places where no container
-// registry can be reached. The image has what kind's own has: systemd, containerd with runc and CNI plugins, kubelet,
+// Package nodeimage builds the kind node image from Debian packages and Go programs, for places that cannot reach a container
+// registry. The image has what kind's own has: systemd, containerd with runc and CNI plugins, kubelet,
 // kubeadm and kubectl, kind's base files (taken from the kind module when building), and, inside containerd, the images
 // that kubeadm starts and a default CNI.
 //
@@ -44,7 +44,7 @@ type Binaries interface {
 	Binary(ctx context.Context, name string) (string, error)
 }
 
-// Options say what an image is built with.
+// Options are the inputs of Build.
 type Options struct {
 	// Binaries builds Kubernetes, etcd, CoreDNS, containerd, the CNI plugins, and the lab's own nodenet, pause and criseed.
 	Binaries Binaries

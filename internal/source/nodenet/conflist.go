@@ -12,7 +12,7 @@ import (
 	"reflect"
 )
 
-// plugin is one entry of a CNI configuration list, own or foreign.
+// plugin is one entry of a CNI configuration list, of this daemon or of another program.
 type plugin map[string]any
 
 func (p plugin) own() bool { return p["type"] == "ptp" || p["type"] == "portmap" }
@@ -32,7 +32,7 @@ func ownPlugins(podCIDRs []netip.Prefix, mtu int) []plugin {
 		{
 			"type": "ptp", "ipMasq": false, "mtu": float64(mtu), // as JSON reads it back
 			"ipam": map[string]any{
-				// Under /run: leases of pods that did not survive a restart of the node must not either.
+				// Under /run, so that the leases end with the pods when the node restarts.
 				"type": "host-local", "dataDir": "/run/cni-ipam-state", "ranges": ranges, "routes": routes,
 			},
 		},
@@ -40,16 +40,15 @@ func ownPlugins(podCIDRs []netip.Prefix, mtu int) []plugin {
 	}
 }
 
-// merge gives the list that should be in the file: the daemon's own plugins, then whatever others (istio-cni) chained
-// behind them. It says whether that differs from what is there: rewriting an unchanged file would make istio-cni, which
-// watches it, check and perhaps chain itself again each time.
+// merge returns the list for the file: the plugins of this daemon, then those that other programs (istio-cni) added. changed
+// tells whether it differs from the existing list: istio-cni watches the file and would react to a write without a change.
 func merge(existing []byte, own []plugin) (merged []byte, changed bool, err error) {
 	var list map[string]any
 	var foreign, had []plugin
 	var plugins struct {
 		Plugins []plugin `json:"plugins"`
 	}
-	// A file that does not parse holds nothing worth keeping, and an entry without a type nothing that could run.
+	// A file that does not parse is replaced. An entry without a type cannot run.
 	if json.Unmarshal(existing, &list) == nil && json.Unmarshal(existing, &plugins) == nil {
 		for _, p := range plugins.Plugins {
 			if p.own() {
@@ -79,8 +78,8 @@ func merge(existing []byte, own []plugin) (merged []byte, changed bool, err erro
 	return out.Bytes(), true, nil
 }
 
-// writeConfig brings the file up to date and says whether it had to be written. It is replaced by a rename, since
-// containerd and istio-cni read it whenever its folder changes.
+// writeConfig updates the file and tells whether it changed. The file is replaced by a rename, because containerd and
+// istio-cni read it when its folder changes.
 func writeConfig(path string, podCIDRs []netip.Prefix, mtu int) (bool, error) {
 	existing, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -90,7 +89,7 @@ func writeConfig(path string, podCIDRs []netip.Prefix, mtu int) (bool, error) {
 	if err != nil || !changed {
 		return false, err
 	}
-	// The name has no .conf or .conflist ending: containerd and istio-cni would take it for a configuration.
+	// The name does not end in .conf or .conflist, which containerd and istio-cni would read.
 	tmp := filepath.Join(filepath.Dir(path), ".10-lab.tmp")
 	if err := os.WriteFile(tmp, merged, 0o644); err != nil {
 		return false, fmt.Errorf("writing the CNI configuration: %w", err)

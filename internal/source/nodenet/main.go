@@ -1,6 +1,6 @@
 // Command nodenet is the default CNI of the source-built node image. On every node it writes the CNI configuration for
-// the node's own pod CIDRs, routes the pod CIDRs of all other nodes to those nodes' addresses, and masquerades what pods
-// send out of the pod network. It is enough for nodes that share one link, which is what kind's nodes do.
+// the node's own pod CIDRs, routes the pod CIDRs of all other nodes to those nodes' addresses, and masquerades traffic from
+// pods to addresses outside the pod network. The nodes must share one link, as kind's nodes do.
 package main
 
 import (
@@ -22,13 +22,13 @@ import (
 )
 
 const (
-	// configPath is read by containerd, and istio-cni chains itself into it: the first file by name in its folder.
+	// configPath is the first file by name in its folder, which containerd reads and to which istio-cni adds itself.
 	configPath = "/etc/cni/net.d/10-lab.conflist"
-	// resync is how long something that was changed behind the daemon's back (a route, the file) stays that way.
+	// resync is how long a route or the file can stay changed by another program.
 	resync = time.Minute
 )
 
-// settings are what the DaemonSet's environment says.
+// settings come from the DaemonSet's environment.
 type settings struct {
 	node     string   // NODE_NAME: the node this daemon runs on
 	subnets  []string // POD_SUBNET: the cluster's pod subnets, separated by commas
@@ -66,7 +66,7 @@ func run(ctx context.Context, getenv func(string) string) error {
 	if err != nil {
 		return err
 	}
-	// One waiting wake-up stands for any number of events: a reconcile always looks at all nodes.
+	// One pending signal is enough for any number of events, because a reconcile reads all nodes.
 	wake := make(chan struct{}, 1)
 	poke := func() {
 		select {
@@ -92,7 +92,7 @@ func run(ctx context.Context, getenv func(string) string) error {
 			return nil
 		case <-wake:
 			if err := net.reconcile(nodes(store)); err != nil {
-				// Not fatal: the next event or resync tries again, and pods that run keep their network meanwhile.
+				// The next event or resync tries again. Running pods keep their network.
 				slog.Error("reconciling", "error", err)
 			}
 		}
@@ -110,8 +110,8 @@ func nodes(store cache.Store) []*corev1.Node {
 	return out
 }
 
-// coreClient is a client of the core API group alone: the full clientset would double the binary. The endpoint stands in
-// for the Service address of the API server, which works only after kube-proxy does.
+// coreClient is a client of the core API group only, because the full clientset would double the size of the binary. It uses
+// the endpoint and not the API server's Service, which does not work before kube-proxy runs.
 func coreClient(endpoint string) (rest.Interface, error) {
 	config, err := rest.InClusterConfig()
 	if err != nil {

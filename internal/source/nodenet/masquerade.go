@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tableName is the daemon's own nftables table. A table of one's own needs no iptables binary in the image, does not
-// depend on whether the node's iptables is the legacy or the nft kind, and never meets kube-proxy's or Istio's rules.
+// tableName is the daemon's own nftables table. With it, the image needs no iptables, the node can use the legacy or the nft
+// kind of iptables, and the rules of kube-proxy and Istio are not affected.
 const tableName = "ambientlab_nodenet"
 
-// syncMasquerade gives what pods send out of the pod network the node's address: nobody outside could answer a pod's.
-// Traffic between pods keeps its source, on which Istio's policies and the receiving pod depend.
+// syncMasquerade makes traffic from pods to addresses outside the pod network come from the node's address, because the
+// outside has no route to pods. Traffic between pods keeps its source address, on which Istio's policies depend.
 func (n *network) syncMasquerade() error {
 	key := strings.Join(n.subnets, ",")
 	if n.masqueraded == key {
@@ -25,7 +25,7 @@ func (n *network) syncMasquerade() error {
 	if err != nil {
 		return fmt.Errorf("opening nftables: %w", err)
 	}
-	// Add, delete, add: the kernel does all of a flush at once, so this replaces the table without a gap.
+	// Add, delete, add: the kernel applies a flush as one transaction, so the table is never missing.
 	conn.AddTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
 	conn.DelTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
 	table := conn.AddTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})

@@ -10,35 +10,35 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// network is one node's share of the pod network.
+// network is the pod network as one node sees it.
 type network struct {
 	self       string
 	subnets    []string
 	configPath string
 	log        *slog.Logger
 
-	masqueraded string // the subnets whose masquerade rules are in place
+	masqueraded string // the subnets that have masquerade rules
 }
 
-// route says that a pod CIDR lies behind a node's address.
+// route is the route to a pod CIDR through a node's address.
 type route struct {
 	dst netip.Prefix
 	via netip.Addr
 }
 
-// reconcile makes the node's routes, masquerade rules and CNI configuration follow the cluster's nodes. The CNI
-// configuration comes last: with it the kubelet calls the node ready, and pods start.
+// reconcile updates the node's routes, masquerade rules and CNI configuration for the nodes of the cluster. The CNI
+// configuration comes last: it makes the kubelet report the node as ready, and pods start.
 func (n *network) reconcile(nodes []*corev1.Node) error {
 	i := slices.IndexFunc(nodes, func(node *corev1.Node) bool { return node.Name == n.self })
 	if i < 0 || len(nodes[i].Spec.PodCIDRs) == 0 {
-		return nil // The controller-manager has not given this node its CIDR yet; an event will say when it has.
+		return nil // The controller manager has not set this node's CIDR yet. An event follows when it does.
 	}
 	self := nodes[i]
 	wanted, err := routesTo(nodes, n.self)
 	if err != nil {
 		return err
 	}
-	// A failure of one does not keep the others from being done: each is useful alone.
+	// If one fails, the others are done all the same: each is useful alone.
 	errs := []error{n.syncRoutes(wanted), n.syncMasquerade()}
 	podCIDRs, err := prefixes(self.Spec.PodCIDRs)
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// routeProtocol marks the daemon's own routes, so that it deletes no others. Numbers from 192 on are free for use by
-// local programs (rtnetlink's rtm_protocol; /etc/iproute2/rt_protos names the taken ones).
+// routeProtocol marks the daemon's own routes, so that it deletes no others. Numbers above 4 are for user space
+// (rtnetlink(7), rtm_protocol); /etc/iproute2/rt_protos names those in use.
 const routeProtocol netlink.RouteProtocol = 0xc1
 
-// syncRoutes adds the wanted routes and deletes those of nodes that are gone.
+// syncRoutes adds the wanted routes and deletes those of removed nodes.
 func (n *network) syncRoutes(wanted []route) error {
 	have, err := ownRoutes()
 	if err != nil {
@@ -30,7 +30,7 @@ func (n *network) syncRoutes(wanted []route) error {
 			errs = append(errs, fmt.Errorf("routing %s via %s: %w", r.dst, r.via, err))
 			continue
 		}
-		// A route to the same CIDR by another node's address was replaced, not left behind.
+		// A route to the same CIDR through another address was replaced.
 		for old := range have {
 			if old.dst == r.dst {
 				delete(have, old)
@@ -79,7 +79,7 @@ func (r route) netlink() *netlink.Route {
 	}
 }
 
-// mtuOf is the MTU of the link that holds one of the addresses: pods must not send more than fits it.
+// mtuOf is the MTU of the link that has one of the addresses. Pods must not send larger packets.
 func mtuOf(addrs []netip.Addr) (int, error) {
 	links, err := netlink.LinkList()
 	if err != nil {

@@ -1,6 +1,6 @@
 // Command criseed writes the images of an OCI layout into a containerd root folder, as `ctr -n k8s.io images import
-// --no-unpack` would. It uses containerd's own content store and metadata database, so no containerd has to run: no root,
-// no mount and no container are needed to put images into a node image.
+// --no-unpack` would. It uses containerd's content store and metadata database. containerd does not have to run, so putting
+// images into a node image needs no root, no mount and no container.
 //
 //	criseed -layout DIR -root DIR
 package main
@@ -26,7 +26,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// The folders under containerd's root are named by its plugins' URIs.
+// The folders in containerd's root are named after the URIs of its plugins.
 const (
 	contentDir  = "io.containerd.content.v1.content"
 	metadataDir = "io.containerd.metadata.v1.bolt"
@@ -93,8 +93,8 @@ func seed(ctx context.Context, layout, root string) (err error) {
 	return nil
 }
 
-// add copies one image with everything below it, and records it under its name. It is pinned: the kubelet's image
-// garbage collection must not take away what no registry can give back.
+// add copies one image with its blobs, and records it under its name. The image is pinned: the kubelet's garbage collection
+// must not delete it, because no registry has it.
 func add(ctx context.Context, db *metadata.DB, source content.Provider, name string, target ocispec.Descriptor) error {
 	store := db.ContentStore()
 	var copyAll images.HandlerFunc = func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {

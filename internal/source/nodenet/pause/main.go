@@ -1,5 +1,5 @@
-// Command pause is the process that holds a pod's namespaces open. It does two things: it ends at once when asked to,
-// and it reaps the orphans of a pod whose containers share one process namespace, where it is process 1.
+// Command pause keeps a pod's namespaces open. It ends when it gets a signal to, and reaps the orphans of a pod whose
+// containers share one process namespace, in which it is process 1.
 package main
 
 import (
@@ -19,7 +19,7 @@ func main() {
 	}
 }
 
-// reap collects every child that has ended: one SIGCHLD may stand for several of them.
+// reap collects every child that has ended. One SIGCHLD can be for several of them.
 func reap() {
 	for {
 		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
