@@ -18,9 +18,9 @@ import (
 
 func TestWaitWaypoint(t *testing.T) {
 	no := map[string]func(*cluster){
-		"Gateway default/appb-waypoint does not exist":               func(c *cluster) { c.gateway = nil },
-		"istiod has not set the status of Gateway appb-waypoint yet": func(c *cluster) { delete(c.gateway.Object, "status") },
-		"is not programmed: AddressNotAssigned: no instances found": func(c *cluster) {
+		"Gateway default/appb-waypoint does not exist":        func(c *cluster) { c.gateway = nil },
+		"its controller has not set condition Programmed yet": func(c *cluster) { delete(c.gateway.Object, "status") },
+		"is not ready: Programmed is False: AddressNotAssigned: no instances found": func(c *cluster) {
 			c.gateway = object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint", withCondition("Programmed", "False", "AddressNotAssigned", "no instances found"))
 		},
 		"istiod has not made Deployment default/appb-waypoint yet":                     func(c *cluster) { c.deployment = nil },
@@ -29,7 +29,7 @@ func TestWaitWaypoint(t *testing.T) {
 		"not bound to a waypoint: NotFound: waypoint not found": func(c *cluster) {
 			c.service.Status.Conditions[0] = metav1.Condition{Type: conditionBound, Status: "False", Reason: "NotFound", Message: "waypoint not found"}
 		},
-		"Deployment appb-waypoint: 0 of 1 available: pod waypoint-1 cannot get image proxyv2: ImagePullBackOff: x": func(c *cluster) {
+		"Deployment appb-waypoint is not available: 0 of 1 replicas are available: pod waypoint-1 cannot get image proxyv2: ImagePullBackOff: x": func(c *cluster) {
 			c.deployment.Status.AvailableReplicas = 0
 			c.pods[0].Status = corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{
 				{Name: "istio-proxy", Image: "proxyv2", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "x"}}},

@@ -65,8 +65,8 @@ func TestTroublesOfSabotagedObjects(t *testing.T) {
 	for _, p := range o.WaypointTroubles() {
 		waypoint = append(waypoint, p.Seen)
 	}
-	if got, want := strings.Join(waypoint, "\n"), "Gateway appb-waypoint is not programmed: AddressNotAssigned: no address\n"+
-		"Deployment appb-waypoint: 0 of 1 available: pod waypoint-1 cannot be scheduled: 0/3 nodes are available"; got != want {
+	if got, want := strings.Join(waypoint, "\n"), "Gateway appb-waypoint is not ready: Programmed is False: AddressNotAssigned: no address\n"+
+		"Deployment appb-waypoint is not available: 0 of 1 replicas are available: pod waypoint-1 cannot be scheduled: 0/3 nodes are available"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	wanted := params.DefaultFault()

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"ambientlab/internal/apply"
 	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/problem"
 )
@@ -44,12 +45,9 @@ func GatewayTrouble(namespace, name string, gateway *gatewayv1.Gateway) *problem
 	if gateway == nil {
 		return problem.New(problem.WaypointNotReady, nil, "Gateway %s/%s does not exist", namespace, name)
 	}
-	c := apimeta.FindStatusCondition(gateway.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
-	switch {
-	case c == nil:
-		return problem.New(problem.WaypointNotReady, nil, "istiod has not set the status of Gateway %s yet", name)
-	case c.Status != metav1.ConditionTrue:
-		return problem.New(problem.WaypointNotReady, nil, "Gateway %s is not programmed: %s", name, join(c.Reason, c.Message))
+	s := apply.ConditionsState(gateway.Generation, gateway.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
+	if !s.Ready {
+		return problem.New(problem.WaypointNotReady, nil, "Gateway %s is not ready: %s", name, s.Message)
 	}
 	return nil
 }
@@ -59,18 +57,13 @@ func DeploymentTrouble(namespace, name string, d *appsv1.Deployment) *problem.Pr
 	if d == nil {
 		return problem.New(problem.WaypointNotReady, nil, "istiod has not made Deployment %s/%s yet", namespace, name)
 	}
-	want := int32(1)
-	if d.Spec.Replicas != nil {
-		want = *d.Spec.Replicas
-	}
-	if want == 0 {
+	if d.Spec.Replicas != nil && *d.Spec.Replicas == 0 {
 		return problem.New(problem.WaypointNotReady, nil, "Deployment %s is scaled to zero: traffic goes around the waypoint", name)
 	}
-	s := d.Status
-	if s.ObservedGeneration >= d.Generation && s.UpdatedReplicas >= want && s.AvailableReplicas >= want && s.Replicas <= want {
-		return nil
+	if s := apply.DeploymentState(d); !s.Ready {
+		return problem.New(problem.WaypointNotReady, nil, "Deployment %s is not available: %s", name, s.Message)
 	}
-	return problem.New(problem.WaypointNotReady, nil, "Deployment %s: %d of %d available", name, s.AvailableReplicas, want)
+	return nil
 }
 
 // BindingTrouble says why a Service is not bound to a waypoint.

@@ -38,7 +38,7 @@ func (c meshConfiguration) Dump(ctx context.Context, source Source) (*mesh.Dump,
 		return nil, err
 	}
 	if len(pods) == 0 {
-		return nil, fmt.Errorf("Gateway %s has no pod that istiod could be asked about", source)
+		return nil, fmt.Errorf("istiod cannot be asked about Gateway %s, which has no pod", source)
 	}
 	return c.mesh.Dump(ctx, c.target.Service.Namespace, pods[0])
 }
