@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
 
 	"ambientlab/internal/docker"
@@ -35,7 +37,10 @@ func newFixture(t *testing.T) *fixture {
 		"/proc/sys/fs/inotify/max_user_watches":   "1048576\n",
 		"/proc/modules":                           "",
 	}}
-	f.engine = &dockertest.Engine{Host: system.Info{
+	f.engine = &dockertest.Engine{Networks: map[string][]network.IPAMConfig{
+		"bridge": {{Subnet: netip.MustParsePrefix("172.17.0.0/16"), Gateway: netip.MustParseAddr("172.17.0.1")}},
+		"kind":   {{Subnet: netip.MustParsePrefix("172.18.0.0/16"), Gateway: netip.MustParseAddr("172.18.0.1")}},
+	}, Host: system.Info{
 		ServerVersion: "28.2.2", OSType: "linux", MemTotal: 16 * gib, NCPU: 8, CgroupVersion: "2",
 		DockerRootDir: "/var/lib/docker",
 	}}
@@ -51,6 +56,7 @@ func newFixture(t *testing.T) *fixture {
 	f.host.Stat = present
 	f.host.Free = func(string) (uint64, error) { return f.free, nil }
 	f.host.LookPath = func(name string) (string, error) { return "/usr/bin/" + name, nil }
+	f.addresses("127.0.0.1", "192.0.2.7", "172.17.0.1", "172.18.0.1")
 	f.host.Listen = func(string) error { return nil }
 	f.host.ReadFile = func(path string) ([]byte, error) {
 		if content, ok := f.files[path]; ok {
@@ -59,6 +65,15 @@ func newFixture(t *testing.T) *fixture {
 		return nil, fs.ErrNotExist
 	}
 	return f
+}
+
+func (f *fixture) addresses(all ...string) {
+	f.host.Addresses = func() (own []netip.Addr, err error) {
+		for _, a := range all {
+			own = append(own, netip.MustParseAddr(a))
+		}
+		return own, nil
+	}
 }
 
 func TestGoodHost(t *testing.T) {
@@ -132,6 +147,37 @@ func TestChecks(t *testing.T) {
 		{
 			"disk of another machine", func(f *fixture) { f.host.Endpoint.Host = "tcp://far:2376" }, "disk",
 			doctor.Skipped,
+			problem.Kind{},
+			"not visible",
+		},
+		{
+			"in a container", func(f *fixture) { f.addresses("127.0.0.1", "172.17.0.3") }, "api-server", doctor.Warning,
+			problem.APIServerElsewhere, "another network namespace",
+		},
+		{
+			"in a container on the nodes' network", func(f *fixture) { f.addresses("127.0.0.1", "172.18.0.9") },
+			"api-server", doctor.OK,
+			problem.Kind{},
+			"network kind",
+		},
+		{
+			"an engine in another container", func(f *fixture) { f.host.Endpoint.Host = "tcp://docker:2376"; f.addresses("127.0.0.1", "172.17.0.3") },
+			"api-server", doctor.Warning, problem.APIServerElsewhere, "on docker",
+		},
+		{
+			"an engine over TCP on this machine", func(f *fixture) { f.host.Endpoint.Host = "tcp://192.0.2.7:2376" },
+			"api-server", doctor.OK,
+			problem.Kind{},
+			"loopback address",
+		},
+		{
+			"a rootless engine", func(f *fixture) { f.engine.Host.SecurityOptions = []string{"name=rootless"}; f.addresses("127.0.0.1") },
+			"api-server", doctor.OK,
+			problem.Kind{},
+			"forwards",
+		},
+		{
+			"no network bridge", func(f *fixture) { f.engine.Networks = nil; f.addresses("127.0.0.1") }, "api-server", doctor.Skipped,
 			problem.Kind{},
 			"not visible",
 		},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,7 @@ import (
 type Docker interface {
 	docker.Pinger
 	Info(ctx context.Context, options client.InfoOptions) (client.SystemInfoResult, error)
+	NetworkInspect(ctx context.Context, network string, options client.NetworkInspectOptions) (client.NetworkInspectResult, error)
 }
 
 // Host gives the checks access to the host. NewHost returns the real one.
@@ -43,13 +45,15 @@ type Host struct {
 	Free     func(path string) (bytes uint64, err error)
 	LookPath func(name string) (string, error)
 	Listen   func(address string) error
+	// Addresses lists the addresses of this process's network namespace.
+	Addresses func() ([]netip.Addr, error)
 }
 
 // NewHost returns this machine.
 func NewHost(api Docker, endpoint docker.Endpoint, kubeconfig string, ports []int) Host {
 	return Host{
 		Docker: api, Endpoint: endpoint, Kubeconfig: kubeconfig, Ports: ports,
-		GOOS: runtime.GOOS, ReadFile: os.ReadFile, Stat: os.Stat, Free: free, LookPath: exec.LookPath,
+		GOOS: runtime.GOOS, ReadFile: os.ReadFile, Stat: os.Stat, Free: free, LookPath: exec.LookPath, Addresses: addresses,
 		Listen: func(address string) error {
 			l, err := net.Listen("tcp", address)
 			if err != nil {
@@ -99,6 +103,10 @@ func HostChecks(h Host) []Check {
 		{
 			ID: "modules", Category: "kernel", Title: "the kernel has the modules for traffic redirection",
 			Needs: "docker", Run: h.modules,
+		},
+		{
+			ID: "api-server", Category: "network", Title: "the API server of a kind cluster can be reached from here",
+			Needs: "docker", Run: h.apiServer,
 		},
 		{ID: "ports", Category: "network", Title: "the local ports are free", Run: h.ports},
 		{ID: "kubeconfig", Category: "files", Title: "the kubeconfig can be written", Run: h.kubeconfig},
