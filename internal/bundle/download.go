@@ -165,7 +165,8 @@ func (t resuming) RoundTrip(request *http.Request) (*http.Response, error) {
 	if !ok || request.Method != http.MethodGet || !strings.HasSuffix(original(request).URL.Path, "/blobs/"+d.want.Digest.String()) {
 		return t.inner.RoundTrip(request)
 	}
-	body := &blobBody{d: d, ctx: request.Context(), upstream: http.NoBody, watch: time.AfterFunc(stall, func() { d.cancel(errStalled) })}
+	cancel := d.cancel // that of this attempt
+	body := &blobBody{d: d, ctx: request.Context(), upstream: http.NoBody, watch: time.AfterFunc(stall, func() { cancel(errStalled) })}
 	body.watch.Stop() // until the first Read
 	if d.have < d.want.Size {
 		answer, err := d.ask(t.inner, request)

@@ -101,5 +101,10 @@ func (l *Lock) Unlock() error {
 
 // Remove removes the file, then releases the lock.
 func (l *Lock) Remove() error {
-	return errors.Join(os.Remove(l.flock.Path()), l.Unlock())
+	removeErr := os.Remove(l.flock.Path())
+	unlockErr := l.Unlock()
+	if removeErr != nil && unlockErr == nil {
+		removeErr = os.Remove(l.flock.Path()) // Windows removes no file that is open
+	}
+	return errors.Join(removeErr, unlockErr)
 }
