@@ -20,7 +20,7 @@ lab: ## run the whole lab: kind where Docker answers, the embedded control plane
 	SM_PROVIDER=$(or $(SM_PROVIDER),auto) $(MAGE) sm:lab
 
 # Nested modules with code of the project's own; the others only pin programs.
-NESTED := internal/nodeproxy internal/source/nodenet internal/source/nodeimage/criseed
+NESTED := internal/nodeproxy internal/podrunner internal/source/nodenet internal/source/nodeimage/criseed
 
 test: ## unit, golden and integration tests; needs Go alone
 	$(GO) vet ./...

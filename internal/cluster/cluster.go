@@ -141,6 +141,14 @@ type ProcessRunner interface {
 	Stopped() []string
 }
 
+// Substituter is a provider whose pods run other programs than their images' references say.
+type Substituter interface {
+	// Substitutes says, by the reference of an image, what runs in its place.
+	Substitutes() (map[string]string, error)
+	// WhyNoPackets says why pods are only reported as running, and what would help; empty where they run.
+	WhyNoPackets() string
+}
+
 // ConfigSource is a provider that gives the address at which istiod says what it would send to a proxy. It is asked where
 // no proxy runs.
 type ConfigSource interface {

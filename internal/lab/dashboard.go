@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 
 	"ambientlab/internal/lesson/names"
 
@@ -15,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"ambientlab/internal/apply"
+	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/ui"
@@ -178,9 +181,13 @@ func (l *Lab) tellAccess(ctx context.Context) error {
 		return problem.New(problem.ObjectMissing, nil, "Gateway %s is not there, although it was just applied", names.Gateway)
 	}
 	address := firstAddress(gateway)
-	if l.embedded != nil {
+	if !l.carriesPackets() {
 		l.tell("the gateway's address is %s, which leads nowhere: nothing here carries packets. See its routes: mage sm:proxyConfig -of=gateway", address)
 		return nil
+	}
+	if local, err := l.localAddress(ctx, client); local != "" || err != nil {
+		l.tell("try: curl -H 'Host: %s' http://%s/headers", names.Host, local)
+		return err
 	}
 	if runtime.GOOS == "linux" && l.Settings.UseMetalLB() && l.Settings.Provider == ProviderKind && address != "" {
 		l.tell("try: curl -H 'Host: %s' http://%s/headers", names.Host, address)
@@ -188,4 +195,20 @@ func (l *Lab) tellAccess(ctx context.Context) error {
 	}
 	l.tell("try: mage sm:dashboard, and beside it curl -H 'Host: %s' http://127.0.0.1:8080/headers", names.Host)
 	return nil
+}
+
+// localAddress is the address on this host at which the provider serves the gateway, or "".
+func (l *Lab) localAddress(ctx context.Context, client *apply.Client) (string, error) {
+	if l.embedded == nil {
+		return "", nil
+	}
+	service, err := client.Kube().CoreV1().Services(l.Settings.Namespace).Get(ctx, names.GatewayAccount, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading Service %s: %w", names.GatewayAccount, err)
+	}
+	first, _, _ := strings.Cut(service.Annotations[embedded.HostAddress], ",")
+	return first, nil
 }

@@ -15,7 +15,7 @@ const effectPatience = 45 * time.Second
 // tellEffect says when a caller could first feel that the fault is on, or gone. It is a note: what it cannot find out
 // fails no target, and where nobody can send it says nothing.
 func (l *Lab) tellEffect(ctx context.Context, began time.Time, fault params.Fault, off bool) {
-	if l.embedded != nil {
+	if !l.carriesPackets() {
 		return
 	}
 	env, _, err := l.proofs(ctx)

@@ -25,7 +25,8 @@ func (l *Lab) chooseEmbedded(context.Context) error {
 	}
 	provider, err := embedded.New(embedded.Options{
 		Later: later,
-		Name:  l.Settings.Cluster, Workers: l.Settings.Workers, StateDir: l.stateDir, Kubeconfig: l.Settings.Kubeconfig,
+		Packets: l.Settings.Packets, Ztunnel: l.Settings.Ztunnel,
+		Name: l.Settings.Cluster, Workers: l.Settings.Workers, StateDir: l.stateDir, Kubeconfig: l.Settings.Kubeconfig,
 		Programs: func(progress func(program, message string)) (embedded.Programs, error) {
 			return source.New(source.Options{Progress: progress})
 		},
@@ -34,7 +35,7 @@ func (l *Lab) chooseEmbedded(context.Context) error {
 		return err
 	}
 	l.provider, l.embedded = provider, provider
-	l.Settings.Addons = nil // their pods would run nothing
+	l.Settings.Addons = nil // their pods would run nothing, but for those that were asked for
 	if l.bundle != nil {
 		err = l.bundle.Close()
 		l.bundle = nil
@@ -43,9 +44,12 @@ func (l *Lab) chooseEmbedded(context.Context) error {
 	return err
 }
 
+// carriesPackets tells whether pods exchange packets.
+func (l *Lab) carriesPackets() bool { return l.embedded == nil || l.embedded.Packets() }
+
 // meshOptions says how the proxies are asked: where pods run none, istiod is asked what it would send them.
 func (l *Lab) meshOptions() []mesh.Option {
-	if l.embedded == nil {
+	if l.carriesPackets() {
 		return nil
 	}
 	return []mesh.Option{mesh.WithIstiod(l.embedded.XDSAddress)}
@@ -104,7 +108,7 @@ func (l *Lab) simulated(step engine.Step, set func(context.Context) (apply.Set, 
 		if err != nil {
 			return status, err
 		}
-		if slices.ContainsFunc(rendered.Objects, embedded.IsSimulated) {
+		if slices.ContainsFunc(rendered.Objects, l.embedded.Simulated) {
 			status.Message = "simulated: its objects are there, its pods run nothing"
 		}
 		return status, nil

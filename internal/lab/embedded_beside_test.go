@@ -141,7 +141,7 @@ func stopped(t *testing.T) *Lab {
 	l, _ := kindLab(t, "SM_PROVIDER", "embedded")
 	dir := filepath.Join(l.stateDir, "ambient")
 	files := map[string]string{"lab.json": `{"name": "ambient", "workers": 2, "complete": true, "ports": {"kube-apiserver": 1}}`}
-	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "istiod", "metallb-controller"} {
+	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "podrunner", "istiod", "metallb-controller"} {
 		files["run/"+name+".json"] = `{"pid": 1, "started": "long ago"}`
 		files["logs/"+name+".log"] = "the last words of " + name + "\n"
 	}
@@ -161,7 +161,7 @@ func TestAfterReboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := l.out.(*buffer).String()
-	says(t, "status", text, "stopped", "the last words of etcd", "the last words of istiod", "the last words of kwok", "components", "unknown")
+	says(t, "status", text, "stopped", "the last words of etcd", "the last words of istiod", "the last words of podrunner", "components", "unknown")
 	if err := l.Waypoint(t.Context(), false); problem.ExitCode(err) != problem.ClusterStopped.Exit() || !strings.Contains(err.Error(), "the last words of etcd") {
 		t.Errorf("waypoint: %v", err)
 	}
@@ -173,11 +173,11 @@ func TestFailureNamesTheDead(t *testing.T) {
 	if err := l.choose(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	late := problem.New(problem.NotReady, nil, "a Deployment is not ready; kwok ended; its log says:\nthe last words of kwok")
+	late := problem.New(problem.NotReady, nil, "a Deployment is not ready; podrunner ended; its log says:\nthe last words of podrunner")
 	err := l.withStopped(late)
 	says(t, "the failure", err.Error(), "the last words of istiod")
-	if n := strings.Count(err.Error(), "the last words of kwok"); n != 1 {
-		t.Errorf("kwok is quoted %d times:\n%v", n, err)
+	if n := strings.Count(err.Error(), "the last words of podrunner"); n != 1 {
+		t.Errorf("podrunner is quoted %d times:\n%v", n, err)
 	}
 	if got := problem.ExitCode(err); got != problem.NotReady.Exit() {
 		t.Errorf("exit code %d", got)

@@ -19,7 +19,7 @@ import (
 // killed wants the death of every component noticed with its log's last lines, and healed.
 func (b *bench) killed() {
 	for _, component := range []string{
-		"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "metallb-controller", "istiod",
+		"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "podrunner", "metallb-controller", "istiod",
 	} {
 		b.killAndWait(component)
 		status := b.do("status", b.Status)

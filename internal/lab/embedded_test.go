@@ -57,7 +57,7 @@ func newBench(t *testing.T, name string) *bench {
 	t.Helper()
 	dir := t.TempDir()
 	b := &bench{t: t, out: &buffer{}, talk: &buffer{}, env: map[string]string{
-		"SM_PROVIDER": ProviderEmbedded, "SM_CLUSTER": name, "SM_TIMEOUT": "40m", "KUBECONFIG": filepath.Join(dir, "kubeconfig"),
+		"SM_PROVIDER": ProviderEmbedded, "SM_PACKETS": "off", "SM_CLUSTER": name, "SM_TIMEOUT": "40m", "KUBECONFIG": filepath.Join(dir, "kubeconfig"),
 	}}
 	b.Lab = b.lab()
 	b.stateDir = filepath.Join(dir, "state")

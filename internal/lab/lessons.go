@@ -61,7 +61,7 @@ func (l *Lab) waypointLesson() lesson {
 func (l *Lab) faultLesson(fault params.Fault) lesson {
 	arrival := func(off bool) engine.Step { return l.faultArrival(fault, off) }
 	next := "mage sm:traffic to see it, then mage sm:authz"
-	if l.Settings.Provider == ProviderEmbedded {
+	if !l.carriesPackets() {
 		next = "mage sm:proxyConfig -of=waypoint to see it, then mage sm:authz"
 	}
 	return lesson{

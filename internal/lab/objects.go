@@ -43,7 +43,7 @@ func firstAddress(gateway *unstructured.Unstructured) string {
 
 // needPackets refuses a target that makes no sense where nothing carries packets.
 func (l *Lab) needPackets(target string) error {
-	if l.Settings.Provider != ProviderEmbedded {
+	if l.carriesPackets() {
 		return nil
 	}
 	return problem.New(problem.HostUnsupported, nil, "%s needs pods that exchange packets; the embedded control plane has none", target).

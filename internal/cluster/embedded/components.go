@@ -21,7 +21,7 @@ const (
 	apiServer         = "kube-apiserver"
 	controllerManager = "kube-controller-manager"
 	scheduler         = "kube-scheduler"
-	kwok              = "kwok"
+	podRunner         = "podrunner"
 	istiod            = "istiod"
 	metallb           = "metallb-controller"
 )
@@ -33,7 +33,7 @@ func componentNames() []string {
 
 // baseComponents are what makes a cluster; the others are part of what is installed on it.
 func baseComponents() []string {
-	return []string{etcd, apiServer, controllerManager, scheduler, kwok}
+	return []string{etcd, apiServer, controllerManager, scheduler, podRunner}
 }
 
 func optional(name string) bool { return !slices.Contains(baseComponents(), name) }
@@ -111,11 +111,12 @@ func (e *Embedded) component(s *state, name, path string) process {
 	case scheduler:
 		return client("--leader-elect=false", "--secure-port=0")
 	default:
-		// Without leases the controller manager would take the nodes for lost.
-		return client(
-			"--config="+filepath.Join(e.dir, "kwok.yaml"), "--manage-all-nodes=true",
-			"--node-lease-duration-seconds=40", "--cidr="+podRange,
-		)
+		c := own("run", filepath.Join(e.dir, runnerConfig))
+		c.spec.Server, c.spec.Input = s.server(), e.runnerInput()
+		c.ready = func(ctx context.Context) error {
+			return e.healthyFor(ctx, kubeletClient, s.address("https", portKubelet)+"/healthz")
+		}
+		return c
 	}
 }
 
@@ -131,6 +132,9 @@ func (e *Embedded) apiServerArguments(s *state) []string {
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + e.pki(accountsKey+".key"), "--service-account-signing-key-file=" + e.pki(accountsKey+".key"),
 		"--service-cluster-ip-range=" + serviceRange,
+		// The pod runner serves exec, logs and port-forward, at the address of this type that it gives each node.
+		"--kubelet-client-certificate=" + e.pki(kubeletClient+".crt"), "--kubelet-client-key=" + e.pki(kubeletClient+".key"),
+		"--kubelet-certificate-authority=" + e.pki("ca.crt"), "--kubelet-preferred-address-types=InternalDNS",
 		"--authorization-mode=Node,RBAC", "--anonymous-auth=false", "--allow-privileged", "--profiling=false",
 	}
 }
@@ -142,8 +146,10 @@ func (e *Embedded) environment() []string {
 }
 
 // healthy asks a component's health endpoint as the administrator.
-func (e *Embedded) healthy(ctx context.Context, url string) error {
-	identity := admin
+func (e *Embedded) healthy(ctx context.Context, url string) error { return e.healthyFor(ctx, admin, url) }
+
+// healthyFor asks as another identity.
+func (e *Embedded) healthyFor(ctx context.Context, identity, url string) error {
 	pair, err := tls.LoadX509KeyPair(e.pki(identity+".crt"), e.pki(identity+".key"))
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ func (e *Embedded) Create(ctx context.Context) (err error) {
 	}
 	// Building takes minutes the first time, so it comes before anything that a failure would have to take back, and
 	// before the lock: nobody else has to wait for it.
-	programs, paths, err := e.build(ctx, e.toStart())
+	programs, paths, choice, err := e.buildAll(ctx)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (e *Embedded) Create(ctx context.Context) (err error) {
 				err = errors.Join(err, e.remove(clean))
 			}
 		}()
-		if s, err = e.prepare(); err != nil {
+		if s, err = e.prepare(choice); err != nil {
 			return err
 		}
 	}
@@ -83,32 +83,101 @@ func (e *Embedded) toStart() []string {
 
 const cleanLimit = 20 * time.Second
 
-// build gives the paths of components' programs.
-func (e *Embedded) build(ctx context.Context, components []string) (Programs, map[string]string, error) {
+// packets is the choice whether pods run, and why they do not.
+type packets struct {
+	on  bool
+	why string
+}
+
+// buildAll builds every program that may be needed, after the choice whether pods run: without pods that run, their programs
+// are not built.
+func (e *Embedded) buildAll(ctx context.Context) (Programs, map[string]string, packets, error) {
+	programs, err := e.open(ctx)
+	if err != nil {
+		return nil, nil, packets{}, err
+	}
+	choice, err := e.chosen(ctx, programs)
+	if err != nil {
+		return nil, nil, choice, err
+	}
+	components := e.toStart()
+	names := programsOf(components)
+	if choice.on {
+		more, err := e.podPrograms(programs)
+		if err != nil {
+			return nil, nil, choice, err
+		}
+		names = append(names, more...)
+	}
+	built, err := programs.Binaries(ctx, names)
+	if err != nil {
+		return nil, nil, choice, e.notBuilt(ctx, err)
+	}
+	return programs, pathsOf(components, built), choice, nil
+}
+
+// chosen is the choice of a lab that exists, or the one for a new lab. It is made once: what is installed depends on it.
+func (e *Embedded) chosen(ctx context.Context, programs Programs) (choice packets, err error) {
+	s, err := e.load()
+	if err == nil && s.Complete {
+		if e.opts.Packets == PacketsOn && !s.Packets || e.opts.Packets == PacketsOff && s.Packets {
+			return choice, problem.New(problem.SettingConflict, nil, "SM_PACKETS=%s, and the lab was created otherwise", e.opts.Packets).
+				With("Delete the lab with `mage sm:delete` and create it again, or leave SM_PACKETS unset.")
+		}
+		return packets{s.Packets, s.WhyNoPackets}, nil
+	}
+	choice.on, choice.why, err = e.choosePackets(ctx, programs)
+	return choice, err
+}
+
+// open gives the source of programs.
+func (e *Embedded) open(ctx context.Context) (Programs, error) {
 	programs, err := e.opts.Programs(func(program, message string) { engine.Progress(ctx, "%s: %s", program, message) })
 	if err != nil {
-		return nil, nil, problem.New(problem.HostUnsupported, err, "the embedded control plane's programs are built from the lab's own checkout")
+		return nil, problem.New(problem.HostUnsupported, err, "the embedded control plane's programs are built from the lab's own checkout")
 	}
+	return programs, nil
+}
+
+// notBuilt makes a problem of an error of a build, unless ctx has ended it.
+func (e *Embedded) notBuilt(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return problem.New(problem.BuildFailed, err, "a program of the embedded control plane")
+}
+
+func programsOf(components []string) []string {
 	names := make([]string, 0, len(components))
 	for _, component := range components {
 		names = append(names, program(component))
 	}
-	built, err := programs.Binaries(ctx, names)
-	if err != nil && ctx.Err() == nil {
-		return nil, nil, problem.New(problem.BuildFailed, err, "a program of the embedded control plane")
-	}
-	if err != nil {
-		return nil, nil, err
-	}
+	return names
+}
+
+func pathsOf(components []string, built map[string]string) map[string]string {
 	paths := map[string]string{}
 	for _, component := range components {
 		paths[component] = built[program(component)]
 	}
-	return programs, paths, nil
+	return paths
+}
+
+// build gives the paths of components' programs.
+func (e *Embedded) build(ctx context.Context, components []string) (Programs, map[string]string, error) {
+	programs, err := e.open(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	built, err := programs.Binaries(ctx, programsOf(components))
+	if err != nil {
+		return nil, nil, e.notBuilt(ctx, err)
+	}
+	return programs, pathsOf(components, built), nil
 }
 
 // prepare makes the folder, the certificates and the choice of ports of a new lab.
-func (e *Embedded) prepare() (*state, error) {
+func (e *Embedded) prepare(choice packets) (*state, error) {
 	for _, dir := range []string{"", "logs", "run", "tmp", "etcd"} {
 		if err := os.MkdirAll(filepath.Join(e.dir, dir), 0o700); err != nil {
 			return nil, fmt.Errorf("making the lab's folder: %w", err)
@@ -118,7 +187,10 @@ func (e *Embedded) prepare() (*state, error) {
 	if err != nil {
 		return nil, problem.New(problem.PortInUse, err, "the embedded control plane needs %d free ports", len(portNames()))
 	}
-	s := &state{Name: e.opts.Name, Created: time.Now().UTC(), Workers: e.opts.Workers, Ports: ports}
+	s := &state{
+		Name: e.opts.Name, Created: time.Now().UTC(), Workers: e.opts.Workers, Ports: ports,
+		Packets: choice.on, WhyNoPackets: choice.why, Ztunnel: e.opts.Ztunnel,
+	}
 	if err := e.save(s); err != nil {
 		return nil, err
 	}
@@ -133,7 +205,7 @@ func (e *Embedded) bring(ctx context.Context, s *state, programs Programs, paths
 	if err := e.writeKubeconfigs(s); err != nil {
 		return err
 	}
-	if err := e.writeStages(ctx, programs); err != nil {
+	if err := e.writeRunnerConfig(ctx, s, programs); err != nil {
 		return err
 	}
 	ensure := func(ctx context.Context, name string) error {
@@ -151,7 +223,7 @@ func (e *Embedded) bring(ctx context.Context, s *state, programs Programs, paths
 		}
 	}
 	group, gctx := errgroup.WithContext(ctx)
-	for _, name := range []string{controllerManager, scheduler, kwok} {
+	for _, name := range []string{controllerManager, scheduler, podRunner} {
 		group.Go(func() error { return ensure(gctx, name) })
 	}
 	if err := group.Wait(); err != nil {
@@ -165,7 +237,7 @@ func (e *Embedded) movePorts(ctx context.Context, s *state) error {
 	users := map[string]string{
 		portEtcd: etcd, portEtcdPeer: etcd, portAPI: apiServer,
 		portIstiodHTTP: istiod, portIstiodXDS: istiod, portIstiodHook: istiod, portIstiodStat: istiod,
-		portMetalStat: metallb, portMetalProbe: metallb,
+		portMetalStat: metallb, portMetalProbe: metallb, portKubelet: podRunner, portGateway: podRunner,
 	}
 	var lost []string
 	for port, user := range users {

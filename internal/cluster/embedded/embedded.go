@@ -15,6 +15,7 @@ import (
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/problem"
+	"ambientlab/internal/source"
 )
 
 // Provider is the name of this package's provider.
@@ -28,6 +29,10 @@ type Programs interface {
 	Path(ctx context.Context, name string) (string, error)
 	// ModuleDir gives the folder of a module that a nested module pins.
 	ModuleDir(ctx context.Context, nested, module string) (string, error)
+	// ProgramsOf names the programs of an image, Unpack gives all that is in it, and Envoy fetches upstream Envoy.
+	ProgramsOf(ref string) ([]string, error)
+	Unpack(ctx context.Context, ref string) (source.Unpacked, error)
+	Envoy(ctx context.Context) (string, error)
 }
 
 // Options describe the control plane wanted.
@@ -43,6 +48,12 @@ type Options struct {
 	StateDir string
 	// Kubeconfig is one file or several, as KUBECONFIG is written; empty means ~/.kube/config.
 	Kubeconfig string
+	// Packets says whether pods run: PacketsAuto, PacketsOn or PacketsOff; empty means PacketsAuto.
+	Packets string
+	// Ztunnel is a ztunnel program of this machine, to run in place of the node proxy that is built from source.
+	Ztunnel string
+	// Addons are the telemetry add-ons that are wanted.
+	Addons []string
 	// Programs is called when a program is first needed. progress hears of builds.
 	Programs func(progress func(program, message string)) (Programs, error)
 }
@@ -103,7 +114,7 @@ func (e *Embedded) Inspect(ctx context.Context) (cluster.Info, error) {
 	} else if err != nil {
 		return info, fmt.Errorf("looking for the embedded control plane: %w", err)
 	}
-	info.Exists, info.Owned = true, true
+	info.Exists, info.Owned, info.Packets = true, true, e.Packets()
 	state, err := e.load()
 	if unreadable(err) {
 		return info, fmt.Errorf("looking at the embedded control plane: %w", err)
@@ -115,7 +126,7 @@ func (e *Embedded) Inspect(ctx context.Context) (cluster.Info, error) {
 	info.Server = state.server()
 	info.Nodes = e.nodes(state)
 	for i := range info.Nodes {
-		info.Nodes[i].Running = e.runs(apiServer) && e.runs(kwok)
+		info.Nodes[i].Running = e.runs(apiServer) && e.runs(podRunner)
 	}
 	dead, err := e.dead()
 	if err != nil {

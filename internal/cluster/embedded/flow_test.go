@@ -21,7 +21,7 @@ func newLab(t *testing.T, name string) *Embedded {
 	t.Helper()
 	dir := t.TempDir()
 	e, err := New(Options{
-		Name: name, Workers: 2, StateDir: filepath.Join(dir, "state"), Kubeconfig: filepath.Join(dir, "kubeconfig"),
+		Name: name, Workers: 2, Packets: PacketsOff, StateDir: filepath.Join(dir, "state"), Kubeconfig: filepath.Join(dir, "kubeconfig"),
 		Programs: func(progress func(string, string)) (Programs, error) {
 			return source.New(source.Options{Progress: progress})
 		},
@@ -83,7 +83,7 @@ func TestLife(t *testing.T) {
 		t.Error("it says that it carries packets")
 	}
 
-	for _, victim := range []string{kwok, etcd, apiServer} {
+	for _, victim := range []string{podRunner, etcd, apiServer} {
 		known, err := e.record(victim)
 		if err != nil {
 			t.Fatal(err)

@@ -40,7 +40,7 @@ func TestSweep(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := e.prepare(); err != nil {
+		if _, err := e.prepare(packets{}); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = e.remove(context.WithoutCancel(t.Context())) })

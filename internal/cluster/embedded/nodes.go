@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
+	"runtime"
 	"strings"
 	"time"
 
@@ -16,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"ambientlab/internal/atomicfile"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
@@ -36,7 +33,7 @@ func (e *Embedded) nodes(s *state) []cluster.Node {
 	return nodes
 }
 
-// makeNodes creates the Node objects that are not there; kwok makes them Ready.
+// makeNodes creates the Node objects that are not there; the pod runner makes them Ready.
 func (e *Embedded) makeNodes(ctx context.Context, s *state) error {
 	config, err := e.RESTConfig(ctx)
 	if err != nil {
@@ -50,9 +47,8 @@ func (e *Embedded) makeNodes(ctx context.Context, s *state) error {
 		object := &corev1.Node{
 			ObjectMeta: metav1.ObjectMeta{
 				Name:        n.Name,
-				Annotations: map[string]string{"kwok.x-k8s.io/node": "fake"},
 				Labels: map[string]string{
-					corev1.LabelHostname: n.Name, corev1.LabelOSStable: "linux", corev1.LabelArchStable: "amd64", "type": "kwok",
+					corev1.LabelHostname: n.Name, corev1.LabelOSStable: "linux", corev1.LabelArchStable: runtime.GOARCH,
 				},
 			},
 			Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
@@ -75,7 +71,7 @@ func (e *Embedded) makeNodes(ctx context.Context, s *state) error {
 // aliveInterval is how often a wait looks whether those it waits for still live.
 const aliveInterval = 500 * time.Millisecond
 
-// whileAllRun ends a wait when a component dies: kwok, which makes nodes ready, and the scheduler have nothing that
+// whileAllRun ends a wait when a component dies: the pod runner, which makes nodes ready, and the scheduler have nothing that
 // could be asked whether they work, so their end is all that can be seen of a failure.
 func (e *Embedded) whileAllRun(ctx context.Context, wait func(context.Context) error) error {
 	waiting, cancel := context.WithCancelCause(ctx)
@@ -104,52 +100,3 @@ func (e *Embedded) whileAllRun(ctx context.Context, wait func(context.Context) e
 	}
 	return err
 }
-
-// writeStages gives kwok the stages of its own module: nodes and pods that become ready at once.
-func (e *Embedded) writeStages(ctx context.Context, programs Programs) error {
-	dir, err := programs.ModuleDir(ctx, "kwok", "sigs.k8s.io/kwok")
-	if err != nil {
-		return err
-	}
-	var parts []string
-	for _, folder := range []string{"node/fast", "node/heartbeat-with-lease", "pod/fast"} {
-		files, err := filepath.Glob(filepath.Join(dir, "kustomize", "stage", folder, "*.yaml"))
-		if err != nil {
-			return fmt.Errorf("looking for kwok's stages: %w", err)
-		}
-		files = slices.DeleteFunc(files, func(path string) bool { return filepath.Base(path) == "kustomization.yaml" })
-		if len(files) == 0 {
-			return fmt.Errorf("kwok's module has no stages in %s", folder)
-		}
-		for _, path := range files {
-			content, err := os.ReadFile(path)
-			if err != nil {
-				return fmt.Errorf("reading kwok's stages: %w", err)
-			}
-			parts = append(parts, string(content))
-		}
-	}
-	parts = append(parts, readyAgain)
-	return atomicfile.Write(filepath.Join(e.dir, "kwok.yaml"), []byte(strings.Join(parts, "\n---\n")), 0o600)
-}
-
-// readyAgain does what a kubelet does when its node is back: while the API server was away longer than a node's lease
-// lasts, the controller manager has taken the nodes' pods for unready, and kwok's own stages make a pod ready only once.
-const readyAgain = `apiVersion: kwok.x-k8s.io/v1alpha1
-kind: Stage
-metadata:
-  name: pod-ready-again
-spec:
-  resourceRef: {apiGroup: v1, kind: Pod}
-  selector:
-    matchExpressions:
-    - {key: '.metadata.deletionTimestamp', operator: DoesNotExist}
-    - {key: '.status.phase', operator: In, values: [Running]}
-    - {key: '.status.conditions.[] | select( .type == "Ready" ) | .status', operator: In, values: ["False"]}
-  next:
-    statusTemplate: |
-      conditions:
-      - type: Ready
-        status: "True"
-        lastTransitionTime: {{ Now | Quote }}
-`

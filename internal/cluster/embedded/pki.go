@@ -48,7 +48,8 @@ func identities() map[string]pkix.Name {
 		admin:             {CommonName: "ambientlab", Organization: []string{"system:masters"}},
 		controllerManager: {CommonName: "system:kube-controller-manager"},
 		scheduler:         {CommonName: "system:kube-scheduler"},
-		kwok:              {CommonName: "kwok", Organization: []string{"system:masters"}}, // it stands for every kubelet
+		podRunner:         {CommonName: podRunner, Organization: []string{"system:masters"}}, // it is every node's kubelet
+		kubeletClient:     {CommonName: kubeletClient},
 		istiod:            account("istio-system", "istiod"),
 		metallb:           account("metallb-system", "controller"),
 	}
@@ -134,7 +135,7 @@ func (e *Embedded) issue(ca *authority, name string, subject pkix.Name, now time
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
-	if name == etcd || name == apiServer {
+	if name == etcd || name == apiServer || name == podRunner {
 		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
 		template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(serviceIP)}
 		template.DNSNames = []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
@@ -168,7 +169,7 @@ func (e *Embedded) entries(s *state, name, identity string) (*api.Config, error)
 
 // writeKubeconfigs writes the one that each component uses.
 func (e *Embedded) writeKubeconfigs(s *state) error {
-	for _, identity := range []string{admin, controllerManager, scheduler, kwok, istiod, metallb} {
+	for _, identity := range []string{admin, controllerManager, scheduler, podRunner, istiod, metallb} {
 		config, err := e.entries(s, e.ContextName(), identity)
 		if err != nil {
 			return err

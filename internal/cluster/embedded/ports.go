@@ -18,11 +18,14 @@ const (
 	portIstiodStat = "istiod-monitoring"
 	portMetalStat  = "metallb-metrics"
 	portMetalProbe = "metallb-health"
+	portKubelet    = "kubelet"
+	portGateway    = "gateway"
 )
 
 func portNames() []string {
 	return []string{
 		portEtcd, portEtcdPeer, portAPI, portIstiodHTTP, portIstiodXDS, portIstiodHook, portIstiodStat, portMetalStat, portMetalProbe,
+		portKubelet, portGateway,
 	}
 }
 

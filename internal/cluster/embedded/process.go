@@ -28,6 +28,8 @@ type spec struct {
 	// Server is the API server's address where it stands in a kubeconfig that the process has read: with another one
 	// the process has to be started again.
 	Server string `json:"server,omitempty"`
+	// Input tells apart what is in a file that the process reads when it starts.
+	Input string `json:"input,omitempty"`
 }
 
 // digest tells specs apart.
@@ -195,7 +197,8 @@ func (e *Embedded) stop(ctx context.Context, name string, hard bool) error {
 		return fmt.Errorf("looking whether process %d is %s: %w", known.PID, name, unknown)
 	}
 	if err == nil && running {
-		if !hard {
+		// The pod runner ends its pods, which write into the lab's folder, when it is asked to; killed, it ends before they do.
+		if !hard || name == podRunner {
 			_ = process.Signal(syscall.SIGTERM)
 			if e.gone(ctx, known, grace) {
 				return e.forget(name)

@@ -21,13 +21,13 @@ func plain(t *testing.T) *Embedded {
 	t.Helper()
 	dir := t.TempDir()
 	e, err := New(Options{
-		Name: "plain", StateDir: filepath.Join(dir, "state"), Kubeconfig: filepath.Join(dir, "kubeconfig"),
+		Name: "plain", Packets: PacketsOff, StateDir: filepath.Join(dir, "state"), Kubeconfig: filepath.Join(dir, "kubeconfig"),
 		Programs: func(func(string, string)) (Programs, error) { return nil, errors.New("no programs in this test") },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.prepare(); err != nil {
+	if _, err := e.prepare(packets{}); err != nil {
 		t.Fatal(err)
 	}
 	return e

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"ambientlab/internal/problem"
+	"ambientlab/internal/source"
 )
 
 // TestNoRecord wants a process ended whose record cannot be written: nobody would find it again.
@@ -36,11 +37,11 @@ func TestNoRecord(t *testing.T) {
 // TestBrokenRecord lets a record that was not written whole stand in nobody's way.
 func TestBrokenRecord(t *testing.T) {
 	e := plain(t)
-	if err := os.WriteFile(e.recordFile(kwok), []byte(`{"pid": 1`), 0o600); err != nil {
+	if err := os.WriteFile(e.recordFile(podRunner), []byte(`{"pid": 1`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	dead, err := e.dead()
-	if err != nil || !strings.Contains(strings.Join(dead, "; "), kwok+" does not run") {
+	if err != nil || !strings.Contains(strings.Join(dead, "; "), podRunner+" does not run") {
 		t.Errorf("got %q, %v", dead, err)
 	}
 	if err := e.Delete(t.Context()); err != nil {
@@ -65,8 +66,8 @@ func TestUnreadableState(t *testing.T) {
 	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("{"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	// It comes as far as kwok's stages, which are not there, and takes back what it made.
-	if err := e.Create(t.Context()); !errors.Is(err, errNoModules) || exists(e.dir) {
+	// It comes as far as etcd, whose program does not exist, and takes back what it made.
+	if err := e.Create(t.Context()); !errors.Is(err, exec.ErrNotFound) || exists(e.dir) {
 		t.Errorf("got %v; the folder is there: %v", err, exists(e.dir))
 	}
 }
@@ -80,7 +81,7 @@ func TestServerMoves(t *testing.T) {
 	}
 	digests := func() map[string]string {
 		found := map[string]string{}
-		for _, name := range []string{controllerManager, scheduler, kwok} {
+		for _, name := range []string{controllerManager, scheduler, podRunner} {
 			found[name] = e.component(s, name, name).spec.digest()
 		}
 		for _, w := range workloads() {
@@ -138,7 +139,7 @@ func TestAskPS(t *testing.T) {
 func TestDiesWhileWaitedFor(t *testing.T) {
 	e := plain(t)
 	t.Cleanup(func() { _ = e.remove(context.WithoutCancel(t.Context())) })
-	if err := e.ensure(t.Context(), shell(e, kwok, "echo no stages; exec sleep 0.2"), always); err != nil {
+	if err := e.ensure(t.Context(), shell(e, podRunner, "echo no stages; exec sleep 0.2"), always); err != nil {
 		t.Fatal(err)
 	}
 	err := e.whileAllRun(t.Context(), func(ctx context.Context) error {
@@ -169,6 +170,14 @@ func (p programs) Binaries(_ context.Context, names []string) (map[string]string
 func (p programs) ModuleDir(context.Context, string, string) (string, error) {
 	return "", errNoModules
 }
+
+func (p programs) ProgramsOf(string) ([]string, error) { return nil, nil }
+
+func (p programs) Unpack(context.Context, string) (source.Unpacked, error) {
+	return source.Unpacked{}, errNoModules
+}
+
+func (p programs) Envoy(context.Context) (string, error) { return "", errNoModules }
 
 var errNoModules = errors.New("no modules in this test")
 
@@ -235,7 +244,7 @@ func TestFailedCreate(t *testing.T) {
 	if err := e.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	fakePrograms(e, program) // there are no stages for kwok, which is found out when the folder is there
+	fakePrograms(e, program) // which do not exist; that is found out when the folder is there
 	if err := e.Create(t.Context()); err == nil {
 		t.Fatal("it was created")
 	}

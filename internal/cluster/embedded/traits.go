@@ -15,6 +15,7 @@ var (
 	_ cluster.Adapter       = (*Embedded)(nil)
 	_ cluster.ProcessRunner = (*Embedded)(nil)
 	_ cluster.ConfigSource  = (*Embedded)(nil)
+	_ cluster.Substituter   = (*Embedded)(nil)
 )
 
 // Traits says what an embedded control plane is like.
@@ -22,8 +23,18 @@ func (e *Embedded) Traits() cluster.Traits {
 	return cluster.Traits{
 		Name: Provider, Title: "embedded control plane " + e.opts.Name, Owned: true, LoadBalancer: true, BuildsPrograms: true,
 		NoImages: "the embedded control plane runs no images",
-		NoAddons: []string{"prometheus", "grafana", "jaeger", "kiali"},
+		NoAddons: e.noAddons(),
 	}
+}
+
+// noAddons are the add-ons whose pods cannot run. What Grafana, Jaeger and Kiali serve is made by JavaScript builds, which
+// no Go module holds.
+func (e *Embedded) noAddons() []string {
+	all := []string{"prometheus", "grafana", "jaeger", "kiali"}
+	if e.Packets() {
+		return all[1:]
+	}
+	return all
 }
 
 // Nodes lists the nodes. None is a container.
@@ -45,5 +56,8 @@ func (e *Embedded) AddressPool(context.Context) (lb.Pool, error) {
 	}, nil
 }
 
-// Simulated tells whether an object is a workload, or makes istiod create one, whose pods kwok only reports as running.
-func (e *Embedded) Simulated(object *unstructured.Unstructured) bool { return IsSimulated(object) }
+// Simulated tells whether an object is a workload, or makes istiod create one, whose pods are only reported as running.
+func (e *Embedded) Simulated(object *unstructured.Unstructured) bool {
+	_, marked := object.GetAnnotations()[Simulated]
+	return marked || object.GetKind() == "Gateway" && !e.Packets()
+}

@@ -1,0 +1,4 @@
+//go:build !linux
+
+// Package isolate is for Linux; elsewhere there are no namespaces.
+package isolate
