@@ -24,7 +24,7 @@ func (l *Lab) chooseEmbedded(context.Context) error {
 		later = []string{processMetalLB, processIstiod}
 	}
 	provider, err := embedded.New(embedded.Options{
-		Later: later,
+		Later:   later,
 		Packets: l.Settings.Packets, Ztunnel: l.Settings.Ztunnel,
 		Name: l.Settings.Cluster, Workers: l.Settings.Workers, StateDir: l.stateDir, Kubeconfig: l.Settings.Kubeconfig,
 		Programs: func(progress func(program, message string)) (embedded.Programs, error) {

@@ -9,8 +9,8 @@ import (
 	"ambientlab/podrunner/internal/trial"
 )
 
-// check tries each thing that running pods needs, and prints what failed as JSON: {"step": ..., "error": ...}, with both
-// empty where all succeeded.
+// check tries each thing that running pods needs, and prints what failed as JSON: {"step": ..., "error": ...}, with
+// both empty where all succeeded.
 func check() error {
 	result := trial.Result{}
 	if !isolate.Inside() {

@@ -1,5 +1,5 @@
-// Command podrunner is the kubelet of a lab whose control plane is embedded: it runs the lab's pods as processes of this
-// machine, in network namespaces that a user may make, and reports those that it cannot run as simulated.
+// Command podrunner is the kubelet of a lab whose control plane is embedded: it runs the lab's pods as processes of
+// this machine, in network namespaces that a user may make, and reports those that it cannot run as simulated.
 package main
 
 import (

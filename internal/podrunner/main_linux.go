@@ -22,8 +22,8 @@ import (
 // names the whole process.
 func init() { runtime.LockOSThread() }
 
-// enter tells whether the program is where it can work: in namespaces of its own, unless every pod is simulated. Outside
-// of them it starts itself inside, waits for that to end, and ends as it did.
+// enter tells whether the program is where it can work: in namespaces of its own, unless every pod is simulated.
+// Outside of them it starts itself inside, waits for that to end, and ends as it did.
 func enter(simulate bool) (inside bool, err error) {
 	if simulate {
 		return true, nil
@@ -59,7 +59,13 @@ func equip(ctx context.Context, k *kubelet.Kubelet) (release func(), err error) 
 		return nil, err
 	}
 	k.Runtime, k.Proxies = pods{shared, k.Config.ServiceRange}, proxies
-	balancer := &outside.Balancer{Client: k.Client, Network: shared, First: k.Config.HostPort, Log: k.Log, Endpoints: k.Endpoints}
+	balancer := &outside.Balancer{
+		Client:    k.Client,
+		Network:   shared,
+		First:     k.Config.HostPort,
+		Log:       k.Log,
+		Endpoints: k.Endpoints,
+	}
 	published := map[string]bool{}
 	k.Changed = func(ctx context.Context, services []*corev1.Service) {
 		balancer.Sync(ctx, services)
@@ -69,7 +75,13 @@ func equip(ctx context.Context, k *kubelet.Kubelet) (release func(), err error) 
 }
 
 // publish makes the EndpointSlices of Services whose endpoint is outside of pods, each once.
-func publish(ctx context.Context, k *kubelet.Kubelet, published map[string]bool, services []*corev1.Service, address netip.Addr) {
+func publish(
+	ctx context.Context,
+	k *kubelet.Kubelet,
+	published map[string]bool,
+	services []*corev1.Service,
+	address netip.Addr,
+) {
 	for _, service := range services {
 		if published[string(service.UID)] {
 			continue

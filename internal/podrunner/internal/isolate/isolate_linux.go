@@ -47,7 +47,10 @@ func start(user bool) (*exec.Cmd, error) {
 	command.Args[0] = os.Args[0]
 	command.Env = append(os.Environ(), marker+"=1")
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
-	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	command.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
+	}
 	what := "clone(CLONE_NEWPID|CLONE_NEWNS)"
 	if user {
 		what = "clone(CLONE_NEWUSER|CLONE_NEWPID|CLONE_NEWNS)"

@@ -24,8 +24,8 @@ import (
 	utilexec "k8s.io/utils/exec"
 )
 
-// ServeAPI serves exec, logs and port-forward until ctx ends, to the API server alone: loopback is open to every user of
-// the machine.
+// ServeAPI serves exec, logs and port-forward until ctx ends, to the API server alone: loopback is open to every user
+// of the machine.
 func (k *Kubelet) ServeAPI(ctx context.Context) error {
 	c := k.Config.Kubelet
 	pair, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
@@ -55,8 +55,13 @@ func (k *Kubelet) ServeAPI(ctx context.Context) error {
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", k.serveLogs)
 	server := &http.Server{
 		Handler: onlyFor(c.Client, mux), ReadHeaderTimeout: 10 * time.Second,
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12},
-		ErrorLog:  slog.NewLogLogger(k.Log.Handler(), slog.LevelWarn),
+		TLSConfig: &tls.Config{
+			Certificates: []tls.Certificate{pair},
+			ClientCAs:    pool,
+			ClientAuth:   tls.RequireAndVerifyClientCert,
+			MinVersion:   tls.VersionTLS12,
+		},
+		ErrorLog: slog.NewLogLogger(k.Log.Handler(), slog.LevelWarn),
 		// An upgraded connection is not HTTP/2's.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
@@ -103,18 +108,42 @@ func (k *Kubelet) serveExec(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if options.TTY {
-		http.Error(w, "a terminal is not supported: the containers of this lab have no shell", http.StatusNotImplemented)
+		http.Error(
+			w,
+			"a terminal is not supported: the containers of this lab have no shell",
+			http.StatusNotImplemented,
+		)
 		return
 	}
-	remotecommand.ServeExec(w, r, executor{on}, r.PathValue("pod"), "", r.PathValue("container"), r.Form["command"], options,
-		streaming.DefaultConfig.StreamIdleTimeout, streaming.DefaultConfig.StreamCreationTimeout, streaming.DefaultConfig.SupportedRemoteCommandProtocols)
+	remotecommand.ServeExec(
+		w,
+		r,
+		executor{on},
+		r.PathValue("pod"),
+		"",
+		r.PathValue("container"),
+		r.Form["command"],
+		options,
+		streaming.DefaultConfig.StreamIdleTimeout,
+		streaming.DefaultConfig.StreamCreationTimeout,
+		streaming.DefaultConfig.SupportedRemoteCommandProtocols,
+	)
 }
 
 // executor runs commands in the containers of a pod.
 type executor struct{ w *worker }
 
 // ExecInContainer implements remotecommand.Executor.
-func (e executor) ExecInContainer(ctx context.Context, _, _, container string, command []string, in io.Reader, out, err io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize, _ time.Duration) error {
+func (e executor) ExecInContainer(
+	ctx context.Context,
+	_, _, container string,
+	command []string,
+	in io.Reader,
+	out, err io.WriteCloser,
+	_ bool,
+	_ <-chan remotecommand.TerminalSize,
+	_ time.Duration,
+) error {
 	r, name, failed := e.w.find(container)
 	if failed != nil {
 		return failed
@@ -139,8 +168,8 @@ func (e executor) ExecInContainer(ctx context.Context, _, _, container string, c
 	return nil
 }
 
-// pipeOf gives an input that ends the copying to a program when the program ends: the copying from a network stream would
-// otherwise go on until the client closes it, and the program's end is only reported after that.
+// pipeOf gives an input that ends the copying to a program when the program ends: the copying from a network stream
+// would otherwise go on until the client closes it, and the program's end is only reported after that.
 func pipeOf(in io.Reader) io.Reader {
 	if in == nil {
 		return nil
@@ -170,8 +199,17 @@ func (k *Kubelet) servePortForward(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	portforward.ServePortForward(w, r, forwarder{on}, r.PathValue("pod"), "", options,
-		streaming.DefaultConfig.StreamIdleTimeout, streaming.DefaultConfig.StreamCreationTimeout, streaming.DefaultConfig.SupportedPortForwardProtocols)
+	portforward.ServePortForward(
+		w,
+		r,
+		forwarder{on},
+		r.PathValue("pod"),
+		"",
+		options,
+		streaming.DefaultConfig.StreamIdleTimeout,
+		streaming.DefaultConfig.StreamCreationTimeout,
+		streaming.DefaultConfig.SupportedPortForwardProtocols,
+	)
 }
 
 // forwarder connects streams to ports of a pod.
@@ -193,8 +231,8 @@ func (f forwarder) PortForward(ctx context.Context, _, _ string, port int32, str
 	return nil
 }
 
-// Join copies between a connection and a stream until both directions have ended, or ctx has. The end of one direction is
-// passed on where the other side can take it.
+// Join copies between a connection and a stream until both directions have ended, or ctx has. The end of one direction
+// is passed on where the other side can take it.
 func Join(ctx context.Context, a, b io.ReadWriteCloser) {
 	stop := context.AfterFunc(ctx, func() {
 		_ = a.Close()
@@ -267,7 +305,8 @@ func (k *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 	}
 	out := flushed(w)
 	w.WriteHeader(http.StatusOK)
-	if err := logs.ReadLogs(r.Context(), path, containerRun(name, restarts), options, running{RuntimeService: nil, w: on}, out, out); err != nil && r.Context().Err() == nil {
+	if err := logs.ReadLogs(r.Context(), path, containerRun(name, restarts), options, running{RuntimeService: nil, w: on}, out, out); err != nil &&
+		r.Context().Err() == nil {
 		k.Log.Warn("reading a log failed", "pod", pod.Name, "container", name, "error", err)
 	}
 }
@@ -291,9 +330,20 @@ func logOptions(r *http.Request, now time.Time) (options *logs.LogOptions, previ
 		return &n
 	}
 	flag := func(name string) bool { return query.Get(name) == "true" || query.Get(name) == "1" }
-	asked.TailLines, asked.LimitBytes, asked.SinceSeconds = number("tailLines"), number("limitBytes"), number("sinceSeconds")
+	asked.TailLines, asked.LimitBytes, asked.SinceSeconds = number(
+		"tailLines",
+	), number(
+		"limitBytes",
+	), number(
+		"sinceSeconds",
+	)
 	asked.Follow, asked.Timestamps, previous = flag("follow"), flag("timestamps"), flag("previous")
-	options = &logs.LogOptions{TailLines: asked.TailLines, LimitBytes: asked.LimitBytes, Follow: asked.Follow, Timestamp: asked.Timestamps}
+	options = &logs.LogOptions{
+		TailLines:  asked.TailLines,
+		LimitBytes: asked.LimitBytes,
+		Follow:     asked.Follow,
+		Timestamp:  asked.Timestamps,
+	}
 	if asked.SinceSeconds != nil {
 		options.Since = now.Add(-time.Duration(*asked.SinceSeconds) * time.Second)
 	}

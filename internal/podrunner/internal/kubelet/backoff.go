@@ -2,8 +2,9 @@ package kubelet
 
 import "time"
 
-// A container that ends is started again at once the first time, then after 10 s, 20 s and so on up to five minutes, and at
-// once again after it has run for ten minutes (Kubernetes documentation, "Pod Lifecycle", container restart policy).
+// A container that ends is started again at once the first time, then after 10 s, 20 s and so on up to five minutes,
+// and at once again after it has run for ten minutes (Kubernetes documentation, "Pod Lifecycle", container restart
+// policy).
 const (
 	backOffFirst = 10 * time.Second
 	backOffMost  = 5 * time.Minute

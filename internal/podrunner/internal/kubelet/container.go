@@ -54,20 +54,24 @@ func (r *run) killExecs() {
 	}
 }
 
-// repeat runs a container again and again, as its restart policy asks, until life ends. up, where there is one, is closed
-// when the container has started for the first time.
+// repeat runs a container again and again, as its restart policy asks, until life ends. up, where there is one, is
+// closed when the container has started for the first time.
 func (w *worker) repeat(life context.Context, c *containerState, policy corev1.RestartPolicy, up chan struct{}) {
 	var pauses backOff
 	for {
 		ran, code := w.runOnce(life, c, up)
-		if life.Err() != nil || policy == corev1.RestartPolicyNever || policy == corev1.RestartPolicyOnFailure && code == 0 {
+		if life.Err() != nil || policy == corev1.RestartPolicyNever ||
+			policy == corev1.RestartPolicyOnFailure && code == 0 {
 			return
 		}
 		if wait := pauses.pause(ran); wait > 0 {
 			w.event(corev1.EventTypeWarning, "BackOff", "Back-off restarting failed container %s", c.spec.Name)
 			w.change(func(*podState) {
 				c.last = c.state
-				c.state = waiting("CrashLoopBackOff", fmt.Sprintf("back-off %s restarting failed container=%s", wait, c.spec.Name))
+				c.state = waiting(
+					"CrashLoopBackOff",
+					fmt.Sprintf("back-off %s restarting failed container=%s", wait, c.spec.Name),
+				)
 			})
 			if !pause(life, wait) {
 				w.change(func(*podState) { c.state = c.last })
@@ -174,7 +178,9 @@ func (w *worker) start(ctx context.Context, c *containerState) (*run, func(), er
 		return nil, nil, err
 	}
 	stdout, stderr := log.stream("stdout"), log.stream("stderr")
-	r.process, err = w.sandbox.Start(sandbox.Command{Container: c.spec.Name, Args: args, Env: r.env, Dir: r.dir, Stdout: stdout, Stderr: stderr})
+	r.process, err = w.sandbox.Start(
+		sandbox.Command{Container: c.spec.Name, Args: args, Env: r.env, Dir: r.dir, Stdout: stdout, Stderr: stderr},
+	)
 	if err != nil {
 		_ = log.Close()
 		return nil, nil, err
@@ -209,11 +215,14 @@ func arguments(container *corev1.Container, image config.Image, env map[string]s
 	return append(append([]string{}, command...), args...)
 }
 
-// systemFiles are the files of a container's root that every image has. The names of Services are in /etc/hosts; no server
-// answers for others, which resolv.conf must nevertheless name.
+// systemFiles are the files of a container's root that every image has. The names of Services are in /etc/hosts; no
+// server answers for others, which resolv.conf must nevertheless name.
 func systemFiles(namespace string) map[string]string {
 	return map[string]string{
-		"/etc/resolv.conf":   fmt.Sprintf("search %s.svc.cluster.local svc.cluster.local cluster.local\nnameserver 127.0.0.1\noptions ndots:5 timeout:1 attempts:1\n", namespace),
+		"/etc/resolv.conf": fmt.Sprintf(
+			"search %s.svc.cluster.local svc.cluster.local cluster.local\nnameserver 127.0.0.1\noptions ndots:5 timeout:1 attempts:1\n",
+			namespace,
+		),
 		"/etc/nsswitch.conf": "hosts: files dns\n",
 		"/etc/passwd":        "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n",
 		"/etc/group":         "root:x:0:\nnobody:x:65534:\n",
@@ -305,14 +314,31 @@ func (w *worker) exec(ctx context.Context, container string, r *run, command []s
 }
 
 // attach runs a command in a container with the given streams. It ends with ctx, and with the container.
-func (w *worker) attach(ctx context.Context, container string, r *run, command []string, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
+func (w *worker) attach(
+	ctx context.Context,
+	container string,
+	r *run,
+	command []string,
+	stdin io.Reader,
+	stdout, stderr io.Writer,
+) (int, error) {
 	w.mu.Lock()
 	made := w.sandbox
 	w.mu.Unlock()
 	if made == nil {
 		return 0, errNoContainer
 	}
-	process, err := made.Start(sandbox.Command{Container: container, Args: command, Env: r.env, Dir: r.dir, Stdin: stdin, Stdout: stdout, Stderr: stderr})
+	process, err := made.Start(
+		sandbox.Command{
+			Container: container,
+			Args:      command,
+			Env:       r.env,
+			Dir:       r.dir,
+			Stdin:     stdin,
+			Stdout:    stdout,
+			Stderr:    stderr,
+		},
+	)
 	if err != nil {
 		return 0, err
 	}
@@ -332,8 +358,15 @@ func (w *worker) attach(ctx context.Context, container string, r *run, command [
 	return code, nil
 }
 
-// probeAll probes a container: first whether it has started, then whether it is ready and alive. fail ends the container.
-func (w *worker) probeAll(ctx context.Context, fail context.CancelCauseFunc, c *containerState, r *run, up chan struct{}) {
+// probeAll probes a container: first whether it has started, then whether it is ready and alive. fail ends the
+// container.
+func (w *worker) probeAll(
+	ctx context.Context,
+	fail context.CancelCauseFunc,
+	c *containerState,
+	r *run,
+	up chan struct{},
+) {
 	prober := func(probe *corev1.Probe) func(context.Context) error {
 		exec := func(ctx context.Context, command []string) (int, string, error) {
 			return w.exec(ctx, c.spec.Name, r, command)

@@ -21,7 +21,14 @@ type source interface {
 
 // environment is the environment of a container: the image's, that of Services, and the pod's own, the later over the
 // earlier.
-func environment(ctx context.Context, pod *corev1.Pod, container *corev1.Container, image, services []string, node corev1.ResourceList, from source) (map[string]string, error) {
+func environment(
+	ctx context.Context,
+	pod *corev1.Pod,
+	container *corev1.Container,
+	image, services []string,
+	node corev1.ResourceList,
+	from source,
+) (map[string]string, error) {
 	env := map[string]string{"HOSTNAME": pod.Name}
 	for _, list := range [][]string{image, services} {
 		for _, variable := range list {
@@ -57,7 +64,12 @@ func environment(ctx context.Context, pod *corev1.Pod, container *corev1.Contain
 }
 
 // environmentFrom gives the variables of a whole ConfigMap or Secret.
-func environmentFrom(ctx context.Context, namespace string, set corev1.EnvFromSource, from source) (map[string]string, error) {
+func environmentFrom(
+	ctx context.Context,
+	namespace string,
+	set corev1.EnvFromSource,
+	from source,
+) (map[string]string, error) {
 	found := map[string]string{}
 	switch {
 	case set.ConfigMapRef != nil:
@@ -89,7 +101,14 @@ func missing(err error, optional *bool) error {
 }
 
 // valueFrom gives a variable's value; set is false for one that need not be there and is not.
-func valueFrom(ctx context.Context, pod *corev1.Pod, container *corev1.Container, of *corev1.EnvVarSource, node corev1.ResourceList, from source) (value string, set bool, err error) {
+func valueFrom(
+	ctx context.Context,
+	pod *corev1.Pod,
+	container *corev1.Container,
+	of *corev1.EnvVarSource,
+	node corev1.ResourceList,
+	from source,
+) (value string, set bool, err error) {
 	optional := func(is *bool) bool { return is != nil && *is }
 	switch {
 	case of.FieldRef != nil:
@@ -140,15 +159,29 @@ func serviceEnvironment(pod *corev1.Pod, services []*corev1.Service) []string {
 		}
 		name := strings.ToUpper(strings.ReplaceAll(service.Name, "-", "_"))
 		first := strconv.Itoa(int(service.Spec.Ports[0].Port))
-		env = append(env, name+"_SERVICE_HOST="+ip, name+"_SERVICE_PORT="+first, name+"_PORT="+address(service.Spec.Ports[0], ip))
+		env = append(
+			env,
+			name+"_SERVICE_HOST="+ip,
+			name+"_SERVICE_PORT="+first,
+			name+"_PORT="+address(service.Spec.Ports[0], ip),
+		)
 		for _, port := range service.Spec.Ports {
 			number := strconv.Itoa(int(port.Port))
 			if port.Name != "" {
-				env = append(env, name+"_SERVICE_PORT_"+strings.ToUpper(strings.ReplaceAll(port.Name, "-", "_"))+"="+number)
+				env = append(
+					env,
+					name+"_SERVICE_PORT_"+strings.ToUpper(strings.ReplaceAll(port.Name, "-", "_"))+"="+number,
+				)
 			}
 			protocol := cmp.Or(string(port.Protocol), "TCP")
 			prefix := name + "_PORT_" + number + "_" + protocol
-			env = append(env, prefix+"="+address(port, ip), prefix+"_PROTO="+strings.ToLower(protocol), prefix+"_PORT="+number, prefix+"_ADDR="+ip)
+			env = append(
+				env,
+				prefix+"="+address(port, ip),
+				prefix+"_PROTO="+strings.ToLower(protocol),
+				prefix+"_PORT="+number,
+				prefix+"_ADDR="+ip,
+			)
 		}
 	}
 	slices.Sort(env)

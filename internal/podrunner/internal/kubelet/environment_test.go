@@ -52,7 +52,9 @@ func TestEnvironment(t *testing.T) {
 		return &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}
 	}
 	limit := func(name, divisor string) *corev1.EnvVarSource {
-		return &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: name, Divisor: resource.MustParse(divisor)}}
+		return &corev1.EnvVarSource{
+			ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: name, Divisor: resource.MustParse(divisor)},
+		}
 	}
 	container := &corev1.Container{
 		Name: "c",
@@ -61,8 +63,18 @@ func TestEnvironment(t *testing.T) {
 			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1500m")},
 		},
 		EnvFrom: []corev1.EnvFromSource{
-			{Prefix: "P_", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "config"}}},
-			{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "none"}, Optional: ptr.To(true)}},
+			{
+				Prefix: "P_",
+				ConfigMapRef: &corev1.ConfigMapEnvSource{
+					LocalObjectReference: corev1.LocalObjectReference{Name: "config"},
+				},
+			},
+			{
+				SecretRef: &corev1.SecretEnvSource{
+					LocalObjectReference: corev1.LocalObjectReference{Name: "none"},
+					Optional:             ptr.To(true),
+				},
+			},
 		},
 		Env: []corev1.EnvVar{
 			{Name: "NAME", ValueFrom: ref("metadata.name")},
@@ -74,11 +86,28 @@ func TestEnvironment(t *testing.T) {
 			{Name: "CPU", ValueFrom: limit("limits.cpu", "1")},
 			{Name: "ASKED", ValueFrom: limit("requests.cpu", "1")},
 			{Name: "MEMORY", ValueFrom: limit("limits.memory", "1Mi")},
-			{Name: "ABSENT", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{Key: "nothing", LocalObjectReference: corev1.LocalObjectReference{Name: "config"}, Optional: ptr.To(true)}}},
+			{
+				Name: "ABSENT",
+				ValueFrom: &corev1.EnvVarSource{
+					ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
+						Key:                  "nothing",
+						LocalObjectReference: corev1.LocalObjectReference{Name: "config"},
+						Optional:             ptr.To(true),
+					},
+				},
+			},
 		},
 	}
 	node := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}
-	env, err := environment(t.Context(), samplePod(), container, []string{"PATH=/bin", "IMAGE=1"}, []string{"S=2"}, node, objects{"config": {"key": "value"}})
+	env, err := environment(
+		t.Context(),
+		samplePod(),
+		container,
+		[]string{"PATH=/bin", "IMAGE=1"},
+		[]string{"S=2"},
+		node,
+		objects{"config": {"key": "value"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,10 +129,18 @@ func TestEnvironment(t *testing.T) {
 
 func TestServiceEnvironment(t *testing.T) {
 	service := func(namespace, name, ip string, ports ...corev1.ServicePort) *corev1.Service {
-		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: corev1.ServiceSpec{ClusterIP: ip, Ports: ports}}
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+			Spec:       corev1.ServiceSpec{ClusterIP: ip, Ports: ports},
+		}
 	}
 	all := []*corev1.Service{
-		service("default", "kubernetes", "10.96.0.1", corev1.ServicePort{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP}),
+		service(
+			"default",
+			"kubernetes",
+			"10.96.0.1",
+			corev1.ServicePort{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP},
+		),
 		service("ns", "app-b", "10.96.0.9", corev1.ServicePort{Name: "http", Port: 8000}),
 		service("ns", "headless", corev1.ClusterIPNone, corev1.ServicePort{Port: 1}),
 		service("other", "x", "10.96.0.8", corev1.ServicePort{Port: 1}),
@@ -119,7 +156,8 @@ func TestServiceEnvironment(t *testing.T) {
 		t.Errorf("too much: %s", text)
 	}
 	pod.Spec.EnableServiceLinks = ptr.To(false)
-	if text := strings.Join(serviceEnvironment(pod, all), " "); strings.Contains(text, "APP_B") || !strings.Contains(text, "KUBERNETES_SERVICE_HOST") {
+	if text := strings.Join(serviceEnvironment(pod, all), " "); strings.Contains(text, "APP_B") ||
+		!strings.Contains(text, "KUBERNETES_SERVICE_HOST") {
 		t.Errorf("without links: %s", text)
 	}
 }

@@ -66,7 +66,11 @@ func pairs(m map[string]string) string {
 
 // resourceField gives a request or limit of a container in units of the divisor, rounded up. A limit that is not set is
 // what the node has.
-func resourceField(container *corev1.Container, from *corev1.ResourceFieldSelector, node corev1.ResourceList) (string, error) {
+func resourceField(
+	container *corev1.Container,
+	from *corev1.ResourceFieldSelector,
+	node corev1.ResourceList,
+) (string, error) {
 	kind, name, _ := strings.Cut(from.Resource, ".")
 	var found resource.Quantity
 	var set bool

@@ -277,7 +277,11 @@ func (k *Kubelet) reachable() []network.Service {
 }
 
 func (k *Kubelet) slicesOf(namespace, name string) []*discoveryv1.EndpointSlice {
-	found, err := k.slices.EndpointSlices(namespace).List(labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: name}))
+	found, err := k.slices.EndpointSlices(
+		namespace,
+	).List(
+		labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: name}),
+	)
 	if err != nil {
 		return nil
 	}
@@ -293,8 +297,8 @@ func (k *Kubelet) Endpoints(service *corev1.Service, port corev1.ServicePort) []
 	return found
 }
 
-// followServices brings names and rules in the pods up to date when Services change. Changes come in bursts, so it waits a
-// moment for more.
+// followServices brings names and rules in the pods up to date when Services change. Changes come in bursts, so it
+// waits a moment for more.
 func (k *Kubelet) followServices(ctx context.Context) {
 	for {
 		select {
@@ -349,10 +353,20 @@ func (k *Kubelet) Secret(ctx context.Context, namespace, name string) (*corev1.S
 }
 
 // Token implements tokens.
-func (k *Kubelet) Token(ctx context.Context, pod *corev1.Pod, audience string, seconds int64) (*authenticationv1.TokenRequestStatus, error) {
+func (k *Kubelet) Token(
+	ctx context.Context,
+	pod *corev1.Pod,
+	audience string,
+	seconds int64,
+) (*authenticationv1.TokenRequestStatus, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: &seconds,
-		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+		BoundObjectRef: &authenticationv1.BoundObjectReference{
+			APIVersion: "v1",
+			Kind:       "Pod",
+			Name:       pod.Name,
+			UID:        pod.UID,
+		},
 	}}
 	if audience != "" {
 		request.Spec.Audiences = []string{audience}
@@ -361,7 +375,14 @@ func (k *Kubelet) Token(ctx context.Context, pod *corev1.Pod, audience string, s
 	if account == "" {
 		account = "default"
 	}
-	issued, err := k.Client.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
+	issued, err := k.Client.CoreV1().ServiceAccounts(
+		pod.Namespace,
+	).CreateToken(
+		ctx,
+		account,
+		request,
+		metav1.CreateOptions{},
+	)
 	if err != nil {
 		return nil, err
 	}

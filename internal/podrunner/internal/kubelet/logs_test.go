@@ -82,13 +82,19 @@ func TestLogRotates(t *testing.T) {
 
 func TestLogOptions(t *testing.T) {
 	now := time.Unix(1000, 0)
-	request := httptest.NewRequest("GET", "/containerLogs/a/b/c?follow=true&tailLines=3&sinceSeconds=10&timestamps=true&previous=true", nil)
+	request := httptest.NewRequest(
+		"GET",
+		"/containerLogs/a/b/c?follow=true&tailLines=3&sinceSeconds=10&timestamps=true&previous=true",
+		nil,
+	)
 	options, previous, err := logOptions(request, now)
-	if err != nil || !previous || !options.Follow || !options.Timestamp || *options.TailLines != 3 || !options.Since.Equal(time.Unix(990, 0)) {
+	if err != nil || !previous || !options.Follow || !options.Timestamp || *options.TailLines != 3 ||
+		!options.Since.Equal(time.Unix(990, 0)) {
 		t.Errorf("%+v, %v, %v", options, previous, err)
 	}
 	for _, wrong := range []string{"tailLines=x", "limitBytes=-1", "sinceTime=yesterday"} {
-		if _, _, err := logOptions(httptest.NewRequest("GET", "/?"+wrong, nil), now); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%.5s", wrong)) {
+		if _, _, err := logOptions(httptest.NewRequest("GET", "/?"+wrong, nil), now); err == nil ||
+			!strings.Contains(err.Error(), fmt.Sprintf("%.5s", wrong)) {
 			t.Errorf("%s: %v", wrong, err)
 		}
 	}

@@ -23,8 +23,8 @@ const (
 	leaseSeconds  = 40
 	leaseInterval = 10 * time.Second
 	maxPods       = 110
-	// kubeletHost is the address at which the API server finds the kubelet API. The API server is told to go by the address
-	// of this type; a node's InternalIP leads nowhere.
+	// kubeletHost is the address at which the API server finds the kubelet API. The API server is told to go by the
+	// address of this type; a node's InternalIP leads nowhere.
 	kubeletHost     = "127.0.0.1"
 	kubeletHostType = corev1.NodeInternalDNS
 	version         = "v1.36.3-podrunner"
@@ -65,7 +65,8 @@ func (n *nodes) run(ctx context.Context) {
 	}
 }
 
-// refresh renews a node's lease and writes its status where it is another. A node that does not exist yet is passed over.
+// refresh renews a node's lease and writes its status where it is another. A node that does not exist yet is passed
+// over.
 func (n *nodes) refresh(ctx context.Context, name, address string) error {
 	node, err := n.k.nodes.Get(name)
 	if apierrors.IsNotFound(err) {
@@ -84,7 +85,14 @@ func (n *nodes) refresh(ctx context.Context, name, address string) error {
 	if err != nil {
 		return err
 	}
-	_, err = n.k.Client.CoreV1().Nodes().Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	_, err = n.k.Client.CoreV1().Nodes().Patch(
+		ctx,
+		name,
+		types.StrategicMergePatchType,
+		patch,
+		metav1.PatchOptions{},
+		"status",
+	)
 	return err
 }
 
@@ -107,7 +115,11 @@ func (n *nodes) lease(ctx context.Context, node *corev1.Node) error {
 			ObjectMeta: metav1.ObjectMeta{Name: node.Name, OwnerReferences: []metav1.OwnerReference{
 				{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID},
 			}},
-			Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To(node.Name), LeaseDurationSeconds: ptr.To(int32(leaseSeconds)), RenewTime: &now},
+			Spec: coordinationv1.LeaseSpec{
+				HolderIdentity:       ptr.To(node.Name),
+				LeaseDurationSeconds: ptr.To(int32(leaseSeconds)),
+				RenewTime:            &now,
+			},
 		}, metav1.CreateOptions{})
 		return err
 	}
@@ -131,7 +143,14 @@ func (n *nodes) status(name, address string) corev1.NodeStatus {
 		corev1.ResourcePods:   *resource.NewQuantity(maxPods, resource.DecimalSI),
 	}
 	condition := func(kind corev1.NodeConditionType, status corev1.ConditionStatus, reason, message string) corev1.NodeCondition {
-		return corev1.NodeCondition{Type: kind, Status: status, Reason: reason, Message: message, LastHeartbeatTime: now, LastTransitionTime: now}
+		return corev1.NodeCondition{
+			Type:               kind,
+			Status:             status,
+			Reason:             reason,
+			Message:            message,
+			LastHeartbeatTime:  now,
+			LastTransitionTime: now,
+		}
 	}
 	return corev1.NodeStatus{
 		Capacity: has, Allocatable: has,
@@ -146,7 +165,9 @@ func (n *nodes) status(name, address string) corev1.NodeStatus {
 			condition(corev1.NodePIDPressure, corev1.ConditionFalse, "KubeletHasSufficientPID", "not measured"),
 			condition(corev1.NodeReady, corev1.ConditionTrue, "KubeletReady", "the pod runner is ready"),
 		},
-		DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: int32(n.k.Config.Kubelet.Port)}},
+		DaemonEndpoints: corev1.NodeDaemonEndpoints{
+			KubeletEndpoint: corev1.DaemonEndpoint{Port: int32(n.k.Config.Kubelet.Port)},
+		},
 		NodeInfo: corev1.NodeSystemInfo{
 			KubeletVersion: version, ContainerRuntimeVersion: "podrunner://1", OSImage: "this machine",
 			OperatingSystem: "linux", Architecture: runtime.GOARCH, KernelVersion: kernel(),

@@ -21,8 +21,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// tally turns the results of a probe into a judgement: a success counts after successThreshold of them in a row, a failure
-// after failureThreshold.
+// tally turns the results of a probe into a judgement: a success counts after successThreshold of them in a row, a
+// failure after failureThreshold.
 type tally struct {
 	success, failure int32 // thresholds
 	good             bool  // the judgement
@@ -52,11 +52,18 @@ func (t *tally) add(success bool) (decided bool) {
 }
 
 // soon is how often a container that has not been ready yet is probed in between its probe's period. Such a probe can
-// find it ready, and its failure does not count: a lab does not wait a period for an application that takes milliseconds.
+// find it ready, and its failure does not count: a lab does not wait a period for an application that takes
+// milliseconds.
 const soon = 200 * time.Millisecond
 
 // watch probes a container until ctx ends. decide hears of each judgement; it returns false to end the probing.
-func watch(ctx context.Context, probe *corev1.Probe, good bool, once func(context.Context) error, decide func(good bool, why error) (more bool)) {
+func watch(
+	ctx context.Context,
+	probe *corev1.Probe,
+	good bool,
+	once func(context.Context) error,
+	decide func(good bool, why error) (more bool),
+) {
 	results := newTally(probe, good)
 	period := time.Duration(max(probe.PeriodSeconds, 1)) * time.Second
 	limit := time.Duration(max(probe.TimeoutSeconds, 1)) * time.Second
@@ -125,7 +132,14 @@ func pause(ctx context.Context, d time.Duration) bool {
 type dialer func(ctx context.Context, address string) (net.Conn, error)
 
 // prober makes the function that probes a container once.
-func prober(pod *corev1.Pod, container *corev1.Container, probe *corev1.Probe, podIP string, dial dialer, exec func(ctx context.Context, command []string) (int, string, error)) func(context.Context) error {
+func prober(
+	pod *corev1.Pod,
+	container *corev1.Container,
+	probe *corev1.Probe,
+	podIP string,
+	dial dialer,
+	exec func(ctx context.Context, command []string) (int, string, error),
+) func(context.Context) error {
 	switch {
 	case probe.HTTPGet != nil:
 		return func(ctx context.Context) error { return probeHTTP(ctx, container, probe.HTTPGet, podIP, dial) }
@@ -177,7 +191,13 @@ func portOf(container *corev1.Container, port intstr.IntOrString) (int, error) {
 }
 
 // probeHTTP takes any status from 200 to 399 for success. A redirect is not followed.
-func probeHTTP(ctx context.Context, container *corev1.Container, get *corev1.HTTPGetAction, podIP string, dial dialer) error {
+func probeHTTP(
+	ctx context.Context,
+	container *corev1.Container,
+	get *corev1.HTTPGetAction,
+	podIP string,
+	dial dialer,
+) error {
 	port, err := portOf(container, get.Port)
 	if err != nil {
 		return err
@@ -212,7 +232,9 @@ func probeHTTP(ctx context.Context, container *corev1.Container, get *corev1.HTT
 		Transport: &http.Transport{
 			DialContext:       func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) },
 			DisableKeepAlives: true,
-			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // as a kubelet: the certificate is not for the pod's address
+			TLSClientConfig: &tls.Config{
+				InsecureSkipVerify: true,
+			}, // as a kubelet: the certificate is not for the pod's address
 		},
 	}
 	response, err := client.Do(request)
@@ -233,9 +255,13 @@ func probeHTTP(ctx context.Context, container *corev1.Container, get *corev1.HTT
 
 func probeGRPC(ctx context.Context, action *corev1.GRPCAction, podIP string, dial dialer) error {
 	target := net.JoinHostPort(podIP, strconv.Itoa(int(action.Port)))
-	conn, err := grpc.NewClient("passthrough:///"+target,
+	conn, err := grpc.NewClient(
+		"passthrough:///"+target,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address) }))
+		grpc.WithContextDialer(
+			func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address) },
+		),
+	)
 	if err != nil {
 		return err
 	}

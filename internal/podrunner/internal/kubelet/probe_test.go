@@ -57,10 +57,16 @@ func TestWatch(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		defer cancel()
 		var decided []time.Duration
-		watch(ctx, &corev1.Probe{PeriodSeconds: 5, FailureThreshold: 2, InitialDelaySeconds: 1}, false, once, func(bool, error) bool {
-			decided = append(decided, time.Since(began))
-			return true
-		})
+		watch(
+			ctx,
+			&corev1.Probe{PeriodSeconds: 5, FailureThreshold: 2, InitialDelaySeconds: 1},
+			false,
+			once,
+			func(bool, error) bool {
+				decided = append(decided, time.Since(began))
+				return true
+			},
+		)
 		if probes[0] != time.Second || decided[0] < 3500*time.Millisecond || decided[0] > 3700*time.Millisecond {
 			t.Errorf("first probe after %s, first success after %s", probes[0], decided[0])
 		}

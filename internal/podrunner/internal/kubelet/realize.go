@@ -29,7 +29,8 @@ func (w *worker) realize(life context.Context) {
 			c.adopt(pod)
 		}
 	})
-	if w.retry(life, "FailedCreatePodSandBox", "SandboxCreating", w.connect) && w.retry(life, "FailedMount", "ContainerCreating", w.fill) {
+	if w.retry(life, "FailedCreatePodSandBox", "SandboxCreating", w.connect) &&
+		w.retry(life, "FailedMount", "ContainerCreating", w.fill) {
 		refreshing, stop := context.WithCancel(life)
 		var refresher sync.WaitGroup
 		refresher.Go(func() { w.refresh(refreshing) })
@@ -209,7 +210,10 @@ func (w *worker) mountsOf(pod *corev1.Pod, container *corev1.Container, env map[
 		source := w.volumes.path(pod, m.Name)
 		sub := m.SubPath
 		if m.SubPathExpr != "" {
-			sub = expand(m.SubPathExpr, func(name string) (string, bool) { value, known := env[name]; return value, known })
+			sub = expand(
+				m.SubPathExpr,
+				func(name string) (string, bool) { value, known := env[name]; return value, known },
+			)
 		}
 		mounts = append(mounts, mount{source: source, sub: sub, path: m.MountPath, readOnly: m.ReadOnly})
 	}

@@ -39,7 +39,10 @@ func (w *worker) simulate(life context.Context, reason string) {
 	} else {
 		address = w.state.host
 	}
-	job := slices.ContainsFunc(pod.OwnerReferences, func(owner metav1.OwnerReference) bool { return owner.Kind == "Job" })
+	job := slices.ContainsFunc(
+		pod.OwnerReferences,
+		func(owner metav1.OwnerReference) bool { return owner.Kind == "Job" },
+	)
 	now := metav1.Now()
 	w.change(func(s *podState) {
 		w.annotations[Simulated] = reason

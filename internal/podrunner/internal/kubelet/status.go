@@ -75,10 +75,18 @@ func (s *podState) status(pod *corev1.Pod, now metav1.Time) corev1.PodStatus {
 	case initialized:
 		condition(corev1.PodInitialized, true, "", "")
 	default:
-		condition(corev1.PodInitialized, false, "ContainersNotInitialized", fmt.Sprintf("containers with incomplete status: [%s]", strings.Join(waitingFor, " ")))
+		condition(
+			corev1.PodInitialized,
+			false,
+			"ContainersNotInitialized",
+			fmt.Sprintf("containers with incomplete status: [%s]", strings.Join(waitingFor, " ")),
+		)
 	}
 	unready := s.unready()
-	reason, message := "ContainersNotReady", fmt.Sprintf("containers with unready status: [%s]", strings.Join(unready, " "))
+	reason, message := "ContainersNotReady", fmt.Sprintf(
+		"containers with unready status: [%s]",
+		strings.Join(unready, " "),
+	)
 	ready := initialized && len(unready) == 0 && !done
 	switch {
 	case status.Phase == corev1.PodSucceeded:
@@ -90,7 +98,10 @@ func (s *podState) status(pod *corev1.Pod, now metav1.Time) corev1.PodStatus {
 	}
 	condition(corev1.ContainersReady, ready, reason, message)
 	if gates := closedGates(pod); ready && len(gates) > 0 {
-		ready, reason, message = false, "ReadinessGatesNotReady", fmt.Sprintf("readiness gates that are not True: [%s]", strings.Join(gates, " "))
+		ready, reason, message = false, "ReadinessGatesNotReady", fmt.Sprintf(
+			"readiness gates that are not True: [%s]",
+			strings.Join(gates, " "),
+		)
 	}
 	condition(corev1.PodReady, ready, reason, message)
 	return status
@@ -176,7 +187,14 @@ func closedGates(pod *corev1.Pod) []string {
 }
 
 // setCondition sets a condition, and the time of its transition where it changes.
-func setCondition(status *corev1.PodStatus, generation int64, now metav1.Time, kind corev1.PodConditionType, holds bool, reason, message string) {
+func setCondition(
+	status *corev1.PodStatus,
+	generation int64,
+	now metav1.Time,
+	kind corev1.PodConditionType,
+	holds bool,
+	reason, message string,
+) {
 	wanted := corev1.PodCondition{
 		Type: kind, Status: corev1.ConditionFalse, Reason: reason, Message: message,
 		LastTransitionTime: now, ObservedGeneration: generation,

@@ -50,7 +50,14 @@ func TestStatus(t *testing.T) {
 		"sidecar has not started":       {[]*containerState{container(runs(), false, sidecar), container(waiting("", ""), false)}, false, corev1.PodPending, false, false},
 		"deleted before it was started": {[]*containerState{container(waiting("", ""), false)}, true, corev1.PodFailed, true, false},
 	} {
-		state := &podState{address: "10.244.0.2", host: "198.51.100.1", started: time.Unix(5, 0), connected: true, containers: c.containers, over: c.over}
+		state := &podState{
+			address:    "10.244.0.2",
+			host:       "198.51.100.1",
+			started:    time.Unix(5, 0),
+			connected:  true,
+			containers: c.containers,
+			over:       c.over,
+		}
 		status := state.status(samplePod(), metav1.Unix(9, 0))
 		if status.Phase != c.phase {
 			t.Errorf("%s: phase %s, want %s", name, status.Phase, c.phase)
@@ -59,7 +66,8 @@ func TestStatus(t *testing.T) {
 		for _, condition := range status.Conditions {
 			holds[condition.Type] = condition.Status == corev1.ConditionTrue
 		}
-		if holds[corev1.PodInitialized] != c.initialized || holds[corev1.ContainersReady] != c.ready || holds[corev1.PodReady] != c.ready {
+		if holds[corev1.PodInitialized] != c.initialized || holds[corev1.ContainersReady] != c.ready ||
+			holds[corev1.PodReady] != c.ready {
 			t.Errorf("%s: conditions %v", name, status.Conditions)
 		}
 	}
@@ -69,7 +77,9 @@ func TestStatus(t *testing.T) {
 // not the kubelet's.
 func TestConditionTime(t *testing.T) {
 	pod := samplePod()
-	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Unix(1, 0)}}
+	pod.Status.Conditions = []corev1.PodCondition{
+		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Unix(1, 0)},
+	}
 	c := &containerState{spec: &pod.Spec.Containers[0], state: runs(), ready: true}
 	state := &podState{containers: []*containerState{c}}
 	at := func(seconds int64, kind corev1.PodConditionType) int64 {
@@ -113,7 +123,10 @@ func TestReadinessGate(t *testing.T) {
 	if ready() {
 		t.Error("ready with the gate closed")
 	}
-	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: "gate", Status: corev1.ConditionTrue})
+	pod.Status.Conditions = append(
+		pod.Status.Conditions,
+		corev1.PodCondition{Type: "gate", Status: corev1.ConditionTrue},
+	)
 	if !ready() {
 		t.Error("not ready with the gate open")
 	}

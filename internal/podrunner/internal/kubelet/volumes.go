@@ -18,7 +18,12 @@ import (
 
 // tokens gives ServiceAccount tokens that are bound to a pod.
 type tokens interface {
-	Token(ctx context.Context, pod *corev1.Pod, audience string, seconds int64) (*authenticationv1.TokenRequestStatus, error)
+	Token(
+		ctx context.Context,
+		pod *corev1.Pod,
+		audience string,
+		seconds int64,
+	) (*authenticationv1.TokenRequestStatus, error)
 }
 
 // volumes are the volumes of one pod: a folder each beneath dir. Folders of the host are folders of the node, beneath
@@ -50,7 +55,12 @@ func (v *volumes) path(pod *corev1.Pod, name string) string {
 }
 
 // fill makes every volume of the pod, and brings the content of those that follow objects of the API up to date.
-func (v *volumes) fill(ctx context.Context, pod *corev1.Pod, container func(name string) *corev1.Container, node corev1.ResourceList) error {
+func (v *volumes) fill(
+	ctx context.Context,
+	pod *corev1.Pod,
+	container func(name string) *corev1.Container,
+	node corev1.ResourceList,
+) error {
 	for _, volume := range pod.Spec.Volumes {
 		dir := v.path(pod, volume.Name)
 		files, err := v.content(ctx, pod, volume, container, node)
@@ -68,7 +78,13 @@ func (v *volumes) fill(ctx context.Context, pod *corev1.Pod, container func(name
 }
 
 // content gives the files of a volume; nil is for one whose content is the pod's own.
-func (v *volumes) content(ctx context.Context, pod *corev1.Pod, volume corev1.Volume, container func(string) *corev1.Container, node corev1.ResourceList) (map[string][]byte, error) {
+func (v *volumes) content(
+	ctx context.Context,
+	pod *corev1.Pod,
+	volume corev1.Volume,
+	container func(string) *corev1.Container,
+	node corev1.ResourceList,
+) (map[string][]byte, error) {
 	switch {
 	case volume.EmptyDir != nil, volume.HostPath != nil:
 		return nil, nil
@@ -89,10 +105,19 @@ func (v *volumes) content(ctx context.Context, pod *corev1.Pod, volume corev1.Vo
 		}
 		return files, nil
 	}
-	return nil, fmt.Errorf("this kind of volume is not supported; supported: configMap, downwardAPI, emptyDir, hostPath, projected, secret")
+	return nil, fmt.Errorf(
+		"this kind of volume is not supported; supported: configMap, downwardAPI, emptyDir, hostPath, projected, secret",
+	)
 }
 
-func (v *volumes) projected(ctx context.Context, pod *corev1.Pod, volume string, part corev1.VolumeProjection, container func(string) *corev1.Container, node corev1.ResourceList) (map[string][]byte, error) {
+func (v *volumes) projected(
+	ctx context.Context,
+	pod *corev1.Pod,
+	volume string,
+	part corev1.VolumeProjection,
+	container func(string) *corev1.Container,
+	node corev1.ResourceList,
+) (map[string][]byte, error) {
 	switch {
 	case part.ConfigMap != nil:
 		return v.configMap(ctx, pod.Namespace, part.ConfigMap.Name, part.ConfigMap.Items, part.ConfigMap.Optional)
@@ -104,12 +129,19 @@ func (v *volumes) projected(ctx context.Context, pod *corev1.Pod, volume string,
 		token, err := v.token(ctx, pod, volume, part.ServiceAccountToken)
 		return map[string][]byte{part.ServiceAccountToken.Path: []byte(token)}, err
 	}
-	return nil, fmt.Errorf("this source of a projected volume is not supported; supported: configMap, downwardAPI, secret, serviceAccountToken")
+	return nil, fmt.Errorf(
+		"this source of a projected volume is not supported; supported: configMap, downwardAPI, secret, serviceAccountToken",
+	)
 }
 
-// token gives a token that is good for at least a fifth of its lifetime, and at least one that is not older than a day: when
-// a kubelet asks for another.
-func (v *volumes) token(ctx context.Context, pod *corev1.Pod, volume string, of *corev1.ServiceAccountTokenProjection) (string, error) {
+// token gives a token that is good for at least a fifth of its lifetime, and at least one that is not older than a day:
+// when a kubelet asks for another.
+func (v *volumes) token(
+	ctx context.Context,
+	pod *corev1.Pod,
+	volume string,
+	of *corev1.ServiceAccountTokenProjection,
+) (string, error) {
 	key := volume + "/" + of.Path
 	v.mu.Lock()
 	known, have := v.known[key]
@@ -136,7 +168,12 @@ func (v *volumes) token(ctx context.Context, pod *corev1.Pod, volume string, of 
 	return issued.Token, nil
 }
 
-func (v *volumes) configMap(ctx context.Context, namespace, name string, items []corev1.KeyToPath, optional *bool) (map[string][]byte, error) {
+func (v *volumes) configMap(
+	ctx context.Context,
+	namespace, name string,
+	items []corev1.KeyToPath,
+	optional *bool,
+) (map[string][]byte, error) {
 	object, err := v.from.ConfigMap(ctx, namespace, name)
 	if err != nil {
 		return map[string][]byte{}, missing(err, optional)
@@ -149,7 +186,12 @@ func (v *volumes) configMap(ctx context.Context, namespace, name string, items [
 	return selected(data, items, optional, "ConfigMap "+namespace+"/"+name)
 }
 
-func (v *volumes) secret(ctx context.Context, namespace, name string, items []corev1.KeyToPath, optional *bool) (map[string][]byte, error) {
+func (v *volumes) secret(
+	ctx context.Context,
+	namespace, name string,
+	items []corev1.KeyToPath,
+	optional *bool,
+) (map[string][]byte, error) {
 	object, err := v.from.Secret(ctx, namespace, name)
 	if err != nil {
 		return map[string][]byte{}, missing(err, optional)
@@ -158,7 +200,12 @@ func (v *volumes) secret(ctx context.Context, namespace, name string, items []co
 }
 
 // selected gives the keys that are asked for, under their paths; all keys where none is named.
-func selected(data map[string][]byte, items []corev1.KeyToPath, optional *bool, what string) (map[string][]byte, error) {
+func selected(
+	data map[string][]byte,
+	items []corev1.KeyToPath,
+	optional *bool,
+	what string,
+) (map[string][]byte, error) {
 	if len(items) == 0 {
 		return data, nil
 	}
@@ -175,7 +222,12 @@ func selected(data map[string][]byte, items []corev1.KeyToPath, optional *bool, 
 	return files, nil
 }
 
-func downward(pod *corev1.Pod, items []corev1.DownwardAPIVolumeFile, container func(string) *corev1.Container, node corev1.ResourceList) (map[string][]byte, error) {
+func downward(
+	pod *corev1.Pod,
+	items []corev1.DownwardAPIVolumeFile,
+	container func(string) *corev1.Container,
+	node corev1.ResourceList,
+) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for _, item := range items {
 		var value string

@@ -19,10 +19,17 @@ type mint struct {
 	given int
 }
 
-func (m *mint) Token(_ context.Context, _ *corev1.Pod, audience string, seconds int64) (*authenticationv1.TokenRequestStatus, error) {
+func (m *mint) Token(
+	_ context.Context,
+	_ *corev1.Pod,
+	audience string,
+	seconds int64,
+) (*authenticationv1.TokenRequestStatus, error) {
 	m.given++
 	return &authenticationv1.TokenRequestStatus{
-		Token: audience + string(rune('0'+m.given)), ExpirationTimestamp: metav1.NewTime(m.now().Add(time.Duration(seconds) * time.Second)),
+		Token: audience + string(
+			rune('0'+m.given),
+		), ExpirationTimestamp: metav1.NewTime(m.now().Add(time.Duration(seconds) * time.Second)),
 	}, nil
 }
 
@@ -33,20 +40,61 @@ func TestVolumes(t *testing.T) {
 	config := map[string]string{"key": "value", "other": "x"}
 	from := objects{"config": config, "secret": {"password": "p"}}
 	issuer := &mint{now: clock}
-	v := &volumes{dir: filepath.Join(dir, "volumes"), node: filepath.Join(dir, "node"), from: from, tokens: issuer, now: clock}
+	v := &volumes{
+		dir:    filepath.Join(dir, "volumes"),
+		node:   filepath.Join(dir, "node"),
+		from:   from,
+		tokens: issuer,
+		now:    clock,
+	}
 	pod := samplePod()
 	named := func(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
 	pod.Spec.Volumes = []corev1.Volume{
-		{Name: "all", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: named("config")}}},
-		{Name: "one", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: named("config"), Items: []corev1.KeyToPath{{Key: "key", Path: "sub/file"}}}}},
-		{Name: "none", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "nothing", Optional: ptr.To(true)}}},
+		{
+			Name: "all",
+			VolumeSource: corev1.VolumeSource{
+				ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: named("config")},
+			},
+		},
+		{
+			Name: "one",
+			VolumeSource: corev1.VolumeSource{
+				ConfigMap: &corev1.ConfigMapVolumeSource{
+					LocalObjectReference: named("config"),
+					Items:                []corev1.KeyToPath{{Key: "key", Path: "sub/file"}},
+				},
+			},
+		},
+		{
+			Name: "none",
+			VolumeSource: corev1.VolumeSource{
+				Secret: &corev1.SecretVolumeSource{SecretName: "nothing", Optional: ptr.To(true)},
+			},
+		},
 		{Name: "empty", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 		{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/var/run/x"}}},
-		{Name: "mixed", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
-			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "istio-ca", Path: "token", ExpirationSeconds: ptr.To(int64(1000))}},
-			{Secret: &corev1.SecretProjection{LocalObjectReference: named("secret")}},
-			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "labels", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels"}}}}},
-		}}}},
+		{
+			Name: "mixed",
+			VolumeSource: corev1.VolumeSource{
+				Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+					{
+						ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+							Audience:          "istio-ca",
+							Path:              "token",
+							ExpirationSeconds: ptr.To(int64(1000)),
+						},
+					},
+					{Secret: &corev1.SecretProjection{LocalObjectReference: named("secret")}},
+					{
+						DownwardAPI: &corev1.DownwardAPIProjection{
+							Items: []corev1.DownwardAPIVolumeFile{
+								{Path: "labels", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels"}},
+							},
+						},
+					},
+				}},
+			},
+		},
 	}
 	fill := func() {
 		t.Helper()

@@ -27,8 +27,8 @@ var (
 )
 
 const (
-	// redirection is the annotation by which istio-cni tells istiod that a pod's traffic goes through the node proxy. istiod
-	// sends HBONE only to such pods (istio.io/api, annotation AmbientRedirection).
+	// redirection is the annotation by which istio-cni tells istiod that a pod's traffic goes through the node proxy.
+	// istiod sends HBONE only to such pods (istio.io/api, annotation AmbientRedirection).
 	redirection = "ambient.istio.io/redirection"
 	// Simulated is the annotation of a pod that runs nothing, with the reason.
 	Simulated = "lab.opssec.in/simulated"
@@ -60,7 +60,13 @@ func newWorker(k *Kubelet, pod *corev1.Pod) *worker {
 		annotations: map[string]string{}, running: map[string]*run{},
 		state: podState{host: k.hostAddress(pod.Spec.NodeName), started: time.Now()},
 	}
-	w.volumes = &volumes{dir: k.folder(pod) + "/volumes", node: k.NodeFolder(pod.Spec.NodeName), from: k, tokens: k, now: time.Now}
+	w.volumes = &volumes{
+		dir:    k.folder(pod) + "/volumes",
+		node:   k.NodeFolder(pod.Spec.NodeName),
+		from:   k,
+		tokens: k,
+		now:    time.Now,
+	}
 	add := func(spec *corev1.Container, init bool) {
 		c := &containerState{spec: spec, init: init, state: waiting("ContainerCreating", "")}
 		c.sidecar = init && spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways
@@ -234,7 +240,8 @@ func (w *worker) writeStatus(ctx context.Context) {
 			wanted.Annotations = map[string]string{}
 		}
 		maps.Copy(wanted.Annotations, w.annotations)
-		same := equality.Semantic.DeepEqual(w.pod.Status, wanted.Status) && equality.Semantic.DeepEqual(w.pod.Annotations, wanted.Annotations)
+		same := equality.Semantic.DeepEqual(w.pod.Status, wanted.Status) &&
+			equality.Semantic.DeepEqual(w.pod.Annotations, wanted.Annotations)
 		untouched := w.state.containers == nil || finished(w.pod) && !w.state.over
 		w.mu.Unlock()
 		if same || untouched {
@@ -356,7 +363,11 @@ func (w *worker) find(container string) (*run, string, error) {
 		return running, container, nil
 	}
 	if _, simulated := w.annotations[Simulated]; simulated {
-		return nil, container, fmt.Errorf("pod %s is simulated, nothing runs in it: %s", w.pod.Name, w.annotations[Simulated])
+		return nil, container, fmt.Errorf(
+			"pod %s is simulated, nothing runs in it: %s",
+			w.pod.Name,
+			w.annotations[Simulated],
+		)
 	}
 	return nil, container, fmt.Errorf("container %s of pod %s: %w", container, w.pod.Name, errNoContainer)
 }

@@ -23,8 +23,8 @@ type Addresses struct {
 // configuration for the pod that had it.
 const quarantine = 2 * time.Minute
 
-// NewAddresses gives out addresses of prefix, all but the first two (the network's and the gateway's, as CNI plug-ins do)
-// and the last (broadcast).
+// NewAddresses gives out addresses of prefix, all but the first two (the network's and the gateway's, as CNI plug-ins
+// do) and the last (broadcast).
 func NewAddresses(prefix netip.Prefix, now func() time.Time) *Addresses {
 	prefix = prefix.Masked()
 	return &Addresses{

@@ -50,14 +50,35 @@ func redirectRules() error {
 		concat(mark(expr.CmpOpEq, proxyMark, markMask), setConnectionMark(connectionSeen)))
 	t.chain("mangle-output", nftables.ChainTypeRoute, nftables.ChainHookOutput, nftables.ChainPriorityMangle,
 		concat(connectionMark(expr.CmpOpEq, connectionSeen, markMask), restoreMark()))
-	t.chain("nat-prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest,
+	t.chain(
+		"nat-prerouting",
+		nftables.ChainTypeNAT,
+		nftables.ChainHookPrerouting,
+		nftables.ChainPriorityNATDest,
 		concat(tcp(), address(offsetSource, expr.CmpOpEq, probe), accept()),
-		concat(tcp(), destination(expr.CmpOpNeq, loopback), port(expr.CmpOpNeq, hbonePort), mark(expr.CmpOpNeq, proxyMark, markMask), redirect(plaintextPort)))
-	t.chain("nat-output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest,
+		concat(
+			tcp(),
+			destination(expr.CmpOpNeq, loopback),
+			port(expr.CmpOpNeq, hbonePort),
+			mark(expr.CmpOpNeq, proxyMark, markMask),
+			redirect(plaintextPort),
+		),
+	)
+	t.chain(
+		"nat-output",
+		nftables.ChainTypeNAT,
+		nftables.ChainHookOutput,
+		nftables.ChainPriorityNATDest,
 		concat(tcp(), destination(expr.CmpOpEq, probe), accept()),
 		concat(tcp(), mark(expr.CmpOpEq, connectionSeen, markMask), accept()),
 		concat(tcp(), outgoing("lo"), destination(expr.CmpOpNeq, loopback), accept()),
-		concat(tcp(), destination(expr.CmpOpNeq, loopback), mark(expr.CmpOpNeq, proxyMark, markMask), redirect(outboundPort)))
+		concat(
+			tcp(),
+			destination(expr.CmpOpNeq, loopback),
+			mark(expr.CmpOpNeq, proxyMark, markMask),
+			redirect(outboundPort),
+		),
+	)
 	return t.commit()
 }
 

@@ -40,7 +40,13 @@ const (
 func address(offset uint32, op expr.CmpOp, prefix netip.Prefix) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: net.CIDRMask(prefix.Bits(), 32), Xor: make([]byte, 4)},
+		&expr.Bitwise{
+			SourceRegister: 1,
+			DestRegister:   1,
+			Len:            4,
+			Mask:           net.CIDRMask(prefix.Bits(), 32),
+			Xor:            make([]byte, 4),
+		},
 		&expr.Cmp{Op: op, Register: 1, Data: prefix.Masked().Addr().AsSlice()},
 	}
 }
@@ -135,14 +141,20 @@ func newTable(name string) (*table, error) {
 		return nil, err
 	}
 	described := &nftables.Table{Name: name, Family: nftables.TableFamilyIPv4}
-	// The kernel takes all of it or nothing, so nothing is missing in between. The first makes sure that there is a table to
-	// delete.
+	// The kernel takes all of it or nothing, so nothing is missing in between. The first makes sure that there is a
+	// table to delete.
 	conn.AddTable(described)
 	conn.DelTable(described)
 	return &table{conn: conn, table: conn.AddTable(described)}, nil
 }
 
-func (t *table) chain(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority, rules ...[]expr.Any) {
+func (t *table) chain(
+	name string,
+	kind nftables.ChainType,
+	hook *nftables.ChainHook,
+	priority *nftables.ChainPriority,
+	rules ...[]expr.Any,
+) {
 	chain := t.conn.AddChain(&nftables.Chain{Name: name, Table: t.table, Type: kind, Hooknum: hook, Priority: priority})
 	for _, rule := range rules {
 		t.conn.AddRule(&nftables.Rule{Table: t.table, Chain: chain, Exprs: rule})

@@ -16,9 +16,12 @@ type Service struct {
 	Endpoints []netip.AddrPort
 }
 
-// Services combines Services and their EndpointSlices, in an order that depends on nothing else. Ports without endpoints
-// are left out.
-func Services(services []*corev1.Service, slicesOf func(namespace, name string) []*discoveryv1.EndpointSlice) []Service {
+// Services combines Services and their EndpointSlices, in an order that depends on nothing else. Ports without
+// endpoints are left out.
+func Services(
+	services []*corev1.Service,
+	slicesOf func(namespace, name string) []*discoveryv1.EndpointSlice,
+) []Service {
 	var all []Service
 	for _, service := range services {
 		ip, err := netip.ParseAddr(service.Spec.ClusterIP)
@@ -32,7 +35,10 @@ func Services(services []*corev1.Service, slicesOf func(namespace, name string) 
 				continue
 			}
 			all = append(all, Service{
-				Address: netip.AddrPortFrom(ip, uint16(port.Port)), UDP: port.Protocol == corev1.ProtocolUDP, Endpoints: endpoints,
+				Address: netip.AddrPortFrom(
+					ip,
+					uint16(port.Port),
+				), UDP: port.Protocol == corev1.ProtocolUDP, Endpoints: endpoints,
 			})
 		}
 	}
@@ -53,7 +59,8 @@ func Endpoints(port string, slicesOf []*discoveryv1.EndpointSlice) []netip.AddrP
 	var found []netip.AddrPort
 	for _, slice := range slicesOf {
 		for _, candidate := range slice.Ports {
-			if candidate.Port == nil || (candidate.Name != nil && *candidate.Name != port) || (candidate.Name == nil && port != "") {
+			if candidate.Port == nil || (candidate.Name != nil && *candidate.Name != port) ||
+				(candidate.Name == nil && port != "") {
 				continue
 			}
 			for _, endpoint := range slice.Endpoints {

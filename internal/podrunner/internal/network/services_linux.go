@@ -11,14 +11,19 @@ import (
 	"ambientlab/podrunner/internal/netns"
 )
 
-// SetServices makes a pod outside of the mesh reach Services, as kube-proxy would: a new connection to a Service's address
-// goes to one of its endpoints, chosen at random; one to a Service without endpoints is refused. In a pod of the mesh the
-// node proxy does that.
+// SetServices makes a pod outside of the mesh reach Services, as kube-proxy would: a new connection to a Service's
+// address goes to one of its endpoints, chosen at random; one to a Service without endpoints is refused. In a pod of
+// the mesh the node proxy does that.
 func SetServices(pod *netns.Namespace, serviceRange netip.Prefix, services []Service) error {
 	return pod.Do(func() error {
 		t, err := newTable("services")
 		if err == nil {
-			t.chain("nat-output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, serviceRules(services)...)
+			t.chain(
+				"nat-output",
+				nftables.ChainTypeNAT,
+				nftables.ChainHookOutput,
+				nftables.ChainPriorityNATDest,
+				serviceRules(services)...)
 			// What is still on its way to a Service's address has no endpoint.
 			t.chain("filter-output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter,
 				concat(destination(expr.CmpOpEq, serviceRange), refuse()))
@@ -42,8 +47,14 @@ func serviceRules(services []Service) [][]expr.Any {
 		}
 		for i, endpoint := range service.Endpoints {
 			rules = append(rules, concat(
-				protocol(number), destination(expr.CmpOpEq, netip.PrefixFrom(service.Address.Addr(), 32)), port(expr.CmpOpEq, service.Address.Port()),
-				oneOf(len(service.Endpoints)-i), changeDestination(endpoint)))
+				protocol(
+					number,
+				),
+				destination(expr.CmpOpEq, netip.PrefixFrom(service.Address.Addr(), 32)),
+				port(expr.CmpOpEq, service.Address.Port()),
+				oneOf(len(service.Endpoints)-i),
+				changeDestination(endpoint),
+			))
 		}
 	}
 	return rules

@@ -86,8 +86,9 @@ func (s *Switch) DialProbe(ctx context.Context, address string) (net.Conn, error
 	return s.ns.Dial(ctx, probeSource, address)
 }
 
-// Connect gives a pod's namespace its device, its address and its routes: to the pods and the Services, to nothing else.
-// A route out, although it led nowhere, would have programs that look for a cloud provider's metadata wait for it.
+// Connect gives a pod's namespace its device, its address and its routes: to the pods and the Services, to nothing
+// else. A route out, although it led nowhere, would have programs that look for a cloud provider's metadata wait for
+// it.
 func (s *Switch) Connect(pod *netns.Namespace, uid string, address netip.Addr) error {
 	name := deviceName(uid)
 	attributes := netlink.NewLinkAttrs()

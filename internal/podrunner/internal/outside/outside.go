@@ -1,5 +1,5 @@
-// Package outside connects the pods' network with the machine: pods reach processes of the lab that run outside of pods, by
-// the names of Services, and programs of the machine reach the lab's LoadBalancer Services on loopback.
+// Package outside connects the pods' network with the machine: pods reach processes of the lab that run outside of
+// pods, by the names of Services, and programs of the machine reach the lab's LoadBalancer Services on loopback.
 package outside
 
 import (
@@ -44,9 +44,14 @@ func Serve(ctx context.Context, ports []config.Outside, network Network, log *sl
 		if err != nil {
 			return fmt.Errorf("listening for Service %s/%s: %w", port.Namespace, port.Service, err)
 		}
-		go relay(ctx, listener, log.With("service", port.Namespace+"/"+port.Service), func(ctx context.Context) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp4", port.Address)
-		})
+		go relay(
+			ctx,
+			listener,
+			log.With("service", port.Namespace+"/"+port.Service),
+			func(ctx context.Context) (net.Conn, error) {
+				return dialer.DialContext(ctx, "tcp4", port.Address)
+			},
+		)
 	}
 	return nil
 }
@@ -78,23 +83,41 @@ func relay(ctx context.Context, listener net.Listener, log *slog.Logger, dial fu
 // managedBy marks the EndpointSlices that this package makes.
 const managedBy = "podrunner.ambientlab"
 
-// Publish makes an EndpointSlice for each Service of the list when the Service is there: that is how a Service is known to
-// have an endpoint.
-func Publish(ctx context.Context, client kubernetes.Interface, ports []config.Outside, address string, service *corev1.Service) error {
+// Publish makes an EndpointSlice for each Service of the list when the Service is there: that is how a Service is known
+// to have an endpoint.
+func Publish(
+	ctx context.Context,
+	client kubernetes.Interface,
+	ports []config.Outside,
+	address string,
+	service *corev1.Service,
+) error {
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: service.Name + "-outside", Namespace: service.Namespace,
-			Labels: map[string]string{discoveryv1.LabelServiceName: service.Name, discoveryv1.LabelManagedBy: managedBy},
+			Labels: map[string]string{
+				discoveryv1.LabelServiceName: service.Name,
+				discoveryv1.LabelManagedBy:   managedBy,
+			},
 			OwnerReferences: []metav1.OwnerReference{
 				{APIVersion: "v1", Kind: "Service", Name: service.Name, UID: service.UID},
 			},
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}}},
+		Endpoints: []discoveryv1.Endpoint{
+			{Addresses: []string{address}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}},
+		},
 	}
 	for _, port := range ports {
 		if port.Namespace == service.Namespace && port.Service == service.Name {
-			slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: ptr.To(port.Port), Port: ptr.To(int32(port.Number)), Protocol: ptr.To(corev1.ProtocolTCP)})
+			slice.Ports = append(
+				slice.Ports,
+				discoveryv1.EndpointPort{
+					Name:     ptr.To(port.Port),
+					Port:     ptr.To(int32(port.Number)),
+					Protocol: ptr.To(corev1.ProtocolTCP),
+				},
+			)
 		}
 	}
 	if len(slice.Ports) == 0 {
@@ -115,8 +138,9 @@ func Publish(ctx context.Context, client kubernetes.Interface, ports []config.Ou
 	return nil
 }
 
-// HostAddress is the annotation of a LoadBalancer Service that says at which address of this machine its ports are reached,
-// such as 127.0.0.1:20080; with several ports the addresses are separated by commas, in the order of the ports.
+// HostAddress is the annotation of a LoadBalancer Service that says at which address of this machine its ports are
+// reached, such as 127.0.0.1:20080; with several ports the addresses are separated by commas, in the order of the
+// ports.
 const HostAddress = "lab.opssec.in/host-address"
 
 // Balancer gives LoadBalancer Services addresses on loopback.
@@ -159,7 +183,15 @@ func (b *Balancer) Sync(ctx context.Context, services []*corev1.Service) {
 		}
 		if service.Annotations[HostAddress] != b.served[key].addresses {
 			patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, HostAddress, b.served[key].addresses)
-			_, err := b.Client.CoreV1().Services(service.Namespace).Patch(ctx, service.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+			_, err := b.Client.CoreV1().Services(
+				service.Namespace,
+			).Patch(
+				ctx,
+				service.Name,
+				types.MergePatchType,
+				patch,
+				metav1.PatchOptions{},
+			)
 			if err != nil && ctx.Err() == nil {
 				b.Log.Warn("writing a Service's address on loopback failed", "service", key, "error", err)
 			}

@@ -52,7 +52,10 @@ func makeRoot(dir string, root Root) error {
 	}
 	// A volume within another volume comes after it.
 	volumes := slices.Clone(root.Mounts)
-	slices.SortStableFunc(volumes, func(a, b Mount) int { return strings.Count(a.Path, "/") - strings.Count(b.Path, "/") })
+	slices.SortStableFunc(
+		volumes,
+		func(a, b Mount) int { return strings.Count(a.Path, "/") - strings.Count(b.Path, "/") },
+	)
 	for _, mount := range append(mounts, volumes...) {
 		if err := bind(dir, mount); err != nil {
 			return err
@@ -147,7 +150,8 @@ func remove(dir string) error {
 			return os.RemoveAll(dir)
 		}
 		for _, point := range slices.Backward(points) {
-			if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil &&
+				!errors.Is(err, unix.EINVAL) {
 				return fmt.Errorf("unmounting %s: %w", point, err)
 			}
 		}

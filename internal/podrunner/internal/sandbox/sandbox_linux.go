@@ -30,7 +30,12 @@ type Sandbox struct {
 }
 
 // New makes the network of a pod. dir is the pod's own folder; what an earlier runner left in it is removed.
-func New(uid, hostname, dir string, address netip.Addr, shared *network.Switch, services netip.Prefix) (*Sandbox, error) {
+func New(
+	uid, hostname, dir string,
+	address netip.Addr,
+	shared *network.Switch,
+	services netip.Prefix,
+) (*Sandbox, error) {
 	if err := remove(dir); err != nil {
 		return nil, err
 	}
@@ -107,8 +112,8 @@ type Process struct {
 	err     error
 }
 
-// Start starts a program as the first process of a PID namespace of its own: when it ends, so does everything that it has
-// started.
+// Start starts a program as the first process of a PID namespace of its own: when it ends, so does everything that it
+// has started.
 func (s *Sandbox) Start(c Command) (*Process, error) {
 	root := s.root(c.Container)
 	path, err := lookPath(root, c.Args[0], c.Env, c.Dir)
@@ -141,8 +146,8 @@ func (p *Process) PID() int { return p.command.Process.Pid }
 // Ended is closed when the process has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
-// Exit tells how the process has ended: its exit code, and the signal that ended it or 0. The exit code of a process that
-// a signal ended is the shell's: 128 and the signal's number.
+// Exit tells how the process has ended: its exit code, and the signal that ended it or 0. The exit code of a process
+// that a signal ended is the shell's: 128 and the signal's number.
 func (p *Process) Exit() (code int, signal int) {
 	<-p.ended
 	state := p.command.ProcessState

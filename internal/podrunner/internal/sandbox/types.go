@@ -1,6 +1,6 @@
-// Package sandbox runs the processes of a pod: in the pod's network namespace, each container in a root of its own and in
-// a PID namespace of its own. It keeps programs apart so that each finds the files that its image would have; it does not
-// keep them from reading the user's files, and is no protection.
+// Package sandbox runs the processes of a pod: in the pod's network namespace, each container in a root of its own and
+// in a PID namespace of its own. It keeps programs apart so that each finds the files that its image would have; it
+// does not keep them from reading the user's files, and is no protection.
 package sandbox
 
 import (

@@ -23,8 +23,8 @@ type Result struct {
 
 const limit = 5 * time.Second
 
-// Run makes a network of two pods, sends a request from one to the other by a Service's address, and starts a program in a
-// root of its own.
+// Run makes a network of two pods, sends a request from one to the other by a Service's address, and starts a program
+// in a root of its own.
 func Run() Result {
 	dir, err := os.MkdirTemp("", "podrunner-check-")
 	if err != nil {
@@ -49,7 +49,10 @@ func Run() Result {
 	if err := made[1].Redirect(); err != nil {
 		return failed("netfilter rules", err)
 	}
-	service := network.Service{Address: netip.MustParseAddrPort("10.96.0.2:80"), Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.244.0.3:8080")}}
+	service := network.Service{
+		Address:   netip.MustParseAddrPort("10.96.0.2:80"),
+		Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.244.0.3:8080")},
+	}
 	if err := made[0].SetServices([]network.Service{service}); err != nil {
 		return failed("netfilter rules", err)
 	}
@@ -70,8 +73,8 @@ func Run() Result {
 
 func failed(step string, err error) Result { return Result{step, err.Error()} }
 
-// send connects from the first pod to the Service. The second pod is redirected as in the mesh, so the connection arrives
-// at the node proxy's port.
+// send connects from the first pod to the Service. The second pod is redirected as in the mesh, so the connection
+// arrives at the node proxy's port.
 func send(pods []*sandbox.Sandbox) error {
 	listener, err := pods[1].Listen(":15006")
 	if err != nil {
@@ -109,11 +112,20 @@ func start(pod *sandbox.Sandbox) error {
 	if err != nil {
 		return err
 	}
-	root := sandbox.Root{Image: config.Image{Libraries: true, Files: []config.File{{Path: "/bin/podrunner", Source: self}}}}
+	root := sandbox.Root{
+		Image: config.Image{Libraries: true, Files: []config.File{{Path: "/bin/podrunner", Source: self}}},
+	}
 	if err := pod.MakeRoot("check", root); err != nil {
 		return err
 	}
-	process, err := pod.Start(sandbox.Command{Container: "check", Args: []string{"/bin/podrunner", "nothing"}, Stdout: io.Discard, Stderr: io.Discard})
+	process, err := pod.Start(
+		sandbox.Command{
+			Container: "check",
+			Args:      []string{"/bin/podrunner", "nothing"},
+			Stdout:    io.Discard,
+			Stderr:    io.Discard,
+		},
+	)
 	if err != nil {
 		return err
 	}

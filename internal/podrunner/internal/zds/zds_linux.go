@@ -33,8 +33,8 @@ type Servers struct {
 	nodes map[string]*server
 }
 
-// New makes servers for nodes, each in the folder that holds what the node's pods see as its files. They listen until ctx
-// ends.
+// New makes servers for nodes, each in the folder that holds what the node's pods see as its files. They listen until
+// ctx ends.
 func New(ctx context.Context, folders map[string]string, log *slog.Logger) (*Servers, error) {
 	s := &Servers{nodes: map[string]*server{}}
 	for node, folder := range folders {
