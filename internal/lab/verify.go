@@ -99,7 +99,7 @@ func (l *Lab) proofs(ctx context.Context) (probe.Env, Lessons, error) {
 		Lab: l.Settings.Cluster, Namespace: l.Settings.Namespace, Claims: claims.Claims(),
 		Lessons: probe.Lessons{Waypoint: lessons.Waypoint, Fault: lessons.Fault, Authz: lessons.Authz},
 	}
-	if l.embedded != nil {
+	if !l.carriesPackets() {
 		env.Configuration = probe.NewConfiguration(m, l.target())
 	} else {
 		forwarder, err := mesh.NewForwarder(client.Config())
