@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes small changes (mutants) to the packages of pure logic with gremlins (https://gremlins.dev). Prints for each package
 # the share of the mutants that its tests notice, and every mutant that they do not notice. Fails if a share is below 90 %.
-# A mutant that the tests do not run counts as not noticed, one that makes them run out of time as noticed.
+# A mutant that the tests do not run counts as not noticed, one that makes them run out of time as noticed. Mutants of case
+# clauses and of package-level declarations do not count: Go's coverage does not see these, so gremlins never tries them.
 #
 # Usage, in the folder of the main module: internal/tools/mutants.sh [FOLDER...]
 set -eu
@@ -11,9 +12,9 @@ packages='
 internal/engine       .*\.go  .
 internal/lb           .*\.go  .
 internal/probe/stats  .*\.go  .
-internal/probe        judge\.go  .
-internal/mesh         held.*\.go  Held|Service|Gateway|Route|Fault|Share|Paths|Authz|Methods|Denial
-internal/apply        ready.*\.go  States
+internal/probe        judge\.go  Judge
+internal/mesh         (service|delay|policy)\.go  Service|Gateway|Route|Share|Paths|Authz|Methods|Denial|Held|Fault
+internal/apply        ready\.go  ^Test(.*States|Wait.*|Ready.*|WebhookIs.*|WebhookOf.*|HasReadyPod|Deleted.*)$
 '
 
 work=$(mktemp -d)
@@ -34,13 +35,22 @@ unleash() {
 		exit 1
 	}
 	awk -v folder="$folder" '
+		# untried says whether the source line is one that coverage does not see.
+		function untried(place,    at, line, n) {
+			split(place, at, ":")
+			for (n = 1; n <= at[2]; n++) getline line < (folder "/" at[1])
+			close(folder "/" at[1])
+			return line ~ /^[ \t]*case / || line ~ /^(const|var) /
+		}
+		/^ *NOT COVERED / && untried($NF) { next }
+		/^ *NOT COVERED / { uncovered++ }
 		/^ *(LIVED|NOT COVERED) / { sub(/^ */, "  "); survivors = survivors $0 "\n" }
-		/^Killed:/ { gsub(/,/, ""); killed = $2; lived = $4; uncovered = $7 }
+		/^Killed:/ { gsub(/,/, ""); killed = $2; lived = $4 }
 		/^Timed out:/ { gsub(/,/, ""); killed += $3 }
 		END {
 			total = killed + lived + uncovered
 			share = total > 0 ? 100 * killed / total : 0
-			printf "%-24s %5.1f %% of %d mutants noticed\n%s", folder, share, total, survivors
+			printf "%-21s %5.1f %% of %d mutants noticed\n%s", folder, share, total, survivors
 			exit share < 90
 		}' "$work/log" || status=1
 }
