@@ -47,12 +47,13 @@ type Env struct {
 type World interface {
 	// Caller gives the sender of a caller's requests and makes what it needs, such as a short-lived pod.
 	Caller(ctx context.Context, who Caller) (traffic.Sender, error)
-	// Counters and Crossings look at the waypoint; see observe.Waypoint. Crossings lasts until ctx ends or enough says so.
+	// Counters and Crossings read the waypoint's counters and its access log; see observe.Waypoint. Crossings lasts until
+	// ctx ends or enough returns true.
 	Counters(ctx context.Context) (observe.Counters, error)
 	Crossings(ctx context.Context, since time.Time, enough func(observe.Crossing) bool) error
-	// Lives names the pods that a claim rests on (callers, appb, the gateway, the waypoint) with their incarnations. A
-	// difference between two looks means that one was restarted or replaced.
-	Lives(ctx context.Context) ([]string, error)
+	// Incarnations names the pods that a claim depends on (callers, appb, the gateway, the waypoint), with what changes when
+	// one is restarted or replaced.
+	Incarnations(ctx context.Context) ([]string, error)
 	// Objects reads what may be wrong, for a claim that was not proven.
 	Objects(ctx context.Context) (*mesh.Objects, error)
 	// Close removes what Caller made.
@@ -62,16 +63,16 @@ type World interface {
 // Rates of the batches, and how long the waypoint's log is waited for. Envoy writes its access log at most a second late
 // under Istio's agent (--file-flush-interval-msec 1000), and ten seconds late by itself.
 const (
-	rate          = 80.0
-	concurrency   = 40
-	calm          = 4 // requests at a time where nothing is expected to be slow
-	slack         = 8 * time.Second
-	ownLimit      = 12 * time.Second // how long a path's own answer may take: httpbin's slowest takes 10 s
-	logWait       = 6 * time.Second  // since the last line, while more are expected
-	logShortWait  = 2500 * time.Millisecond
-	claimDeadline = 20 * time.Minute
-	tidyDeadline  = 30 * time.Second
-	within        = 0.15 // a share this far from the one that was set must be told from it
+	rate           = 80.0
+	concurrency    = 40
+	lowConcurrency = 4 // requests at a time where nothing is expected to be slow
+	slack          = 8 * time.Second
+	ownLimit       = 12 * time.Second // how long a path's own answer may take: httpbin's slowest takes 10 s
+	logWait        = 6 * time.Second  // since the last line, while more are expected
+	logShortWait   = 2500 * time.Millisecond
+	claimDeadline  = 20 * time.Minute
+	cleanupTimeout = 30 * time.Second
+	within         = 0.15 // a share this far from the one that was set must be told from it
 )
 
 func (e Env) withDefaults() (Env, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -247,7 +248,7 @@ func (s *screen) reply(r traffic.Reply, so Summary) {
 	}
 }
 
-// answerer names who answered. A caller that does not keep headers leaves it to the status.
+// answerer names what answered. Where the caller keeps no headers, the status has to tell.
 func answerer(r traffic.Reply) string {
 	switch {
 	case r.By != "":
@@ -264,7 +265,7 @@ func answerer(r traffic.Reply) string {
 
 func (s *screen) summary(so Summary, lookErr error) {
 	s.printf("\n%d requests", so.Sent)
-	for _, status := range slices.Sorted(keys(so.Statuses)) {
+	for _, status := range slices.Sorted(maps.Keys(so.Statuses)) {
 		s.printf(", %d × %s", so.Statuses[status], statusName(fmt.Sprint(status)))
 	}
 	s.printf("\n")
@@ -278,23 +279,13 @@ func (s *screen) summary(so Summary, lookErr error) {
 	case lookErr != nil:
 		s.printf("the waypoint's log could not be read: %v\n", lookErr)
 	case so.Crossed != nil && len(so.Crossed) == 0:
-		s.printf("the waypoint saw none of them\n")
+		s.printf("none of them went through the waypoint\n")
 	}
-	for _, who := range slices.Sorted(keys(so.Crossed)) {
+	for _, who := range slices.Sorted(maps.Keys(so.Crossed)) {
 		name := who
 		if name == "" {
-			name = "a caller that its log does not name"
+			name = "(not in its log)"
 		}
-		s.printf("the waypoint saw %d of them, as %s\n", so.Crossed[who], name)
-	}
-}
-
-func keys[K comparable, V any](m map[K]V) func(yield func(K) bool) {
-	return func(yield func(K) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
+		s.printf("%d of them went through the waypoint, with the identity %s\n", so.Crossed[who], name)
 	}
 }

@@ -21,7 +21,7 @@ func TestTrafficShowsBothModes(t *testing.T) {
 	if sum.Sent != 120 || sum.Delayed < 30 || sum.Delayed > 90 || sum.Statuses[200] != 120 {
 		t.Errorf("summary %d sent, %d delayed, %v", sum.Sent, sum.Delayed, sum.Statuses)
 	}
-	for _, want := range []string{"GET /headers from appa", "#120", "delayed", "120 × 200", "95 % interval", "2s–2.125s", "the waypoint saw 120 of them, as spiffe://cluster.local/ns/default/sa/appa"} {
+	for _, want := range []string{"GET /headers from appa", "#120", "delayed", "120 × 200", "95 % interval", "2s–2.125s", "120 of them went through the waypoint, with the identity spiffe://cluster.local/ns/default/sa/appa"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, out.String())
 		}

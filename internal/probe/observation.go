@@ -22,13 +22,14 @@ type observation struct {
 	ended         chan struct{} // closed when the log is no longer followed
 
 	mutex sync.Mutex
-	news  chan struct{} // holds an element when the log has held something new
+	news  chan struct{} // holds an element when a line of the log was added
 	mine  []observe.Crossing
 	// others counts the requests of other traffic, by User-Agent.
 	others map[string]int
 	logErr error
 }
 
+// observe begins to follow the waypoint's log.
 func (e Env) observe(ctx context.Context, run string) *observation {
 	l := &observation{run: run, started: e.Now(), others: map[string]int{}, news: make(chan struct{}, 1), ended: make(chan struct{})}
 	l.before, l.err = e.World.Counters(ctx)
@@ -80,9 +81,9 @@ func (l *observation) counted() (mine, all int) {
 	return len(l.mine), all
 }
 
-// lookAfter reads the counters at once and then waits for the log, which comes late: as long as the counters say that
-// something crossed of which no line has come, and lines keep coming. Where no counter tells that nothing more is to
-// come, the log is followed for another while after the last line that was expected.
+// finish reads the counters at once and then waits for the log, which is written late: as long as the counters show
+// requests of which no line has been read, and lines keep coming. Where no counter tells that no more lines will come, the
+// log is followed for logShortWait after the last line that was expected.
 func (e Env) finish(ctx context.Context, l *observation, load traffic.Load, expected Route) {
 	defer func() {
 		l.stop()

@@ -36,9 +36,9 @@ func Run(ctx context.Context, env Env) (report Report, err error) {
 		}
 	} else {
 		defer func() {
-			tidy, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyDeadline)
+			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 			defer cancel()
-			if closing := env.World.Close(tidy); closing != nil {
+			if closing := env.World.Close(cleanup); closing != nil {
 				err = errors.Join(err, fmt.Errorf("removing the short-lived callers: %w", closing))
 			}
 		}()
@@ -85,7 +85,7 @@ func (e Env) measure(ctx context.Context, claim Claim) Result {
 	defer cancel()
 	result := Result{Title: claim.Title}
 	var baseline []time.Duration
-	before, beforeErr := e.World.Lives(ctx)
+	before, beforeErr := e.World.Incarnations(ctx)
 	for _, shot := range claim.Controls {
 		if e.cannotControl(shot) {
 			continue
@@ -93,7 +93,7 @@ func (e Env) measure(ctx context.Context, claim Claim) Result {
 		baseline = e.fire(ctx, shot, true, &result, baseline)
 	}
 	e.fire(ctx, claim.Shot, false, &result, baseline)
-	after, afterErr := e.World.Lives(ctx)
+	after, afterErr := e.World.Incarnations(ctx)
 	result.Verdict = conclude(result.Checks)
 	if trouble := restarted(before, after, errors.Join(beforeErr, afterErr)); trouble != "" {
 		result.Checks = append(result.Checks, Check{"same pods throughout", Inconclusive, trouble})
@@ -129,21 +129,21 @@ func restarted(before, after []string, err error) string {
 	if err != nil {
 		return fmt.Sprintf("cannot tell whether a pod was restarted during the measurement: %v", err)
 	}
-	for _, life := range before {
-		if !slices.Contains(after, life) {
-			return fmt.Sprintf("pod %s was restarted or replaced during the measurement, so that not one state of the lab was measured", podOf(life))
+	for _, incarnation := range before {
+		if !slices.Contains(after, incarnation) {
+			return fmt.Sprintf("pod %s was restarted or replaced during the measurement, so that not one state of the lab was measured", podOf(incarnation))
 		}
 	}
-	for _, life := range after {
-		if !slices.Contains(before, life) {
-			return fmt.Sprintf("pod %s was started during the measurement, so that not one state of the lab was measured", podOf(life))
+	for _, incarnation := range after {
+		if !slices.Contains(before, incarnation) {
+			return fmt.Sprintf("pod %s was started during the measurement, so that not one state of the lab was measured", podOf(incarnation))
 		}
 	}
 	return ""
 }
 
-func podOf(life string) string {
-	pod, _, _ := strings.Cut(life, "/")
+func podOf(incarnation string) string {
+	pod, _, _ := strings.Cut(incarnation, "/")
 	return pod
 }
 
@@ -275,7 +275,7 @@ func (e Env) path(path string) string {
 func (e Env) load(s Shot) traffic.Load {
 	fault := e.Lessons.fault()
 	l := traffic.Load{
-		Method: s.Method, Path: e.path(s.Path), Host: s.Host, Count: s.Count, Rate: rate, Concurrency: calm,
+		Method: s.Method, Path: e.path(s.Path), Host: s.Host, Count: s.Count, Rate: rate, Concurrency: lowConcurrency,
 		Timeout: fault.Delay + slack, Run: e.NewRun(),
 	}
 	if s.Expect.Status == OwnStatus {

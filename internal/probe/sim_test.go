@@ -344,16 +344,16 @@ func (s *sim) Crossings(ctx context.Context, since time.Time, enough func(observ
 	return nil
 }
 
-func (s *sim) Lives(context.Context) ([]string, error) {
-	lives := []string{"appa-1/u1/0", "appb-1/u2/0", "appb-waypoint-1/u3/0"}
+func (s *sim) Incarnations(context.Context) ([]string, error) {
+	found := []string{"appa-1/u1/0", "appb-1/u2/0", "appb-waypoint-1/u3/0"}
 	if s.restartAfter != "" && s.batches > 0 {
-		for i, l := range lives {
+		for i, l := range found {
 			if PodOf(l) == s.restartAfter {
-				lives[i] = l[:len(l)-1] + "1"
+				found[i] = l[:len(l)-1] + "1"
 			}
 		}
 	}
-	return lives, nil
+	return found, nil
 }
 
 func (s *sim) Objects(context.Context) (*mesh.Objects, error) { return s.objects, s.objectsErr }

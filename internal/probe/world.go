@@ -142,9 +142,9 @@ func (k *Kubernetes) Crossings(ctx context.Context, since time.Time, enough func
 	return k.waypoint.Crossings(ctx, since, enough)
 }
 
-// Lives implements World. The ztunnels count, too: one that is replaced breaks the connections on its node.
-func (k *Kubernetes) Lives(ctx context.Context) ([]string, error) {
-	var lives []string
+// Incarnations implements World. The ztunnels count, too: one that is replaced breaks the connections on its node.
+func (k *Kubernetes) Incarnations(ctx context.Context) ([]string, error) {
+	var found []string
 	for _, of := range []struct{ namespace, selector string }{
 		{k.namespace, "app=" + names.AppA},
 		{k.namespace, "app=" + names.AppB},
@@ -157,8 +157,8 @@ func (k *Kubernetes) Lives(ctx context.Context) ([]string, error) {
 			return nil, fmt.Errorf("listing pods %s: %w", of.selector, err)
 		}
 		for _, p := range pods {
-			lives = append(lives, p.Incarnation())
+			found = append(found, p.Incarnation())
 		}
 	}
-	return lives, nil
+	return found, nil
 }

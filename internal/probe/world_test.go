@@ -101,7 +101,7 @@ func TestCallersOfACluster(t *testing.T) {
 	if _, err := k.Caller(t.Context(), AppaDirect); !errors.Is(err, errBroken) {
 		t.Error(err)
 	}
-	if _, err := k.Lives(t.Context()); !errors.Is(err, errBroken) {
+	if _, err := k.Incarnations(t.Context()); !errors.Is(err, errBroken) {
 		t.Error(err)
 	}
 	if _, err := k.Counters(t.Context()); !errors.Is(err, errBroken) {
@@ -117,8 +117,8 @@ func TestCallersOfACluster(t *testing.T) {
 	if _, err := NewKubernetes(&rest.Config{Host: "::bad::"}, nil, nil, mesh.Target{}); err == nil {
 		t.Error("a bad host went well")
 	}
-	lives, err := newWorld(&podsOnly{pods: meshedPods()}, nil, "default").Lives(t.Context())
-	if err != nil || len(lives) != 4 || !slices.Contains(lives, "ztunnel-1//0") {
-		t.Errorf("%q %v", lives, err)
+	found, err := newWorld(&podsOnly{pods: meshedPods()}, nil, "default").Incarnations(t.Context())
+	if err != nil || len(found) != 4 || !slices.Contains(found, "ztunnel-1//0") {
+		t.Errorf("%q %v", found, err)
 	}
 }

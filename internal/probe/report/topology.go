@@ -36,11 +36,11 @@ type way struct {
 	Title   string
 }
 
-// stretch is a way as data: which claims speak about it, the more telling first.
-type stretch struct {
+// segment is a way as data: which claims are about it, the more specific first.
+type segment struct {
 	name   string
 	claims []string
-	// crossed says that only claims speak whose requests crossed the waypoint.
+	// crossed says that only claims count whose requests went through the waypoint.
 	crossed bool
 	wide    route
 	tall    route
@@ -51,8 +51,8 @@ type route struct {
 	x, y int
 }
 
-func stretches() []stretch {
-	return []stretch{
+func segments() []segment {
+	return []segment{
 		{"from outside to the gateway", []string{"reach-gateway", "authz-taken-out-gateway"}, false, route{"M150 73 H246", 198, 73}, route{"M61 62 V106", 61, 83}},
 		{"from the gateway to the waypoint", []string{"authz-taken-out-gateway", "fault-gateway", "authz-get-gateway", "waypoint-gateway"}, false, route{"M390 73 C460 73 480 127 538 133", 470, 98}, route{"M118 136 C178 138 186 196 234 204", 180, 160}},
 		{"from appa to the waypoint", []string{"authz-taken-out-appa", "fault-appa", "authz-get-appa", "waypoint-appa"}, false, route{"M390 167 C450 167 480 155 538 153", 464, 162}, route{"M118 218 H234", 178, 217}},
@@ -89,7 +89,7 @@ func drawings(r probe.Report) []drawing {
 		},
 	}
 	tall.Mesh.H = 340
-	for _, s := range stretches() {
+	for _, s := range segments() {
 		found := finding(r, s)
 		wide.Ways = append(wide.Ways, found.along(s.wide))
 		tall.Ways = append(tall.Ways, found.along(s.tall))
@@ -111,8 +111,8 @@ func (w way) along(r route) way {
 	return w
 }
 
-// finding is the worst that the claims about a stretch say; where they agree, the most telling one speaks.
-func finding(r probe.Report, s stretch) way {
+// finding is the worst verdict of the claims about a segment; of equal verdicts, that of the most specific claim.
+func finding(r probe.Report, s segment) way {
 	var about []probe.Result
 	for _, id := range s.claims {
 		for _, c := range r.Claims {
