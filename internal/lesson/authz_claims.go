@@ -117,7 +117,7 @@ func authzClaims() []probe.Claim {
 			ID: "direct-open", Lesson: "authz", Title: "the way around the waypoint is open: straight to appb's pod",
 			Learn: "What is addressed to a pod's own address does not go through the waypoint, so no layer-7 rule applies to it. `mage sm:authz -strict` closes this way.",
 			When:  probe.Not(probe.Strict),
-			Shot:  around(probe.AppaDirect, http.StatusOK),
+			Shot:  around(probe.AppaDirect, http.StatusOK), Causes: openCauses(),
 		},
 		{
 			ID: "direct-closed", Lesson: "authz", Title: "the way around the waypoint is closed: straight to appb's pod",
@@ -148,7 +148,7 @@ func authzClaims() []probe.Claim {
 			ID: "unmeshed-open", Lesson: "authz", Title: "a pod outside the mesh reaches appb in plain text",
 			Learn: "It has no ztunnel, hence no identity and no waypoint. `mage sm:authz -strict` closes this way, too.",
 			When:  probe.Not(probe.Strict),
-			Shot:  around(probe.Unmeshed, http.StatusOK),
+			Shot:  around(probe.Unmeshed, http.StatusOK), Causes: openCauses(),
 		},
 		{
 			ID: "unmeshed-closed", Lesson: "authz", Title: "a pod outside the mesh does not reach appb",
@@ -201,6 +201,26 @@ func strictCauses() []probe.Cause {
 		}},
 		{Find: func(o *mesh.Objects, _ probe.Lessons) *problem.Problem {
 			return mesh.PolicyTrouble(o.Target.Service.Namespace, names.OnlyViaWaypoint, o.Policy(names.OnlyViaWaypoint), mesh.ZtunnelAccepted)
+		}},
+	}
+}
+
+// openCauses are why a way around the waypoint is closed although sm:authz -strict is off.
+func openCauses() []probe.Cause {
+	return []probe.Cause{
+		{Find: func(o *mesh.Objects, _ probe.Lessons) *problem.Problem {
+			if mesh.StrictTLSTrouble(names.AppB, o.PeerAuthentications) != nil {
+				return nil
+			}
+			return problem.New(problem.ConfigNotAttached, nil, "a PeerAuthentication asks for STRICT mutual TLS for appb")
+		}},
+		{Find: func(o *mesh.Objects, _ probe.Lessons) *problem.Problem {
+			for _, p := range o.Policies {
+				if p.Spec.GetSelector() != nil && mesh.PolicyTrouble(p.Namespace, p.Name, p, mesh.ZtunnelAccepted) == nil {
+					return problem.New(problem.ConfigNotAttached, nil, "ztunnel enforces AuthorizationPolicy %s, which has a selector", p.Name)
+				}
+			}
+			return nil
 		}},
 	}
 }

@@ -157,7 +157,13 @@ func TestWrongLabIsNotProven(t *testing.T) {
 			{"direct-closed", Refuted, "instead 5 × 200", "STRICT"},
 			{"unmeshed-closed", Refuted, "no HTTP answer; expected", ""},
 		}},
-		{"closed though not strict", authzOnly, func(s *sim) { s.actual.Authz.Strict = true }, []want{{"direct-open", Refuted, "no HTTP answer", ""}}},
+		{"closed though not strict", authzOnly, func(s *sim) {
+			s.actual.Authz.Strict = true
+			s.objects.PeerAuthentications = goodObjects(closed).PeerAuthentications
+		}, []want{
+			{"direct-open", Refuted, "no HTTP answer", ""},
+			{"unmeshed-open", Refuted, "no HTTP answer", "STRICT"},
+		}},
 		{"foreign traffic throughout", waypoint, func(s *sim) { s.foreign = slices.Repeat([]int{3}, 99) }, []want{{"waypoint-appa", Inconclusive, "other traffic used the waypoint during the measurement (curl/8) (measured 2 times)", ""}}},
 		{"foreign traffic once", waypoint, func(s *sim) { s.foreign = []int{0, 0, 0, 3} }, []want{{"waypoint-appa", Proven, "measured 2 times", ""}}},
 		{"sent twice", waypoint, func(s *sim) { s.retried = true }, []want{{"waypoint-appa", Inconclusive, "sent twice", ""}}},
