@@ -83,6 +83,7 @@ type Kind struct {
 	library  func(log *progressLog) library
 	lookPath func(string) (string, error)
 	after    func(time.Duration) <-chan time.Time
+	connect  func(ctx context.Context, address string) error
 	greet    func(ctx context.Context, address string, authority []byte) error
 	ready    func(ctx context.Context, cfg *rest.Config, want int) error
 	look     func(ctx context.Context, cfg *rest.Config) (version, notReady string, err error)
@@ -105,6 +106,7 @@ func NewKind(opts KindOptions) *Kind {
 		},
 		lookPath: exec.LookPath,
 		after:    time.After,
+		connect:  connect,
 		greet:    greet,
 		ready:    waitNodes,
 		look:     lookAtNodes,

@@ -105,7 +105,10 @@ func (k *Kind) createNew(ctx context.Context) error {
 			kindcluster.CreateWithRetain(true),
 		)
 	}()
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
 	select {
+	case err = <-k.outOfReach(watching):
 	case err = <-done:
 		done = nil
 		if err != nil {

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd/api"
@@ -21,9 +24,6 @@ import (
 // A process in a container with the engine's socket, or one whose engine is elsewhere, has another loopback address. It may
 // still have a route to the nodes' own addresses, which are in the API server's certificate.
 
-// apiServerPort is where the API server of a kind node listens (kind, pkg/cluster/internal/providers/common/constants.go).
-const apiServerPort = "6443"
-
 // greetTime bounds a connection to an address of the API server. A refusal takes no time; an answer may, on a slow machine.
 const greetTime = 5 * time.Second
 
@@ -37,14 +37,8 @@ func (k *Kind) reach(ctx context.Context, published *api.Cluster) (address strin
 	if err != nil {
 		return "", false
 	}
-	candidates := []string{server.Host}
-	if nodes, err := k.nodes(ctx); err == nil {
-		for _, n := range nodes {
-			if n.Role == node.ControlPlane && n.InternalIP != "" {
-				candidates = append(candidates, net.JoinHostPort(n.InternalIP, apiServerPort))
-			}
-		}
-	}
+	_, own := k.addresses(ctx)
+	candidates := append([]string{server.Host}, own...)
 	for _, address := range candidates {
 		bounded, cancel := context.WithTimeout(ctx, greetTime)
 		err := k.greet(bounded, address, published.CertificateAuthorityData)
@@ -65,6 +59,76 @@ func greet(ctx context.Context, address string, authority []byte) error {
 	}
 	dialer := tls.Dialer{Config: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	connection, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return connection.Close()
+}
+
+// closedTries is how often in a row the addresses of the API server must be out of reach: a published port may open a little
+// later than its container starts.
+const closedTries = 6
+
+// outOfReach sends a problem if the control plane's container runs and nothing of it can be reached from here. It needs no API
+// server: Docker's proxy listens at the published address before the API server does, and a node that refuses a connection
+// can be reached.
+func (k *Kind) outOfReach(ctx context.Context) <-chan error {
+	found := make(chan error, 1)
+	go func() {
+		for closed := 0; closed < closedTries; {
+			published, own := k.addresses(ctx)
+			if len(published) > 0 && len(own) > 0 {
+				if slices.ContainsFunc(published, func(a string) bool { return k.connect(ctx, a) == nil }) ||
+					slices.ContainsFunc(own, func(a string) bool {
+						err := k.connect(ctx, a)
+						return err == nil || errors.Is(err, syscall.ECONNREFUSED)
+					}) {
+					return
+				}
+				closed++
+			}
+			select {
+			case <-k.after(reachInterval):
+			case <-ctx.Done():
+				return
+			}
+			if closed == closedTries {
+				found <- problem.New(problem.APIServerElsewhere, nil,
+					"the nodes of kind cluster %s run, and neither the published address of the API server, %s, nor the node's own, %s, can be reached from here",
+					k.opts.Name, strings.Join(published, ", "), strings.Join(own, ", "))
+			}
+		}
+	}()
+	return found
+}
+
+// addresses lists the published addresses of the API server, and the control planes' own.
+func (k *Kind) addresses(ctx context.Context) (published, own []string) {
+	nodes, err := k.nodes(ctx)
+	if err != nil {
+		return nil, nil
+	}
+	for _, n := range nodes {
+		if !n.Running {
+			continue
+		}
+		if n.APIServer != "" {
+			published = append(published, n.APIServer)
+		}
+		if n.Role == node.ControlPlane && n.InternalIP != "" {
+			own = append(own, net.JoinHostPort(n.InternalIP, node.APIServerPort))
+		}
+	}
+	return published, own
+}
+
+// connectTime bounds a connection whose answer may be dropped on the way.
+const connectTime = time.Second
+
+func connect(ctx context.Context, address string) error {
+	bounded, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	connection, err := (&net.Dialer{}).DialContext(bounded, "tcp", address)
 	if err != nil {
 		return err
 	}

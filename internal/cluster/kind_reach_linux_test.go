@@ -96,7 +96,7 @@ func TestReachFromNamespace(t *testing.T) {
 	t.Run("a route to the node", func(t *testing.T) {
 		f := setup(t)
 		inNamespace(t, func(t *testing.T) {
-			own, _ := apiServer(t, net.JoinHostPort("127.0.0.2", apiServerPort))
+			own, _ := apiServer(t, net.JoinHostPort("127.0.0.2", node.APIServerPort))
 			authority = append(own, authority...)
 			if err := f.kind.Create(t.Context()); err != nil {
 				t.Error(err)

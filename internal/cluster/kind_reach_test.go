@@ -15,10 +15,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"ambientlab/internal/docker/dockertest"
+	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
 )
 
@@ -127,5 +131,54 @@ func TestAPIServerStarting(t *testing.T) {
 	f.state(Ready)
 	if tries < 20 {
 		t.Errorf("tried %d times", tries)
+	}
+}
+
+// TestOutOfReach: while kind is still at work, nodes that run and cannot be reached end the creation.
+func TestOutOfReach(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		published, own error
+		problem        bool
+	}{
+		{name: "the published address answers", own: syscall.ENETUNREACH},
+		{name: "the node has a route", published: syscall.ECONNREFUSED, own: syscall.ECONNREFUSED},
+		{name: "no route to the node", published: syscall.ECONNREFUSED, own: syscall.ENETUNREACH, problem: true},
+		{name: "no answer from the node", published: syscall.ECONNREFUSED, own: context.DeadlineExceeded, problem: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t)
+			tries := make(chan string, 1000)
+			f.kind.connect = func(_ context.Context, address string) error {
+				tries <- address
+				if address == "127.0.0.1:40001" {
+					return tt.published
+				}
+				return tt.own
+			}
+			f.lib.create = func() error {
+				f.engine.Add(dockertest.Container{
+					Name: "ambient-control-plane", Network: "kind", IP: "172.18.0.2", Published: "127.0.0.1:40001",
+					Mounts: []string{node.Mark{Lab: "ambient"}.MountPoint()},
+					Labels: map[string]string{node.ClusterLabel: "ambient", node.RoleLabel: node.ControlPlane},
+				})
+				<-tries
+				for tt.problem && !slices.Contains(f.engine.Removed(), "ambient-control-plane") {
+					<-f.kind.after(0)
+				}
+				return nil
+			}
+			err := f.kind.Create(t.Context())
+			if !tt.problem {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !problem.Is(err, problem.APIServerElsewhere) || !strings.Contains(err.Error(), "172.18.0.2:6443") {
+				t.Errorf("got %v", err)
+			}
+			f.untouched()
+		})
 	}
 }

@@ -96,6 +96,7 @@ func newFixture(t *testing.T) *fixture {
 		close(c)
 		return c
 	}
+	f.kind.connect = func(context.Context, string) error { return nil }
 	f.kind.greet = func(context.Context, string, []byte) error { return nil }
 	f.kind.look = func(context.Context, *rest.Config) (string, string, error) { return "v1.36.3", f.notReady, nil }
 	f.kind.ready = func(context.Context, *rest.Config, int) error { return f.readyErr }

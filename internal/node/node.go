@@ -7,7 +7,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +31,10 @@ const (
 	LoadBalancer = "external-load-balancer"
 )
 
+// APIServerPort is the port at which the API server of a kind node listens (kind,
+// pkg/cluster/internal/providers/common/constants.go).
+const APIServerPort = "6443"
+
 // Node is a node of a cluster.
 type Node struct {
 	Name, Role string
@@ -37,6 +43,8 @@ type Node struct {
 	// InternalIP is the IPv4 address on the Docker network, or the node's InternalIP in an existing cluster. It is
 	// empty if the container is not running.
 	InternalIP string
+	// APIServer is the address, host and port, at which Docker publishes the API server's port; empty if it does not.
+	APIServer string
 	// Cluster is the name of the kind cluster.
 	Cluster string
 	// Network is the name of the Docker network that the node is on.
@@ -92,6 +100,11 @@ func fromContainer(c container.Summary) Node {
 	for _, m := range c.Mounts {
 		if mark, ok := parseMark(m.Destination); ok {
 			n.Mark = &mark
+		}
+	}
+	for _, p := range c.Ports {
+		if strconv.Itoa(int(p.PrivatePort)) == APIServerPort && p.PublicPort != 0 && p.IP.IsValid() {
+			n.APIServer = netip.AddrPortFrom(p.IP, p.PublicPort).String()
 		}
 	}
 	name, endpoint := endpointOf(c)

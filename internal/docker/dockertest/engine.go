@@ -34,6 +34,8 @@ type Container struct {
 	// Mounts are the mount points.
 	Mounts  []string
 	Network string
+	// Published is the address at which port 6443 is published while it runs.
+	Published string
 	// IP is its address while it runs; FixedIP the one it asked for.
 	IP, FixedIP string
 	Stopped     bool
@@ -149,6 +151,10 @@ func summary(c Container) container.Summary {
 	}
 	for _, m := range c.Mounts {
 		s.Mounts = append(s.Mounts, container.MountPoint{Destination: m})
+	}
+	if c.Published != "" && !c.Stopped {
+		p := netip.MustParseAddrPort(c.Published)
+		s.Ports = []container.PortSummary{{IP: p.Addr(), PublicPort: p.Port(), PrivatePort: 6443, Type: "tcp"}}
 	}
 	s.HostConfig.NetworkMode = c.Network
 	ep := &network.EndpointSettings{}
