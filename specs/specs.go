@@ -35,8 +35,8 @@ func Render(name string, data any) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Objects renders a spec and returns its objects, in the order of the file. Each is checked strictly against the type of
-// its kind: what a template is filled with must not make a field that nothing reads.
+// Objects renders a spec and returns its objects, in the order of the file. Each is checked strictly against the type
+// of its kind: what a template is filled with must not make a field that nothing reads.
 func Objects(name string, data any) ([]*unstructured.Unstructured, error) {
 	raw, err := Render(name, data)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// changeSet is the difference between what a part wants and what is in the cluster, as it was when it was computed. It can
-// be shown and carried out; apply reads again what has changed since.
+// changeSet is the difference between what a part wants and what is in the cluster, as it was when it was computed. It
+// can be shown and carried out; apply reads again what has changed since.
 type changeSet struct {
 	client *Client
 	name   string
@@ -48,8 +48,8 @@ func (s *changeSet) objects() []*unstructured.Unstructured {
 	return objs
 }
 
-// missing lists the objects that do not exist, as changes. It needs no dry run, and one of a large CRD takes the API server
-// about as long as its creation.
+// missing lists the objects that do not exist, as changes. It needs no dry run, and one of a large CRD takes the API
+// server about as long as its creation.
 func (s *changeSet) missing() []engine.Change {
 	var changes []engine.Change
 	for _, w := range s.writes {
@@ -109,9 +109,10 @@ func (s *changeSet) findStale(ctx context.Context) error {
 	return nil
 }
 
-// apply carries the changes out: it writes the objects that differ, stage by stage (a CRD before the objects of its kind, a
-// webhook's configuration after its server), and then prunes. What changed in the cluster since the change set was computed
-// is read again. The changes that were made are returned, also beside an error, and reported to the engine at once.
+// apply carries the changes out: it writes the objects that differ, stage by stage (a CRD before the objects of its
+// kind, a webhook's configuration after its server), and then prunes. What changed in the cluster since the change set
+// was computed is read again. The changes that were made are returned, also beside an error, and reported to the engine
+// at once.
 //
 // A conflict with another field manager is a problem that names it, unless the Set says Force. Errors that go away by
 // themselves are retried until ctx ends.
@@ -156,8 +157,8 @@ func (s *changeSet) applyStage(ctx context.Context, stage int, made *record) err
 	return s.client.waitFor(ctx, objs) // the next stages may hold objects of these kinds
 }
 
-// execute makes the change of one object, and none where there is none. Where another client changed the object since it
-// was read, the change is computed again.
+// execute makes the change of one object, and none where there is none. Where another client changed the object since
+// it was read, the change is computed again.
 func (c *Client) execute(ctx context.Context, w *write, made *record) error {
 	current := w.judged && w.live != nil // the write itself then fails if the object has changed
 	var result *unstructured.Unstructured

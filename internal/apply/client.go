@@ -42,10 +42,11 @@ type Kind struct {
 
 // Options is what a Client has to know of the controllers that the lab installs.
 type Options struct {
-	// Kinds are the kinds that those controllers work on. Objects of kinds that neither this package nor Kinds knows are
-	// ready once they exist.
+	// Kinds are the kinds that those controllers work on. Objects of kinds that neither this package nor Kinds knows
+	// are ready once they exist.
 	Kinds map[schema.GroupKind]Kind
-	// Generated says whether one of those controllers made an object by itself. It is asked about objects without an owner.
+	// Generated says whether one of those controllers made an object by itself. It is asked about objects without an
+	// owner.
 	Generated func(client.Object) bool
 }
 
@@ -61,8 +62,8 @@ type Client struct {
 	options   Options
 }
 
-// New returns a client for the lab of that name. The configuration is copied; the copy has no client-side rate limit, since
-// the API server limits requests itself, and does not print the server's warnings between the lab's own output.
+// New returns a client for the lab of that name. The configuration is copied; the copy has no client-side rate limit,
+// since the API server limits requests itself, and does not print the server's warnings between the lab's own output.
 func New(cfg *rest.Config, lab string, options Options) (*Client, error) {
 	if faults := validation.IsValidLabelValue(lab); lab == "" || len(faults) > 0 {
 		return nil, fmt.Errorf("lab name %q cannot be a label's value: %s", lab, strings.Join(faults, "; "))

@@ -18,9 +18,9 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Delete deletes a part: every object with its labels, whether or not the Set still lists it, dependants first. It returns
-// when they are gone. Of an object that existed before the lab only the lab's fields are removed, and a CRD or a namespace
-// that objects of others need stays; both are among the changes.
+// Delete deletes a part: every object with its labels, whether or not the Set still lists it, dependants first. It
+// returns when they are gone. Of an object that existed before the lab only the lab's fields are removed, and a CRD or
+// a namespace that objects of others need stays; both are among the changes.
 func (c *Client) Delete(ctx context.Context, set Set) ([]engine.Change, error) {
 	if set.Name == "" {
 		return nil, errors.New("a part without a name cannot be deleted")
@@ -28,8 +28,9 @@ func (c *Client) Delete(ctx context.Context, set Set) ([]engine.Change, error) {
 	return c.deletePart(ctx, set.Name)
 }
 
-// DeleteAll deletes what is left of every part of the lab, except for the parts in keep: custom resources before their CRDs,
-// and namespaces last. Only a plan knows the order of its parts, so this is for what is left after the plan was undone.
+// DeleteAll deletes what is left of every part of the lab, except for the parts in keep: custom resources before their
+// CRDs, and namespaces last. Only a plan knows the order of its parts, so this is for what is left after the plan was
+// undone.
 func (c *Client) DeleteAll(ctx context.Context, keep ...string) ([]engine.Change, error) {
 	return c.deletePart(ctx, "", keep...)
 }
@@ -49,9 +50,9 @@ func (c *Client) deletePart(ctx context.Context, part string, keep ...string) ([
 	return made.changes, nil
 }
 
-// DeleteGenerated deletes the objects of some kinds that match, and returns when they are gone. It is for what controllers
-// have made without an owner; kinds that the cluster does not serve, or that this user may not list, are skipped. Where keep
-// gives a reason, the objects stay and the changes say why.
+// DeleteGenerated deletes the objects of some kinds that match, and returns when they are gone. It is for what
+// controllers have made without an owner; kinds that the cluster does not serve, or that this user may not list, are
+// skipped. Where keep gives a reason, the objects stay and the changes say why.
 func (c *Client) DeleteGenerated(ctx context.Context, kinds []schema.GroupVersionKind, match func(client.Object) bool, keep string) error {
 	for _, gvk := range kinds {
 		list := &metav1.PartialObjectMetadataList{}
@@ -117,8 +118,8 @@ func removal(obj client.Object) engine.Change {
 	return engine.Change{Object: idOf(obj).String(), Action: engine.Delete}
 }
 
-// remove removes objects from their part, stage by stage, and waits until each stage is gone. The objects are in the order
-// of their deletion.
+// remove removes objects from their part, stage by stage, and waits until each stage is gone. The objects are in the
+// order of their deletion.
 func (c *Client) remove(ctx context.Context, objs []*metav1.PartialObjectMetadata, made *record) error {
 	for len(objs) > 0 {
 		stage := stageOf(objs[0].GroupVersionKind())
@@ -159,8 +160,8 @@ func (c *Client) removeOne(ctx context.Context, obj *metav1.PartialObjectMetadat
 
 // deleteOne deletes an object and returns when it is gone.
 func (c *Client) deleteOne(ctx context.Context, obj *metav1.PartialObjectMetadata, made *record) error {
-	// Pods must be gone before what they run on, such as a network plug-in. So a workload, and an object that pods are made
-	// for, is deleted after what it owns.
+	// Pods must be gone before what they run on, such as a network plug-in. So a workload, and an object that pods are
+	// made for, is deleted after what it owns.
 	policy := metav1.DeletePropagationBackground
 	if stageOf(obj.GroupVersionKind()) == stageWorkload || c.options.Kinds[obj.GroupVersionKind().GroupKind()].Pods != nil {
 		policy = metav1.DeletePropagationForeground
@@ -187,8 +188,8 @@ func (c *Client) deleteOne(ctx context.Context, obj *metav1.PartialObjectMetadat
 	return nil
 }
 
-// releaseFields gives up every field that manager owns of an object: fields that it alone has set are removed, fields that
-// others have set too stay as they are.
+// releaseFields gives up every field that manager owns of an object: fields that it alone has set are removed, fields
+// that others have set too stay as they are.
 func (c *Client) releaseFields(ctx context.Context, obj client.Object, manager string) error {
 	bare := &unstructured.Unstructured{}
 	bare.SetGroupVersionKind(obj.GetObjectKind().GroupVersionKind())

@@ -47,8 +47,8 @@ func crdKind() schema.GroupKind {
 	return schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}
 }
 
-// The stages of an apply. Objects of one stage do not need each other; each stage needs those before it. Deletion uses the
-// reverse order.
+// The stages of an apply. Objects of one stage do not need each other; each stage needs those before it. Deletion uses
+// the reverse order.
 const (
 	stageNamespace = iota
 	stageCRD
@@ -96,9 +96,9 @@ func (c *Client) label(obj *unstructured.Unstructured, part string) {
 	obj.SetLabels(labels)
 }
 
-// dropControllerFields removes from an object what its controllers write, so that server-side apply leaves those fields to
-// them: the certificate authority of webhooks, and what only the server sets. AnnotationAdopted is set by this package, not
-// by a caller.
+// dropControllerFields removes from an object what its controllers write, so that server-side apply leaves those fields
+// to them: the certificate authority of webhooks, and what only the server sets. AnnotationAdopted is set by this
+// package, not by a caller.
 func dropControllerFields(obj *unstructured.Unstructured) {
 	delete(obj.Object, "status")
 	for _, field := range []string{"creationTimestamp", "managedFields", "resourceVersion", "uid", "generation"} {
@@ -119,8 +119,8 @@ func dropControllerFields(obj *unstructured.Unstructured) {
 	}
 }
 
-// namespaced says whether objects of a kind are in namespaces. For a kind that the cluster does not serve, a CRD in the Set
-// says it; without one the answer is yes.
+// namespaced says whether objects of a kind are in namespaces. For a kind that the cluster does not serve, a CRD in the
+// Set says it; without one the answer is yes.
 func (c *Client) namespaced(gvk schema.GroupVersionKind, set Set) (bool, error) {
 	mapping, err := c.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
 	if err == nil {
@@ -159,8 +159,9 @@ func (c *Client) get(ctx context.Context, obj client.Object) (*unstructured.Unst
 	}
 }
 
-// kindUnknown says whether err means that the cluster does not serve a kind. The mapper says so for a kind that it has never
-// seen; where the CRD was deleted after the mapper had looked it up, the server answers 404 without naming an object.
+// kindUnknown says whether err means that the cluster does not serve a kind. The mapper says so for a kind that it has
+// never seen; where the CRD was deleted after the mapper had looked it up, the server answers 404 without naming an
+// object.
 func kindUnknown(err error) bool {
 	if meta.IsNoMatchError(err) {
 		return true
@@ -170,8 +171,8 @@ func kindUnknown(err error) bool {
 		strings.Contains(status.Status().Message, "could not find the requested resource")
 }
 
-// deepCopy copies an object, with every value in the form that unstructured content must have. Objects that are written as
-// Go literals hold ints and []string, at which Kubernetes' own DeepCopy panics (runtime.DeepCopyJSONValue).
+// deepCopy copies an object, with every value in the form that unstructured content must have. Objects that are written
+// as Go literals hold ints and []string, at which Kubernetes' own DeepCopy panics (runtime.DeepCopyJSONValue).
 func deepCopy(obj *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	content, err := jsonValue(obj.Object)
 	if err != nil {

@@ -13,8 +13,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// neededByOthers says why an object of the lab cannot be deleted: with a CRD all objects of its kind are deleted, and with a
-// namespace everything in it, and the lab deletes nothing that others made. It is empty where the object can be deleted.
+// neededByOthers says why an object of the lab cannot be deleted: with a CRD all objects of its kind are deleted, and
+// with a namespace everything in it, and the lab deletes nothing that others made. It is empty where the object can be
+// deleted.
 func (c *Client) neededByOthers(ctx context.Context, obj client.Object) (string, error) {
 	var kinds []schema.GroupVersionKind
 	var namespace string
@@ -80,8 +81,8 @@ func (c *Client) listOthers(ctx context.Context, gvk schema.GroupVersionKind, na
 	return others, nil
 }
 
-// definedKind returns the kind that a CRD defines, in its storage version where that is served, and otherwise in a version
-// that is: every object can be read in each of them. It is empty where no version is served.
+// definedKind returns the kind that a CRD defines, in its storage version where that is served, and otherwise in a
+// version that is: every object can be read in each of them. It is empty where no version is served.
 func definedKind(crd *unstructured.Unstructured) []schema.GroupVersionKind {
 	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
 	kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
@@ -120,8 +121,8 @@ func namespacedKinds(lists []*metav1.APIResourceList) []schema.GroupVersionKind 
 // maxOwners limits the chain of owners that is followed: a CronJob's pod has two owners.
 const maxOwners = 10
 
-// madeByOthers says whether an object is neither the lab's nor generated for what the lab installed. The owner decides for
-// an object that has one: a pod of another user's Deployment is another user's.
+// madeByOthers says whether an object is neither the lab's nor generated for what the lab installed. The owner decides
+// for an object that has one: a pod of another user's Deployment is another user's.
 func (c *Client) madeByOthers(ctx context.Context, obj *metav1.PartialObjectMetadata) (bool, error) {
 	for range maxOwners {
 		if obj.GetDeletionTimestamp() != nil {

@@ -1,5 +1,3 @@
-//go:build integration
-
 package apply
 
 import (
@@ -11,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A namespace that an overlay has created is deleted with it when it is empty. One that existed before, or that others use by
-// now, only loses what the overlay has set.
+// A namespace that an overlay has created is deleted with it when it is empty. One that existed before, or that others
+// use by now, only loses what the overlay has set.
 func TestOverlayDeletesItsNamespace(t *testing.T) {
 	c := cluster(t, "overlaid")
 	overlay := func(name string) Overlay {

@@ -13,8 +13,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// served lists the kinds that a cluster serves, each in its preferred version. Where the API server of an aggregated group
-// is down, only the kinds of that group are missing.
+// served lists the kinds that a cluster serves, each in its preferred version. Where the API server of an aggregated
+// group is down, only the kinds of that group are missing.
 func served(d discovery.DiscoveryInterface) func(context.Context) ([]*metav1.APIResourceList, error) {
 	return func(context.Context) ([]*metav1.APIResourceList, error) {
 		lists, err := discovery.ServerPreferredResources(d)
@@ -25,7 +25,8 @@ func served(d discovery.DiscoveryInterface) func(context.Context) ([]*metav1.API
 	}
 }
 
-// systemKind says whether only Kubernetes itself makes objects of a kind. There are many of them, and none is the lab's.
+// systemKind says whether only Kubernetes itself makes objects of a kind. There are many of them, and none is the
+// lab's.
 func systemKind(gk schema.GroupKind) bool {
 	switch gk.Kind {
 	case "Event", "Lease", "Endpoints", "EndpointSlice", "Node", "ReplicaSet", "ControllerRevision", "CSINode",
@@ -37,9 +38,9 @@ func systemKind(gk schema.GroupKind) bool {
 	}
 }
 
-// owned lists the live objects with the lab's labels, of one part or, with part "", of all, in the order of their deletion.
-// It looks at every kind that the cluster serves, so that nothing has to be remembered of what a part consisted of before;
-// it reads only metadata, a few kinds at a time.
+// owned lists the live objects with the lab's labels, of one part or, with part "", of all, in the order of their
+// deletion. It looks at every kind that the cluster serves, so that nothing has to be remembered of what a part
+// consisted of before; it reads only metadata, a few kinds at a time.
 func (c *Client) owned(ctx context.Context, part string) ([]*metav1.PartialObjectMetadata, error) {
 	lists, err := c.resources(ctx)
 	if err != nil {
@@ -66,8 +67,8 @@ func (c *Client) owned(ctx context.Context, part string) ([]*metav1.PartialObjec
 		mu.Lock()
 		defer mu.Unlock()
 		for j := range list.Items {
-			// An object with an owner was made by a controller, which may copy the labels of the lab's object to it: istiod
-			// copies those of a Gateway. It is deleted with its owner.
+			// An object with an owner was made by a controller, which may copy the labels of the lab's object to it:
+			// istiod copies those of a Gateway. It is deleted with its owner.
 			if obj := &list.Items[j]; len(obj.OwnerReferences) == 0 {
 				obj.SetGroupVersionKind(kinds[i])
 				found = append(found, obj)

@@ -93,8 +93,8 @@ func (c *Client) state(ctx context.Context, obj *unstructured.Unstructured, set 
 	return State{Ready: true}, nil
 }
 
-// reason says why objects are not ready, or "" where all are. It names the first that is not, in the order of application,
-// with what its pods say.
+// reason says why objects are not ready, or "" where all are. It names the first that is not, in the order of
+// application, with what its pods say.
 func (c *Client) reason(ctx context.Context, objs []*unstructured.Unstructured) (string, error) {
 	unready, err := c.unready(ctx, objs, objs)
 	if err != nil || len(unready) == 0 {
@@ -128,8 +128,8 @@ func (c *Client) unready(ctx context.Context, objs, set []*unstructured.Unstruct
 	return unready, nil
 }
 
-// explain says why objects are not ready: the first in full, the number of the others. One that has failed, or that will if
-// its state lasts, comes before those that may still become ready.
+// explain says why objects are not ready: the first in full, the number of the others. One that has failed, or that
+// will if its state lasts, comes before those that may still become ready.
 func (c *Client) explain(ctx context.Context, unready []unreadyObject) *problem.Problem {
 	first := unready[0]
 	for _, u := range unready {
@@ -208,8 +208,8 @@ func DeploymentState(d *appsv1.Deployment) State {
 	}
 }
 
-// deploymentReason adds the controller's message where it cannot create pods, as with an exceeded quota or a webhook that
-// does not answer: there is no pod then that says why.
+// deploymentReason adds the controller's message where it cannot create pods, as with an exceeded quota or a webhook
+// that does not answer: there is no pod then that says why.
 func deploymentReason(d *appsv1.Deployment, format string, args ...any) State {
 	s := Waiting(format, args...)
 	for _, c := range d.Status.Conditions {
@@ -305,8 +305,8 @@ func jobState(j *batchv1.Job) State {
 	return Waiting("%d pods run, %d succeeded, %d failed", j.Status.Active, j.Status.Succeeded, j.Status.Failed)
 }
 
-// ServiceState is ready when a Service of type LoadBalancer has an address. Other Services are ready at once: whether they
-// have endpoints depends on their pods.
+// ServiceState is ready when a Service of type LoadBalancer has an address. Other Services are ready at once: whether
+// they have endpoints depends on their pods.
 func ServiceState(s *corev1.Service) State {
 	if s.Spec.Type != corev1.ServiceTypeLoadBalancer {
 		return State{Ready: true}
@@ -361,11 +361,11 @@ func isWebhookConfiguration(gk schema.GroupKind) bool {
 	return gk.Group == admissionGroup && (gk.Kind == "ValidatingWebhookConfiguration" || gk.Kind == "MutatingWebhookConfiguration")
 }
 
-// webhookState is ready when the server of every webhook has an endpoint and has written its certificate authority into the
-// configuration.
+// webhookState is ready when the server of every webhook has an endpoint and has written its certificate authority into
+// the configuration.
 //
-// A webhook whose Service is of another part is not waited for: that part may come later. Istio's base chart, for one, holds
-// the webhook of istiod, which another chart installs.
+// A webhook whose Service is of another part is not waited for: that part may come later. Istio's base chart, for one,
+// holds the webhook of istiod, which another chart installs.
 func (c *Client) webhookState(ctx context.Context, live *unstructured.Unstructured, set []*unstructured.Unstructured) (State, error) {
 	hooks, _, _ := unstructured.NestedSlice(live.Object, "webhooks")
 	for _, h := range hooks {

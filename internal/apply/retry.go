@@ -17,8 +17,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// The pauses between attempts double from the first to the longest. Most of what is waited for here (a CRD to be served, a
-// webhook's endpoint) comes within a second.
+// The pauses between attempts double from the first to the longest. Most of what is waited for here (a CRD to be
+// served, a webhook's endpoint) comes within a second.
 const (
 	firstPause   = 100 * time.Millisecond
 	longestPause = time.Second
@@ -55,9 +55,9 @@ func unanswered(err error) bool {
 	return noConnection(err) || stillStarting(err)
 }
 
-// noConnection says whether the connection failed. That includes a server that accepts connections and is too busy for the
-// TLS handshake, whose error has no exported type (net/http, transport.go), and one that ended in the middle of its answer,
-// which client-go wraps (rest/request.go).
+// noConnection says whether the connection failed. That includes a server that accepts connections and is too busy for
+// the TLS handshake, whose error has no exported type (net/http, transport.go), and one that ended in the middle of its
+// answer, which client-go wraps (rest/request.go).
 func noConnection(err error) bool {
 	return utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || utilnet.IsHTTP2ConnectionLost(err) ||
@@ -88,9 +88,9 @@ func afterLast(text, mark string) string {
 // refuses at once, so an attempt that ran for longer than this got answers until then.
 const answered = 10 * time.Second
 
-// Retry runs f again for as long as it fails with an error that goes away by itself, such as an API server that is being
-// restarted: until ctx ends, and for at most patience after the first failure of a series. The time that f ran before its
-// first failure does not count. It returns the last failure.
+// Retry runs f again for as long as it fails with an error that goes away by itself, such as an API server that is
+// being restarted: until ctx ends, and for at most patience after the first failure of a series. The time that f ran
+// before its first failure does not count. It returns the last failure.
 func Retry(ctx context.Context, patience time.Duration, f func(context.Context) error) error {
 	return retry(ctx, patience, "", func() error { return f(ctx) })
 }
@@ -153,7 +153,8 @@ func expired(ctx context.Context, obj *unstructured.Unstructured, reason string,
 	}
 }
 
-// crdServesSoon says whether a CRD for the object's kind is in the cluster, so that the API server will serve the kind soon.
+// crdServesSoon says whether a CRD for the object's kind is in the cluster, so that the API server will serve the kind
+// soon.
 func (c *Client) crdServesSoon(ctx context.Context, obj *unstructured.Unstructured) bool {
 	crds := &unstructured.UnstructuredList{}
 	crds.SetAPIVersion("apiextensions.k8s.io/v1")

@@ -13,8 +13,8 @@ import (
 
 // Part is what a step applies: Objects or an Overlay.
 type Part interface {
-	// desired returns what the part wants to write. With prune, the objects are the lab's: those with the part's labels that
-	// are not among them are deleted, and the step waits until they are ready.
+	// desired returns what the part wants to write. With prune, the objects are the lab's: those with the part's labels
+	// that are not among them are deleted, and the step waits until they are ready.
 	desired(context.Context, *Client) (writes []*write, prune bool, err error)
 	// remove undoes the part; id is its step's.
 	remove(ctx context.Context, c *Client, id string) error
@@ -30,13 +30,13 @@ type Set struct {
 	Objects []*unstructured.Unstructured
 	// Namespace is for namespaced objects that name none; "default" when empty.
 	Namespace string
-	// Force takes fields over from other field managers instead of reporting the conflict. It is for clusters that the lab
-	// created itself.
+	// Force takes fields over from other field managers instead of reporting the conflict. It is for clusters that the
+	// lab created itself.
 	Force bool
 }
 
-// Objects is a Part that consists of the whole objects of a Set. It is called again for every check, and not for undoing
-// the part: what was installed from files has to be deleted after the files are gone.
+// Objects is a Part that consists of the whole objects of a Set. It is called again for every check, and not for
+// undoing the part: what was installed from files has to be deleted after the files are gone.
 type Objects func(context.Context) (Set, error)
 
 func (o Objects) desired(ctx context.Context, c *Client) ([]*write, bool, error) {
@@ -66,8 +66,8 @@ func (c *Client) writes(set Set) ([]*write, error) {
 	return writes, nil
 }
 
-// objects returns copies of the Set's objects as they are to be applied: with the lab's labels, in their namespace, without
-// the fields of controllers, sorted by stage and name.
+// objects returns copies of the Set's objects as they are to be applied: with the lab's labels, in their namespace,
+// without the fields of controllers, sorted by stage and name.
 func (c *Client) objects(set Set) ([]*unstructured.Unstructured, error) {
 	if faults := validation.IsValidLabelValue(set.Name); set.Name == "" || len(faults) > 0 {
 		return nil, fmt.Errorf("part name %q cannot be a label's value: %s", set.Name, strings.Join(faults, "; "))
@@ -118,13 +118,14 @@ func (c *Client) prepare(original *unstructured.Unstructured, set Set) (*unstruc
 	return obj, nil
 }
 
-// Overlay is a Part that consists of fields that the lab sets on an object which may belong to others, such as a label on a
-// namespace or on a Service. Each overlay has a field manager of its own and puts none of the lab's labels on the object:
-// no Set ever prunes or deletes it, and removing the overlay changes nothing else of the object.
+// Overlay is a Part that consists of fields that the lab sets on an object which may belong to others, such as a label
+// on a namespace or on a Service. Each overlay has a field manager of its own and puts none of the lab's labels on the
+// object: no Set ever prunes or deletes it, and removing the overlay changes nothing else of the object.
 type Overlay struct {
 	// Name makes the field manager: ambientlab-<Name>.
 	Name string
-	// Object holds the identity and only the fields to set. A namespaced object that names no namespace is in "default".
+	// Object holds the identity and only the fields to set. A namespaced object that names no namespace is in
+	// "default".
 	Object *unstructured.Unstructured
 	// Create allows the object to be created where it does not exist. It is deleted with the overlay, unless objects of
 	// others need it by then.

@@ -13,9 +13,9 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Step returns the step that applies a part. It is done when nothing would change and, for Objects, all of them are ready.
-// Doing it makes the changes and waits; undoing it removes the part. The objects of a part have the step's ID as their
-// part's name. Check, Preview and Do share the changes that are computed once.
+// Step returns the step that applies a part. It is done when nothing would change and, for Objects, all of them are
+// ready. Doing it makes the changes and waits; undoing it removes the part. The objects of a part have the step's ID as
+// their part's name. Check, Preview and Do share the changes that are computed once.
 func Step(connect func(context.Context) (*Client, error), id, title string, needs []string, part Part) engine.Step {
 	s := &step{connect: connect, id: id, part: part}
 	return engine.Step{
@@ -149,8 +149,8 @@ func (s *step) preview(ctx context.Context) ([]engine.Change, error) {
 	return computed.judge(ctx)
 }
 
-// previewWithoutCluster lists what a part would change in a cluster that does not exist yet: every object is created, but
-// for those on which an Overlay sets fields.
+// previewWithoutCluster lists what a part would change in a cluster that does not exist yet: every object is created,
+// but for those on which an Overlay sets fields.
 func previewWithoutCluster(ctx context.Context, part Part) ([]engine.Change, error) {
 	writes, _, err := part.desired(ctx, &Client{mapper: noCluster{}})
 	if err != nil {

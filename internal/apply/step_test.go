@@ -95,8 +95,8 @@ func TestExplainOverlay(t *testing.T) {
 	}
 }
 
-// Where there is no cluster a step is not done, which is no error, and previews every object: in the namespace that it would
-// get, as far as that is known without an API server, and in the order in which they are created.
+// Where there is no cluster a step is not done, which is no error, and previews every object: in the namespace that it
+// would get, as far as that is known without an API server, and in the order in which they are created.
 func TestStepWithoutCluster(t *testing.T) {
 	none := func(context.Context) (*Client, error) {
 		return nil, fmt.Errorf("connecting: %w", problem.New(problem.ClusterNone, nil, "there is none"))

@@ -18,15 +18,16 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// diagnosisTime limits the reading of pods, logs and events after a wait has failed, when the wait's own context has ended.
+// diagnosisTime limits the reading of pods, logs and events after a wait has failed, when the wait's own context has
+// ended.
 const diagnosisTime = 10 * time.Second
 
 // reasonEvery limits how often a wait reads pods and events for the reason that it reports.
 const reasonEvery = 2 * time.Second
 
-// waitFor returns when every object is ready. It looks at once, and then whenever something changes. When ctx ends first, or
-// when an object will not become ready, the error is a problem that says why: what the pod waits for, the last lines that
-// its container logged, the latest warning, and on which node.
+// waitFor returns when every object is ready. It looks at once, and then whenever something changes. When ctx ends
+// first, or when an object will not become ready, the error is a problem that says why: what the pod waits for, the
+// last lines that its container logged, the latest warning, and on which node.
 func (c *Client) waitFor(ctx context.Context, objs []*unstructured.Unstructured) error {
 	pending := objs
 	var unready []unreadyObject
@@ -86,8 +87,8 @@ func lasted(since map[string]time.Time, u unreadyObject) bool {
 	}
 }
 
-// interrupted says whether a context was cancelled, and not ended by its deadline: then a call returns without reading why
-// it would have failed.
+// interrupted says whether a context was cancelled, and not ended by its deadline: then a call returns without reading
+// why it would have failed.
 func interrupted(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
 
 // errFailed ends a wait for an object that will not become ready.
@@ -149,8 +150,8 @@ func (c *Client) waitGone(ctx context.Context, obj client.Object) error {
 	return problem.New(problem.DeleteStuck, err, "%s still exists%s", idOf(obj), keptBy(last))
 }
 
-// keptBy says what keeps an object from being deleted: its finalizers and, for a namespace, what its controller says is left
-// in it.
+// keptBy says what keeps an object from being deleted: its finalizers and, for a namespace, what its controller says is
+// left in it.
 func keptBy(obj *unstructured.Unstructured) string {
 	text := finalizers(obj)
 	conditions := conditionsOf(obj)
@@ -162,7 +163,8 @@ func keptBy(obj *unstructured.Unstructured) string {
 	return text
 }
 
-// pollEvery limits how late a change is seen where a watch misses it, such as behind a proxy that drops idle connections.
+// pollEvery limits how late a change is seen where a watch misses it, such as behind a proxy that drops idle
+// connections.
 const pollEvery = 5 * time.Second
 
 // scope is what one watch covers: a kind in one namespace, or in all with namespace "".
@@ -171,9 +173,9 @@ type scope struct {
 	namespace string
 }
 
-// waitUntil calls done at once, and again each time an object within the scopes changes, until it returns true or an error.
-// When the context ends it returns the context's cause. Watches only say when to call done, which reads the objects itself:
-// an event that is lost or seen twice does no harm.
+// waitUntil calls done at once, and again each time an object within the scopes changes, until it returns true or an
+// error. When the context ends it returns the context's cause. Watches only say when to call done, which reads the
+// objects itself: an event that is lost or seen twice does no harm.
 func (c *Client) waitUntil(ctx context.Context, scopes []scope, done func(context.Context) (bool, error)) error {
 	if ok, err := done(ctx); ok || err != nil {
 		return err

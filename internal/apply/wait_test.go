@@ -211,8 +211,8 @@ func TestReadyOfWhatIsNotThere(t *testing.T) {
 	}
 }
 
-// A state that may not last ends the wait long before its deadline, with the problem that it is; one that passes in time does
-// not.
+// A state that may not last ends the wait long before its deadline, with the problem that it is; one that passes in
+// time does not.
 func TestWaitLimitsAState(t *testing.T) {
 	const limit = 15 * time.Second
 	kind := problem.GatewayOverlooked

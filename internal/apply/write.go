@@ -69,8 +69,8 @@ func (c *Client) send(ctx context.Context, w *write, dryRun bool) (*unstructured
 // judge computes the change of an object that was read: what is to be sent, and what that changes. Without dryRun the
 // change of an object that does not exist is its creation; of one that exists it has to be computed.
 //
-// Where the server cannot tell yet (a webhook that does not answer, a namespace or a kind that an earlier step brings) that
-// is no error: the change is reported with the reason, and the write itself then waits or fails.
+// Where the server cannot tell yet (a webhook that does not answer, a namespace or a kind that an earlier step brings)
+// that is no error: the change is reported with the reason, and the write itself then waits or fails.
 func (c *Client) judge(ctx context.Context, w *write, dryRun bool) error {
 	w.obj, w.judged, w.change = w.desired.DeepCopy(), false, nil
 	if w.live != nil && w.live.GetDeletionTimestamp() != nil {
@@ -244,7 +244,8 @@ func showManagers(obj *unstructured.Unstructured) string {
 	return fmt.Sprintf("%s get %s %s --show-managed-fields -o yaml", command, resource, obj.GetName())
 }
 
-// admissionDenied says whether an admission webhook or policy refused a write. Missing rights are answered with 403 too.
+// admissionDenied says whether an admission webhook or policy refused a write. Missing rights are answered with 403
+// too.
 func admissionDenied(err error) bool {
 	return strings.Contains(err.Error(), "denied the request") || strings.Contains(err.Error(), "ValidatingAdmissionPolicy")
 }

@@ -9,7 +9,8 @@ import (
 
 // Apply does every step of the plan that is not done yet, and then checks it again: where Do returned nil and Check
 // still says no, the step has failed. Independent steps run in parallel. The first failure cancels all other steps. The
-// error joins all failures in the order in which they happened, each a *StepError. The Result is complete in every case.
+// error joins all failures in the order in which they happened, each a *StepError. The Result is complete in every
+// case.
 func (e *Engine) Apply(ctx context.Context, plan Plan) (Result, error) {
 	if err := plan.Validate(); err != nil {
 		return Result{Plan: plan.Name}, problem.New(problem.Internal, err, "the plan cannot be run")

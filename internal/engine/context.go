@@ -52,7 +52,8 @@ func Changed(ctx context.Context, c Change) {
 	s.report(StepChanged, "", &c)
 }
 
-// Tell reports something that stays on screen after the step has ended, unlike Progress. Outside a step it does nothing.
+// Tell reports something that stays on screen after the step has ended, unlike Progress. Outside a step it does
+// nothing.
 func Tell(ctx context.Context, format string, args ...any) {
 	s, ok := ctx.Value(scopeKey{}).(*scope)
 	if !ok {

@@ -10,9 +10,9 @@ import (
 )
 
 // Preview returns for every step, in the plan's order, whether it is done, what it would change and which commands have
-// the same effect. It changes nothing and sends no events. A step that cannot be checked because a step that it needs is
-// not done is Blocked, which is no error; other errors are in the step's Err. The error is for a plan that is not valid
-// and for a context that ended.
+// the same effect. It changes nothing and sends no events. A step that cannot be checked because a step that it needs
+// is not done is Blocked, which is no error; other errors are in the step's Err. The error is for a plan that is not
+// valid and for a context that ended.
 func (e *Engine) Preview(ctx context.Context, plan Plan) ([]Preview, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, problem.New(problem.Internal, err, "the plan cannot be run")
@@ -24,8 +24,8 @@ func (e *Engine) Preview(ctx context.Context, plan Plan) ([]Preview, error) {
 	return found, nil
 }
 
-// Inspect returns for every step, in the plan's order, whether it is done. It changes nothing and sends no events. A plan
-// that is not valid gives one entry with the error.
+// Inspect returns for every step, in the plan's order, whether it is done. It changes nothing and sends no events. A
+// plan that is not valid gives one entry with the error.
 func (e *Engine) Inspect(ctx context.Context, plan Plan) []StepStatus {
 	if err := plan.Validate(); err != nil {
 		return []StepStatus{{Title: plan.Title, Err: problem.New(problem.Internal, err, "the plan cannot be run")}}

@@ -171,8 +171,8 @@ func call(ctx context.Context, f func() error) error {
 }
 
 // failure joins the errors of the run: the steps' own failures first, in the order in which they happened, then the end
-// of the caller's context. Where that was a deadline all steps ended at once, so failures with a known cause come first:
-// the first one gives the run its exit code.
+// of the caller's context. Where that was a deadline all steps ended at once, so failures with a known cause come
+// first: the first one gives the run its exit code.
 func (r *run) failure(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 type Status struct {
 	// Done says that there is nothing to do.
 	Done bool
-	// Message says what was found, or why the step is not done, in the words of the best source: a pod's waiting reason,
-	// a condition's message.
+	// Message says what was found, or why the step is not done, in the words of the best source: a pod's waiting
+	// reason, a condition's message.
 	Message string
 }
 
@@ -45,11 +45,11 @@ type Step struct {
 	Needs []string
 	// Timeout bounds the step as a whole, its checks included; 0 means no bound.
 	Timeout time.Duration
-	// Check says whether the step is done. A step without Check is done in every run; one with Check and without Do is a
-	// precondition: the plan fails where it is not met.
+	// Check says whether the step is done. A step without Check is done in every run; one with Check and without Do is
+	// a precondition: the plan fails where it is not met.
 	Check func(context.Context) (Status, error)
-	// Do does the step. It must be safe to run after an earlier run was killed in its middle, and must return soon after
-	// its context is cancelled.
+	// Do does the step. It must be safe to run after an earlier run was killed in its middle, and must return soon
+	// after its context is cancelled.
 	Do func(context.Context) error
 	// Undo undoes the step. Where there is nothing to undo it returns nil.
 	Undo func(context.Context) error
@@ -62,8 +62,8 @@ type Step struct {
 // Decorator adds to a step what several steps have in common, such as retries.
 type Decorator func(Step) Step
 
-// Plan is the steps of one target. Steps are listed in the order in which a reader expects them; only Needs orders their
-// execution.
+// Plan is the steps of one target. Steps are listed in the order in which a reader expects them; only Needs orders
+// their execution.
 type Plan struct {
 	Name, Title string
 	Steps       []Step

@@ -49,8 +49,8 @@ func (l *Lab) manifestsStep(part, what string, needs []string) engine.Step {
 	})
 }
 
-// splitManifests reads SM_MANIFESTS. early holds the Namespaces, and the Secrets in a namespace that exists before istiod
-// is started.
+// splitManifests reads SM_MANIFESTS. early holds the Namespaces, and the Secrets in a namespace that exists before
+// istiod is started.
 func (l *Lab) splitManifests() (early, late objects, err error) {
 	all, err := l.userObjects()
 	if err != nil {
@@ -121,7 +121,8 @@ func (l *Lab) checkManifests(ctx context.Context) error {
 		With("Remove these objects from the files: the lab applies them itself.", "To change what Istio's charts make, use SM_ISTIO_VALUES.")
 }
 
-// owners says of every object that these settings install, and of those of the lessons, which part of the lab it belongs to.
+// owners says of every object that these settings install, and of those of the lessons, which part of the lab it
+// belongs to.
 func (l *Lab) owners(ctx context.Context) (map[manifest.ID]string, error) {
 	owners := map[manifest.ID]string{}
 	add := func(owner string, list objects, err error) error {

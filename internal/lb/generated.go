@@ -6,7 +6,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Generated says whether MetalLB made an object by itself, without an owner: only MetalLB writes objects of these kinds.
+// Generated says whether MetalLB made an object by itself, without an owner: only MetalLB writes objects of these
+// kinds.
 func Generated(obj client.Object) bool {
 	gvk := obj.GetObjectKind().GroupVersionKind()
 	return gvk.Group == "metallb.io" && slices.Contains([]string{"ServiceL2Status", "ServiceBGPStatus", "ConfigurationState"}, gvk.Kind)

@@ -36,9 +36,9 @@ var kinds = sync.OnceValue(func() *runtime.Scheme {
 	return known
 })
 
-// Check decodes an object strictly into the Go type of its kind: Kubernetes' own kinds, Istio's and the Gateway API's. The
-// error names the object and every field that the type does not have, with the nearest one that it has, or the value that
-// the type does not take. An object of another kind passes: nothing is known about it here.
+// Check decodes an object strictly into the Go type of its kind: Kubernetes' own kinds, Istio's and the Gateway API's.
+// The error names the object and every field that the type does not have, with the nearest one that it has, or the
+// value that the type does not take. An object of another kind passes: nothing is known about it here.
 func Check(obj *unstructured.Unstructured) error {
 	gvk := obj.GroupVersionKind()
 	typed, err := kinds().New(gvk)
@@ -78,8 +78,8 @@ func checkKind(obj *unstructured.Unstructured, gvk schema.GroupVersionKind) erro
 	return fmt.Errorf("%s: %s has no kind %s%s", Name(obj), gvk.GroupVersion(), gvk.Kind, suggestion("", gvk.Kind, known))
 }
 
-// decodeTyped finds the values that a type does not take, once all fields are known. Istio's types ignore unknown fields
-// (AllowUnknownFields in istio.io/api's *_json.gen.go), so this alone is not strict.
+// decodeTyped finds the values that a type does not take, once all fields are known. Istio's types ignore unknown
+// fields (AllowUnknownFields in istio.io/api's *_json.gen.go), so this alone is not strict.
 func decodeTyped(obj *unstructured.Unstructured, typed runtime.Object) error {
 	data, err := obj.MarshalJSON()
 	if err != nil {
@@ -88,8 +88,8 @@ func decodeTyped(obj *unstructured.Unstructured, typed runtime.Object) error {
 	return utiljson.Unmarshal(data, typed)
 }
 
-// checkFields lists the fields of a value that its Go type does not have. Values of another shape than the type's are left
-// to decodeTyped.
+// checkFields lists the fields of a value that its Go type does not have. Values of another shape than the type's are
+// left to decodeTyped.
 func checkFields(path string, value any, t reflect.Type) []error {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()

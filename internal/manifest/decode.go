@@ -18,8 +18,8 @@ import (
 )
 
 // Decode splits a stream of YAML or JSON documents into objects, in the order of the stream. Empty documents are
-// skipped, and every List is replaced by its items. What only the API server sets (status, creationTimestamp) is dropped.
-// An error names the number of the document, counted from 1.
+// skipped, and every List is replaced by its items. What only the API server sets (status, creationTimestamp) is
+// dropped. An error names the number of the document, counted from 1.
 func Decode(data []byte) ([]*unstructured.Unstructured, error) {
 	documents, err := split(data)
 	if err != nil {
@@ -36,8 +36,8 @@ func Decode(data []byte) ([]*unstructured.Unstructured, error) {
 	return objs, nil
 }
 
-// split returns the documents of a stream as JSON. JSON is tried first where the stream looks like it: YAML does not allow
-// the tabs that JSON files are often indented with.
+// split returns the documents of a stream as JSON. JSON is tried first where the stream looks like it: YAML does not
+// allow the tabs that JSON files are often indented with.
 func split(data []byte) ([][]byte, error) {
 	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
 		if documents, err := splitJSON(data); err == nil {

@@ -35,13 +35,13 @@ func IDOf(obj *unstructured.Unstructured, namespace string) ID {
 	return id
 }
 
-// Read reads the objects of a file, or of all manifests (*.yaml, *.yml, *.json) in a folder and the folders below it, in
-// the order of their paths, and checks each strictly (see Check). Hidden files and folders are skipped. An object that
-// names no namespace is taken to be in the given one. Where several files hold the same object, identical copies count
-// once.
+// Read reads the objects of a file, or of all manifests (*.yaml, *.yml, *.json) in a folder and the folders below it,
+// in the order of their paths, and checks each strictly (see Check). Hidden files and folders are skipped. An object
+// that names no namespace is taken to be in the given one. Where several files hold the same object, identical copies
+// count once.
 //
-// Errors: a file that cannot be read or decoded, an object that Check refuses, one object with different contents in two
-// places, a folder or file without any object, and a kustomization, which has to be rendered first.
+// Errors: a file that cannot be read or decoded, an object that Check refuses, one object with different contents in
+// two places, a folder or file without any object, and a kustomization, which has to be rendered first.
 func Read(path, namespace string) ([]Object, error) {
 	files, err := list(path)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"ambientlab/internal/apply"
 )
 
-// Generated says whether istiod made an object by itself, without an owner. Kind and name decide, and not the field manager
-// alone: a program's manager is the name of its file, and another program may have that name.
+// Generated says whether istiod made an object by itself, without an owner. Kind and name decide, and not the field
+// manager alone: a program's manager is the name of its file, and another program may have that name.
 func Generated(obj client.Object) bool {
 	switch obj.GetObjectKind().GroupVersionKind().GroupKind() {
 	case schema.GroupKind{Group: gatewayv1.GroupName, Kind: "GatewayClass"}:
@@ -35,8 +35,8 @@ func Generated(obj client.Object) bool {
 	}
 }
 
-// isRootCertificate says whether a ConfigMap holds the mesh's root certificates, which istiod writes into every namespace
-// (istio, pilot/pkg/serviceregistry/kube/controller/namespacecontroller.go).
+// isRootCertificate says whether a ConfigMap holds the mesh's root certificates, which istiod writes into every
+// namespace (istio, pilot/pkg/serviceregistry/kube/controller/namespacecontroller.go).
 func isRootCertificate(obj client.Object) bool {
 	return obj.GetLabels()["istio.io/config"] == "true" &&
 		slices.Contains([]string{"istio-ca-root-cert", "istio-ca-crl"}, obj.GetName())
@@ -49,9 +49,9 @@ func writtenByIstiod(obj client.Object) bool {
 	})
 }
 
-// DeleteGenerated deletes what istiod has made by itself since a moment and does not delete when it ends: root certificates
-// in every namespace of the cluster and, where its own namespace stays, its certificate authority and its leader elections.
-// Where another istiod is in the cluster they may belong to that one, and stay.
+// DeleteGenerated deletes what istiod has made by itself since a moment and does not delete when it ends: root
+// certificates in every namespace of the cluster and, where its own namespace stays, its certificate authority and its
+// leader elections. Where another istiod is in the cluster they may belong to that one, and stay.
 func DeleteGenerated(ctx context.Context, c *apply.Client, since time.Time) error {
 	other, err := anotherIstiod(ctx, c.Client())
 	if err != nil {
@@ -72,8 +72,8 @@ func DeleteGenerated(ctx context.Context, c *apply.Client, since time.Time) erro
 	}, keep)
 }
 
-// anotherIstiod names what is left of an Istio control plane, or is empty. An external control plane has no Deployment here,
-// but the webhook that injects its sidecars.
+// anotherIstiod names what is left of an Istio control plane, or is empty. An external control plane has no Deployment
+// here, but the webhook that injects its sidecars.
 func anotherIstiod(ctx context.Context, api client.Reader) (string, error) {
 	for _, trace := range []struct {
 		gvk    schema.GroupVersionKind

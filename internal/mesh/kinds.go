@@ -47,9 +47,9 @@ func typed[T any](state func(context.Context, client.Reader, *T) (apply.State, e
 	}
 }
 
-// gatewayState is ready when a Gateway's controller has accepted and programmed it, and the Deployments that were made for
-// it are available: both conditions are True while the only pod cannot pull its image. A Gateway without a Deployment is
-// served by something else.
+// gatewayState is ready when a Gateway's controller has accepted and programmed it, and the Deployments that were made
+// for it are available: both conditions are True while the only pod cannot pull its image. A Gateway without a
+// Deployment is served by something else.
 func gatewayState(ctx context.Context, api client.Reader, gateway *gatewayv1.Gateway) (apply.State, error) {
 	s := apply.ConditionsState(gateway.Generation, gateway.Status.Conditions,
 		string(gatewayv1.GatewayConditionAccepted), string(gatewayv1.GatewayConditionProgrammed))
@@ -69,17 +69,18 @@ func gatewayState(ctx context.Context, api client.Reader, gateway *gatewayv1.Gat
 	return apply.State{Ready: true}, nil
 }
 
-// overlookedAfter is how long istiod may take to see that a Gateway's pods are ready. It collects events for ten seconds at
-// most (PILOT_DEBOUNCE_MAX in pilot/pkg/features/pilot.go).
+// overlookedAfter is how long istiod may take to see that a Gateway's pods are ready. It collects events for ten
+// seconds at most (PILOT_DEBOUNCE_MAX in pilot/pkg/features/pilot.go).
 const overlookedAfter = 15 * time.Second
 
-// overlookedState finds a Gateway whose pods istiod has overlooked: the status says that it has no address, and yet every
-// Service that was made for it has ready pods and, where it is to have one, an address. s is what the status says.
+// overlookedState finds a Gateway whose pods istiod has overlooked: the status says that it has no address, and yet
+// every Service that was made for it has ready pods and, where it is to have one, an address. s is what the status
+// says.
 //
-// istiod (release 1.31) computes a Gateway's status when Services change, not when endpoints do. The first endpoints of a
-// Service count as such a change, but not where istiod's index still holds a deleted Service of that name, which happens
-// when the last event of the old pods comes after that of the Service's deletion: EndpointIndex.UpdateServiceEndpoints and
-// PushContext.updateContext in pilot/pkg/model.
+// istiod (release 1.31) computes a Gateway's status when Services change, not when endpoints do. The first endpoints of
+// a Service count as such a change, but not where istiod's index still holds a deleted Service of that name, which
+// happens when the last event of the old pods comes after that of the Service's deletion:
+// EndpointIndex.UpdateServiceEndpoints and PushContext.updateContext in pilot/pkg/model.
 func overlookedState(ctx context.Context, api client.Reader, gateway *gatewayv1.Gateway, s apply.State) (apply.State, error) {
 	programmed := apimeta.FindStatusCondition(gateway.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
 	if programmed == nil || programmed.Status != metav1.ConditionFalse || programmed.Reason != string(gatewayv1.GatewayReasonAddressNotAssigned) ||

@@ -23,19 +23,17 @@ type chartRelease struct {
 	release, folder string
 }
 
-// render gives the objects of a chart of Istio's, in the order of its templates'
-// names. The charts are compiled into the binary by Istio's own package, so no folder
-// is needed; the module version that go.mod pins decides which they are.
+// render returns the objects of one of Istio's charts, in the order of its templates' names. Istio's package manifests
+// embeds the charts, at the module version that go.mod pins.
 //
-// Helm's loader, values and template engine do the work, as in istioctl. There is no
-// Helm release in the cluster afterwards: objects are applied server-side.
+// Like istioctl, it uses Helm's loader, values and template engine, and makes no Helm release in the cluster.
 func render(r chartRelease, namespace, kubeVersion string, values map[string]any) ([]*unstructured.Unstructured, error) {
 	chrt, err := loadChart(manifests.FS, path.Join("charts", r.folder))
 	if err != nil {
 		return nil, fmt.Errorf("loading chart %s: %w", r.folder, err)
 	}
-	// The charts in Istio's repository are versioned 1.0.0; its release tooling
-	// stamps them. Unstamped, every object would be labelled as of version 1.0.0.
+	// The charts in Istio's repository have version 1.0.0, which would be a label of every object. Its release tooling
+	// replaces that.
 	chrt.Metadata.Version, chrt.Metadata.AppVersion = IstioVersion, IstioVersion
 
 	caps := chartutil.DefaultCapabilities.Copy()
@@ -56,7 +54,7 @@ func render(r chartRelease, namespace, kubeVersion string, values map[string]any
 	var objs []*unstructured.Unstructured
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if strings.HasSuffix(name, ".txt") {
-			continue // notes for people who run helm
+			continue // what Helm prints after an installation
 		}
 		more, err := manifest.Decode([]byte(files[name]))
 		if err != nil {
@@ -74,8 +72,7 @@ func render(r chartRelease, namespace, kubeVersion string, values map[string]any
 	return objs, nil
 }
 
-// loadChart reads a chart with every file of its folder: the profiles that the
-// templates look up lie beside them, under files.
+// loadChart reads a chart with every file of its folder: its templates read the profiles in the folder files.
 func loadChart(tree fs.FS, folder string) (*chart.Chart, error) {
 	var files []*loader.BufferedFile
 	err := fs.WalkDir(tree, folder, func(name string, entry fs.DirEntry, err error) error {

@@ -9,8 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// podSpecPath says where each kind keeps the specification of
-// the pods that it makes.
+// podSpecPath returns where a kind has the specification of its pods, or nil.
 func podSpecPath(kind string) []string {
 	switch kind {
 	case "Pod":
@@ -24,8 +23,8 @@ func podSpecPath(kind string) []string {
 	}
 }
 
-// eachContainer calls f with every container of the pods that obj makes, init and
-// ephemeral ones included. What f changes is changed in obj.
+// eachContainer calls f with every container of obj's pods, init and ephemeral containers included. f may change it in
+// place.
 func eachContainer(obj *unstructured.Unstructured, f func(map[string]any)) {
 	path := podSpecPath(obj.GetKind())
 	if path == nil {
@@ -46,9 +45,8 @@ func eachContainer(obj *unstructured.Unstructured, f func(map[string]any)) {
 	}
 }
 
-// Images gives every container image that the objects make a node pull, sorted, each
-// once. That counts the proxy that istiod puts into gateways and waypoints: no object
-// names it, but istiod's injector configuration says which it will be.
+// Images returns every container image that the objects make a node pull, sorted, each once. That includes the proxy
+// that istiod runs as gateway and waypoint: no object names it, but istiod's injector configuration says which it is.
 func Images(objs []*unstructured.Unstructured) []string {
 	seen := map[string]bool{}
 	for _, obj := range objs {
@@ -72,13 +70,13 @@ func Images(objs []*unstructured.Unstructured) []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// injectorPrefix is the name of the ConfigMap with istiod's injector configuration; a
-// revision other than the default is appended to it.
+// injectorPrefix is the name of the ConfigMap with istiod's injector configuration. A revision other than the default
+// is appended to it.
 const injectorPrefix = "istio-sidecar-injector"
 
-// proxyImage computes the image that istiod runs as gateway and waypoint, as its
-// injector does: an image with a slash is the whole reference, otherwise it is
-// hub/image:tag, with the variant in place of any variant that the tag ends in.
+// proxyImage computes the image that istiod runs as gateway and waypoint, as its injector does: an image with a slash
+// is the whole reference, otherwise it is hub/image:tag, with the variant in place of the one at the end of the tag
+// (pkg/kube/inject/webhook.go, ProxyImage).
 func proxyImage(obj *unstructured.Unstructured) string {
 	if obj.GetKind() != "ConfigMap" || !strings.HasPrefix(obj.GetName(), injectorPrefix) {
 		return ""

@@ -12,14 +12,14 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// What Istio's release tooling would have stamped into the charts. The charts in the
-// module pull unreleased images from a registry of Istio's CI otherwise.
+// What Istio's release tooling writes into the charts. As they are in the module, they name unreleased images in a
+// registry of Istio's CI.
 const (
 	IstioVersion = "1.31.1"
 	istioHub     = "docker.io/istio"
 )
 
-// The keys of what Istio returns, in the order of their installation.
+// The components of Istio, in the order in which they are installed.
 const (
 	Base    = "base"
 	Istiod  = "istiod"
@@ -30,18 +30,18 @@ const (
 // Components lists Istio's components in the order in which they are installed.
 func Components() []string { return []string{Base, Istiod, CNI, Ztunnel} }
 
-// defaultNamespace is where Istio lives unless told otherwise.
+// defaultNamespace is Istio's namespace unless the caller names another.
 const defaultNamespace = "istio-system"
 
-// defaultKubeVersion is what charts are rendered for while there is no cluster to ask.
+// defaultKubeVersion is the Kubernetes version that charts are rendered for where there is no cluster.
 const defaultKubeVersion = "v1.36.0"
 
-// profile is the one set of defaults that makes an ambient mesh. It must be given to
-// every chart, ztunnel's included: it also selects the distroless images.
+// profile is the set of defaults for an ambient mesh. Every chart needs it, ztunnel's too: it also selects the
+// distroless images.
 const profile = "ambient"
 
-// IstioValues are the Helm values of each chart, over Istio's own defaults and those
-// of the ambient profile. Hub, tag and profile are set where they are absent.
+// IstioValues are the Helm values of each chart. They override Istio's defaults and those of the ambient profile. Hub,
+// tag and profile are set where the values do not have them.
 type IstioValues struct {
 	Base, Istiod, CNI, Ztunnel map[string]any
 	// Namespace is istio-system when empty.
@@ -50,9 +50,9 @@ type IstioValues struct {
 	KubeVersion string
 }
 
-// Istio renders the charts of an ambient installation. The result has one entry per
-// component (see Components), each in a deterministic order; base begins with the
-// namespace, which no chart makes.
+// Istio renders the charts of an ambient installation. The result has one entry per component (see Components), always
+// in the same order; base begins with the namespace, which no chart contains. Values that a chart or the lab does not
+// accept are refused with problem.SettingInvalid.
 func (u *Upstream) Istio(ctx context.Context, v IstioValues) (map[string][]*unstructured.Unstructured, error) {
 	if v.Namespace == "" {
 		v.Namespace = defaultNamespace
@@ -81,7 +81,7 @@ func (u *Upstream) Istio(ctx context.Context, v IstioValues) (map[string][]*unst
 		}
 		objs, err := render(c.chartRelease, v.Namespace, v.KubeVersion, values)
 		if err != nil {
-			// The charts are pinned and tested; what is left is the values.
+			// The charts are pinned and tested, so the values are wrong.
 			return nil, problem.New(problem.SettingInvalid, err, "Istio's chart %s does not accept its values", c.folder)
 		}
 		rendered[c.component] = objs
@@ -93,17 +93,16 @@ func (u *Upstream) Istio(ctx context.Context, v IstioValues) (map[string][]*unst
 	return rendered, nil
 }
 
-// withDefaults copies a chart's values and sets what the lab relies on, where the
-// caller does not.
+// withDefaults copies a chart's values and adds what the lab needs and the caller has not set.
 func withDefaults(component, namespace string, values map[string]any) (map[string]any, error) {
-	values, _ = normal(values).(map[string]any)
+	values, _ = withInts(values).(map[string]any)
 	if values == nil {
 		values = map[string]any{}
 	}
 	if err := refuseRetired(component, values); err != nil {
 		return nil, err
 	}
-	if err := oneProfile(component, values); err != nil {
+	if err := setProfile(component, values); err != nil {
 		return nil, err
 	}
 	type setting struct {
@@ -118,9 +117,8 @@ func withDefaults(component, namespace string, values map[string]any) (map[strin
 		defaults = append(defaults, setting{namespace, []string{"global", "istioNamespace"}})
 	}
 	if component == Base || component == Istiod {
-		// The charts render the validating webhook with failurePolicy Ignore and
-		// istiod makes it Fail once it can answer. Rendered as Fail from the start,
-		// a second apply finds what it would write and does not take it back.
+		// The charts set the validating webhook's failurePolicy to Ignore, and istiod changes it to Fail once it can
+		// answer. With Fail from the start, a second apply does not change it back.
 		defaults = append(defaults, setting{"Fail", []string{"base", "validationFailurePolicy"}})
 	}
 	for _, d := range defaults {
@@ -134,15 +132,15 @@ func withDefaults(component, namespace string, values map[string]any) (map[strin
 	return values, nil
 }
 
-// oneProfile sets the profile. The charts take exactly one name, and without ambient
-// there is no ambient mesh, so another value is refused rather than rendered.
-func oneProfile(component string, values map[string]any) error {
+// setProfile sets the profile, and refuses another one: the charts accept one name, and only ambient makes an ambient
+// mesh.
+func setProfile(component string, values map[string]any) error {
 	given, _, _ := unstructured.NestedFieldNoCopy(values, "profile")
 	global, _, _ := unstructured.NestedFieldNoCopy(values, "global", "profile")
 	for _, name := range []any{given, global} {
 		if name != nil && name != profile {
 			return problem.New(problem.SettingInvalid, nil,
-				"Helm values of %s set profile %v; the charts take one profile, and the lab needs %s", component, name, profile)
+				"Helm values of %s set profile %v; the charts accept one profile, and the lab needs %s", component, name, profile)
 		}
 	}
 	if global == nil {
@@ -151,12 +149,10 @@ func oneProfile(component string, values map[string]any) error {
 	return nil
 }
 
-// retired are registries of Istio's that are being switched off by the end of 2026,
-// with brown-outs before.
-func retired() []string { return []string{"registry.istio.io", "gcr.io/istio-release"} }
+// retiredRegistries are registries that Istio retires in 2026.
+func retiredRegistries() []string { return []string{"registry.istio.io", "gcr.io/istio-release"} }
 
-// refuseRetired refuses values that name a retired registry anywhere, before a node
-// fails to pull from it in the middle of an installation.
+// refuseRetired refuses values that name a retired registry, before a node fails to pull from it.
 func refuseRetired(component string, values map[string]any) error {
 	var walk func(at string, v any) error
 	walk = func(at string, v any) error {
@@ -174,7 +170,7 @@ func refuseRetired(component string, values map[string]any) error {
 				}
 			}
 		case string:
-			for _, host := range retired() {
+			for _, host := range retiredRegistries() {
 				if v == host || strings.HasPrefix(v, host+"/") {
 					return problem.New(problem.SettingInvalid, nil,
 						"Helm values of %s: %s is %q, and Istio retires the registry %s in 2026", component, at, v, host).
@@ -187,21 +183,20 @@ func refuseRetired(component string, values map[string]any) error {
 	return walk("", values)
 }
 
-// normal copies a value, with whole floats as int64: sigs.k8s.io/yaml decodes every
-// number as float64, and DeepCopyJSON keeps what it gets, so 15008 would be printed
-// in exponent form in places.
-func normal(v any) any {
+// withInts copies a value, with whole floats as int64: sigs.k8s.io/yaml decodes every number as float64, which
+// templates print in exponent form where it is large.
+func withInts(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		m := make(map[string]any, len(v))
 		for k, e := range v {
-			m[k] = normal(e)
+			m[k] = withInts(e)
 		}
 		return m
 	case []any:
 		s := make([]any, len(v))
 		for i, e := range v {
-			s[i] = normal(e)
+			s[i] = withInts(e)
 		}
 		return s
 	case float64:

@@ -11,15 +11,13 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// kialiImage is the Kiali that Istio 1.31.1 ships. The pinned module is a little older
-// than 1.31.1 and names v2.27, a tag that moves with each patch of 2.27; the release
-// notes of 1.31.1 replaced it.
+// kialiImage is the Kiali of Istio 1.31.1, by its release notes. The pinned module is older than that release and names
+// v2.27, a tag that moves with each patch release.
 const kialiImage = "quay.io/kiali/kiali:v2.31.0"
 
-// patchKiali points Kiali at the add-ons beside it. As shipped, it knows Prometheus
-// only, has tracing off, and draws a waypoint's spans under the workload's name, where
-// none are found.
-func patchKiali(objs []*unstructured.Unstructured, beside []string) error {
+// patchKiali configures Kiali for the add-ons that are installed. As shipped it reads from Prometheus only, tracing is
+// off, and it looks for a waypoint's spans under the workload's name, where there are none.
+func patchKiali(objs []*unstructured.Unstructured, installed []string) error {
 	var sum string
 	for _, obj := range objs {
 		if obj.GetKind() != "ConfigMap" || obj.GetName() != Kiali {
@@ -29,7 +27,7 @@ func patchKiali(objs []*unstructured.Unstructured, beside []string) error {
 		if err != nil || !found {
 			return fmt.Errorf("ConfigMap kiali has no config.yaml: %w", err)
 		}
-		patched, err := kialiConfig(text, beside)
+		patched, err := kialiConfig(text, installed)
 		if err != nil {
 			return err
 		}
@@ -47,8 +45,7 @@ func patchKiali(objs []*unstructured.Unstructured, beside []string) error {
 			continue
 		}
 		eachContainer(obj, func(c map[string]any) { c["image"] = kialiImage })
-		// Kiali reads its configuration once; the checksum makes the Deployment
-		// replace the pod when it changes.
+		// Kiali reads its configuration once. The checksum makes the Deployment replace the pod when it changes.
 		err := unstructured.SetNestedField(obj.Object, sum, "spec", "template", "metadata", "annotations", "checksum/config")
 		if err != nil {
 			return err
@@ -57,7 +54,7 @@ func patchKiali(objs []*unstructured.Unstructured, beside []string) error {
 	return nil
 }
 
-func kialiConfig(text string, beside []string) (string, error) {
+func kialiConfig(text string, installed []string) (string, error) {
 	var config map[string]any
 	if err := yaml.Unmarshal([]byte(text), &config); err != nil {
 		return "", fmt.Errorf("config.yaml of ConfigMap kiali: %w", err)
@@ -68,14 +65,14 @@ func kialiConfig(text string, beside []string) (string, error) {
 		config["external_services"] = services
 	}
 	services["grafana"] = map[string]any{"enabled": false}
-	if slices.Contains(beside, Grafana) {
+	if slices.Contains(installed, Grafana) {
 		services["grafana"] = map[string]any{
 			"enabled":      true,
 			"internal_url": "http://grafana.istio-system:3000",
 		}
 	}
 	services["tracing"] = map[string]any{"enabled": false}
-	if slices.Contains(beside, Jaeger) {
+	if slices.Contains(installed, Jaeger) {
 		services["tracing"] = map[string]any{
 			"enabled":           true,
 			"internal_url":      "http://tracing.istio-system:16685/jaeger",

@@ -31,8 +31,8 @@ type Upstream struct {
 // repository's go.mod, which is looked for in the working directory and the folders above it when it is first needed.
 func New(root string) *Upstream { return &Upstream{modules: gomod.New(root)} }
 
-// GatewayAPI gives the Gateway API's standard channel: its CRDs, and the admission
-// policy that keeps older versions from replacing them.
+// GatewayAPI returns the Gateway API's standard channel: its CRDs, and the admission policy that refuses older versions
+// of them.
 func (u *Upstream) GatewayAPI(ctx context.Context) ([]*unstructured.Unstructured, error) {
 	dir, err := u.modules.Dir(ctx, gatewayAPIModule)
 	if err != nil {
@@ -63,8 +63,8 @@ func (u *Upstream) GatewayAPI(ctx context.Context) ([]*unstructured.Unstructured
 // metalLBVersion is the tag of MetalLB's images, the same as its module's version.
 const metalLBVersion = "v0.16.1"
 
-// MetalLB gives MetalLB in its native mode (layer 2 without FRR). Where the module's
-// manifest still carries the development tag, the images get the release's.
+// MetalLB returns MetalLB in its native mode (layer 2 without FRR). Where the module's manifest has the development
+// tag, the images get the release's tag.
 func (u *Upstream) MetalLB(ctx context.Context) ([]*unstructured.Unstructured, error) {
 	dir, err := u.modules.Dir(ctx, metalLBModule)
 	if err != nil {
@@ -93,15 +93,15 @@ const (
 	Kiali      = "kiali"
 )
 
-// Addons lists the add-ons that Addon knows, those that others read from first.
+// Addons lists the add-ons that Addon knows. Those from which others read come first.
 func Addons() []string { return []string{Prometheus, Grafana, Jaeger, Kiali} }
 
-// Addon gives one of Istio's telemetry add-ons, from samples/addons of its module.
-// They all live in istio-system. beside names the other add-ons that are installed,
-// which Kiali is pointed at; with none given, all of them are taken to be.
-func (u *Upstream) Addon(ctx context.Context, name string, beside ...string) ([]*unstructured.Unstructured, error) {
+// Addon returns one of Istio's telemetry add-ons, from samples/addons of its module. All are in the namespace
+// istio-system. installed names the add-ons that are installed, which Kiali is configured to read from; none given
+// means all of them. An unknown name is refused with problem.SettingInvalid.
+func (u *Upstream) Addon(ctx context.Context, name string, installed ...string) ([]*unstructured.Unstructured, error) {
 	if !slices.Contains(Addons(), name) {
-		return nil, problem.New(problem.SettingInvalid, nil, "there is no add-on %q; there are %s", name, strings.Join(Addons(), ", "))
+		return nil, problem.New(problem.SettingInvalid, nil, "unknown add-on %q; known: %s", name, strings.Join(Addons(), ", "))
 	}
 	dir, err := u.modules.Dir(ctx, istioModule)
 	if err != nil {
@@ -112,10 +112,10 @@ func (u *Upstream) Addon(ctx context.Context, name string, beside ...string) ([]
 		return nil, err
 	}
 	if name == Kiali {
-		if len(beside) == 0 {
-			beside = Addons()
+		if len(installed) == 0 {
+			installed = Addons()
 		}
-		if err := patchKiali(objs, beside); err != nil {
+		if err := patchKiali(objs, installed); err != nil {
 			return nil, unreadable(istioModule, err)
 		}
 	}

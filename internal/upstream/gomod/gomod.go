@@ -54,9 +54,9 @@ func runGo(ctx context.Context, dir string, args ...string) ([]byte, error) {
 }
 
 // Dir returns the folder, read-only, of a module at the version that go.mod pins. The module is downloaded where the
-// module cache lacks it. The go command checks what it downloads against go.sum; the sum it reports is compared again, so
-// that a module that go.sum does not list is refused too. Every error is the problem ManifestUnavailable, unless ctx has
-// ended.
+// module cache lacks it. The go command checks what it downloads against go.sum; the sum it reports is compared again,
+// so that a module that go.sum does not list is refused too. Every error is the problem ManifestUnavailable, unless ctx
+// has ended.
 func (m *Modules) Dir(ctx context.Context, module string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
