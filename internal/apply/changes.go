@@ -40,8 +40,8 @@ func (c *Client) changes(ctx context.Context, name string, part Part) (*changeSe
 }
 
 // objects returns the objects of the part, as they are to be applied.
-func (s *changeSet) objects() []*unstructured.Unstructured {
-	objs := make([]*unstructured.Unstructured, len(s.writes))
+func (s *changeSet) objects() objectList {
+	objs := make(objectList, len(s.writes))
 	for i, w := range s.writes {
 		objs[i] = w.desired
 	}
@@ -134,7 +134,7 @@ func (s *changeSet) apply(ctx context.Context) ([]engine.Change, error) {
 
 func (s *changeSet) applyStage(ctx context.Context, stage int, made *record) error {
 	var writes []*write
-	var objs []*unstructured.Unstructured
+	var objs objectList
 	for _, w := range s.writes {
 		if stageOf(w.desired.GroupVersionKind()) == stage {
 			writes, objs = append(writes, w), append(objs, w.desired)
@@ -172,7 +172,8 @@ func (c *Client) execute(ctx context.Context, w *write, made *record) error {
 			return nil
 		}
 		if w.overlay != "" && !w.create && w.live == nil {
-			return problem.New(problem.ObjectMissing, nil, "%s does not exist, and the fields of %s are to be set on it", idOf(w.desired), w.overlay)
+			return problem.New(problem.ObjectMissing, nil,
+				"%s does not exist, and the fields of %s are to be set on it", idOf(w.desired), w.overlay)
 		}
 		current = false
 		if result, err = c.send(ctx, w, false); uidMismatch(err) {

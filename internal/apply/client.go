@@ -89,7 +89,8 @@ func New(cfg *rest.Config, lab string, options Options) (*Client, error) {
 		return nil, fmt.Errorf("connecting to %s: %w", cfg.Host, err)
 	}
 	return &Client{
-		lab: lab, config: cfg, api: api, kube: kube, mapper: mapper, resources: served(kube.Discovery()), options: options,
+		lab: lab, config: cfg, api: api, kube: kube, mapper: mapper, options: options,
+		resources: served(kube.Discovery()),
 	}, nil
 }
 

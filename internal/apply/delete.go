@@ -53,7 +53,9 @@ func (c *Client) deletePart(ctx context.Context, part string, keep ...string) ([
 // DeleteGenerated deletes the objects of some kinds that match, and returns when they are gone. It is for what
 // controllers have made without an owner; kinds that the cluster does not serve, or that this user may not list, are
 // skipped. Where keep gives a reason, the objects stay and the changes say why.
-func (c *Client) DeleteGenerated(ctx context.Context, kinds []schema.GroupVersionKind, match func(client.Object) bool, keep string) error {
+func (c *Client) DeleteGenerated(
+	ctx context.Context, kinds []schema.GroupVersionKind, match func(client.Object) bool, keep string,
+) error {
 	for _, gvk := range kinds {
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
@@ -71,7 +73,7 @@ func (c *Client) DeleteGenerated(ctx context.Context, kinds []schema.GroupVersio
 			switch {
 			case obj.GetDeletionTimestamp() != nil || !match(obj):
 			case keep != "":
-				engine.Changed(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: LeftInPlace + keep})
+				engine.Changed(ctx, left(obj, keep))
 			default:
 				if err := c.deleteOne(ctx, obj, &record{}); err != nil {
 					return err
@@ -118,14 +120,19 @@ func removal(obj client.Object) engine.Change {
 	return engine.Change{Object: idOf(obj).String(), Action: engine.Delete}
 }
 
+// left is the change of an object that a deletion leaves in the cluster.
+func left(obj client.Object, reason string) engine.Change {
+	return engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: LeftInPlace + reason}
+}
+
 // remove removes objects from their part, stage by stage, and waits until each stage is gone. The objects are in the
 // order of their deletion.
 func (c *Client) remove(ctx context.Context, objs []*metav1.PartialObjectMetadata, made *record) error {
 	for len(objs) > 0 {
 		stage := stageOf(objs[0].GroupVersionKind())
-		n := slices.IndexFunc(objs, func(o *metav1.PartialObjectMetadata) bool { return stageOf(o.GroupVersionKind()) != stage })
-		if n < 0 {
-			n = len(objs)
+		n := 1
+		for n < len(objs) && stageOf(objs[n].GroupVersionKind()) == stage {
+			n++
 		}
 		err := inParallel(ctx, n, func(ctx context.Context, i int) error { return c.removeOne(ctx, objs[i], made) })
 		if err != nil {
@@ -152,7 +159,7 @@ func (c *Client) removeOne(ctx context.Context, obj *metav1.PartialObjectMetadat
 		if err := c.removeLabels(ctx, obj); err != nil {
 			return err
 		}
-		made.add(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: LeftInPlace + why})
+		made.add(ctx, left(obj, why))
 		return nil
 	}
 	return c.deleteOne(ctx, obj, made)
@@ -163,7 +170,8 @@ func (c *Client) deleteOne(ctx context.Context, obj *metav1.PartialObjectMetadat
 	// Pods must be gone before what they run on, such as a network plug-in. So a workload, and an object that pods are
 	// made for, is deleted after what it owns.
 	policy := metav1.DeletePropagationBackground
-	if stageOf(obj.GroupVersionKind()) == stageWorkload || c.options.Kinds[obj.GroupVersionKind().GroupKind()].Pods != nil {
+	gvk := obj.GroupVersionKind()
+	if stageOf(gvk) == stageWorkload || c.options.Kinds[gvk.GroupKind()].Pods != nil {
 		policy = metav1.DeletePropagationForeground
 	}
 	uid := obj.GetUID()

@@ -14,6 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
+type objectList = []*unstructured.Unstructured
+
 // id identifies an object whatever the version in which it is written.
 type id struct {
 	schema.GroupKind

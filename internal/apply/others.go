@@ -146,7 +146,9 @@ func (c *Client) madeByOthers(ctx context.Context, obj *metav1.PartialObjectMeta
 
 // owner reads an object's controller or, where it has none, its first owner; nil means that it does not exist any more.
 // known is false where the owner cannot be read.
-func (c *Client) owner(ctx context.Context, obj *metav1.PartialObjectMetadata) (owner *metav1.PartialObjectMetadata, known bool, err error) {
+func (c *Client) owner(
+	ctx context.Context, obj *metav1.PartialObjectMetadata,
+) (owner *metav1.PartialObjectMetadata, known bool, err error) {
 	ref := obj.GetOwnerReferences()[0]
 	if controller := metav1.GetControllerOf(obj); controller != nil {
 		ref = *controller

@@ -31,7 +31,8 @@ func systemKind(gk schema.GroupKind) bool {
 	switch gk.Kind {
 	case "Event", "Lease", "Endpoints", "EndpointSlice", "Node", "ReplicaSet", "ControllerRevision", "CSINode",
 		"VolumeAttachment", "CertificateSigningRequest", "FlowSchema", "PriorityLevelConfiguration", "ComponentStatus",
-		"PodTemplate", "IPAddress", "ServiceCIDR", "ResourceSlice", "NodeMetrics", "PodMetrics", "StorageVersion", "CSIStorageCapacity":
+		"PodTemplate", "IPAddress", "ServiceCIDR", "ResourceSlice", "NodeMetrics", "PodMetrics", "StorageVersion",
+		"CSIStorageCapacity":
 		return true
 	default:
 		return false
@@ -59,7 +60,8 @@ func (c *Client) owned(ctx context.Context, part string) ([]*metav1.PartialObjec
 		err := c.api.List(ctx, list, labels)
 		switch {
 		case err == nil:
-		case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err), apierrors.IsForbidden(err), kindUnknown(err):
+		case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err), apierrors.IsForbidden(err),
+			kindUnknown(err):
 			return nil // not served any more, or of a kind that this user cannot have made
 		default:
 			return fmt.Errorf("listing the lab's objects of kind %s: %w", kinds[i].Kind, err)

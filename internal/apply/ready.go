@@ -70,7 +70,7 @@ func typed[T any](state func(*T) State) func(*unstructured.Unstructured) State {
 }
 
 // state reads an object and says whether it is ready. set are the objects of its part.
-func (c *Client) state(ctx context.Context, obj *unstructured.Unstructured, set []*unstructured.Unstructured) (State, error) {
+func (c *Client) state(ctx context.Context, obj *unstructured.Unstructured, set objectList) (State, error) {
 	live, err := c.get(ctx, obj)
 	switch {
 	case err != nil:
@@ -95,7 +95,7 @@ func (c *Client) state(ctx context.Context, obj *unstructured.Unstructured, set 
 
 // reason says why objects are not ready, or "" where all are. It names the first that is not, in the order of
 // application, with what its pods say.
-func (c *Client) reason(ctx context.Context, objs []*unstructured.Unstructured) (string, error) {
+func (c *Client) reason(ctx context.Context, objs objectList) (string, error) {
 	unready, err := c.unready(ctx, objs, objs)
 	if err != nil || len(unready) == 0 {
 		return "", err
@@ -110,7 +110,7 @@ type unreadyObject struct {
 }
 
 // unready reads objects and returns those that are not ready, in their order.
-func (c *Client) unready(ctx context.Context, objs, set []*unstructured.Unstructured) ([]unreadyObject, error) {
+func (c *Client) unready(ctx context.Context, objs, set objectList) ([]unreadyObject, error) {
 	states := make([]State, len(objs))
 	err := inParallel(ctx, len(objs), func(ctx context.Context, i int) (err error) {
 		states[i], err = c.state(ctx, objs[i], set)
@@ -358,7 +358,7 @@ func apiServiceState(obj *unstructured.Unstructured) State {
 }
 
 func isWebhookConfiguration(gk schema.GroupKind) bool {
-	return gk.Group == admissionGroup && (gk.Kind == "ValidatingWebhookConfiguration" || gk.Kind == "MutatingWebhookConfiguration")
+	return gk.Group == admissionGroup && strings.HasSuffix(gk.Kind, "WebhookConfiguration")
 }
 
 // webhookState is ready when the server of every webhook has an endpoint and has written its certificate authority into
@@ -366,7 +366,7 @@ func isWebhookConfiguration(gk schema.GroupKind) bool {
 //
 // A webhook whose Service is of another part is not waited for: that part may come later. Istio's base chart, for one,
 // holds the webhook of istiod, which another chart installs.
-func (c *Client) webhookState(ctx context.Context, live *unstructured.Unstructured, set []*unstructured.Unstructured) (State, error) {
+func (c *Client) webhookState(ctx context.Context, live *unstructured.Unstructured, set objectList) (State, error) {
 	hooks, _, _ := unstructured.NestedSlice(live.Object, "webhooks")
 	for _, h := range hooks {
 		hook, _ := h.(map[string]any)
@@ -389,7 +389,7 @@ func (c *Client) webhookState(ctx context.Context, live *unstructured.Unstructur
 	return State{Ready: true}, nil
 }
 
-func holdsService(set []*unstructured.Unstructured, namespace, name string) bool {
+func holdsService(set objectList, namespace, name string) bool {
 	for _, obj := range set {
 		if obj.GetKind() == "Service" && obj.GetNamespace() == namespace && obj.GetName() == name {
 			return true
@@ -401,8 +401,8 @@ func holdsService(set []*unstructured.Unstructured, namespace, name string) bool
 // HasReadyPod says whether a Service has a ready endpoint.
 func HasReadyPod(ctx context.Context, api client.Reader, namespace, service string) (bool, error) {
 	list := &discoveryv1.EndpointSliceList{}
-	err := api.List(ctx, list, client.InNamespace(namespace), client.MatchingLabels{discoveryv1.LabelServiceName: service})
-	if err != nil {
+	labels := client.MatchingLabels{discoveryv1.LabelServiceName: service}
+	if err := api.List(ctx, list, client.InNamespace(namespace), labels); err != nil {
 		return false, fmt.Errorf("listing the endpoints of Service %s/%s: %w", namespace, service, err)
 	}
 	for _, slice := range list.Items {

@@ -34,7 +34,7 @@ func transient(err error) (reason string, ok bool) {
 		return "a webhook does not answer yet: " + afterLast(text, "failed calling webhook "), true
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return "its namespace is still being deleted", true
-	case apierrors.IsConflict(err) && len(conflicts(err)) == 0 && !strings.Contains(text, "uid mismatch"), apierrors.IsAlreadyExists(err):
+	case apierrors.IsConflict(err) && len(conflicts(err)) == 0 && !uidMismatch(err), apierrors.IsAlreadyExists(err):
 		return "another client wrote it at the same moment", true
 	case apierrors.IsServerTimeout(err), apierrors.IsTimeout(err), apierrors.IsTooManyRequests(err),
 		apierrors.IsServiceUnavailable(err), apierrors.IsUnexpectedServerError(err):
@@ -43,7 +43,8 @@ func transient(err error) (reason string, ok bool) {
 		return "the API server does not answer: " + text, true
 	case stillStarting(err):
 		return "the API server is still starting: " + text, true
-	case apierrors.IsInternalError(err) && (strings.Contains(text, "etcdserver:") || strings.Contains(text, "leader changed")):
+	case apierrors.IsInternalError(err) && strings.Contains(text, "etcdserver:"),
+		apierrors.IsInternalError(err) && strings.Contains(text, "leader changed"):
 		return "etcd is busy: " + text, true
 	default:
 		return "", false

@@ -68,12 +68,12 @@ func (c *Client) writes(set Set) ([]*write, error) {
 
 // objects returns copies of the Set's objects as they are to be applied: with the lab's labels, in their namespace,
 // without the fields of controllers, sorted by stage and name.
-func (c *Client) objects(set Set) ([]*unstructured.Unstructured, error) {
+func (c *Client) objects(set Set) (objectList, error) {
 	if faults := validation.IsValidLabelValue(set.Name); set.Name == "" || len(faults) > 0 {
 		return nil, fmt.Errorf("part name %q cannot be a label's value: %s", set.Name, strings.Join(faults, "; "))
 	}
 	seen := make(map[id]bool, len(set.Objects))
-	objs := make([]*unstructured.Unstructured, 0, len(set.Objects))
+	objs := make(objectList, 0, len(set.Objects))
 	for i, original := range set.Objects {
 		if original.GetName() == "" || original.GetKind() == "" || original.GetAPIVersion() == "" {
 			return nil, fmt.Errorf("object %d of part %s lacks an apiVersion, a kind or a name", i+1, set.Name)

@@ -195,7 +195,7 @@ func (o Objects) explain(ctx context.Context, id string) []string {
 	if err != nil {
 		return []string{"kubectl apply --server-side -f " + id + ".yaml"}
 	}
-	lines := []string{fmt.Sprintf("kubectl apply --server-side --field-manager=%s -f %s.yaml   # %s", ManagedBy, set.Name, contents(set))}
+	lines := []string{applyCommand("kubectl", ManagedBy, set.Name, contents(set))}
 	for _, obj := range set.Objects {
 		command := "kubectl"
 		if obj.GetNamespace() != "" {
@@ -209,13 +209,17 @@ func (o Objects) explain(ctx context.Context, id string) []string {
 			lines = append(lines, fmt.Sprintf("%s rollout status %s/%s", command, kind, obj.GetName()))
 		case "Gateway":
 			if obj.GroupVersionKind().Group == gatewayGroup {
-				lines = append(lines, fmt.Sprintf("%s wait --for=condition=Programmed gateway/%s", command, obj.GetName()))
+				lines = append(lines, command+" wait --for=condition=Programmed gateway/"+obj.GetName())
 			}
 		case "Job":
-			lines = append(lines, fmt.Sprintf("%s wait --for=condition=Complete job/%s", command, obj.GetName()))
+			lines = append(lines, command+" wait --for=condition=Complete job/"+obj.GetName())
 		}
 	}
 	return lines
+}
+
+func applyCommand(kubectl, manager, file, comment string) string {
+	return fmt.Sprintf("%s apply --server-side --field-manager=%s -f %s.yaml   # %s", kubectl, manager, file, comment)
 }
 
 // named limits how many objects an explanation names.
@@ -242,7 +246,7 @@ func (o Overlay) explain(context.Context, string) []string {
 	kind, name := strings.ToLower(o.Object.GetKind()), o.Object.GetName()
 	labels := o.Object.GetLabels()
 	if len(labels) == 0 || len(o.Object.Object) > 3 {
-		return []string{fmt.Sprintf("%s apply --server-side --field-manager=%s -f %s.yaml   # %s", command, o.manager(), o.Name, idOf(o.Object))}
+		return []string{applyCommand(command, o.manager(), o.Name, idOf(o.Object).String())}
 	}
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		name += " " + key + "=" + labels[key]

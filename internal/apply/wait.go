@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -28,7 +29,7 @@ const reasonEvery = 2 * time.Second
 // waitFor returns when every object is ready. It looks at once, and then whenever something changes. When ctx ends
 // first, or when an object will not become ready, the error is a problem that says why: what the pod waits for, the
 // last lines that its container logged, the latest warning, and on which node.
-func (c *Client) waitFor(ctx context.Context, objs []*unstructured.Unstructured) error {
+func (c *Client) waitFor(ctx context.Context, objs objectList) error {
 	pending := objs
 	var unready []unreadyObject
 	var explained time.Time
@@ -95,7 +96,7 @@ func interrupted(ctx context.Context) bool { return errors.Is(ctx.Err(), context
 var errFailed = errors.New("it will not become ready by itself")
 
 // confirm looks at all objects again: one that was ready early in a long wait may not be ready any more.
-func (c *Client) confirm(ctx context.Context, objs []*unstructured.Unstructured) error {
+func (c *Client) confirm(ctx context.Context, objs objectList) error {
 	unready, err := c.unready(ctx, objs, objs)
 	if err != nil || len(unready) == 0 {
 		return err
@@ -104,7 +105,7 @@ func (c *Client) confirm(ctx context.Context, objs []*unstructured.Unstructured)
 }
 
 // notReady makes the problem of a wait that failed.
-func (c *Client) notReady(ctx context.Context, objs []*unstructured.Unstructured, unready []unreadyObject, cause error) error {
+func (c *Client) notReady(ctx context.Context, objs objectList, unready []unreadyObject, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), diagnosisTime)
 	defer cancel()
 	// What was read last may be out of date: the deadline may have interrupted a newer read.
@@ -155,8 +156,10 @@ func (c *Client) waitGone(ctx context.Context, obj client.Object) error {
 func keptBy(obj *unstructured.Unstructured) string {
 	text := finalizers(obj)
 	conditions := conditionsOf(obj)
-	for _, kind := range []string{"NamespaceContentRemaining", "NamespaceFinalizersRemaining", "NamespaceDeletionDiscoveryFailure"} {
-		if c := meta.FindStatusCondition(conditions, kind); c != nil && c.Status == metav1.ConditionTrue {
+	for _, kind := range []corev1.NamespaceConditionType{
+		corev1.NamespaceContentRemaining, corev1.NamespaceFinalizersRemaining, corev1.NamespaceDeletionDiscoveryFailure,
+	} {
+		if c := meta.FindStatusCondition(conditions, string(kind)); c != nil && c.Status == metav1.ConditionTrue {
 			text += "; " + describe(c)
 		}
 	}
@@ -244,7 +247,7 @@ func follow(ctx context.Context, w watch.Interface, notify func()) {
 }
 
 // scopesOf returns the watches that show when objects may have become ready.
-func (c *Client) scopesOf(objs []*unstructured.Unstructured) []scope {
+func (c *Client) scopesOf(objs objectList) []scope {
 	seen := map[scope]bool{}
 	var scopes []scope
 	add := func(s scope) {

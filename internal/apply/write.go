@@ -93,7 +93,8 @@ func (c *Client) judge(ctx context.Context, w *write, dryRun bool) error {
 	}
 	if change == nil && w.overlay != "" && !manages(w.live, w.manager) {
 		// The same values set by another manager alone would be removed with it.
-		change = &engine.Change{Object: idOf(w.desired).String(), Action: engine.Update, Detail: "own the fields as " + w.manager}
+		detail := "own the fields as " + w.manager
+		change = &engine.Change{Object: idOf(w.desired).String(), Action: engine.Update, Detail: detail}
 	}
 	w.change, w.judged = change, true
 	return nil
@@ -159,7 +160,8 @@ func (c *Client) adopt(w *write) error {
 		}
 	case "":
 	default:
-		return problem.New(problem.ObjectOfAnotherLab, nil, "%s belongs to the lab %s, and this lab is %s", idOf(w.obj), owner, c.lab)
+		return problem.New(problem.ObjectOfAnotherLab, nil,
+			"%s belongs to the lab %s, and this lab is %s", idOf(w.obj), owner, c.lab)
 	}
 	annotate(w.obj, AnnotationAdopted, "true")
 	return nil
@@ -177,7 +179,9 @@ func adopted(obj client.Object) bool {
 
 // manages says whether a field manager owns fields of an object.
 func manages(obj client.Object, manager string) bool {
-	return slices.ContainsFunc(obj.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == manager })
+	return slices.ContainsFunc(obj.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
+		return f.Manager == manager
+	})
 }
 
 // conflicts lists the fields that other managers own, as "field .spec.replicas is owned by kubectl-edit"; nil for any
@@ -222,7 +226,8 @@ func rejected(obj *unstructured.Unstructured, err error) error {
 		return problem.New(problem.ApplyConflict, nil, "%s: %s", what, strings.Join(conflicts(err), "; ")).
 			With(fmt.Sprintf("See who set what: `%s`.", showManagers(obj)))
 	case kindUnknown(err):
-		return problem.New(problem.KindUnknown, err, "%s: the cluster does not serve %s of %s", what, obj.GetKind(), obj.GetAPIVersion())
+		return problem.New(problem.KindUnknown, err,
+			"%s: the cluster does not serve %s of %s", what, obj.GetKind(), obj.GetAPIVersion())
 	case namespaceMissing(err):
 		return problem.New(problem.ApplyRejected, err, "%s: namespace %s does not exist", what, obj.GetNamespace())
 	case apierrors.IsForbidden(err) && !admissionDenied(err), apierrors.IsUnauthorized(err):
@@ -247,7 +252,8 @@ func showManagers(obj *unstructured.Unstructured) string {
 // admissionDenied says whether an admission webhook or policy refused a write. Missing rights are answered with 403
 // too.
 func admissionDenied(err error) bool {
-	return strings.Contains(err.Error(), "denied the request") || strings.Contains(err.Error(), "ValidatingAdmissionPolicy")
+	text := err.Error()
+	return strings.Contains(text, "denied the request") || strings.Contains(text, "ValidatingAdmissionPolicy")
 }
 
 func namespaceMissing(err error) bool {

@@ -78,7 +78,8 @@ func (e *Engine) Undo(ctx context.Context, plan Plan) (Result, error) {
 	g := plan.forward().backward()
 	walk(g, func(i int) {
 		if dependent := r.firstNotUndone(g.before[i]); dependent != "" {
-			r.settle(i, StepResult{Outcome: Canceled, Message: fmt.Sprintf("left in place: %q needs it and was not undone", dependent)})
+			message := fmt.Sprintf("left in place: %q needs it and was not undone", dependent)
+			r.settle(i, StepResult{Outcome: Canceled, Message: message})
 			return
 		}
 		r.attempt(ctx, i, undo)

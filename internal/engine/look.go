@@ -32,7 +32,7 @@ func (e *Engine) Inspect(ctx context.Context, plan Plan) []StepStatus {
 	}
 	var statuses []StepStatus
 	for _, p := range inspect(ctx, plan, false) {
-		statuses = append(statuses, StepStatus{ID: p.ID, Title: p.Title, Status: p.Status, Blocked: p.Blocked, Err: p.Err})
+		statuses = append(statuses, StepStatus{p.ID, p.Title, p.Status, p.Blocked, p.Err})
 	}
 	return statuses
 }

@@ -73,7 +73,9 @@ func rank(err error) int {
 func (r *run) settle(i int, res StepResult) {
 	s := r.plan.Steps[i]
 	res.ID, res.Title = s.ID, s.Title
-	kind := map[Outcome]EventKind{Unchanged: StepUnchanged, Done: StepDone, Failed: StepFailed, Canceled: StepCanceled}[res.Outcome]
+	kind := map[Outcome]EventKind{
+		Unchanged: StepUnchanged, Done: StepDone, Failed: StepFailed, Canceled: StepCanceled,
+	}[res.Outcome]
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.results[i] = res

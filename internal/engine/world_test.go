@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/internal/engine"
-
 	"github.com/google/go-cmp/cmp"
+
+	"ambientlab/internal/engine"
 )
 
 // recorder is a Sink that keeps one line per event.

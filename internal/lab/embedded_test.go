@@ -204,7 +204,7 @@ func (b *bench) foreseen() {
 	planner := b.lab()
 	planner.stateDir = b.stateDir
 	plan := b.do("plan", func(ctx context.Context) error { return planner.Plan(ctx, "install") })
-	says(b.t, "a plan before there is anything", plan, "+ embedded cluster flow", "its API server has not judged", "> process istiod")
+	says(b.t, "a plan before there is anything", plan, "+ embedded cluster flow", "there is no cluster yet whose API server could check these objects", "> process istiod")
 	if strings.Contains(plan, "cannot be looked at") || strings.Contains(plan, "comes after") {
 		b.t.Errorf("a plan without a cluster leaves steps out:\n%s", plan)
 	}

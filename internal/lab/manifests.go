@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lb"
@@ -40,7 +41,8 @@ func (l *Lab) manifestsStep(part, what string, needs []string) engine.Step {
 	if source == "" {
 		source = "an earlier SM_MANIFESTS"
 	}
-	return l.optional(part, what+" of "+source, l.Settings.Manifests != "", needs, func(context.Context) (objects, error) {
+	asked := l.Settings.Manifests != ""
+	return l.optional(part, what+" of "+source, asked, needs, func(context.Context) (objects, error) {
 		early, late, err := l.splitManifests()
 		if part == earlyManifestsPart {
 			return early, err
@@ -102,23 +104,27 @@ func (l *Lab) checkManifests(ctx context.Context) error {
 	}
 	var faults []string
 	for _, obj := range all {
-		id := manifest.IDOf(obj.Unstructured, l.Settings.Namespace)
+		id, name := manifest.IDOf(obj.Unstructured, l.Settings.Namespace), manifest.Name(obj.Unstructured)
 		owner, taken := owners[id]
 		switch mode, set := obj.GetLabels()[dataplaneMode]; {
 		case isNamespace(obj.Unstructured) && obj.GetName() == l.Settings.Namespace && set && mode != ambientMode:
-			faults = append(faults, fmt.Sprintf("%s: %s: label %s is %q, and sm:install sets it to %s", obj.File, manifest.Name(obj.Unstructured), dataplaneMode, mode, ambientMode))
+			faults = append(faults, fmt.Sprintf("%s: %s: label %s is %q, and sm:install sets it to %s",
+				obj.File, name, dataplaneMode, mode, ambientMode))
 		case id.Group == "" && id.Kind == "ConfigMap" && strings.HasPrefix(id.Name, askedName("")):
 			owner, taken = "the lab's record of its lessons", true
 		}
 		if taken {
-			faults = append(faults, fmt.Sprintf("%s: %s is part of %s", obj.File, manifest.Name(obj.Unstructured), owner))
+			faults = append(faults, fmt.Sprintf("%s: %s is part of %s", obj.File, name, owner))
 		}
 	}
 	if len(faults) == 0 {
 		return nil
 	}
 	return problem.New(problem.SettingConflict, nil, "SM_MANIFESTS: %s", strings.Join(faults, "; ")).
-		With("Remove these objects from the files: the lab applies them itself.", "To change what Istio's charts make, use SM_ISTIO_VALUES.")
+		With(
+			"Remove these objects from the files: the lab applies them itself.",
+			"To change what Istio's charts make, use SM_ISTIO_VALUES.",
+		)
 }
 
 // owners says of every object that these settings install, and of those of the lessons, which part of the lab it
@@ -156,8 +162,8 @@ func (l *Lab) owners(ctx context.Context) (map[manifest.ID]string, error) {
 	}
 	fault := params.DefaultFault()
 	data := map[string]any{
-		"Namespace": l.Settings.Namespace, "Percent": fault.Percent, "Delay": fault.Delay.String(), "Path": fault.Path, "Exact": fault.Exact,
-		"Principals": []string(nil), "ServiceType": "",
+		"Namespace": l.Settings.Namespace, "Percent": fault.Percent, "Delay": fault.Delay.String(),
+		"Path": fault.Path, "Exact": fault.Exact, "Principals": []string(nil), "ServiceType": "",
 	}
 	for key, image := range l.images() {
 		data[key] = image
@@ -181,8 +187,7 @@ func (l *Lab) owners(ctx context.Context) (map[manifest.ID]string, error) {
 			return nil, err
 		}
 	}
-	owners[manifest.IDOf(&unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": recordName, "namespace": recordNamespace},
-	}}, "")] = "the lab's record of the installation"
+	record := manifest.ID{GroupKind: schema.GroupKind{Kind: "ConfigMap"}, Namespace: recordNamespace, Name: recordName}
+	owners[record] = "the lab's record of the installation"
 	return owners, nil
 }

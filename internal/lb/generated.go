@@ -10,5 +10,6 @@ import (
 // kinds.
 func Generated(obj client.Object) bool {
 	gvk := obj.GetObjectKind().GroupVersionKind()
-	return gvk.Group == "metallb.io" && slices.Contains([]string{"ServiceL2Status", "ServiceBGPStatus", "ConfigurationState"}, gvk.Kind)
+	kinds := []string{"ServiceL2Status", "ServiceBGPStatus", "ConfigurationState"}
+	return gvk.Group == "metallb.io" && slices.Contains(kinds, gvk.Kind)
 }

@@ -8,7 +8,9 @@ import (
 )
 
 func TestGenerated(t *testing.T) {
-	for kind, want := range map[string]bool{"ServiceL2Status": true, "ServiceBGPStatus": true, "ConfigurationState": true, "IPAddressPool": false} {
+	for kind, want := range map[string]bool{
+		"ServiceL2Status": true, "ServiceBGPStatus": true, "ConfigurationState": true, "IPAddressPool": false,
+	} {
 		obj := &metav1.PartialObjectMetadata{}
 		obj.SetGroupVersionKind(schema.GroupVersionKind{Group: "metallb.io", Version: "v1beta1", Kind: kind})
 		if got := Generated(obj); got != want {

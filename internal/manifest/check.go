@@ -20,7 +20,6 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	kubescheme "k8s.io/client-go/kubernetes/scheme"
-
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 )
@@ -29,7 +28,8 @@ import (
 var kinds = sync.OnceValue(func() *runtime.Scheme {
 	known := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		kubescheme.AddToScheme, apiextensionsv1.AddToScheme, istioscheme.AddToScheme, gatewayv1.Install, gatewayv1beta1.Install,
+		kubescheme.AddToScheme, apiextensionsv1.AddToScheme, istioscheme.AddToScheme,
+		gatewayv1.Install, gatewayv1beta1.Install,
 	} {
 		utilruntime.Must(add(known))
 	}
@@ -75,7 +75,8 @@ func checkKind(obj *unstructured.Unstructured, gvk schema.GroupVersionKind) erro
 		return nil
 	}
 	known := slices.Sorted(maps.Keys(kinds().KnownTypes(gvk.GroupVersion())))
-	return fmt.Errorf("%s: %s has no kind %s%s", Name(obj), gvk.GroupVersion(), gvk.Kind, suggestion("", gvk.Kind, known))
+	hint := suggestion("", gvk.Kind, known)
+	return fmt.Errorf("%s: %s has no kind %s%s", Name(obj), gvk.GroupVersion(), gvk.Kind, hint)
 }
 
 // decodeTyped finds the values that a type does not take, once all fields are known. Istio's types ignore unknown
@@ -153,7 +154,7 @@ func collectFields(t reflect.Type, fields map[string]reflect.Type) {
 func checkMessage(path string, value any, message protoreflect.MessageDescriptor) []error {
 	content, isMap := value.(map[string]any)
 	if !isMap || message.ParentFile().Package() == "google.protobuf" {
-		return nil // the well-known types have JSON forms of their own: a duration is a string, a Struct takes any field
+		return nil // the well-known types have other JSON forms: a duration is a string, a Struct has any field
 	}
 	var faults []error
 	for _, key := range slices.Sorted(maps.Keys(content)) {

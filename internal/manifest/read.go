@@ -73,7 +73,8 @@ func Read(path, namespace string) ([]Object, error) {
 				first[id] = obj
 				objs = append(objs, obj)
 			case !same(earlier, obj):
-				faults = append(faults, fmt.Errorf("%s: %s is also in %s, with other contents; keep one of them", file, Name(content), earlier.File))
+				faults = append(faults, fmt.Errorf("%s: %s is also in %s, with other contents; keep one of them",
+					file, Name(content), earlier.File))
 			}
 		}
 	}
@@ -151,8 +152,8 @@ func list(path string) ([]string, error) {
 func refuseKustomization(file string) error {
 	switch filepath.Base(file) {
 	case "kustomization.yaml", "kustomization.yml", "Kustomization":
-		folder := filepath.Dir(file)
-		return fmt.Errorf("%s is for kustomize, which has to render it first: `kubectl kustomize %s > rendered.yaml`, then use rendered.yaml", file, folder)
+		return fmt.Errorf("%s is for kustomize, which has to render it first: "+
+			"`kubectl kustomize %s > rendered.yaml`, then use rendered.yaml", file, filepath.Dir(file))
 	}
 	return nil
 }

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -44,8 +47,9 @@ func isRootCertificate(obj client.Object) bool {
 
 // writtenByIstiod says whether istiod wrote more of an object than its status.
 func writtenByIstiod(obj client.Object) bool {
+	managers := []string{"pilot-discovery", "istio.io/gateway-controller"}
 	return slices.ContainsFunc(obj.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
-		return f.Subresource == "" && slices.Contains([]string{"pilot-discovery", "istio.io/gateway-controller"}, f.Manager)
+		return f.Subresource == "" && slices.Contains(managers, f.Manager)
 	})
 }
 
@@ -76,21 +80,21 @@ func DeleteGenerated(ctx context.Context, c *apply.Client, since time.Time) erro
 // here, but the webhook that injects its sidecars.
 func anotherIstiod(ctx context.Context, api client.Reader) (string, error) {
 	for _, trace := range []struct {
-		gvk    schema.GroupVersionKind
-		labels client.MatchingLabels
+		version   schema.GroupVersion
+		kind, app string
 	}{
-		{schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}, client.MatchingLabels{"app": "istiod"}},
-		{schema.GroupVersionKind{Version: "v1", Kind: "Pod"}, client.MatchingLabels{"app": "istiod"}},
-		{schema.GroupVersionKind{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "MutatingWebhookConfiguration"}, client.MatchingLabels{"app": "sidecar-injector"}},
+		{appsv1.SchemeGroupVersion, "Deployment", "istiod"},
+		{corev1.SchemeGroupVersion, "Pod", "istiod"},
+		{admissionv1.SchemeGroupVersion, "MutatingWebhookConfiguration", "sidecar-injector"},
 	} {
 		list := &metav1.PartialObjectMetadataList{}
-		list.SetGroupVersionKind(trace.gvk.GroupVersion().WithKind(trace.gvk.Kind + "List"))
-		if err := api.List(ctx, list, trace.labels); err != nil {
+		list.SetGroupVersionKind(trace.version.WithKind(trace.kind + "List"))
+		if err := api.List(ctx, list, client.MatchingLabels{"app": trace.app}); err != nil {
 			return "", fmt.Errorf("looking for another istiod: %w", err)
 		}
 		for _, item := range list.Items {
 			if item.GetDeletionTimestamp() == nil {
-				return trace.gvk.Kind + " " + path(item.Namespace, item.Name), nil
+				return trace.kind + " " + path(item.Namespace, item.Name), nil
 			}
 		}
 	}

@@ -36,8 +36,11 @@ func Kinds() map[schema.GroupKind]apply.Kind {
 	}
 }
 
+// stateOf says whether an object is ready.
+type stateOf[T any] = func(context.Context, client.Reader, *T) (apply.State, error)
+
 // typed makes a function of unstructured objects of one of typed objects.
-func typed[T any](state func(context.Context, client.Reader, *T) (apply.State, error)) func(context.Context, client.Reader, *unstructured.Unstructured) (apply.State, error) {
+func typed[T any](state stateOf[T]) stateOf[unstructured.Unstructured] {
 	return func(ctx context.Context, api client.Reader, obj *unstructured.Unstructured) (apply.State, error) {
 		into := new(T)
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, into); err != nil {
@@ -57,7 +60,7 @@ func gatewayState(ctx context.Context, api client.Reader, gateway *gatewayv1.Gat
 		return overlookedState(ctx, api, gateway, s)
 	}
 	list := &appsv1.DeploymentList{}
-	if err := api.List(ctx, list, client.InNamespace(gateway.Namespace), client.MatchingLabels{gatewayLabel: gateway.Name}); err != nil {
+	if err := listMadeFor(ctx, api, gateway, list); err != nil {
 		return apply.State{}, fmt.Errorf("listing the Deployments of Gateway %s: %w", gateway.Name, err)
 	}
 	for i := range list.Items {
@@ -81,14 +84,17 @@ const overlookedAfter = 15 * time.Second
 // a Service count as such a change, but not where istiod's index still holds a deleted Service of that name, which
 // happens when the last event of the old pods comes after that of the Service's deletion:
 // EndpointIndex.UpdateServiceEndpoints and PushContext.updateContext in pilot/pkg/model.
-func overlookedState(ctx context.Context, api client.Reader, gateway *gatewayv1.Gateway, s apply.State) (apply.State, error) {
+func overlookedState(
+	ctx context.Context, api client.Reader, gateway *gatewayv1.Gateway, s apply.State,
+) (apply.State, error) {
 	programmed := apimeta.FindStatusCondition(gateway.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
-	if programmed == nil || programmed.Status != metav1.ConditionFalse || programmed.Reason != string(gatewayv1.GatewayReasonAddressNotAssigned) ||
-		programmed.ObservedGeneration < gateway.Generation {
+	if programmed == nil || programmed.ObservedGeneration < gateway.Generation ||
+		programmed.Status != metav1.ConditionFalse ||
+		programmed.Reason != string(gatewayv1.GatewayReasonAddressNotAssigned) {
 		return s, nil
 	}
 	services := &corev1.ServiceList{}
-	if err := api.List(ctx, services, client.InNamespace(gateway.Namespace), client.MatchingLabels{gatewayLabel: gateway.Name}); err != nil {
+	if err := listMadeFor(ctx, api, gateway, services); err != nil {
 		return apply.State{}, fmt.Errorf("listing the Services of Gateway %s: %w", gateway.Name, err)
 	}
 	var names []string
@@ -110,9 +116,15 @@ func overlookedState(ctx context.Context, api client.Reader, gateway *gatewayv1.
 	return s, nil
 }
 
+// listMadeFor lists the objects of a kind that were made for a Gateway.
+func listMadeFor(ctx context.Context, api client.Reader, gateway *gatewayv1.Gateway, list client.ObjectList) error {
+	return api.List(ctx, list, client.InNamespace(gateway.Namespace), client.MatchingLabels{gatewayLabel: gateway.Name})
+}
+
 // classState is ready when a controller has accepted a GatewayClass.
 func classState(_ context.Context, _ client.Reader, class *gatewayv1.GatewayClass) (apply.State, error) {
-	return apply.ConditionsState(class.Generation, class.Status.Conditions, string(gatewayv1.GatewayClassConditionStatusAccepted)), nil
+	accepted := string(gatewayv1.GatewayClassConditionStatusAccepted)
+	return apply.ConditionsState(class.Generation, class.Status.Conditions, accepted), nil
 }
 
 // routeState is ready when every parent of a route has accepted it and found its backends.

@@ -27,7 +27,9 @@ type chartRelease struct {
 // embeds the charts, at the module version that go.mod pins.
 //
 // Like istioctl, it uses Helm's loader, values and template engine, and makes no Helm release in the cluster.
-func render(r chartRelease, namespace, kubeVersion string, values map[string]any) ([]*unstructured.Unstructured, error) {
+func render(
+	r chartRelease, namespace, kubeVersion string, values map[string]any,
+) ([]*unstructured.Unstructured, error) {
 	chrt, err := loadChart(manifests.FS, path.Join("charts", r.folder))
 	if err != nil {
 		return nil, fmt.Errorf("loading chart %s: %w", r.folder, err)

@@ -82,7 +82,8 @@ func (u *Upstream) Istio(ctx context.Context, v IstioValues) (map[string][]*unst
 		objs, err := render(c.chartRelease, v.Namespace, v.KubeVersion, values)
 		if err != nil {
 			// The charts are pinned and tested, so the values are wrong.
-			return nil, problem.New(problem.SettingInvalid, err, "Istio's chart %s does not accept its values", c.folder)
+			return nil, problem.New(problem.SettingInvalid, err,
+				"Istio's chart %s does not accept its values", c.folder)
 		}
 		rendered[c.component] = objs
 	}
@@ -140,7 +141,8 @@ func setProfile(component string, values map[string]any) error {
 	for _, name := range []any{given, global} {
 		if name != nil && name != profile {
 			return problem.New(problem.SettingInvalid, nil,
-				"Helm values of %s set profile %v; the charts accept one profile, and the lab needs %s", component, name, profile)
+				"Helm values of %s set profile %v; the charts accept one profile, and the lab needs %s",
+				component, name, profile)
 		}
 	}
 	if global == nil {
@@ -173,7 +175,8 @@ func refuseRetired(component string, values map[string]any) error {
 			for _, host := range retiredRegistries() {
 				if v == host || strings.HasPrefix(v, host+"/") {
 					return problem.New(problem.SettingInvalid, nil,
-						"Helm values of %s: %s is %q, and Istio retires the registry %s in 2026", component, at, v, host).
+						"Helm values of %s: %s is %q, and Istio retires the registry %s in 2026",
+						component, at, v, host).
 						With("Use " + istioHub + ", Istio's registry since 1.31.")
 				}
 			}

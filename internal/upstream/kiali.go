@@ -46,8 +46,8 @@ func patchKiali(objs []*unstructured.Unstructured, installed []string) error {
 		}
 		eachContainer(obj, func(c map[string]any) { c["image"] = kialiImage })
 		// Kiali reads its configuration once. The checksum makes the Deployment replace the pod when it changes.
-		err := unstructured.SetNestedField(obj.Object, sum, "spec", "template", "metadata", "annotations", "checksum/config")
-		if err != nil {
+		at := []string{"spec", "template", "metadata", "annotations", "checksum/config"}
+		if err := unstructured.SetNestedField(obj.Object, sum, at...); err != nil {
 			return err
 		}
 	}

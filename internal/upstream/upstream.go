@@ -101,7 +101,8 @@ func Addons() []string { return []string{Prometheus, Grafana, Jaeger, Kiali} }
 // means all of them. An unknown name is refused with problem.SettingInvalid.
 func (u *Upstream) Addon(ctx context.Context, name string, installed ...string) ([]*unstructured.Unstructured, error) {
 	if !slices.Contains(Addons(), name) {
-		return nil, problem.New(problem.SettingInvalid, nil, "unknown add-on %q; known: %s", name, strings.Join(Addons(), ", "))
+		known := strings.Join(Addons(), ", ")
+		return nil, problem.New(problem.SettingInvalid, nil, "unknown add-on %q; known: %s", name, known)
 	}
 	dir, err := u.modules.Dir(ctx, istioModule)
 	if err != nil {

@@ -50,7 +50,9 @@ type goCommand func(ctx context.Context, dir string, args ...string) ([]byte, er
 // go.work file could replace the pinned versions.
 func runGo(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	// With -json a failed download exits with 1 and is described on standard output, which the caller reads first.
-	return command.Run(ctx, command.Command{Dir: dir, Env: []string{"GOWORK=off", "GO111MODULE=on"}, Name: "go", Args: args})
+	return command.Run(ctx, command.Command{
+		Dir: dir, Env: []string{"GOWORK=off", "GO111MODULE=on"}, Name: "go", Args: args,
+	})
 }
 
 // Dir returns the folder, read-only, of a module at the version that go.mod pins. The module is downloaded where the
@@ -71,7 +73,7 @@ func (m *Modules) Dir(ctx context.Context, module string) (string, error) {
 	if errors.Is(runErr, exec.ErrNotFound) {
 		return "", problem.New(problem.ManifestUnavailable, runErr,
 			"module %s cannot be fetched: there is no go command on this host", module).
-			With("Install Go " + goVersion + " or later (https://go.dev/dl) and check that `go version` answers in this shell.")
+			With("Install Go " + goVersion + " or later (https://go.dev/dl), and check it with `go version`.")
 	}
 	got, err := parseDownload(out, module)
 	switch {
@@ -82,7 +84,8 @@ func (m *Modules) Dir(ctx context.Context, module string) (string, error) {
 	case err != nil:
 		return "", problem.New(problem.ManifestUnavailable, err, "the go command's answer about module %s", module)
 	case got.Error != "":
-		return "", problem.New(problem.ManifestUnavailable, errors.New(got.Error), "module %s cannot be downloaded", module)
+		err := errors.New(got.Error)
+		return "", problem.New(problem.ManifestUnavailable, err, "module %s cannot be downloaded", module)
 	case runErr != nil:
 		return "", problem.New(problem.ManifestUnavailable, runErr, "module %s cannot be fetched", module)
 	}
@@ -128,7 +131,8 @@ func checkSum(root string, d download) error {
 		}
 		return problem.New(problem.ManifestUnavailable, nil,
 			"module %s %s has the checksum %s, and go.sum says %s", d.Path, d.Version, d.Sum, want).
-			With("Do not continue: the module was changed after it was pinned. Run `go clean -modcache`, then `go mod verify`.")
+			With("Do not continue: the module was changed after it was pinned.",
+				"Run `go clean -modcache`, then `go mod verify`.")
 	}
 	return problem.New(problem.ManifestUnavailable, nil, "go.sum does not list module %s %s", d.Path, d.Version).
 		With("Restore go.mod and go.sum from the repository.")
@@ -156,7 +160,8 @@ func (m *Modules) findRoot() (string, error) {
 		}
 		if dir == filepath.Dir(dir) {
 			return "", problem.New(problem.ManifestUnavailable, nil,
-				"neither %s nor a folder above it holds the go.mod of module %s, which pins the modules", start, mainModule).
+				"neither %s nor a folder above it has the go.mod of module %s, which pins the modules",
+				start, mainModule).
 				With("Run the target in a checkout of this repository.")
 		}
 	}
