@@ -224,8 +224,8 @@ func (r Reference) matches(e entry) bool {
 	return err == nil && have.Repository == r.Repository
 }
 
-// File reads a further file of the bundle, such as its bill of materials, and checks its digest.
-func (b *Bundle) File(name string) ([]byte, error) {
+// file reads a further file of the bundle, such as its bill of materials, and checks its digest.
+func (b *Bundle) file(name string) ([]byte, error) {
 	want, ok := b.files[name]
 	if !ok {
 		return nil, fmt.Errorf("the bundle %s: %s: %w", b.path, name, fs.ErrNotExist)

@@ -319,10 +319,10 @@ func TestFurtherFilesAreKeptAndChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := openBundle(t, dir)
-	if raw, err := b.File("sbom.spdx.json"); err != nil || !strings.Contains(string(raw), "SPDX") {
+	if raw, err := b.file("sbom.spdx.json"); err != nil || !strings.Contains(string(raw), "SPDX") {
 		t.Errorf("%s, %v", raw, err)
 	}
-	if _, err := b.File("other"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := b.file("other"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing file gives %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "sbom.spdx.json"), []byte("{}"), 0o644); err != nil {

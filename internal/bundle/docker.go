@@ -147,7 +147,7 @@ func streamToDocker(ctx context.Context, docker ImageEngine, img v1.Image, ref s
 }
 
 // errStoppedReading ends the writer of an archive that Docker no longer reads.
-var errStoppedReading = errors.New("Docker stopped reading")
+var errStoppedReading = errors.New("the engine stopped reading")
 
 func load(ctx context.Context, docker ImageEngine, archive io.Reader) error {
 	answer, err := docker.ImageLoad(ctx, archive, client.ImageLoadWithQuiet(true))

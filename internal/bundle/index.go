@@ -43,17 +43,17 @@ const (
 // Entry is one image of a bundle.
 type Entry struct {
 	// Ref is the full reference, such as docker.io/istio/pilot:1.31.1-distroless.
-	Ref string `json:"ref"`
+	Ref string
 	// Digest is the digest of the image's manifest.
-	Digest v1.Hash `json:"digest"`
+	Digest v1.Hash
 	// Size is the bytes of manifest, config and layers as they are stored. A layer that images share counts for each image.
-	Size int64 `json:"size"`
+	Size int64
 	// Substitute says what the image is if it is not what Ref says.
-	Substitute string `json:"substitute,omitempty"`
+	Substitute string
 	// Source is the digest under which the image came; see AnnotationSource.
-	Source v1.Hash `json:"source,omitzero"`
+	Source v1.Hash
 	// Platform is the operating system and architecture, such as linux/amd64.
-	Platform string `json:"platform,omitempty"`
+	Platform string
 }
 
 // contents is what an index.json holds.

@@ -37,7 +37,7 @@ func (b *Bundle) Verify(ctx context.Context) error {
 		return fmt.Errorf("verifying the bundle %s: %w", b.path, err)
 	}
 	for name := range b.files {
-		if _, err := b.File(name); err != nil {
+		if _, err := b.file(name); err != nil {
 			found = append(found, err)
 		}
 	}

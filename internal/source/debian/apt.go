@@ -200,7 +200,7 @@ func (a *apt) run(ctx context.Context, name string, args ...string) ([]byte, err
 	}
 	out, err := command.Run(ctx, c)
 	if errors.Is(err, exec.ErrNotFound) {
-		return nil, fmt.Errorf("Debian and the distributions based on it have this program: %w", err)
+		return nil, fmt.Errorf("%w (Debian and the distributions based on it have it)", err)
 	}
 	return out, err
 }
