@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
+	"io/fs"
 	"text/template"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -52,6 +53,15 @@ func Objects(name string, data any) ([]*unstructured.Unstructured, error) {
 		}
 	}
 	return objects, nil
+}
+
+// OfLesson lists the specs in the folder of a lesson.
+func OfLesson(lesson string) ([]string, error) {
+	paths, err := fs.Glob(files, "lessons/"+lesson+"/*.yaml")
+	if err != nil {
+		return nil, fmt.Errorf("listing the specs of lesson %s: %w", lesson, err)
+	}
+	return paths, nil
 }
 
 // Values reads a spec as Helm values.

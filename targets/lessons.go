@@ -2,20 +2,29 @@ package targets
 
 import (
 	"context"
+	"os"
 	"time"
 
-	"ambientlab/internal/lesson/params"
-
 	"ambientlab/internal/lab"
+	"ambientlab/internal/lesson"
+	"ambientlab/internal/lesson/params"
 )
 
-// Waypoint puts a waypoint before appb alone, ingress traffic included, and shows what its proxies then listen on.
-// It returns when the waypoint is available, bound to the Service and holds its configuration.
+// Apps deploys appa and appb behind the Gateway and the HTTPRoute for appb.opssec.in, and says how to reach them.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_METALLB, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
+func Apps(ctx context.Context,
+	off *bool, // remove the applications and the gateway
+) error {
+	return lab.Run(ctx, lab.Lesson(lesson.Apps(), isSet(off)))
+}
+
+// Waypoint creates a waypoint for appb alone, ingress traffic included, and shows the listeners of its proxy and the gateway's.
+// It returns when the waypoint is available, bound to the Service and has its configuration.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Waypoint(ctx context.Context,
-	off *bool, // take the waypoint away again
+	off *bool, // remove the waypoint
 ) error {
-	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Waypoint(ctx, isSet(off)) })
+	return lab.Run(ctx, lab.Lesson(lesson.Waypoint(), isSet(off)))
 }
 
 // Fault delays a share of the requests under one path of appb; it returns when the waypoint runs it.
@@ -25,7 +34,7 @@ func Fault(ctx context.Context,
 	delay *time.Duration, // how long; 2s unless given
 	path *string, // this path and every path that begins with it; /headers unless given
 	exact *bool, // this path alone
-	off *bool, // take the delay away again
+	off *bool, // remove the delay
 ) error {
 	fault := params.Fault{
 		Percent: valueOr(percent, params.DefaultFault().Percent),
@@ -33,16 +42,16 @@ func Fault(ctx context.Context,
 		Path:    valueOr(path, params.DefaultFault().Path),
 		Exact:   isSet(exact),
 	}
-	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Fault(ctx, fault, isSet(off)) })
+	return lab.Run(ctx, lab.Lesson(lesson.Fault(fault), isSet(off)))
 }
 
 // Authz lets only appa and the gateway GET from appb; it returns when the waypoint enforces it.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Authz(ctx context.Context,
-	without *string, // identities to take out: appa, gateway-istio, or both with a comma
-	strict *bool, // also close the ways around the waypoint: direct to the pod, plaintext from outside the mesh
-	off *bool, // take the policies away again
+	without *string, // callers that may not GET: appa, gateway-istio, or both with a comma; may be repeated
+	strict *bool, // also close the ways around the waypoint: connections to the pod itself, and plaintext from outside the mesh
+	off *bool, // remove the policies
 ) error {
-	authz := lab.AuthzOptions{Without: valueOr(without, ""), Strict: isSet(strict)}
-	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Authz(ctx, authz, isSet(off)) })
+	taken := lab.ListFlag(os.Args[1:], "authz", "without", valueOr(without, ""))
+	return lab.Run(ctx, lab.Lesson(lesson.Authz(taken, isSet(strict)), isSet(off)))
 }

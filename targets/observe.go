@@ -9,15 +9,15 @@ import (
 // Status shows one table: provider, nodes, components, lessons, each ready or with the reason why not.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Status(ctx context.Context) error {
-	return lab.Run(ctx, (*lab.Lab).Status)
+	return lab.Run(ctx, lab.Status)
 }
 
 // Plan shows every step of a target, what it would change, and the commands one would type; it changes nothing.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Plan(ctx context.Context,
-	of *string, // which target: install, apps, waypoint, fault or authz; all of them unless given
+	of *string, // which target: install or a lesson, such as fault; all of them unless given
 ) error {
-	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Plan(ctx, valueOr(of, "")) })
+	return lab.Run(ctx, lab.Plan(valueOr(of, "")))
 }
 
 // ProxyConfig prints the listeners and routes of the gateway or the waypoint, as istioctl proxy-config does.
@@ -25,7 +25,7 @@ func Plan(ctx context.Context,
 func ProxyConfig(ctx context.Context,
 	of *string, // gateway or waypoint; both unless given
 ) error {
-	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.ProxyConfig(ctx, valueOr(of, "")) })
+	return lab.Run(ctx, lab.ProxyConfig(valueOr(of, "")))
 }
 
 // Dashboard forwards local ports to Kiali, Grafana, Jaeger, Prometheus and the gateway, and prints the addresses.
@@ -33,7 +33,7 @@ func ProxyConfig(ctx context.Context,
 func Dashboard(ctx context.Context,
 	open *string, // also open this one in a browser: kiali, grafana, jaeger, prometheus or gateway
 ) error {
-	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Dashboard(ctx, valueOr(open, "")) })
+	return lab.Run(ctx, lab.Dashboard(valueOr(open, "")))
 }
 
 // Verify measures that each lesson really holds and gives every claim a verdict; it exits 0 only when all are proven.
@@ -41,7 +41,7 @@ func Dashboard(ctx context.Context,
 func Verify(ctx context.Context,
 	out *string, // folder for report.html, report.json and junit.xml
 ) error {
-	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Verify(ctx, valueOr(out, "")) })
+	return lab.Run(ctx, lab.Verify(valueOr(out, "")))
 }
 
 // Traffic sends requests to appb and shows each one live, with a histogram of the latencies; Ctrl-C sums up.
@@ -53,11 +53,11 @@ func Traffic(ctx context.Context,
 	count *int, // stop after so many; 0, which is the default, goes on until Ctrl-C
 ) error {
 	options := lab.TrafficOptions{From: valueOr(from, "gateway"), Path: valueOr(path, "/headers"), RPS: valueOr(rps, 2), Count: valueOr(count, 0)}
-	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Traffic(ctx, options) })
+	return lab.Run(ctx, lab.Traffic(options))
 }
 
 // Doctor checks this host and the cluster for what is known to break a lab, and says what to do about it.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_OUTPUT, KUBECONFIG.
 func Doctor(ctx context.Context) error {
-	return lab.Run(ctx, (*lab.Lab).Doctor)
+	return lab.Run(ctx, lab.Doctor)
 }

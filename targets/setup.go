@@ -10,30 +10,22 @@ import (
 
 // Install creates or reuses the cluster and installs the mesh: MetalLB, Gateway API, ambient Istio, telemetry.
 // INSTALL_KIND=n takes the cluster of the current kubeconfig context instead of a kind cluster of the lab's own.
-// Running it again changes nothing that is already right and mends what is not.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
+// Running it again repairs what is not ready and changes nothing else.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_PACKETS, SM_ZTUNNEL, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Install(ctx context.Context) error {
-	return lab.Run(ctx, (*lab.Lab).Install)
-}
-
-// Apps deploys appa and appb behind the Gateway and the HTTPRoute for appb.opssec.in, and says how to reach them.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_METALLB, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
-func Apps(ctx context.Context,
-	off *bool, // take the applications and the gateway away again
-) error {
-	return lab.Run(ctx, func(l *lab.Lab, ctx context.Context) error { return l.Apps(ctx, isSet(off)) })
+	return lab.Run(ctx, lab.Install)
 }
 
 // Lab does everything in order: install, apps, waypoint, fault, authz, then verifies what it claims.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_PACKETS, SM_ZTUNNEL, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Lab(ctx context.Context) error {
-	return lab.Run(ctx, (*lab.Lab).All)
+	return lab.Run(ctx, lab.All)
 }
 
 // Delete removes the cluster that the lab created or, on an existing cluster, the lab's own objects and nothing else.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_ADDONS, SM_METALLB, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Delete(ctx context.Context) error {
-	return lab.Run(ctx, (*lab.Lab).Delete)
+	return lab.Run(ctx, lab.Delete)
 }
 
 func isSet(flag *bool) bool { return flag != nil && *flag }

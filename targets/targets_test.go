@@ -9,14 +9,14 @@ import (
 	"strings"
 	"testing"
 
-	"ambientlab/internal/lab"
+	"ambientlab/internal/session"
 )
 
 // TestTargetsNameTheirVariables reads the comments that `mage -h` shows: each ends with the variables that the target
 // reads, by the names and in the order of the settings, and no setting is read by none.
 func TestTargetsNameTheirVariables(t *testing.T) {
 	var known []string
-	for _, setting := range lab.Documented() {
+	for _, setting := range session.Documented() {
 		known = append(known, setting.Env)
 	}
 	paths, err := filepath.Glob("*.go")

@@ -82,7 +82,7 @@ type Traits struct {
 	Owned bool
 	// LoadBalancer says that the lab gives out load-balancer addresses unless SM_METALLB says otherwise.
 	LoadBalancer bool
-	// UsesDocker says that the cluster needs a Docker engine on this host.
+	// UsesDocker says that nodes may be containers of a Docker engine, which sm:doctor then checks.
 	UsesDocker bool
 	// TunesNodes says that nodes may be containers whose kernel settings can be changed.
 	TunesNodes bool
@@ -90,6 +90,8 @@ type Traits struct {
 	BuildsPrograms bool
 	// NoImages is why images cannot be loaded into the nodes, or empty.
 	NoImages string
+	// AddonsOnRequest says that telemetry add-ons are installed only where SM_ADDONS asks for them.
+	AddonsOnRequest bool
 	// NoAddons lists the telemetry add-ons whose pods cannot run.
 	NoAddons []string
 	// CreateCommands are the commands that create such a cluster by hand; LoadCommand loads an archive of images into its
@@ -154,6 +156,10 @@ type Substituter interface {
 type ConfigSource interface {
 	XDSAddress() (string, error)
 }
+
+// HostAddress is the annotation of a LoadBalancer Service by which a provider says at which addresses of this machine,
+// separated by commas, the Service's ports are served.
+const HostAddress = "lab.opssec.in/host-address"
 
 // NodeImageUser is a provider whose nodes are made of images.
 type NodeImageUser interface {

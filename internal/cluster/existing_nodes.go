@@ -11,7 +11,7 @@ import (
 // Traits says what a cluster is like that the lab did not create.
 func (e *Existing) Traits() Traits {
 	return Traits{
-		Name: ProviderExisting, Title: "the cluster of the current kubeconfig context", TunesNodes: e.opts.Docker != nil,
+		Name: ProviderExisting, Title: "the cluster of the current kubeconfig context", UsesDocker: true, TunesNodes: e.opts.Docker != nil,
 		CreateCommands: []string{"kubectl cluster-info"},
 		LoadCommand:    "kind load image-archive --name <its name> <bundle as archive>",
 	}

@@ -37,8 +37,8 @@ func TestLab(t *testing.T) {
 		if after := l.resourceVersions(t); !sameVersions(t, versions, after) {
 			t.Error("a second install changed objects")
 		}
-		if !strings.Contains(again.stderr, "nothing to change") {
-			t.Error("a second install does not say that there was nothing to change")
+		if !strings.Contains(again.stderr, "no changes") {
+			t.Error("a second install does not say `no changes`")
 		}
 		t.Logf("install %s, again %s, %d objects", install.took, again.took, len(versions))
 	})

@@ -84,8 +84,8 @@ func TestSignals(t *testing.T) {
 		t.Errorf("GET through the gateway: %d, want 200", status)
 	}
 	again := l.mage(t, "sm:install")
-	if !strings.Contains(again.stderr, "nothing to change") {
-		t.Error("after all that, another install does not say that there was nothing to change")
+	if !strings.Contains(again.stderr, "no changes") {
+		t.Error("after all that, another install does not say `no changes`")
 	}
 	l.mage(t, "sm:delete")
 	if after := l.leaks(t); after != before {

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
-	"strings"
 
 	"ambientlab/internal/lesson/names"
 
@@ -16,23 +15,22 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"ambientlab/internal/apply"
-	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/problem"
+	"ambientlab/internal/session"
 	"ambientlab/internal/ui"
 )
 
-// dashboard is something to look at: a Service of the cluster and the local port that one expects it on.
+// dashboard is a Service of the cluster and the local port on which it is usually found.
 type dashboard struct {
 	name, namespace, service string
 	port, local              int
 	path                     string
 }
 
-func (l *Lab) dashboards() []dashboard {
-	return []dashboard{ // the way in first: on macOS there is no other
-		{"gateway", l.Settings.Namespace, names.GatewayAccount, 80, 8080, "/headers"},
+func dashboards(namespace string) []dashboard {
+	return []dashboard{ // the gateway first: where its address cannot be reached, this is the only way to it
+		{"gateway", namespace, names.GatewayAccount, 80, 8080, "/headers"},
 		{"kiali", names.Istio, "kiali", 20001, 20001, "/kiali"},
 		{"grafana", names.Istio, "grafana", 3000, 3000, "/"},
 		{"jaeger", names.Istio, "tracing", 80, 16686, "/jaeger"},
@@ -40,21 +38,27 @@ func (l *Lab) dashboards() []dashboard {
 	}
 }
 
-// Dashboard forwards a local port to each dashboard that is installed, prints the addresses on stdout, and holds them
-// until it is interrupted. A port that is taken is replaced by a free one. One that cannot be reached says why in its
-// row and does not stop the others, unless it is the one to open.
-func (l *Lab) Dashboard(ctx context.Context, open string) error {
-	all := l.dashboards()
-	if open != "" && !slices.ContainsFunc(all, func(d dashboard) bool { return d.name == open }) {
-		return problem.New(problem.SettingInvalid, nil, "-open=%q is not accepted; accepted: kiali, grafana, jaeger, prometheus or gateway", open)
+// Dashboard is the target that forwards a local port to each dashboard that is installed, prints the addresses on stdout, and
+// keeps them until it is interrupted. A port that is taken is replaced by a free one. A dashboard that cannot be reached has
+// the reason in its row and does not stop the others, unless it is the one to open.
+func Dashboard(open string) Target {
+	return func(ctx context.Context, env *session.Env) error {
+		if open != "" && !slices.ContainsFunc(dashboards(""), func(d dashboard) bool { return d.name == open }) {
+			return problem.New(problem.SettingInvalid, nil, "-open=%q is not accepted; accepted: kiali, grafana, jaeger, prometheus or gateway", open)
+		}
+		s, err := session.Open(ctx, env, session.MustBeInstalled)
+		if err != nil {
+			return err
+		}
+		if err := needPackets(s, "sm:dashboard"); err != nil {
+			return err
+		}
+		return forward(ctx, s, open)
 	}
-	if err := l.attach(ctx); err != nil {
-		return err
-	}
-	if err := l.needPackets("sm:dashboard"); err != nil {
-		return err
-	}
-	client, err := l.connect(ctx)
+}
+
+func forward(ctx context.Context, s *session.Session, open string) error {
+	client, err := s.Connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -62,12 +66,12 @@ func (l *Lab) Dashboard(ctx context.Context, open string) error {
 	if err != nil {
 		return err
 	}
-	opened, err := openAll(ctx, client.Kube(), forwarder, all)
+	opened, err := openAll(ctx, client.Kube(), forwarder, dashboards(s.Config.Namespace))
 	if err != nil {
 		return err
 	}
 	defer opened.stop()
-	if err := opened.table.Write(l.out); err != nil {
+	if err := opened.table.Write(s.Out); err != nil {
 		return fmt.Errorf("printing the addresses: %w", err)
 	}
 	if err := opened.enough(open); err != nil {
@@ -75,15 +79,24 @@ func (l *Lab) Dashboard(ctx context.Context, open string) error {
 	}
 	if open != "" {
 		if err := browse(ctx, opened.addresses[open]); err != nil {
-			l.tell("no browser could be opened: %v", err)
+			s.Tell("no browser could be opened: %v", err)
 		}
 	}
-	l.tell("Ctrl-C ends the forwarding")
+	s.Tell("Ctrl-C ends the forwarding")
 	<-ctx.Done()
 	return nil
 }
 
-// forwarded is what became of the dashboards: an address for each that is forwarded, and for the others why not.
+// needPackets refuses a target that makes no sense where pods exchange no packets.
+func needPackets(s *session.Session, target string) error {
+	if s.Info.Packets {
+		return nil
+	}
+	return problem.New(problem.HostUnsupported, nil, "%s needs pods that exchange packets; in %s they do not", target, s.Traits.Title).
+		With("Use a kind cluster (SM_PROVIDER=kind) or one of your own (INSTALL_KIND=n).")
+}
+
+// forwarded holds an address for each dashboard that is forwarded, and for the others the error.
 type forwarded struct {
 	table     ui.Table
 	addresses map[string]string
@@ -134,7 +147,7 @@ func (d dashboard) open(ctx context.Context, kube kubernetes.Interface, forwarde
 	return forward, err
 }
 
-// enough says what is missing for the target to make sense: the dashboard that was to be opened, or any at all.
+// enough fails where the dashboard that was to be opened is missing, or where there is none at all.
 func (f *forwarded) enough(open string) error {
 	if open != "" && f.addresses[open] == "" {
 		if err := f.failed[open]; err != nil {
@@ -164,51 +177,4 @@ func browse(ctx context.Context, address string) error {
 		return fmt.Errorf("%s %s: %w", command, address, err)
 	}
 	return nil
-}
-
-// tellAccess says how to reach appb from this host. On Linux the load-balancer address is reachable; Docker Desktop
-// keeps it inside its virtual machine (kind#3556), where a forwarded port is the way.
-func (l *Lab) tellAccess(ctx context.Context) error {
-	client, err := l.connect(ctx)
-	if err != nil {
-		return err
-	}
-	gateway, err := l.get(ctx, client, gatewayKind, names.Gateway)
-	if err != nil {
-		return err
-	}
-	if gateway == nil {
-		return problem.New(problem.ObjectMissing, nil, "Gateway %s is not there, although it was just applied", names.Gateway)
-	}
-	address := firstAddress(gateway)
-	if !l.carriesPackets() {
-		l.tell("the gateway's address is %s, which leads nowhere: nothing here carries packets. See its routes: mage sm:proxyConfig -of=gateway", address)
-		return nil
-	}
-	if local, err := l.localAddress(ctx, client); local != "" || err != nil {
-		l.tell("try: curl -H 'Host: %s' http://%s/headers", names.Host, local)
-		return err
-	}
-	if runtime.GOOS == "linux" && l.Settings.UseMetalLB() && l.Settings.Provider == ProviderKind && address != "" {
-		l.tell("try: curl -H 'Host: %s' http://%s/headers", names.Host, address)
-		return nil
-	}
-	l.tell("try: mage sm:dashboard, and beside it curl -H 'Host: %s' http://127.0.0.1:8080/headers", names.Host)
-	return nil
-}
-
-// localAddress is the address on this host at which the provider serves the gateway, or "".
-func (l *Lab) localAddress(ctx context.Context, client *apply.Client) (string, error) {
-	if l.embedded == nil {
-		return "", nil
-	}
-	service, err := client.Kube().CoreV1().Services(l.Settings.Namespace).Get(ctx, names.GatewayAccount, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("reading Service %s: %w", names.GatewayAccount, err)
-	}
-	first, _, _ := strings.Cut(service.Annotations[embedded.HostAddress], ",")
-	return first, nil
 }

@@ -16,7 +16,6 @@ import (
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/problem"
-	"ambientlab/internal/ui"
 )
 
 // found is a cluster that exists and whose API server is the test's.
@@ -25,8 +24,10 @@ type found struct {
 	server string
 }
 
-func (f found) Inspect(context.Context) (cluster.Info, error) {
-	return cluster.Info{Provider: "kind", Name: "test", State: cluster.Ready, Exists: true}, nil
+func (found) Traits() cluster.Traits { return cluster.Traits{Name: "kind", Owned: true} }
+
+func (found) Inspect(context.Context) (cluster.Info, error) {
+	return cluster.Info{Provider: "kind", Name: "test", State: cluster.Ready, Exists: true, Packets: true}, nil
 }
 
 func (f found) RESTConfig(context.Context) (*rest.Config, error) {
@@ -56,6 +57,9 @@ func serving(t *testing.T, ready map[string]bool) string {
 		}
 		answer(w, http.StatusOK, service)
 	})
+	mux.HandleFunc("GET /api/v1/namespaces/kube-system/configmaps/ambientlab-record", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, corev1.ConfigMap{TypeMeta: metav1.TypeMeta{Kind: "ConfigMap", APIVersion: "v1"}, Data: map[string]string{"lab": "ambient"}})
+	})
 	mux.HandleFunc("GET /api/v1/namespaces/{namespace}/pods", func(w http.ResponseWriter, r *http.Request) {
 		name := strings.TrimPrefix(r.URL.Query().Get("labelSelector"), "app=")
 		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name + "-1"}}
@@ -73,30 +77,22 @@ func serving(t *testing.T, ready map[string]bool) string {
 // answer. It gives the rows that were printed, the header included.
 func dashboardOn(t *testing.T, server, open string) (rows []string, err error) {
 	t.Helper()
-	out, talk := &buffer{}, &buffer{}
-	settings, err := Load(func(string) string { return "" })
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := New(settings, out, ui.New(ui.Plain, talk, func(string) string { return "" }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.provider = found{server: server}
+	b := newBed(t)
+	b.UseProvider(found{server: server})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- l.Dashboard(ctx, open) }()
+	go func() { ended <- Dashboard(open)(ctx, b.Env) }()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for !strings.Contains(talk.String(), "Ctrl-C ends") {
+	for !strings.Contains(b.talk.String(), "Ctrl-C ends") {
 		select {
 		case err := <-ended:
-			return strings.Split(strings.TrimSpace(out.String()), "\n"), err
+			return strings.Split(strings.TrimSpace(b.out.String()), "\n"), err
 		case <-tick.C:
 		}
 	}
-	rows = strings.Split(strings.TrimSpace(out.String()), "\n")
+	rows = strings.Split(strings.TrimSpace(b.out.String()), "\n")
 	for _, row := range rows[1:] {
 		if _, address, forwarded := strings.Cut(row, "http://"); forwarded {
 			address, _, _ = strings.Cut(address, "/")

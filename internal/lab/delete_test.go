@@ -32,7 +32,10 @@ func TestLabShowsTheStatusWhateverTheProofsSay(t *testing.T) {
 					cancel(errors.New("SIGINT"))
 				}
 				return tc.verify
-			}, func(context.Context) error {
+			}, func(_ context.Context, proven bool) error {
+				if proven != (tc.verify == nil) {
+					t.Errorf("proven: %v", proven)
+				}
 				shown = true
 				return tc.status
 			})

@@ -7,29 +7,31 @@ import (
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/docker"
 	"ambientlab/internal/doctor"
+	"ambientlab/internal/session"
 	"ambientlab/internal/ui"
 )
 
-// Doctor checks this host, and the cluster where there is one, for what is known to break a lab. It changes nothing;
-// its exit code is that of the first failure.
-func (l *Lab) Doctor(ctx context.Context) error {
-	var ports []int
-	for _, d := range l.dashboards() {
-		ports = append(ports, d.local)
-	}
+// Doctor checks this host, and the cluster where there is one, for what is known to break a lab. It changes nothing; its
+// exit code is that of the first failure.
+func Doctor(ctx context.Context, env *session.Env) error {
 	var checks []doctor.Check
-	if l.Settings.Provider != ProviderEmbedded { // which needs none of what these look for: Docker and its limits
+	provider, chosen := env.FindProvider(ctx)
+	if chosen != nil || provider.Traits().UsesDocker {
 		api, endpoint, err := docker.New(docker.SystemEnv())
 		if err != nil {
 			return err
 		}
-		checks = doctor.HostChecks(doctor.NewHost(api, endpoint, l.kubeconfig(), ports))
+		var ports []int
+		for _, d := range dashboards("") {
+			ports = append(ports, d.local)
+		}
+		checks = doctor.HostChecks(doctor.NewHost(api, endpoint, env.Settings.KubeconfigFile(), ports))
 	}
 	checks = append(checks, doctor.ClusterCheck(func(ctx context.Context) (string, bool, error) {
-		if err := l.choose(ctx); err != nil {
-			return "", false, err
+		if chosen != nil {
+			return "", false, chosen
 		}
-		info, err := l.provider.Inspect(ctx)
+		info, err := provider.Inspect(ctx)
 		return info.Summary(), info.State == cluster.Ready || info.State == cluster.Absent, err
 	}))
 	table := ui.Table{Header: []string{"CHECK", "VERDICT", "SEEN"}}
@@ -41,11 +43,11 @@ func (l *Lab) Doctor(ctx context.Context) error {
 		}
 		table.Add(r.Title, string(r.Verdict), seen)
 	}
-	if err := table.Write(l.out); err != nil {
+	if err := table.Write(env.Out); err != nil {
 		return fmt.Errorf("printing what was found: %w", err)
 	}
 	if failed == nil {
-		l.thenType("mage sm:install")
+		env.Next("mage sm:install")
 	}
 	return failed
 }

@@ -20,7 +20,7 @@ func TestEmbeddedAgain(t *testing.T) {
 	for range rounds {
 		b.do("install", b.Install)
 		var state struct{ Ports map[string]int }
-		if err := json.Unmarshal([]byte(read(t, filepath.Join(b.embedded.Dir(), "lab.json"))), &state); err != nil {
+		if err := json.Unmarshal([]byte(read(t, filepath.Join(b.plane().Dir(), "lab.json"))), &state); err != nil {
 			t.Fatal(err)
 		}
 		if n := b.processes(); n != 7 && n != -1 {
@@ -42,7 +42,7 @@ func TestEmbeddedAgain(t *testing.T) {
 			}
 			_ = listener.Close()
 		}
-		if _, err := os.Stat(b.stateDir); !os.IsNotExist(err) {
+		if _, err := os.Stat(b.StateDir); !os.IsNotExist(err) {
 			t.Errorf("files are left: %v", err)
 		}
 		config, err := clientcmd.LoadFromFile(b.Settings.Kubeconfig)
@@ -52,15 +52,8 @@ func TestEmbeddedAgain(t *testing.T) {
 		if err == nil && len(config.Contexts)+len(config.Clusters)+len(config.AuthInfos) > 0 {
 			t.Errorf("the kubeconfig still has %v", config.Contexts)
 		}
-		b.Lab = b.freshLab()
+		b.Env = b.lab().Env
 	}
-}
-
-// freshLab is what the next command would have: the same settings, and no connection yet.
-func (b *bench) freshLab() *Lab {
-	l := b.lab()
-	l.stateDir = b.stateDir
-	return l
 }
 
 // processes counts those with the lab's folder on their command line or in their environment, or as their folder; -1
@@ -79,7 +72,7 @@ func (b *bench) processes() int {
 		words, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		environment, _ := os.ReadFile(filepath.Join(dir, "environ"))
 		where, _ := os.Readlink(filepath.Join(dir, "cwd"))
-		if bytes.Contains(words, []byte(b.stateDir)) || bytes.Contains(environment, []byte(b.stateDir)) || strings.HasPrefix(where, b.stateDir) {
+		if bytes.Contains(words, []byte(b.StateDir)) || bytes.Contains(environment, []byte(b.StateDir)) || strings.HasPrefix(where, b.StateDir) {
 			found++
 		}
 	}

@@ -20,24 +20,21 @@ import (
 // documentation by hand: a change of a spec, or of Istio, shows in them. Run with -update to write them anew.
 func (b *bench) golden() {
 	b.t.Helper()
-	client, err := b.connect(b.t.Context())
+	client := b.connect()
+	istiod, err := mesh.NewIstiod(client.Config(), b.plane().XDSAddress)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	istiod, err := mesh.NewIstiod(client.Config(), b.embedded.XDSAddress)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	m, err := b.mesh(b.t.Context())
+	m, err := b.open(b.t).Mesh(b.t.Context())
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	for _, gateway := range []string{names.Gateway, names.Waypoint} {
-		pods, err := m.Pods(b.t.Context(), b.Settings.Namespace, gateway)
+		pods, err := m.Pods(b.t.Context(), "default", gateway)
 		if err != nil || len(pods) != 1 {
 			b.t.Fatalf("pods of %s: %v, %v", gateway, pods, err)
 		}
-		sent, err := istiod.Resources(b.t.Context(), b.Settings.Namespace, pods[0])
+		sent, err := istiod.Resources(b.t.Context(), "default", pods[0])
 		if err != nil {
 			b.t.Fatal(err)
 		}

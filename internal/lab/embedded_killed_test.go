@@ -23,7 +23,7 @@ func (b *bench) killed() {
 	} {
 		b.killAndWait(component)
 		status := b.do("status", b.Status)
-		lines := strings.Split(strings.TrimSpace(read(b.t, filepath.Join(b.embedded.Dir(), "logs", component+".log"))), "\n")
+		lines := strings.Split(strings.TrimSpace(read(b.t, filepath.Join(b.plane().Dir(), "logs", component+".log"))), "\n")
 		says(b.t, "status", oneSpace(status), component+" does not run; its log ends with:", beginning(oneSpace(lines[len(lines)-1])))
 		if err := b.fails("waypoint", b.waypoint); problem.ExitCode(err) != problem.ClusterStopped.Exit() {
 			b.t.Errorf("a lesson without %s: %v", component, err)
@@ -39,7 +39,7 @@ func (b *bench) killAndWait(component string) {
 	b.kill(component)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); len(b.embedded.Stopped()) == 0; <-tick.C {
+	for deadline := time.Now().Add(30 * time.Second); len(b.plane().Stopped()) == 0; <-tick.C {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("%s still runs", component)
 		}
@@ -59,7 +59,7 @@ func (b *bench) planned() {
 		b.t.Fatal(err)
 	}
 	virtualServices := b.dynamic().Resource(schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"})
-	if err := virtualServices.Namespace(b.Settings.Namespace).Delete(ctx, "appb-delay", metav1.DeleteOptions{}); err != nil {
+	if err := virtualServices.Namespace("default").Delete(ctx, "appb-delay", metav1.DeleteOptions{}); err != nil {
 		b.t.Fatal(err)
 	}
 	b.killAndWait("istiod")
@@ -83,7 +83,7 @@ func (b *bench) planned() {
 func (b *bench) files() map[string]string {
 	b.t.Helper()
 	found := map[string]string{"kubeconfig": read(b.t, b.Settings.Kubeconfig)}
-	err := filepath.WalkDir(b.embedded.Dir(), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(b.plane().Dir(), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ func (b *bench) loopbackOnly() {
 			}
 		}
 	}
-	records, err := filepath.Glob(filepath.Join(b.embedded.Dir(), "run", "*.json"))
+	records, err := filepath.Glob(filepath.Join(b.plane().Dir(), "run", "*.json"))
 	if err != nil || len(records) != 7 {
 		b.t.Fatalf("records %v, %v", records, err)
 	}

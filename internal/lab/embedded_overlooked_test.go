@@ -39,7 +39,7 @@ func (b *bench) overlooked() {
 
 // lateEndpoints gives istiod endpoints of a Service that does not exist, and takes them away.
 func (b *bench) lateEndpoints(service string) {
-	ctx, kube, namespace := b.t.Context(), b.kube(), b.Settings.Namespace
+	ctx, kube, namespace := b.t.Context(), b.kube(), "default"
 	check := func(err error) {
 		b.t.Helper()
 		if err != nil {
@@ -62,7 +62,7 @@ func (b *bench) lateEndpoints(service string) {
 		ip = pod.Status.PodIP
 		return ip != ""
 	})
-	log := filepath.Join(b.embedded.Dir(), "logs", "istiod.log")
+	log := filepath.Join(b.plane().Dir(), "logs", "istiod.log")
 	taken, dropped := "Full push, new service "+namespace+"/"+service+".", "service "+service+"."+namespace+".svc.cluster.local at shard Kubernetes/Kubernetes has no endpoints"
 	before := read(b.t, log)
 	_, err = slices.Create(ctx, &discoveryv1.EndpointSlice{
@@ -105,7 +105,7 @@ func (b *bench) cordon(on bool) {
 
 // gatewayMessage is what istiod says of a Gateway.
 func (b *bench) gatewayMessage(name string) string {
-	gateway, err := b.dynamic().Resource(schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}).Namespace(b.Settings.Namespace).Get(b.t.Context(), name, metav1.GetOptions{})
+	gateway, err := b.dynamic().Resource(schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}).Namespace("default").Get(b.t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		return ""
 	}

@@ -10,13 +10,13 @@ import (
 
 	"k8s.io/client-go/rest"
 
-	"ambientlab/internal/cluster"
+	"ambientlab/internal/cluster/embedded"
 )
 
 // readOnly runs a target against an API server that refuses every write but dry runs, and wants none tried.
 func (b *bench) readOnly(name string, target func(context.Context) error) {
 	b.t.Helper()
-	config, err := b.provider.RESTConfig(b.t.Context())
+	config, err := b.provider().RESTConfig(b.t.Context())
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -52,9 +52,9 @@ func (b *bench) readOnly(name string, target func(context.Context) error) {
 	}))
 	defer proxy.Close()
 
-	provider, client := b.provider, b.client
-	b.provider, b.client = through{provider, &rest.Config{Host: proxy.URL, QPS: -1}}, nil
-	defer func() { b.provider, b.client = provider, client }()
+	plane := b.plane()
+	b.UseProvider(through{plane, &rest.Config{Host: proxy.URL, QPS: -1}})
+	defer b.UseProvider(plane)
 	b.do(name, target)
 	if len(refused) > 0 || asked == 0 {
 		b.t.Errorf("%s: of %d requests these were writes: %v", name, asked, refused)
@@ -63,13 +63,8 @@ func (b *bench) readOnly(name string, target func(context.Context) error) {
 
 // through is a provider whose API server is reached at another address.
 type through struct {
-	cluster.Provider
+	*embedded.Embedded
 	config *rest.Config
 }
 
 func (p through) RESTConfig(context.Context) (*rest.Config, error) { return p.config, nil }
-
-// Adapt is the embedded provider's.
-func (p through) Adapt(list objects) objects {
-	return p.Provider.(interface{ Adapt(objects) objects }).Adapt(list)
-}

@@ -23,7 +23,7 @@ func (b *bench) sabotaged() {
 	of := func(resource string) schema.GroupVersionResource {
 		return schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: resource}
 	}
-	policies := b.dynamic().Resource(of("authorizationpolicies")).Namespace(b.Settings.Namespace)
+	policies := b.dynamic().Resource(of("authorizationpolicies")).Namespace("default")
 	open := &unstructured.Unstructured{}
 	text := `
 apiVersion: security.istio.io/v1
@@ -40,7 +40,7 @@ spec:
 	if _, err := policies.Create(ctx, open, metav1.CreateOptions{}); err != nil {
 		b.t.Fatal(err)
 	}
-	authentications := b.dynamic().Resource(of("peerauthentications")).Namespace(b.Settings.Namespace)
+	authentications := b.dynamic().Resource(of("peerauthentications")).Namespace("default")
 	if err := authentications.Delete(ctx, "strict", metav1.DeleteOptions{}); err != nil {
 		b.t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ spec:
 func (b *bench) debugClosed() {
 	b.t.Helper()
 	var state struct{ Ports map[string]int }
-	if err := json.Unmarshal([]byte(read(b.t, filepath.Join(b.embedded.Dir(), "lab.json"))), &state); err != nil {
+	if err := json.Unmarshal([]byte(read(b.t, filepath.Join(b.plane().Dir(), "lab.json"))), &state); err != nil {
 		b.t.Fatal(err)
 	}
 	for path, want := range map[string]int{"/ready": http.StatusOK, "/debug/configz": http.StatusNotFound, "/debug/syncz": http.StatusNotFound} {

@@ -12,7 +12,11 @@ import (
 
 	"ambientlab/internal/lesson/params"
 
+	"ambientlab/internal/apply"
+	"ambientlab/internal/cluster"
+	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/problem"
+	"ambientlab/internal/session"
 	"ambientlab/internal/ui"
 )
 
@@ -21,11 +25,9 @@ import (
 
 // bench is a lab on an embedded control plane of the test's own.
 type bench struct {
-	*Lab
-	t    *testing.T
-	env  map[string]string
-	out  *buffer
-	talk *buffer
+	bed
+	t   *testing.T
+	env map[string]string
 }
 
 // buffer is written by targets while tests read it.
@@ -56,11 +58,12 @@ func (b *buffer) reset() {
 func newBench(t *testing.T, name string) *bench {
 	t.Helper()
 	dir := t.TempDir()
-	b := &bench{t: t, out: &buffer{}, talk: &buffer{}, env: map[string]string{
-		"SM_PROVIDER": ProviderEmbedded, "SM_PACKETS": "off", "SM_CLUSTER": name, "SM_TIMEOUT": "40m", "KUBECONFIG": filepath.Join(dir, "kubeconfig"),
+	b := &bench{t: t, env: map[string]string{
+		"SM_PROVIDER": cluster.ProviderEmbedded, "SM_PACKETS": "off", "SM_CLUSTER": name, "SM_TIMEOUT": "40m", "KUBECONFIG": filepath.Join(dir, "kubeconfig"),
 	}}
-	b.Lab = b.lab()
-	b.stateDir = filepath.Join(dir, "state")
+	b.out, b.talk = &buffer{}, &buffer{}
+	b.Env = b.lab().Env
+	b.StateDir = filepath.Join(dir, "state")
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
@@ -74,8 +77,8 @@ func newBench(t *testing.T, name string) *bench {
 	return b
 }
 
-// lab makes another lab on the same settings, but for those given.
-func (b *bench) lab(settings ...string) *Lab {
+// lab makes what another command would have: the same settings but for those given, and no connection yet.
+func (b *bench) lab(settings ...string) bed {
 	b.t.Helper()
 	env := map[string]string{}
 	for key, value := range b.env {
@@ -85,16 +88,45 @@ func (b *bench) lab(settings ...string) *Lab {
 		key, value, _ := strings.Cut(setting, "=")
 		env[key] = value
 	}
-	loaded, err := Load(func(key string) string { return env[key] })
+	loaded, err := session.Load(func(key string) string { return env[key] })
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	view := ui.New(ui.Plain, b.talk, func(key string) string { return env[key] })
-	made, err := New(loaded, b.out, view)
+	made, err := session.New(loaded, b.out, view)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return made
+	if b.Env != nil {
+		made.StateDir = b.StateDir
+	}
+	return bed{Env: made, out: b.out, talk: b.talk}
+}
+
+// provider is the lab's; plane is the same as the control plane that it is.
+func (b *bench) provider() cluster.Provider {
+	b.t.Helper()
+	provider, err := b.FindProvider(b.t.Context())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return provider
+}
+
+func (b *bench) plane() *embedded.Embedded { return b.provider().(*embedded.Embedded) }
+
+// connect connects to the lab's cluster.
+func (b *bench) connect() *apply.Client {
+	b.t.Helper()
+	config, err := b.provider().RESTConfig(b.t.Context())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	client, err := session.Client(config, b.Settings.Cluster)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return client
 }
 
 // do runs a target that must succeed, and gives what it printed on stdout.
@@ -134,7 +166,7 @@ func says(t *testing.T, what, text string, words ...string) {
 func (b *bench) apps(ctx context.Context) error     { return b.Apps(ctx, false) }
 func (b *bench) waypoint(ctx context.Context) error { return b.Waypoint(ctx, false) }
 func (b *bench) fault(ctx context.Context) error    { return b.Fault(ctx, params.DefaultFault(), false) }
-func (b *bench) authz(ctx context.Context) error    { return b.Authz(ctx, AuthzOptions{}, false) }
+func (b *bench) authz(ctx context.Context) error    { return b.Authz(ctx, "", false, false) }
 func (b *bench) verify(ctx context.Context) error   { return b.Verify(ctx, "") }
 
 // TestEmbeddedFlow takes a lab from nothing to every lesson and back.
@@ -143,7 +175,7 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.foreseen()
 	b.talk.reset()
 	b.do("install again", b.Install)
-	says(t, "the second install", b.talk.String(), "nothing to change", "webhooks: ")
+	says(t, "the second install", b.talk.String(), "no changes")
 	b.loopbackOnly()
 	b.debugClosed()
 	b.refused("waypoint without apps", problem.ObjectMissing, b.waypoint)
@@ -165,15 +197,15 @@ func TestEmbeddedFlow(t *testing.T) {
 
 	b.readOnly("every plan changes nothing", func(ctx context.Context) error { return b.Plan(ctx, "") })
 	says(t, "traffic", b.fails("traffic", func(ctx context.Context) error {
-		return b.Traffic(ctx, TrafficOptions{From: "gateway", Path: "/headers", RPS: 2, Count: 1})
-	}).Error(), "the embedded control plane has none")
+		return Traffic(TrafficOptions{From: "gateway", Path: "/headers", RPS: 2, Count: 1})(ctx, b.Env)
+	}).Error(), "in embedded control plane flow they do not")
 
 	// Other parameters than the defaults arrive, too.
 	b.do("another fault", func(ctx context.Context) error {
 		return b.Fault(ctx, params.Fault{Percent: 12.5, Delay: 300 * time.Millisecond, Path: "/ip"}, false)
 	})
 	b.do("nobody", func(ctx context.Context) error {
-		return b.Authz(ctx, AuthzOptions{Without: "appa,gateway-istio", Strict: true}, false)
+		return b.Authz(ctx, "appa,gateway-istio", true, false)
 	})
 	says(t, "verify", b.do("verify", b.verify), "direct-closed ", "unmeshed-closed ", "authz-taken-out-appa ", "claims proven on configuration")
 	b.sabotaged()
@@ -184,7 +216,7 @@ func TestEmbeddedFlow(t *testing.T) {
 		name   string
 		target func(context.Context) error
 	}{
-		{"authz off", func(ctx context.Context) error { return b.Authz(ctx, AuthzOptions{}, true) }},
+		{"authz off", func(ctx context.Context) error { return b.Authz(ctx, "", false, true) }},
 		{"fault off", func(ctx context.Context) error { return b.Fault(ctx, params.DefaultFault(), true) }},
 		{"verify", b.verify},
 		{"waypoint off", func(ctx context.Context) error { return b.Waypoint(ctx, true) }},
@@ -202,7 +234,6 @@ func TestEmbeddedFlow(t *testing.T) {
 func (b *bench) foreseen() {
 	b.t.Helper()
 	planner := b.lab()
-	planner.stateDir = b.stateDir
 	plan := b.do("plan", func(ctx context.Context) error { return planner.Plan(ctx, "install") })
 	says(b.t, "a plan before there is anything", plan, "+ embedded cluster flow", "there is no cluster yet whose API server could check these objects", "> process istiod")
 	if strings.Contains(plan, "cannot be looked at") || strings.Contains(plan, "comes after") {

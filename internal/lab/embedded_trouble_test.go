@@ -72,7 +72,7 @@ func (b *bench) installWithRestart() {
 		}
 	}
 	b.kill("kube-apiserver")
-	if err := b.provider.Create(b.t.Context()); err != nil {
+	if err := b.provider().Create(b.t.Context()); err != nil {
 		b.t.Fatalf("starting the API server again: %v", err)
 	}
 	if err := <-done; err != nil {
@@ -80,13 +80,13 @@ func (b *bench) installWithRestart() {
 	}
 	b.talk.reset()
 	b.do("install again", b.Install)
-	says(b.t, "the second install", b.talk.String(), "nothing to change")
+	says(b.t, "the second install", b.talk.String(), "no changes")
 }
 
 // kill ends a component as the kernel would that is out of memory.
 func (b *bench) kill(component string) {
 	b.t.Helper()
-	raw, err := os.ReadFile(filepath.Join(b.embedded.Dir(), "run", component+".json"))
+	raw, err := os.ReadFile(filepath.Join(b.plane().Dir(), "run", component+".json"))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -101,19 +101,13 @@ func (b *bench) kill(component string) {
 
 func (b *bench) kube() kubernetes.Interface {
 	b.t.Helper()
-	client, err := b.connect(b.t.Context())
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	client := b.connect()
 	return client.Kube()
 }
 
 func (b *bench) dynamic() dynamic.Interface {
 	b.t.Helper()
-	client, err := b.connect(b.t.Context())
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	client := b.connect()
 	made, err := dynamic.NewForConfig(client.Config())
 	if err != nil {
 		b.t.Fatal(err)
@@ -123,7 +117,7 @@ func (b *bench) dynamic() dynamic.Interface {
 
 // drift takes and changes objects behind the lab's back.
 func (b *bench) drift() {
-	ctx, kube, namespace := b.t.Context(), b.kube(), b.Settings.Namespace
+	ctx, kube, namespace := b.t.Context(), b.kube(), "default"
 	check := func(err error) {
 		b.t.Helper()
 		if err != nil {
@@ -164,7 +158,7 @@ func (b *bench) drift() {
 // one that it found, the other is named.
 func (b *bench) conflict() {
 	ctx := b.t.Context()
-	virtualServices := b.dynamic().Resource(schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"}).Namespace(b.Settings.Namespace)
+	virtualServices := b.dynamic().Resource(schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"}).Namespace("default")
 	seize := func() {
 		b.t.Helper()
 		theirs := &unstructured.Unstructured{}

@@ -30,25 +30,53 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// foundCluster is an embedded control plane as a cluster that the lab found: the provider is that of an existing cluster in
-// every respect, and only what cannot be had without pods is the embedded one's: istiod and MetalLB run as processes.
+// foundCluster is an embedded control plane as a cluster that the lab found: the provider is that of an existing cluster,
+// and only what cannot be had without pods is the embedded one's: istiod and MetalLB run as processes.
 type foundCluster struct {
 	*cluster.Existing
 	plane *embedded.Embedded
 }
 
+func (f foundCluster) Inspect(ctx context.Context) (cluster.Info, error) {
+	info, err := f.Existing.Inspect(ctx)
+	info.Packets = false
+	return info, err
+}
+
 func (f foundCluster) Adapt(list objects) objects { return f.plane.Adapt(list) }
+
+func (f foundCluster) Simulated(object *unstructured.Unstructured) bool {
+	return f.plane.Simulated(object)
+}
 
 func (f foundCluster) AddressPool(ctx context.Context) (lb.Pool, error) {
 	return f.plane.AddressPool(ctx)
 }
 
-// guest is a lab on the bench's control plane that did not make it.
-func (b *bench) guest(settings ...string) *Lab {
+func (f foundCluster) Started(ctx context.Context, component string) (bool, string, error) {
+	return f.plane.Started(ctx, component)
+}
+
+func (f foundCluster) Start(ctx context.Context, component string) error {
+	return f.plane.Start(ctx, component)
+}
+
+func (f foundCluster) Stop(ctx context.Context, component string) error {
+	return f.plane.Stop(ctx, component)
+}
+
+func (f foundCluster) Stopped() []string { return f.plane.Stopped() }
+
+func (f foundCluster) XDSAddress() (string, error) { return f.plane.XDSAddress() }
+
+func (f foundCluster) Substitutes() (map[string]string, error) { return f.plane.Substitutes() }
+func (f foundCluster) WhyNoPackets() string                    { return f.plane.WhyNoPackets() }
+
+// guest is a lab on the bench's control plane that did not create it.
+func (b *bench) guest(settings ...string) bed {
 	b.t.Helper()
 	made := b.lab(append([]string{"SM_PROVIDER=existing"}, settings...)...)
-	made.provider = foundCluster{cluster.NewExisting(cluster.ExistingOptions{Kubeconfig: made.Settings.Kubeconfig}), b.embedded}
-	made.embedded = b.embedded
+	made.UseProvider(foundCluster{cluster.NewExisting(cluster.ExistingOptions{Kubeconfig: made.Settings.Kubeconfig}), b.plane()})
 	return made
 }
 
@@ -56,10 +84,7 @@ func (b *bench) guest(settings ...string) *Lab {
 // left out, which come and go by themselves.
 func (b *bench) census() map[string]string {
 	b.t.Helper()
-	client, err := b.connect(b.t.Context())
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	client := b.connect()
 	lists, err := discovery.ServerPreferredResources(client.Kube().Discovery())
 	if err != nil {
 		b.t.Fatal(err)
@@ -144,10 +169,7 @@ func (b *bench) create(text string) {
 
 func (b *bench) createOne(object *unstructured.Unstructured) {
 	b.t.Helper()
-	client, err := b.connect(b.t.Context())
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	client := b.connect()
 	if err := client.Client().Create(b.t.Context(), object); err != nil {
 		b.t.Fatalf("creating %s %s: %v", object.GetKind(), object.GetName(), err)
 	}
@@ -222,10 +244,7 @@ spec:
 // settings that it was installed with are forgotten by then, and nothing of anybody else's may be gone or changed.
 func TestEmbeddedUndo(t *testing.T) {
 	b := newBench(t, "undo")
-	if err := b.choose(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	b.do("a control plane", b.provider.Create)
+	b.do("a control plane", b.provider().Create)
 	b.create(theirs)
 	b.oldGatewayAPI()
 	b.otherGatewayAPI()
@@ -233,7 +252,7 @@ func TestEmbeddedUndo(t *testing.T) {
 
 	whole := []string{"SM_METALLB=on", "SM_NAMESPACE=shop", "SM_ADDONS=prometheus", "SM_MANIFESTS=" + write(t, extra)}
 	b.do("install", b.guest(whole...).Install)
-	says(t, "install", b.talk.String(), "somebody else's, and stay as they are", "v1.0.0-theirs")
+	says(t, "install", b.talk.String(), "installed by someone else and stay as they are", "v1.0.0-theirs")
 	b.imagePull()
 	b.deselect()
 
@@ -242,7 +261,7 @@ func TestEmbeddedUndo(t *testing.T) {
 	b.do("apps", func(ctx context.Context) error { return full.Apps(ctx, false) })
 	b.do("waypoint", func(ctx context.Context) error { return full.Waypoint(ctx, false) })
 	b.do("fault", func(ctx context.Context) error { return full.Fault(ctx, params.DefaultFault(), false) })
-	b.do("authz", func(ctx context.Context) error { return full.Authz(ctx, AuthzOptions{Strict: true}, false) })
+	b.do("authz", func(ctx context.Context) error { return full.Authz(ctx, "", true, false) })
 
 	b.do("delete", b.guest().Delete)
 	b.settled(func(after map[string]string) string { return cmp.Diff(before, after) })
@@ -271,7 +290,7 @@ func (b *bench) oldGatewayAPI() {
 // otherGatewayAPI installs the Gateway API as another manager would: other fields than the lab sets, and not all CRDs.
 func (b *bench) otherGatewayAPI() {
 	b.t.Helper()
-	list, err := b.upstream.GatewayAPI(b.t.Context())
+	list, err := b.Upstream().GatewayAPI(b.t.Context())
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -345,12 +364,8 @@ func (b *bench) deselect() {
 	b.t.Helper()
 	b.talk.reset()
 	b.do("install less", b.guest("SM_METALLB=off", "SM_NAMESPACE=shop", "SM_ADDONS=none").Install)
-	says(b.t, "install", b.talk.String(), "prometheus, a telemetry add-on"+leaving, "MetalLB"+leaving, "Manifests of an earlier SM_MANIFESTS"+leaving)
-	client, err := b.guest().connect(b.t.Context())
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	owned, err := client.Owned(b.t.Context())
+	says(b.t, "install", b.talk.String(), "prometheus, a telemetry add-on"+removed, "MetalLB"+removed, "Manifests of an earlier SM_MANIFESTS"+removed)
+	owned, err := b.connect().Owned(b.t.Context())
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -359,7 +374,7 @@ func (b *bench) deselect() {
 			b.t.Errorf("of %s there is still %v", part, owned[part])
 		}
 	}
-	if running, _, err := b.embedded.Started(b.t.Context(), processMetalLB); running || err != nil {
+	if running, _, err := b.plane().Started(b.t.Context(), cluster.ProcessMetalLB); running || err != nil {
 		b.t.Errorf("MetalLB's controller runs: %v %v", running, err)
 	}
 	// Neither the namespace nor the lack of addresses is said again.

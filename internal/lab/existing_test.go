@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -18,7 +17,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-func existingDesk(t *testing.T, a *apiServer, docker *engineInMemory, settings ...string) *desk {
+func existingDesk(t *testing.T, a *apiServer, docker *engineInMemory, settings ...string) bed {
 	t.Helper()
 	return newDesk(t, docker, append([]string{"INSTALL_KIND=n", "SM_ADDONS=none", "KUBECONFIG=" + a.kubeconfig(t)}, settings...)...)
 }
@@ -33,7 +32,7 @@ func TestExistingWithoutRecord(t *testing.T) {
 		a.beyond = cancel // nothing beyond the record needs to be looked at
 		refused(t, name, target(ctx), problem.ClusterNone, `"ambient"`, "context mine", a.URL, "mage sm:install", "kubectl config use-context")
 	}
-	a.record = map[string]string{recordLab: "other"}
+	a.record = map[string]string{"lab": "other"}
 	refused(t, "apps", d.Apps(t.Context(), false), problem.ObjectOfAnotherLab, `"other"`, "SM_CLUSTER=other")
 	if err := d.Status(t.Context()); err != nil {
 		t.Error(err)
@@ -44,14 +43,14 @@ func TestExistingWithoutRecord(t *testing.T) {
 
 // TestExistingIsNamedFirst: before the first step asks for anything, it is said where it will happen; once is enough.
 func TestExistingIsNamedFirst(t *testing.T) {
-	for name, target := range map[string]func(*desk, context.Context) error{
-		"install": func(d *desk, ctx context.Context) error { return d.Install(ctx) },
-		"apps":    func(d *desk, ctx context.Context) error { return d.Apps(ctx, false) },
-		"delete":  func(d *desk, ctx context.Context) error { return d.Delete(ctx) },
+	for name, target := range map[string]func(bed, context.Context) error{
+		"install": func(d bed, ctx context.Context) error { return d.Install(ctx) },
+		"apps":    func(d bed, ctx context.Context) error { return d.Apps(ctx, false) },
+		"delete":  func(d bed, ctx context.Context) error { return d.Delete(ctx) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAPIServer(t)
-			a.record = map[string]string{recordLab: "ambient", recordSubstitutes: "{}"}
+			a.record = map[string]string{"lab": "ambient", "substitutes": "{}"}
 			d := existingDesk(t, a, nil)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -65,7 +64,7 @@ func TestExistingIsNamedFirst(t *testing.T) {
 				t.Error("an interrupted target succeeded")
 			}
 			says(t, "what was said by then", before, "context mine at "+a.URL)
-			if n := strings.Count(d.talk.String(), "one that the lab did not make"); n != 1 {
+			if n := strings.Count(d.talk.String(), "which the lab did not create"); n != 1 {
 				t.Errorf("it was said %d times:\n%s", n, d.talk)
 			}
 			a.untouched(t)
@@ -88,11 +87,9 @@ func TestExistingNodeNotReady(t *testing.T) {
 	a := newAPIServer(t)
 	a.nodes = append(a.nodes, "n3=172.18.0.4!")
 	d := existingDesk(t, a, nil)
-	if err := d.choose(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	plan := engine.Plan{Name: "cluster", Steps: []engine.Step{d.clusterStep("cluster")}}
-	if _, err := d.apply(t.Context(), plan); err != nil {
+	s := d.open(t)
+	plan := engine.Plan{Name: "cluster", Steps: []engine.Step{clusterStep(s, "cluster")}}
+	if _, err := s.Apply(t.Context(), plan); err != nil {
 		t.Error(err)
 	}
 	says(t, "the step", d.talk.String(), "n3", "cni plugin not initialized")
@@ -120,7 +117,7 @@ func TestExistingUnreachable(t *testing.T) {
 func TestExistingMetalLB(t *testing.T) {
 	a := newAPIServer(t)
 	elsewhere := newEngine()
-	for name, d := range map[string]*desk{
+	for name, d := range map[string]bed{
 		"no Docker":            existingDesk(t, a, nil, "SM_METALLB=on"),
 		"nodes somewhere else": existingDesk(t, a, &elsewhere, "SM_METALLB=on"),
 	} {
@@ -131,14 +128,15 @@ func TestExistingMetalLB(t *testing.T) {
 
 	here := newEngine(nodeContainer("theirs", "n1", node.ControlPlane, "172.18.0.2"), nodeContainer("theirs", "n2", node.Worker, "172.18.0.3"))
 	d := existingDesk(t, a, &here, "SM_METALLB=on")
-	if err := d.prepare(t.Context()); err != nil {
+	s := d.open(t)
+	if err := checkBeforeInstall(t.Context(), s, newCharts(d.Env, s.Provider())); err != nil {
 		t.Fatal(err)
 	}
-	pool, err := d.provider.AddressPool(t.Context())
+	pool, err := s.Provider().AddressPool(t.Context())
 	if err != nil || pool.Network != "kind" || pool.Size() == 0 {
 		t.Errorf("%+v, %v", pool, err)
 	}
-	if step := d.tuneStep("node-tuning"); step.ID == "" {
+	if step := tuneStep(s, "node-tuning"); step.ID == "" {
 		t.Error("nodes that are all on this host are not tuned")
 	}
 }
@@ -146,7 +144,7 @@ func TestExistingMetalLB(t *testing.T) {
 // smallBundle holds an empty image for every reference that a lab needs.
 func smallBundle(t *testing.T) string {
 	t.Helper()
-	refs, err := newDesk(t, nil, "INSTALL_KIND=n", "SM_ADDONS=none").podImages(t.Context())
+	refs, _, err := bundleImages(t.Context(), newDesk(t, nil, "SM_METALLB=off", "SM_ADDONS=none").Env)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,34 +174,32 @@ func TestExistingBundle(t *testing.T) {
 	a := newAPIServer(t)
 	one := nodeContainer("theirs", "n1", node.ControlPlane, "172.18.0.2")
 	some := newEngine(one)
-	for name, d := range map[string]*desk{
+	for name, d := range map[string]bed{
 		"no Docker": existingDesk(t, a, nil, setting), "one node of two": existingDesk(t, a, &some, setting),
 	} {
 		refused(t, name, d.Install(t.Context()), problem.SettingInvalid, "SM_BUNDLE=", "nodes elsewhere", "Unset SM_BUNDLE")
 		d.noStep(t)
 	}
-	a.record = map[string]string{recordLab: "ambient"}
+	a.record = map[string]string{"lab": "ambient"}
 	refused(t, "apps", existingDesk(t, a, &some, setting).Apps(t.Context(), false), problem.SettingInvalid, "SM_BUNDLE=")
 	guest := existingDesk(t, a, &some, setting)
-	if err := guest.choose(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	info, err := guest.provider.Inspect(t.Context())
-	if err := errors.Join(err, guest.leaveBundleAside(info)); err != nil || guest.bundle != nil {
-		t.Errorf("a status takes the bundle's images for those that run: %v", err)
+	if s := guest.open(t); s.Bundle != nil || !problem.Is(s.Unloadable, problem.SettingInvalid) {
+		t.Errorf("a status takes the bundle's images for those that run: %v", s.Unloadable)
 	}
 	a.untouched(t)
 
 	all := newEngine(one, nodeContainer("theirs", "n2", node.Worker, "172.18.0.3"))
 	d := existingDesk(t, a, &all, setting)
-	if err := d.prepare(t.Context()); err != nil {
+	s := d.open(t)
+	c := newCharts(d.Env, s.Provider())
+	if err := checkBeforeInstall(t.Context(), s, c); err != nil {
 		t.Fatal(err)
 	}
-	refs, containers, err := d.toLoad(t.Context())
+	refs, containers, err := toLoad(t.Context(), s, c)
 	if err != nil || strings.Join(containers, " ") != "n1 n2" || len(refs) == 0 {
 		t.Errorf("%v into %v, %v", refs, containers, err)
 	}
-	step := d.imagesStep("images")
+	step := imagesStep(s, c, "images")
 	if step.ID == "" {
 		t.Fatal("no step loads the images")
 	}
@@ -223,10 +219,7 @@ func TestExistingBundle(t *testing.T) {
 func TestExistingDeleteWithoutDocker(t *testing.T) {
 	a := newAPIServer(t)
 	d := existingDesk(t, a, nil, "SM_METALLB=on")
-	if err := d.choose(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	err := d.addressPoolStep().Undo(context.WithoutCancel(t.Context()))
+	err := addressPoolStep(d.open(t)).Undo(context.WithoutCancel(t.Context()))
 	if problem.Is(err, problem.SettingInvalid) {
 		t.Errorf("the addresses were computed to be forgotten: %v", err)
 	}

@@ -17,8 +17,12 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
+	"ambientlab/internal/cluster"
 	"ambientlab/internal/docker/dockertest"
+	"ambientlab/internal/lesson"
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/node"
+	"ambientlab/internal/session"
 	"ambientlab/internal/ui"
 )
 
@@ -54,41 +58,94 @@ func nodeContainer(cluster, name, role, ip string, mounts ...string) dockertest.
 	}
 }
 
-// desk is a lab in memory: what it prints, and what it is asked.
-type desk struct {
-	*Lab
+// bed is an Env of a test's own: what it prints, what it says, and the targets with few words.
+type bed struct {
+	*session.Env
 	out, talk *buffer
 }
 
-// newDesk makes a lab on settings, each NAME=value, with an engine or, with none, with a Docker that nobody finds.
-func newDesk(t *testing.T, engine *engineInMemory, settings ...string) *desk {
+func (b bed) Install(ctx context.Context) error { return Install(ctx, b.Env) }
+func (b bed) Status(ctx context.Context) error  { return Status(ctx, b.Env) }
+func (b bed) Delete(ctx context.Context) error  { return Delete(ctx, b.Env) }
+func (b bed) Doctor(ctx context.Context) error  { return Doctor(ctx, b.Env) }
+
+func (b bed) Apps(ctx context.Context, off bool) error { return Lesson(lesson.Apps(), off)(ctx, b.Env) }
+
+func (b bed) Waypoint(ctx context.Context, off bool) error {
+	return Lesson(lesson.Waypoint(), off)(ctx, b.Env)
+}
+
+func (b bed) Fault(ctx context.Context, fault params.Fault, off bool) error {
+	return Lesson(lesson.Fault(fault), off)(ctx, b.Env)
+}
+
+func (b bed) Authz(ctx context.Context, without string, strict, off bool) error {
+	return Lesson(lesson.Authz(without, strict), off)(ctx, b.Env)
+}
+
+func (b bed) Verify(ctx context.Context, out string) error     { return Verify(out)(ctx, b.Env) }
+func (b bed) Plan(ctx context.Context, of string) error        { return Plan(of)(ctx, b.Env) }
+func (b bed) ProxyConfig(ctx context.Context, of string) error { return ProxyConfig(of)(ctx, b.Env) }
+
+// open opens a session on a lab that may be absent.
+func (b bed) open(t *testing.T) *session.Session {
 	t.Helper()
-	t.Setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	t.Setenv("HOME", t.TempDir())
+	s, err := session.Open(t.Context(), b.Env, session.MayBeAbsent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// newBed makes an Env on settings, each NAME=value.
+func newBed(t *testing.T, settings ...string) bed {
+	t.Helper()
 	values := map[string]string{"KUBECONFIG": filepath.Join(t.TempDir(), "config")}
 	for _, setting := range settings {
 		name, value, _ := strings.Cut(setting, "=")
 		values[name] = value
 	}
 	getenv := func(name string) string { return values[name] }
-	loaded, err := Load(getenv)
+	loaded, err := session.Load(getenv)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &desk{out: &buffer{}, talk: &buffer{}}
-	if d.Lab, err = New(loaded, d.out, ui.New(ui.Plain, d.talk, getenv)); err != nil {
+	b := bed{out: &buffer{}, talk: &buffer{}}
+	if b.Env, err = session.New(loaded, b.out, ui.New(ui.Plain, b.talk, getenv)); err != nil {
 		t.Fatal(err)
 	}
-	if engine != nil {
-		d.docker = *engine
-	}
+	b.StateDir = filepath.Join(t.TempDir(), "state")
 	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
+		if err := b.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return d
+	return b
+}
+
+// newDesk makes a bed with an engine or, with none, with a Docker that does not answer.
+func newDesk(t *testing.T, engine *engineInMemory, settings ...string) bed {
+	t.Helper()
+	t.Setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Setenv("HOME", t.TempDir())
+	b := newBed(t, settings...)
+	if engine != nil {
+		b.UseDocker(*engine)
+	}
+	return b
+}
+
+// absent is a provider of a cluster that does not exist.
+type absent struct {
+	cluster.Provider
+	traits cluster.Traits
+}
+
+func (a absent) Traits() cluster.Traits { return a.traits }
+
+func (absent) Inspect(context.Context) (cluster.Info, error) {
+	return cluster.Info{State: cluster.Absent}, nil
 }
 
 // apiServer is as much of an API server as a lab asks before it touches anything; what would touch something it
@@ -145,8 +202,8 @@ func (a *apiServer) answer(w http.ResponseWriter, r *http.Request) {
 		say(http.StatusOK, map[string]any{"apiVersion": "apps/v1", "kind": "DeploymentList", "items": []any{}})
 	case r.URL.Path == "/api/v1/namespaces/kube-system/configmaps/cilium-config":
 		say(http.StatusNotFound, status("NotFound", http.StatusNotFound))
-	case strings.HasSuffix(r.URL.Path, "/configmaps/"+recordName) && a.record != nil:
-		say(http.StatusOK, map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": recordName}, "data": a.record})
+	case strings.HasSuffix(r.URL.Path, "/configmaps/ambientlab-record") && a.record != nil:
+		say(http.StatusOK, map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "ambientlab-record"}, "data": a.record})
 	default:
 		if a.beyond != nil && !strings.Contains(r.URL.Path, "/configmaps/") {
 			a.beyond()

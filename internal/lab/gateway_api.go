@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +16,7 @@ import (
 	"ambientlab/internal/apply"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
+	"ambientlab/internal/session"
 )
 
 const (
@@ -23,38 +25,39 @@ const (
 	bundleVersion     = "gateway.networking.k8s.io/bundle-version"
 )
 
-// gatewayAPINeeds are the CRDs that no lab can do without.
+// gatewayAPINeeds are the CRDs that every lab needs.
 func gatewayAPINeeds() []string {
 	return []string{"gatewayclasses." + gatewayAPIGroup, "gateways." + gatewayAPIGroup, "httproutes." + gatewayAPIGroup}
 }
 
-// gatewayAPIStep brings the Gateway API. On a cluster that the lab found, what somebody else keeps of it stays as it is.
-func (l *Lab) gatewayAPIStep(id string, needs ...string) engine.Step {
-	step := l.setStep(id, "Gateway API CRDs", needs, l.gatewayAPI)
+// gatewayAPIStep applies the Gateway API. On a cluster that the lab did not create, CRDs that someone else installed stay as
+// they are.
+func gatewayAPIStep(s *session.Session, id string, needs ...string) engine.Step {
+	step := s.SetStep(id, "Gateway API CRDs", needs, func(ctx context.Context) (objects, error) { return gatewayAPI(ctx, s) })
 	check := step.Check
 	step.Check = func(ctx context.Context) (engine.Status, error) {
 		status, err := check(ctx)
 		if err != nil {
 			return status, err
 		}
-		others, err := l.othersGatewayAPI(ctx)
+		others, err := othersGatewayAPI(ctx, s)
 		if err != nil || len(others) == 0 {
 			return status, err
 		}
-		status.Message += fmt.Sprintf("; %d CRDs of the Gateway API are somebody else's, and stay as they are: %s", len(others), strings.Join(words(others), ", "))
+		status.Message += fmt.Sprintf("; %d CRDs of the Gateway API were installed by someone else and stay as they are: %s", len(others), strings.Join(describeCRDs(others), ", "))
 		return status, nil
 	}
 	return step
 }
 
-// gatewayAPI gives the lab's own CRDs or, where somebody else keeps the Gateway API in the cluster, only those that the
-// lab cannot do without and that are missing. The admission policy that guards them is then not the lab's to set.
-func (l *Lab) gatewayAPI(ctx context.Context) (objects, error) {
-	rendered, err := l.upstream.GatewayAPI(ctx)
+// gatewayAPI gives the lab's own CRDs. Where someone else installed the Gateway API, it gives only those that the lab needs
+// and that are missing, and not the admission policy that guards all of them.
+func gatewayAPI(ctx context.Context, s *session.Session) (objects, error) {
+	rendered, err := s.Upstream().GatewayAPI(ctx)
 	if err != nil {
 		return nil, err
 	}
-	others, err := l.othersGatewayAPI(ctx)
+	others, err := othersGatewayAPI(ctx, s)
 	if err != nil || len(others) == 0 {
 		return rendered, err
 	}
@@ -64,27 +67,27 @@ func (l *Lab) gatewayAPI(ctx context.Context) (objects, error) {
 	}), nil
 }
 
-// checkGatewayAPI refuses a Gateway API of somebody else's that does not serve what the lab needs. Whatever else is
-// wrong with the cluster its own step says.
-func (l *Lab) checkGatewayAPI(ctx context.Context) error {
-	if l.Settings.Provider != ProviderExisting {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
+// gatewayAPITimeout bounds checkGatewayAPI.
+const gatewayAPITimeout = 15 * time.Second
+
+// checkGatewayAPI refuses a Gateway API of someone else that does not serve what the lab needs. Other troubles of the
+// cluster are reported by its own step.
+func checkGatewayAPI(ctx context.Context, s *session.Session) error {
+	ctx, cancel := context.WithTimeout(ctx, gatewayAPITimeout)
 	defer cancel()
-	if _, err := l.othersGatewayAPI(ctx); problem.Is(err, problem.GatewayAPIVersion) {
+	if _, err := othersGatewayAPI(ctx, s); problem.Is(err, problem.GatewayAPIVersion) {
 		return err
 	}
 	return nil
 }
 
-// othersGatewayAPI lists the CRDs of the Gateway API that are in the cluster and bear no lab's labels. On a cluster that
-// the lab made there are none.
-func (l *Lab) othersGatewayAPI(ctx context.Context) ([]apiextensionsv1.CustomResourceDefinition, error) {
-	if l.Settings.Provider != ProviderExisting {
+// othersGatewayAPI lists the CRDs of the Gateway API that are in the cluster without a lab's labels. A cluster that the lab
+// created has none.
+func othersGatewayAPI(ctx context.Context, s *session.Session) ([]apiextensionsv1.CustomResourceDefinition, error) {
+	if s.Traits.Owned {
 		return nil, nil
 	}
-	api, err := l.connect(ctx)
+	api, err := s.Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +153,7 @@ func versionOf(crd apiextensionsv1.CustomResourceDefinition) string {
 	return "of an unknown version of the Gateway API"
 }
 
-func words(crds []apiextensionsv1.CustomResourceDefinition) []string {
+func describeCRDs(crds []apiextensionsv1.CustomResourceDefinition) []string {
 	named := make([]string, 0, len(crds))
 	for _, crd := range crds {
 		named = append(named, crd.Name+" ("+versionOf(crd)+")")

@@ -3,61 +3,108 @@ package lab
 import (
 	"context"
 	"slices"
+	"strings"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"ambientlab/internal/apply"
+	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
+	"ambientlab/internal/node"
+	"ambientlab/internal/session"
+	"ambientlab/internal/upstream"
+	"ambientlab/specs"
 )
 
-// Install creates or reuses the cluster and brings up everything up to the first lesson.
-func (l *Lab) Install(ctx context.Context) error {
-	if err := l.prepare(ctx); err != nil {
-		return err
-	}
-	if err := l.lookForParts(ctx); err != nil {
-		return err
-	}
-	result, err := l.apply(ctx, l.installPlan())
+// Install creates or reuses the cluster and installs everything up to the first lesson.
+func Install(ctx context.Context, env *session.Env) error {
+	s, err := session.Open(ctx, env, session.MayBeAbsent)
 	if err != nil {
 		return err
 	}
-	l.tellSubstitutes(ctx)
-	l.tellWebhooks(ctx)
-	l.tellChanges(result)
-	l.thenType("mage sm:apps")
+	c := newCharts(env, s.Provider())
+	if err := checkBeforeInstall(ctx, s, c); err != nil {
+		return err
+	}
+	result, err := s.Apply(ctx, installPlan(s, c))
+	if err != nil {
+		return err
+	}
+	s.TellSubstitutes(ctx)
+	tellChanges(s, result)
+	s.Next("mage sm:apps")
 	return nil
+}
+
+// checkBeforeInstall refuses, before anything is changed, what cannot work: files of the user's that cannot be read, values
+// that Istio's charts do not take, a bundle that lacks images or cannot be loaded, a cluster that the lab must not use, a
+// Gateway API that is too old.
+func checkBeforeInstall(ctx context.Context, s *session.Session, c *charts) error {
+	if _, err := userObjects(s.Settings, s.Config.Namespace); err != nil {
+		return err
+	}
+	if _, err := c.render(ctx, s.BundleSubstitutes()); err != nil {
+		return err
+	}
+	if err := checkManifests(ctx, s, c); err != nil {
+		return err
+	}
+	if s.Bundle != nil {
+		if err := checkBundle(ctx, s, c); err != nil {
+			return err
+		}
+	}
+	refs, err := nodeImages(s)
+	if err != nil {
+		return err
+	}
+	if err := session.CheckNodeImages(refs); err != nil {
+		return err
+	}
+	if err := session.Usable(s.Info); err != nil {
+		return err
+	}
+	if s.Unloadable != nil {
+		return s.Unloadable
+	}
+	if err := checkAddresses(ctx, s); err != nil {
+		return err
+	}
+	return checkGatewayAPI(ctx, s)
 }
 
 // installPlan is sm:install. Needs name only what a step cannot do without, so that node tuning, image loading, the
 // CRDs, MetalLB and Istio's base run side by side.
-func (l *Lab) installPlan() engine.Plan {
-	return engine.Plan{Name: "install", Title: "Ambient mesh on " + l.Settings.Provider, Steps: wanted(
-		l.nodeImageStep("node-image"),
-		l.clusterStep("cluster", "node-image"),
-		l.tuneStep("node-tuning", "cluster"),
-		l.imagesStep("images", "cluster"),
-		l.recordStep(recordPart, "cluster"),
-		l.gatewayAPIStep("gateway-api", "cluster"),
-		l.metalLBStep("cluster", "images"),
-		l.metalLBProcessStep(),
-		l.addressPoolStep(),
-		l.setStep("istio-base", "Istio's CRDs", needs("cluster"), l.istio("base")),
-		l.earlyManifestsStep("istio-base"),
-		l.setStep("istiod", "istiod, the control plane", needs("istio-base", "gateway-api", "images", "record", earlyManifestsPart), l.istio("istiod")),
-		l.processStep("istiod-process", "istiod, a process on this machine", processIstiod, "istiod"),
-		l.setStep("istio-cni", "istio-cni on every node", needs("istio-base", "images", "node-tuning", "record", earlyManifestsPart), l.istio("cni")),
-		l.setStep("ztunnel", "ztunnel on every node", needs("istiod", "istiod-process", "istio-cni"), l.istio("ztunnel")),
-		l.addonStep("prometheus", "istio-base", "images", earlyManifestsPart),
-		l.addonStep("grafana", "istio-base", "images", earlyManifestsPart),
-		l.addonStep("jaeger", "istio-base", "images", earlyManifestsPart),
-		l.addonStep("kiali", "istio-base", "images", earlyManifestsPart),
-		l.tracingStep("telemetry", "istiod", "istiod-process"),
-		l.namespaceStep("namespace", "ztunnel"),
-		l.lateManifestsStep("namespace", earlyManifestsPart),
+func installPlan(s *session.Session, c *charts) engine.Plan {
+	return engine.Plan{Name: "install", Title: "Ambient mesh on " + s.Traits.Name, Steps: wanted(
+		nodeImageStep(s, "node-image"),
+		clusterStep(s, "cluster", "node-image"),
+		tuneStep(s, "node-tuning", "cluster"),
+		imagesStep(s, c, "images", "cluster"),
+		recordStep(s, session.RecordPart, "cluster"),
+		gatewayAPIStep(s, "gateway-api", "cluster"),
+		metalLBStep(s, "cluster", "images"),
+		metalLBProcessStep(s),
+		addressPoolStep(s),
+		s.SetStep("istio-base", "Istio's CRDs", needs("cluster"), c.of(s, upstream.Base)),
+		earlyManifestsStep(s, "istio-base"),
+		s.SetStep("istiod", "istiod, the control plane", needs("istio-base", "gateway-api", "images", "record", earlyManifestsPart), c.of(s, upstream.Istiod)),
+		s.ProcessStep("istiod-process", "istiod, a process on this machine", cluster.ProcessIstiod, "istiod"),
+		s.SetStep("istio-cni", "istio-cni on every node", needs("istio-base", "images", "node-tuning", "record", earlyManifestsPart), c.of(s, upstream.CNI)),
+		s.SetStep("ztunnel", "ztunnel on every node", needs("istiod", "istiod-process", "istio-cni"), c.of(s, upstream.Ztunnel)),
+		addonStep(s, "prometheus", "istio-base", "images", earlyManifestsPart),
+		addonStep(s, "grafana", "istio-base", "images", earlyManifestsPart),
+		addonStep(s, "jaeger", "istio-base", "images", earlyManifestsPart),
+		addonStep(s, "kiali", "istio-base", "images", earlyManifestsPart),
+		tracingStep(s, "telemetry", "istiod", "istiod-process"),
+		namespaceStep(s, "namespace", "ztunnel"),
+		lateManifestsStep(s, "namespace", earlyManifestsPart),
 	)}
 }
 
 func needs(ids ...string) []string { return ids }
 
-// wanted leaves out the steps that the settings do not ask for (their ID is empty), and nobody waits for those.
+// wanted leaves out the steps that the settings do not ask for, whose ID is empty, and no other step then needs them.
 func wanted(steps ...engine.Step) []engine.Step {
 	steps = slices.DeleteFunc(steps, func(s engine.Step) bool { return s.ID == "" })
 	present := map[string]bool{}
@@ -68,4 +115,141 @@ func wanted(steps ...engine.Step) []engine.Step {
 		steps[i].Needs = slices.DeleteFunc(slices.Clone(steps[i].Needs), func(id string) bool { return !present[id] })
 	}
 	return steps
+}
+
+const (
+	removed      = ": removed, as it is no longer asked for"
+	notRequested = ": none, as it is not asked for"
+)
+
+// optional is a step for a part that the settings may leave out. A part that they no longer ask for, and that an earlier
+// run has installed, stays in the plan with an empty set, which removes it.
+func optional(s *session.Session, id, title string, asked bool, needs []string, render session.Render) engine.Step {
+	switch {
+	case installs(s, id, asked):
+		return s.SetStep(id, title, needs, render)
+	case removes(s, id, asked):
+		return s.SetStep(id, title+whyRemoved(s), needs, func(context.Context) (objects, error) { return nil, nil })
+	default:
+		return engine.Step{}
+	}
+}
+
+// whyRemoved ends the title of a step that removes what the settings do not ask for.
+func whyRemoved(s *session.Session) string {
+	if s.Found.Unknown { // most likely it was never installed
+		return notRequested
+	}
+	return removed
+}
+
+// installs tells whether the plan holds a part: as the settings ask or, in a plan to be undone, as the cluster has it.
+func installs(s *session.Session, part string, asked bool) bool {
+	if s.Config.Removing {
+		return s.Found.MayHave(part)
+	}
+	return asked
+}
+
+// removes tells whether the plan removes a part.
+func removes(s *session.Session, part string, asked bool) bool {
+	return !s.Config.Removing && !asked && s.Found.MayHave(part)
+}
+
+// clusterStep creates the cluster. It has no deadline of its own where programs may have to be built first.
+func clusterStep(s *session.Session, id string, needs ...string) engine.Step {
+	timeout := s.Settings.StepTimeout()
+	if s.Traits.BuildsPrograms {
+		timeout = 0
+	}
+	step := cluster.Step(s.Provider(), id, timeout)
+	step.Needs = needs
+	return step
+}
+
+// tuneStep raises the inotify limits of every node, where all nodes are containers of this host. The limits are the
+// host's: one kernel serves all nodes.
+func tuneStep(s *session.Session, id string, needs ...string) engine.Step {
+	if !s.Traits.TunesNodes {
+		return engine.Step{}
+	}
+	nodes := func(ctx context.Context) ([]node.Node, error) {
+		found, err := s.Provider().Nodes(ctx)
+		if err != nil || slices.ContainsFunc(found, func(n node.Node) bool { return n.ContainerID == "" }) {
+			return nil, err
+		}
+		return found, nil
+	}
+	step := node.Step(id, "inotify limits of every node", needs, s.Docker(), nodes, node.Inotify())
+	step.Timeout = s.Settings.ShortStepTimeout()
+	return step
+}
+
+// recordStep writes the record of the installation.
+func recordStep(s *session.Session, id string, needs ...string) engine.Step {
+	step := s.SetStep(id, "Record of the installation", needs, func(ctx context.Context) (objects, error) {
+		substitutes, err := s.Substitutes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		metalLB := "off"
+		if s.Config.MetalLB {
+			metalLB = "on"
+		}
+		record, err := session.Record{
+			Lab: s.Settings.Cluster, Namespace: s.Config.Namespace, MetalLB: metalLB, Addons: s.Config.Addons, Substitutes: substitutes,
+		}.Object()
+		return objects{record}, err
+	})
+	if s.Config.Removing {
+		step.Undo = nil // sm:delete removes the record last, so that it can go on after an interruption
+	}
+	return step
+}
+
+func addonStep(s *session.Session, name string, needs ...string) engine.Step {
+	return optional(s, name, name+", a telemetry add-on", s.Config.HasAddon(name), needs, func(ctx context.Context) (objects, error) {
+		return s.Upstream().Addon(ctx, name, s.Config.Addons...)
+	})
+}
+
+func tracingStep(s *session.Session, id string, needs ...string) engine.Step {
+	return optional(s, id, "Traces to Jaeger", s.Config.HasAddon(upstream.Jaeger), needs, func(context.Context) (objects, error) {
+		return specs.Objects("istio/telemetry.yaml", nil)
+	})
+}
+
+// The label by which a namespace joins the mesh.
+const (
+	dataplaneMode = "istio.io/dataplane-mode"
+	ambientMode   = "ambient"
+)
+
+// namespaceStep takes the applications' namespace into the mesh. The namespace itself may be older than the lab, so only
+// the label is the lab's.
+func namespaceStep(s *session.Session, id string, needs ...string) engine.Step {
+	namespace := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Namespace",
+		"metadata": map[string]any{"name": s.Config.Namespace, "labels": map[string]any{dataplaneMode: ambientMode}},
+	}}
+	return s.OverlayStep(id, "Namespace "+s.Config.Namespace+" in the mesh", needs, apply.Overlay{Name: id, Object: namespace, Create: true})
+}
+
+// tellChanges prints how much a run changed.
+func tellChanges(s *session.Session, result engine.Result) {
+	tellLeft(s, result)
+	if changes := len(result.Changes()); changes > 0 {
+		s.Tell("%s: %d changes", result.Plan, changes)
+		return
+	}
+	s.Tell("%s: no changes", result.Plan)
+}
+
+// tellLeft prints what a run left in the cluster, and why.
+func tellLeft(s *session.Session, result engine.Result) {
+	for _, change := range result.Changes() {
+		if why, left := strings.CutPrefix(change.Detail, apply.LeftInPlace); left {
+			s.Tell("%s stays: %s", change.Object, why)
+		}
+	}
 }

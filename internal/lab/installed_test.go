@@ -8,32 +8,34 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
+	"ambientlab/internal/session"
 )
 
 // What is installed and no longer asked for stays in the plan, so that its empty set prunes it; to be taken back, a plan
 // holds what is installed, whatever the settings say.
 func TestDeselectedParts(t *testing.T) {
 	for name, tc := range map[string]struct {
-		installed installed
-		removing  bool
-		want      string // the optional steps, with a minus those that go
+		found    session.Found
+		removing bool
+		want     string // the optional steps, with a minus those that go
 	}{
 		"nothing there":        {want: "kiali"},
-		"all there":            {installed: installed{parts: map[string]bool{"metallb": true, "address-pool": true, "grafana": true, "kiali": true, "telemetry": true, "manifests-first": true, "manifests": true}}, want: "-metallb -address-pool -manifests-first -grafana kiali -telemetry -manifests"},
-		"it cannot be told":    {installed: installed{unknown: true}, want: "-metallb -address-pool -manifests-first -prometheus -grafana -jaeger kiali -telemetry -manifests"},
-		"to be taken back":     {installed: installed{parts: map[string]bool{"metallb": true, "address-pool": true, "manifests": true}}, removing: true, want: "metallb address-pool manifests"},
+		"all there":            {found: session.Found{Parts: map[string]bool{"metallb": true, "address-pool": true, "grafana": true, "kiali": true, "telemetry": true, "manifests-first": true, "manifests": true}}, want: "-metallb -address-pool -manifests-first -grafana kiali -telemetry -manifests"},
+		"it cannot be told":    {found: session.Found{Unknown: true}, want: "-metallb -address-pool -manifests-first -prometheus -grafana -jaeger kiali -telemetry -manifests"},
+		"to be taken back":     {found: session.Found{Parts: map[string]bool{"metallb": true, "address-pool": true, "manifests": true}}, removing: true, want: "metallb address-pool manifests"},
 		"nothing to take back": {removing: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := &Lab{
-				Settings:  Settings{Provider: ProviderExisting, Namespace: "default", Addons: []string{"kiali"}, MetalLB: "off"},
-				provider:  cluster.NewExisting(cluster.ExistingOptions{}),
-				installed: tc.installed, removing: tc.removing,
+			b := newBed(t, "SM_ADDONS=kiali", "SM_METALLB=off")
+			b.UseProvider(absent{})
+			s := b.open(t)
+			s.Found = tc.found
+			if tc.removing {
+				s = s.With(session.AsRecorded)
 			}
-			plan := l.installPlan()
+			plan := installPlan(s, newCharts(b.Env, s.Provider()))
 			if err := plan.Validate(); err != nil {
 				t.Fatal(err)
 			}
@@ -42,9 +44,9 @@ func TestDeselectedParts(t *testing.T) {
 				if !slices.Contains([]string{"metallb", "address-pool", "prometheus", "grafana", "jaeger", "kiali", "telemetry", "manifests-first", "manifests"}, step.ID) {
 					continue
 				}
-				suffix := leaving
-				if tc.installed.unknown {
-					suffix = absent
+				suffix := removed
+				if tc.found.Unknown {
+					suffix = notRequested
 				}
 				if strings.HasSuffix(step.Title, suffix) {
 					step.ID = "-" + step.ID
@@ -68,31 +70,18 @@ func TestDeselectedParts(t *testing.T) {
 	}
 }
 
-// A cluster that does not answer right now has no parts to show, and an installation takes into account that it may.
-func TestPartsOfAStoppedCluster(t *testing.T) {
-	l := &Lab{Settings: Settings{Provider: ProviderKind}}
-	stopped := cluster.Info{Exists: true, State: cluster.Stopped}
-	if err := l.seeParts(t.Context(), stopped); err != nil || l.installed.has("grafana") {
-		t.Errorf("shown: %v %v", l.installed, err)
-	}
-	if err := l.lookForPartsIn(t.Context(), stopped); err != nil || !l.installed.has("grafana") {
-		t.Errorf("installed into: %v %v", l.installed, err)
-	}
-	if err := l.lookForPartsIn(t.Context(), cluster.Info{}); err != nil || l.installed.has("grafana") {
-		t.Errorf("without a cluster: %v %v", l.installed, err)
-	}
-}
-
-// The record outlives the plans: a deletion that was interrupted reads it again.
+// The record is kept until the plans were undone: a deletion that was interrupted reads it again.
 func TestRecordIsDeletedLast(t *testing.T) {
-	l := &Lab{Settings: Settings{Provider: ProviderExisting}, provider: cluster.NewExisting(cluster.ExistingOptions{}), removing: true}
-	for _, step := range l.installPlan().Steps {
-		if step.ID == recordPart && step.Undo != nil {
-			t.Error("the record is taken back with the installation")
+	b := newBed(t)
+	b.UseProvider(absent{})
+	s := b.open(t).With(session.AsRecorded)
+	for _, step := range installPlan(s, newCharts(b.Env, s.Provider())).Steps {
+		if step.ID == session.RecordPart && step.Undo != nil {
+			t.Error("the record is removed with the installation")
 		}
 	}
-	rest := l.restPlan().Steps
-	if last := rest[len(rest)-1]; last.ID != recordPart || !slices.Equal(last.Needs, []string{"by-products"}) {
+	rest := remainderPlan(s).Steps
+	if last := rest[len(rest)-1]; last.ID != session.RecordPart || !slices.Equal(last.Needs, []string{"by-products"}) {
 		t.Errorf("the last step is %s, after %v", last.ID, last.Needs)
 	}
 }
@@ -122,18 +111,13 @@ func TestGatewayAPITooOld(t *testing.T) {
 }
 
 func TestLeftIsTold(t *testing.T) {
-	var told []string
-	l := &Lab{engine: &engine.Engine{Sink: sink(func(ev engine.Event) { told = append(told, ev.Message) })}}
-	l.tellLeft(engine.Result{Steps: []engine.StepResult{{Changes: []engine.Change{
+	b := newBed(t)
+	b.UseProvider(absent{})
+	tellLeft(b.open(t), engine.Result{Steps: []engine.StepResult{{Changes: []engine.Change{
 		{Object: "Deployment a", Action: engine.Delete},
 		{Object: "Namespace istio-system", Action: engine.Update, Detail: "left in place: Secret istio-system/password is not the lab's and needs it"},
 	}}}})
-	want := []string{"Namespace istio-system stays: Secret istio-system/password is not the lab's and needs it"}
-	if !slices.Equal(told, want) {
-		t.Errorf("told %q", told)
+	if got, want := b.talk.String(), "Namespace istio-system stays: Secret istio-system/password is not the lab's and needs it\n"; !strings.HasSuffix(got, want) || strings.Count(got, "\n") != 1 {
+		t.Errorf("told %q", got)
 	}
 }
-
-type sink func(engine.Event)
-
-func (s sink) Handle(ev engine.Event) { s(ev) }

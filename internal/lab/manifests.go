@@ -7,14 +7,14 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lb"
+	"ambientlab/internal/lesson"
 	"ambientlab/internal/lesson/names"
-	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/manifest"
 	"ambientlab/internal/problem"
+	"ambientlab/internal/session"
 	"ambientlab/internal/upstream"
 	"ambientlab/specs"
 )
@@ -27,23 +27,22 @@ const (
 
 // earlyManifestsStep applies the Namespaces of SM_MANIFESTS, and its Secrets that Istio's pods may need to pull their
 // images.
-func (l *Lab) earlyManifestsStep(needs ...string) engine.Step {
-	return l.manifestsStep(earlyManifestsPart, "Namespaces and Secrets", needs)
+func earlyManifestsStep(s *session.Session, needs ...string) engine.Step {
+	return manifestsStep(s, earlyManifestsPart, "Namespaces and Secrets", needs)
 }
 
 // lateManifestsStep applies the other objects of SM_MANIFESTS.
-func (l *Lab) lateManifestsStep(needs ...string) engine.Step {
-	return l.manifestsStep(manifestsPart, "Manifests", needs)
+func lateManifestsStep(s *session.Session, needs ...string) engine.Step {
+	return manifestsStep(s, manifestsPart, "Manifests", needs)
 }
 
-func (l *Lab) manifestsStep(part, what string, needs []string) engine.Step {
-	source := l.Settings.Manifests
+func manifestsStep(s *session.Session, part, what string, needs []string) engine.Step {
+	source := s.Settings.Manifests
 	if source == "" {
 		source = "an earlier SM_MANIFESTS"
 	}
-	asked := l.Settings.Manifests != ""
-	return l.optional(part, what+" of "+source, asked, needs, func(context.Context) (objects, error) {
-		early, late, err := l.splitManifests()
+	return optional(s, part, what+" of "+source, s.Settings.Manifests != "", needs, func(context.Context) (objects, error) {
+		early, late, err := splitManifests(s)
 		if part == earlyManifestsPart {
 			return early, err
 		}
@@ -51,10 +50,10 @@ func (l *Lab) manifestsStep(part, what string, needs []string) engine.Step {
 	})
 }
 
-// splitManifests reads SM_MANIFESTS. early holds the Namespaces, and the Secrets in a namespace that exists before
-// istiod is started.
-func (l *Lab) splitManifests() (early, late objects, err error) {
-	all, err := l.userObjects()
+// splitManifests reads SM_MANIFESTS. early holds the Namespaces, and the Secrets in a namespace that exists before istiod
+// is started.
+func splitManifests(s *session.Session) (early, late objects, err error) {
+	all, err := userObjects(s.Settings, s.Config.Namespace)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -65,7 +64,7 @@ func (l *Lab) splitManifests() (early, late objects, err error) {
 		}
 	}
 	for _, obj := range all {
-		id := manifest.IDOf(obj.Unstructured, l.Settings.Namespace)
+		id := manifest.IDOf(obj.Unstructured, s.Config.Namespace)
 		isSecret := id.Group == "" && id.Kind == "Secret"
 		if isNamespace(obj.Unstructured) || isSecret && slices.Contains(existing, id.Namespace) {
 			early = append(early, obj.Unstructured)
@@ -81,113 +80,93 @@ func isNamespace(obj *unstructured.Unstructured) bool {
 }
 
 // userObjects reads SM_MANIFESTS; without it there are none.
-func (l *Lab) userObjects() ([]manifest.Object, error) {
-	if l.Settings.Manifests == "" {
+func userObjects(settings session.Settings, namespace string) ([]manifest.Object, error) {
+	if settings.Manifests == "" {
 		return nil, nil
 	}
-	all, err := manifest.Read(l.Settings.Manifests, l.Settings.Namespace)
+	all, err := manifest.Read(settings.Manifests, namespace)
 	if err != nil {
-		return nil, problem.New(problem.SettingFileUnreadable, err, "SM_MANIFESTS=%s", l.Settings.Manifests)
+		return nil, problem.New(problem.SettingFileUnreadable, err, "SM_MANIFESTS=%s", settings.Manifests)
 	}
 	return all, nil
 }
 
 // checkManifests refuses objects of SM_MANIFESTS that a part of the lab applies too: each run would change them twice.
-func (l *Lab) checkManifests(ctx context.Context) error {
-	all, err := l.userObjects()
+func checkManifests(ctx context.Context, s *session.Session, c *charts) error {
+	namespace := s.Config.Namespace
+	all, err := userObjects(s.Settings, namespace)
 	if err != nil || len(all) == 0 {
 		return err
 	}
-	owners, err := l.owners(ctx)
+	owners, err := ownersOf(ctx, s, c)
 	if err != nil {
 		return err
 	}
-	var faults []string
+	var wrong []string
 	for _, obj := range all {
-		id, name := manifest.IDOf(obj.Unstructured, l.Settings.Namespace), manifest.Name(obj.Unstructured)
-		owner, taken := owners[id]
-		switch mode, set := obj.GetLabels()[dataplaneMode]; {
-		case isNamespace(obj.Unstructured) && obj.GetName() == l.Settings.Namespace && set && mode != ambientMode:
-			faults = append(faults, fmt.Sprintf("%s: %s: label %s is %q, and sm:install sets it to %s",
-				obj.File, name, dataplaneMode, mode, ambientMode))
-		case id.Group == "" && id.Kind == "ConfigMap" && strings.HasPrefix(id.Name, askedName("")):
-			owner, taken = "the lab's record of its lessons", true
+		owner, taken := owners[manifest.IDOf(obj.Unstructured, namespace)]
+		mode, set := obj.GetLabels()[dataplaneMode]
+		if isNamespace(obj.Unstructured) && obj.GetName() == namespace && set && mode != ambientMode {
+			wrong = append(wrong, fmt.Sprintf("%s: %s: label %s is %q, and sm:install sets it to %s", obj.File, manifest.Name(obj.Unstructured), dataplaneMode, mode, ambientMode))
 		}
 		if taken {
-			faults = append(faults, fmt.Sprintf("%s: %s is part of %s", obj.File, name, owner))
+			wrong = append(wrong, fmt.Sprintf("%s: %s is part of %s", obj.File, manifest.Name(obj.Unstructured), owner))
 		}
 	}
-	if len(faults) == 0 {
+	if len(wrong) == 0 {
 		return nil
 	}
-	return problem.New(problem.SettingConflict, nil, "SM_MANIFESTS: %s", strings.Join(faults, "; ")).
-		With(
-			"Remove these objects from the files: the lab applies them itself.",
-			"To change what Istio's charts make, use SM_ISTIO_VALUES.",
-		)
+	return problem.New(problem.SettingConflict, nil, "SM_MANIFESTS: %s", strings.Join(wrong, "; ")).
+		With("Remove these objects from the files: the lab applies them itself.", "To change what Istio's charts make, use SM_ISTIO_VALUES.")
 }
 
-// owners says of every object that these settings install, and of those of the lessons, which part of the lab it
-// belongs to.
-func (l *Lab) owners(ctx context.Context) (map[manifest.ID]string, error) {
+// ownersOf says of every object that these settings install, and of those of the lessons, which part of the lab applies
+// it.
+func ownersOf(ctx context.Context, s *session.Session, c *charts) (map[manifest.ID]string, error) {
 	owners := map[manifest.ID]string{}
 	add := func(owner string, list objects, err error) error {
 		for _, obj := range list {
-			owners[manifest.IDOf(obj, l.Settings.Namespace)] = owner
+			if id := manifest.IDOf(obj, s.Config.Namespace); owners[id] == "" {
+				owners[id] = owner
+			}
 		}
 		return err
 	}
-	rendered, err := l.renderIstio(ctx, l.bundleSubstitutes())
+	rendered, err := c.render(ctx, s.BundleSubstitutes())
 	if err != nil {
 		return nil, err
 	}
 	for _, component := range upstream.Components() {
 		_ = add("Istio's chart "+component, rendered[component], nil)
 	}
-	list, err := l.upstream.GatewayAPI(ctx)
+	list, err := s.Upstream().GatewayAPI(ctx)
 	if err := add("the Gateway API", list, err); err != nil {
 		return nil, err
 	}
-	if l.Settings.UseMetalLB() {
-		list, err := l.upstream.MetalLB(ctx)
+	if s.Config.MetalLB {
+		list, err := s.Upstream().MetalLB(ctx)
 		if err := add("MetalLB", append(list, lb.Objects(lb.Pool{})...), err); err != nil {
 			return nil, err
 		}
 	}
-	for _, addon := range l.Settings.Addons {
-		list, err := l.upstream.Addon(ctx, addon, l.Settings.Addons...)
+	for _, addon := range s.Config.Addons {
+		list, err := s.Upstream().Addon(ctx, addon, s.Config.Addons...)
 		if err := add("the add-on "+addon, list, err); err != nil {
 			return nil, err
 		}
 	}
-	fault := params.DefaultFault()
-	data := map[string]any{
-		"Namespace": l.Settings.Namespace, "Percent": fault.Percent, "Delay": fault.Delay.String(),
-		"Path": fault.Path, "Exact": fault.Exact, "Principals": []string(nil), "ServiceType": "",
-	}
-	for key, image := range l.images() {
-		data[key] = image
-	}
-	for _, spec := range []struct{ owner, file string }{
-		{"sm:apps", "lessons/apps/appa.yaml"},
-		{"sm:apps", "lessons/apps/appb.yaml"},
-		{"sm:apps", "lessons/apps/gateway.yaml"},
-		{"sm:waypoint", "lessons/waypoint/gateway.yaml"},
-		{"sm:waypoint", "lessons/waypoint/upstream-envoy.yaml"},
-		{"sm:fault", "lessons/fault/delay.yaml"},
-		{"sm:authz", "lessons/authz/get-only.yaml"},
-		{"sm:authz", "lessons/authz/strict.yaml"},
-		{"the add-on jaeger (SM_ADDONS)", "istio/telemetry.yaml"},
-	} {
-		if spec.file == "istio/telemetry.yaml" && !l.Settings.HasAddon(upstream.Jaeger) {
-			continue
-		}
-		list, err := specs.Objects(spec.file, data)
-		if err := add(spec.owner, list, err); err != nil {
+	if s.Config.HasAddon(upstream.Jaeger) {
+		list, err := specs.Objects("istio/telemetry.yaml", nil)
+		if err := add("the add-on jaeger (SM_ADDONS)", list, err); err != nil {
 			return nil, err
 		}
 	}
-	record := manifest.ID{GroupKind: schema.GroupKind{Kind: "ConfigMap"}, Namespace: recordNamespace, Name: recordName}
-	owners[record] = "the lab's record of the installation"
-	return owners, nil
+	for _, l := range lesson.All() {
+		list, err := l.Objects(s.Config)
+		if err := add("sm:"+l.Name, list, err); err != nil {
+			return nil, err
+		}
+	}
+	record, err := session.Record{}.Object()
+	return owners, add("the lab's record of the installation", objects{record}, err)
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"ambientlab/internal/cluster"
 	"ambientlab/internal/manifest"
 	"ambientlab/internal/problem"
 )
@@ -32,7 +31,7 @@ func TestManifestsOfTheLab(t *testing.T) {
 		"testdata/manifests/own/own.yaml: Namespace istio-system is part of Istio's chart base",
 		"testdata/manifests/own/own.yaml: Service appb is part of sm:apps",
 		`testdata/manifests/own/own.yaml: Namespace default: label istio.io/dataplane-mode is "none", and sm:install sets it to ambient`,
-		"testdata/manifests/own/own.yaml: ConfigMap ambientlab-fault is part of the lab's record of its lessons",
+		"testdata/manifests/own/own.yaml: ConfigMap ambientlab-fault is part of sm:fault",
 		"SM_ISTIO_VALUES",
 	)
 	if strings.Contains(err.Error(), "VirtualService mine") {
@@ -41,7 +40,8 @@ func TestManifestsOfTheLab(t *testing.T) {
 	d.noStep(t)
 	// Without the add-on, nothing of the lab's sets the mesh's Telemetry.
 	d = newDesk(t, &engine, "SM_MANIFESTS=testdata/manifests/own", "SM_ADDONS=prometheus")
-	if err := d.checkManifests(t.Context()); strings.Contains(err.Error(), "Telemetry") {
+	s := d.open(t)
+	if err := checkManifests(t.Context(), s, newCharts(d.Env, s.Provider())); strings.Contains(err.Error(), "Telemetry") {
 		t.Error(err)
 	}
 }
@@ -50,7 +50,9 @@ func TestManifestsOfTheLab(t *testing.T) {
 // namespaces that exist by then come before it, and everything else last.
 func TestManifestsComeInTime(t *testing.T) {
 	d := newDesk(t, nil, "SM_MANIFESTS=testdata/manifests/pull")
-	early, late, err := d.splitManifests()
+	d.UseProvider(absent{})
+	s := d.open(t)
+	early, late, err := splitManifests(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,9 +69,8 @@ func TestManifestsComeInTime(t *testing.T) {
 	if got := named(late); got != "ConfigMap shop/settings, Secret elsewhere/hub" {
 		t.Errorf("late: %s", got)
 	}
-	d.provider = cluster.NewExisting(cluster.ExistingOptions{})
 	needs := map[string][]string{}
-	for _, step := range d.installPlan().Steps {
+	for _, step := range installPlan(s, newCharts(d.Env, s.Provider())).Steps {
 		needs[step.ID] = step.Needs
 	}
 	for _, step := range []string{"istiod", "istio-cni", "prometheus", "kiali"} {

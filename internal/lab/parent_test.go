@@ -37,9 +37,9 @@ func TestTargetEndsWithItsMage(t *testing.T) {
 }
 
 // nohup is what keeps a run going when its terminal is closed.
-func TestNohupIsHeeded(t *testing.T) {
+func TestNohup(t *testing.T) {
 	for _, ignored := range []bool{false, true} {
-		got := slices.Contains(endings(func(s os.Signal) bool { return ignored && s == syscall.SIGHUP }), os.Signal(syscall.SIGHUP))
+		got := slices.Contains(cancelling(func(s os.Signal) bool { return ignored && s == syscall.SIGHUP }), os.Signal(syscall.SIGHUP))
 		if got == ignored {
 			t.Errorf("SIGHUP ignored: %v, and it ends a target: %v", ignored, got)
 		}

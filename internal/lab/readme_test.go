@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"ambientlab/internal/problem"
+	"ambientlab/internal/session"
 )
 
 // update rewrites the README's tables: go test ./internal/lab -run README -update
@@ -52,7 +53,7 @@ func between(document, name, text string) (string, error) {
 func settingsTable() string {
 	var b strings.Builder
 	b.WriteString("| variable | unset means | accepts | for |\n| --- | --- | --- | --- |\n")
-	for _, s := range Documented() {
+	for _, s := range session.Documented() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Env, s.Default, s.Accepts, s.Help)
 	}
 	return b.String()

@@ -27,7 +27,7 @@ func refused(t *testing.T, what string, err error, kind problem.Kind, words ...s
 }
 
 // noStep wants that no step has begun.
-func (d *desk) noStep(t *testing.T) {
+func (d bed) noStep(t *testing.T) {
 	t.Helper()
 	if talk := d.talk.String(); strings.Contains(talk, ": start: ") {
 		t.Errorf("a step began:\n%s", talk)
@@ -35,12 +35,12 @@ func (d *desk) noStep(t *testing.T) {
 }
 
 // afterInstall are the targets that need a cluster.
-func (d *desk) afterInstall() map[string]func(context.Context) error {
+func (d bed) afterInstall() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"apps":        func(ctx context.Context) error { return d.Apps(ctx, false) },
 		"waypoint":    func(ctx context.Context) error { return d.Waypoint(ctx, false) },
 		"fault off":   func(ctx context.Context) error { return d.Fault(ctx, params.DefaultFault(), true) },
-		"authz":       func(ctx context.Context) error { return d.Authz(ctx, AuthzOptions{}, false) },
+		"authz":       func(ctx context.Context) error { return d.Authz(ctx, "", false, false) },
 		"verify":      func(ctx context.Context) error { return d.Verify(ctx, "") },
 		"proxyConfig": func(ctx context.Context) error { return d.ProxyConfig(ctx, "") },
 	}
@@ -123,28 +123,5 @@ func TestRefusedBeforeTouching(t *testing.T) {
 			refused(t, "install", d.Install(t.Context()), c.kind, c.says)
 			d.noStep(t)
 		})
-	}
-}
-
-func TestNodeImages(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kind.yaml")
-	text := "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes: [{role: control-plane}, {role: worker, image: 'kindest/node:v1.35.1'}]\n"
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		settings []string
-		want     string
-	}{
-		{nil, DefaultNodeImage},
-		{[]string{"SM_NODE_IMAGE=mine:1"}, "mine:1"},
-		{[]string{"SM_KIND_CONFIG=" + path}, DefaultNodeImage + " kindest/node:v1.35.1"},
-		{[]string{"SM_KIND_CONFIG=" + path, "SM_NODE_IMAGE=mine:1"}, "mine:1"},
-	} {
-		d := newDesk(t, nil, c.settings...)
-		got, err := d.nodeImages(d.usualNodeImage())
-		if err != nil || strings.Join(got, " ") != c.want {
-			t.Errorf("%v: got %v, %v; want %s", c.settings, got, err, c.want)
-		}
 	}
 }

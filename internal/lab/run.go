@@ -1,60 +1,65 @@
-// Package lab is the product: the settings a user chooses and the plan of every target. It reads like the table of
-// contents of the lessons; what a step really does lives in the packages it calls.
+// Package lab holds the targets, one file each: a target opens a session, builds its plan and runs it. What a step does is in
+// the packages that the plans call.
 package lab
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/magefile/mage/mg"
 	"k8s.io/klog/v2"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 
-	"ambientlab/internal/engine"
 	"ambientlab/internal/mage/starter"
 	"ambientlab/internal/problem"
+	"ambientlab/internal/session"
 	"ambientlab/internal/ui"
 )
 
+// Target is what a Mage target runs.
+type Target func(context.Context, *session.Env) error
+
 // Run reads the settings, runs one target with them and turns its failure into what Mage prints and exits with.
-// SIGINT, SIGTERM and SIGHUP cancel the target, and so does the end of the mage that runs it; Mage itself only knows
-// SIGINT and gives five seconds after it (magefile/mage, mage/template.go), so what a target does on cancellation is short.
-func Run(parent context.Context, target func(*Lab, context.Context) error) error {
-	// client-go and controller-runtime log by themselves, in the middle of what is shown. What matters of it comes back
-	// as errors and reasons.
+// SIGINT, SIGTERM and SIGHUP cancel the target, and so does the end of the mage that runs it. Mage itself handles SIGINT
+// only, and waits five seconds after it (magefile/mage, mage/template.go), so a target must end soon after cancellation.
+func Run(parent context.Context, target Target) error {
+	// client-go and controller-runtime log to stderr, in the middle of what is shown. What matters of it is returned as
+	// errors and reasons.
 	klog.SetLogger(logr.Discard())
 	crlog.SetLogger(logr.Discard())
-	ctx, stop := signal.NotifyContext(parent, endings(signal.Ignored)...)
+	ctx, stop := signal.NotifyContext(parent, cancelling(signal.Ignored)...)
 	defer stop()
-	ctx, release := withParent(ctx, startedByMage(), os.Getppid)
+	byMage := startedByMage()
+	ctx, release := withParent(ctx, byMage, os.Getppid)
 	defer release()
-	words := wording{tool: starter.IsParent(os.Getenv, os.Getppid)}
-	settings, err := Load(os.Getenv)
+	command := session.CommandOf(os.Args[0], byMage, starter.IsParent(os.Getenv, os.Getppid))
+	settings, err := session.Load(os.Getenv)
+	if err == nil {
+		err = refuseRepeatedFlags(os.Args[1:])
+	}
 	if err != nil {
 		view := ui.New(ui.Auto, os.Stderr, os.Getenv)
 		defer view.Close()
-		return fail(view, words, err)
+		return fail(view, command, err)
 	}
 	view := ui.New(ui.Kind(settings.Output), os.Stderr, os.Getenv)
 	defer view.Close()
-	l, err := New(settings, os.Stdout, view)
+	env, err := session.New(settings, os.Stdout, view)
 	if err != nil {
-		return fail(view, words, err)
+		return fail(view, command, err)
 	}
-	l.words = words
-	err = target(l, ctx)
-	return fail(view, l.words, errors.Join(err, l.Close()))
+	env.Command = command
+	err = target(ctx, env)
+	return fail(view, command, errors.Join(err, env.Close()))
 }
 
-// endings lists the signals that cancel a target. A program that nohup started has SIGHUP ignored, and asking for it
-// would undo that.
-func endings(ignored func(os.Signal) bool) []os.Signal {
+// cancelling lists the signals that cancel a target. A program that nohup started has SIGHUP ignored, and must go on
+// ignoring it.
+func cancelling(ignored func(os.Signal) bool) []os.Signal {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !ignored(syscall.SIGHUP) {
 		signals = append(signals, syscall.SIGHUP)
@@ -63,13 +68,13 @@ func endings(ignored func(os.Signal) bool) []os.Signal {
 }
 
 // fail shows a failure with its advice and gives Mage the exit code and one closing line.
-func fail(view ui.Renderer, words wording, err error) error {
+func fail(view ui.Renderer, command string, err error) error {
 	if err == nil {
 		return nil
 	}
 	for _, p := range problem.All(err) {
 		for i, advice := range p.Advice {
-			p.Advice[i] = words.typed(advice)
+			p.Advice[i] = session.TypedWith(command, advice)
 		}
 	}
 	view.Failure(err)
@@ -78,47 +83,4 @@ func fail(view ui.Renderer, words wording, err error) error {
 		return mg.Fatal(problem.ExitCode(err), p.ID)
 	}
 	return mg.Fatal(problem.ExitCode(err), "the target failed")
-}
-
-// apply runs a plan within the whole target's deadline.
-func (l *Lab) apply(ctx context.Context, plan engine.Plan) (engine.Result, error) {
-	ctx, cancel := l.deadline(ctx)
-	defer cancel()
-	result, err := l.engine.Apply(ctx, plan.Decorate(steady))
-	return result, l.withStopped(err)
-}
-
-// undo takes a plan back within the whole target's deadline.
-func (l *Lab) undo(ctx context.Context, plan engine.Plan) (engine.Result, error) {
-	ctx, cancel := l.deadline(ctx)
-	defer cancel()
-	result, err := l.engine.Undo(ctx, plan.Decorate(steady))
-	return result, l.withStopped(err)
-}
-
-func (l *Lab) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, l.Settings.Timeout, &overdue{limit: l.Settings.Timeout})
-}
-
-// overdue is the cause of a target's context whose time is up. It counts as context.DeadlineExceeded, so that nobody
-// takes a target that was too slow for one that was interrupted.
-type overdue struct{ limit time.Duration }
-
-func (o *overdue) Error() string {
-	return fmt.Sprintf("the target took longer than SM_TIMEOUT allows (%s)", o.limit)
-}
-
-func (o *overdue) Is(target error) bool { return target == context.DeadlineExceeded }
-
-// thenType ends a target with what to type next. sm:lab types it by itself, so there only its last part says it.
-func (l *Lab) thenType(format string, args ...any) {
-	if l.whole {
-		return
-	}
-	l.tell("next: "+format, args...)
-}
-
-// tell says something to people, on stderr like all talk.
-func (l *Lab) tell(format string, args ...any) {
-	l.engine.Sink.Handle(engine.Event{Time: time.Now(), Kind: engine.Note, Message: l.words.typed(fmt.Sprintf(format, args...))})
 }

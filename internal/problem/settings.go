@@ -19,8 +19,16 @@ var (
 		Title:  "a file or folder that a setting names cannot be read or is not valid",
 		Advice: []string{"Check the path, the permissions, and that the file is valid YAML."},
 	}
+	NameAmbiguous = Kind{
+		ID: "LAB-NAME-AMBIGUOUS", Layer: LayerSettings, Number: 1,
+		Title: "two labs have the same name",
+		Advice: []string{
+			"Say which one you mean: SM_PROVIDER=kind or SM_PROVIDER=embedded.",
+			"Delete the one that you do not need, for example with SM_PROVIDER=kind and `mage sm:delete`.",
+		},
+	}
 )
 
 func settingsKinds() []Kind {
-	return []Kind{SettingInvalid, SettingConflict, SettingFileUnreadable}
+	return []Kind{SettingInvalid, SettingConflict, SettingFileUnreadable, NameAmbiguous}
 }

@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -102,35 +101,6 @@ func stand(object *unstructured.Unstructured, w workload) ([]*unstructured.Unstr
 			"containers":         []any{map[string]any{"name": pod.Containers[0].Name, "image": pod.Containers[0].Image}},
 		},
 	}}), nil
-}
-
-// Webhooks says what Adapt does to the webhooks of a set of objects, a line for each configuration that it changes: what
-// the API server would refuse elsewhere, and lets pass here, should be known.
-func Webhooks(objects []*unstructured.Unstructured) []string {
-	var lines []string
-	for _, object := range objects {
-		if object.GetKind() != "ValidatingWebhookConfiguration" && object.GetKind() != "MutatingWebhookConfiguration" {
-			continue
-		}
-		hooks, _, _ := unstructured.NestedSlice(object.Object, "webhooks")
-		left, moved := 0, 0
-		for _, item := range hooks {
-			webhook, _ := item.(map[string]any)
-			switch name, byService, _ := unstructured.NestedString(webhook, "clientConfig", "service", "name"); {
-			case byService && name == istiod:
-				moved++
-			case byService:
-				left++
-			}
-		}
-		if left > 0 {
-			lines = append(lines, fmt.Sprintf("%s %s: %d of %d webhooks left out, since nothing serves them here", object.GetKind(), object.GetName(), left, len(hooks)))
-		}
-		if moved > 0 {
-			lines = append(lines, fmt.Sprintf("%s %s: called at istiod's address on loopback", object.GetKind(), object.GetName()))
-		}
-	}
-	return lines
 }
 
 // redirect points the webhooks that istiod serves at its address, and leaves out what nothing serves.

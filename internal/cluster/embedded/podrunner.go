@@ -359,7 +359,3 @@ func repository(ref string) string {
 	}
 	return strings.TrimPrefix(ref, "docker.io/")
 }
-
-// HostAddress is the annotation of a LoadBalancer Service by which the pod runner says at which addresses of this machine the
-// Service's ports are reached, separated by commas.
-const HostAddress = "lab.opssec.in/host-address"

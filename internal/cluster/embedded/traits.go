@@ -23,15 +23,15 @@ func (e *Embedded) Traits() cluster.Traits {
 	return cluster.Traits{
 		Name: Provider, Title: "embedded control plane " + e.opts.Name, Owned: true, LoadBalancer: true, BuildsPrograms: true,
 		NoImages: "the embedded control plane runs no images",
-		NoAddons: e.noAddons(),
+		AddonsOnRequest: true, NoAddons: e.noAddons(),
 	}
 }
 
 // noAddons are the add-ons whose pods cannot run. What Grafana, Jaeger and Kiali serve is made by JavaScript builds, which
-// no Go module holds.
+// no Go module holds; Prometheus runs where packets flow.
 func (e *Embedded) noAddons() []string {
 	all := []string{"prometheus", "grafana", "jaeger", "kiali"}
-	if e.Packets() {
+	if e.Packets() || !e.Exists() && e.opts.Packets != "off" { // whether packets flow is decided when the lab is created
 		return all[1:]
 	}
 	return all

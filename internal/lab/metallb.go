@@ -1,0 +1,72 @@
+package lab
+
+import (
+	"context"
+
+	"ambientlab/internal/cluster"
+	"ambientlab/internal/engine"
+	"ambientlab/internal/lb"
+	"ambientlab/internal/problem"
+	"ambientlab/internal/session"
+)
+
+// The three parts of MetalLB. Where it is no longer asked for they are removed in the opposite order: its own objects
+// while its controller still runs, and the controller before its settings.
+const (
+	metalLBPart = "metallb"
+	processPart = "metallb-process"
+	poolPart    = "address-pool"
+)
+
+// removesMetalLB tells whether the plan removes MetalLB.
+func removesMetalLB(s *session.Session) bool {
+	return removes(s, metalLBPart, s.Config.MetalLB) || removes(s, poolPart, s.Config.MetalLB)
+}
+
+func metalLBStep(s *session.Session, needs ...string) engine.Step {
+	if removesMetalLB(s) {
+		needs = []string{poolPart, processPart}
+	}
+	return optional(s, metalLBPart, "MetalLB", s.Config.MetalLB, needs, s.Upstream().MetalLB)
+}
+
+func metalLBProcessStep(s *session.Session) engine.Step {
+	const title = "MetalLB's controller, a process on this machine"
+	switch {
+	case installs(s, metalLBPart, s.Config.MetalLB):
+		return s.ProcessStep(processPart, title, cluster.ProcessMetalLB, metalLBPart)
+	case removesMetalLB(s):
+		return s.StopStep(processPart, title+whyRemoved(s), cluster.ProcessMetalLB, poolPart)
+	default:
+		return engine.Step{}
+	}
+}
+
+func addressPoolStep(s *session.Session) engine.Step {
+	needs := []string{metalLBPart}
+	if removesMetalLB(s) {
+		needs = []string{"cluster"}
+	}
+	return optional(s, poolPart, "Load-balancer addresses", s.Config.MetalLB, needs, func(ctx context.Context) (objects, error) {
+		pool, err := s.Provider().AddressPool(ctx)
+		if err != nil && s.NoCluster() {
+			return lb.Objects(lb.Pool{}), nil // the addresses come from a network that does not exist yet
+		}
+		if err != nil {
+			return nil, err
+		}
+		engine.Progress(ctx, "addresses %v of Docker network %s", pool.Ranges, pool.Network)
+		return lb.Objects(pool), nil
+	})
+}
+
+// checkAddresses refuses load-balancer addresses for nodes from whose network none can be taken.
+func checkAddresses(ctx context.Context, s *session.Session) error {
+	if !s.Config.MetalLB || !s.Info.Exists {
+		return nil
+	}
+	if _, err := s.Provider().AddressPool(ctx); problem.Is(err, problem.SettingInvalid) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"ambientlab/internal/bundle"
+	"ambientlab/internal/cluster"
+	"ambientlab/internal/docker"
+	"ambientlab/internal/engine"
+	"ambientlab/internal/upstream"
+)
+
+// Env is what one run of the program brings to every session that it opens: the settings, where output goes, and the
+// connection to Docker. sm:lab opens several sessions on one Env.
+type Env struct {
+	Settings Settings
+	// Out takes data, such as tables; what happens goes to the sink.
+	Out io.Writer
+	// Command is how a user types a target; empty means "mage".
+	Command string
+	// StateDir holds the embedded control planes; empty means embedded.DefaultStateDir.
+	StateDir string
+	// Whole says that sm:lab runs: it may choose the provider, and its targets print no hint of what to type next.
+	Whole bool
+
+	sink   engine.Sink
+	shared *shared
+}
+
+// shared is what all copies of an Env have in common.
+type shared struct {
+	bundle        *bundle.Bundle
+	bundleIgnored bool // the user was told
+	docker        dockerEngine
+	endpoint      docker.Endpoint
+	provider      cluster.Provider
+	upstream      *upstream.Upstream
+}
+
+// New makes an Env: data goes to out, events to sink. It opens the bundle, so that a wrong one is refused before anything
+// is changed, and connects to nothing else.
+func New(settings Settings, out io.Writer, sink engine.Sink) (*Env, error) {
+	e := &Env{Settings: settings, Out: out, sink: sink, shared: &shared{upstream: upstream.New("")}}
+	if settings.Bundle != "" {
+		opened, err := bundle.Open(settings.Bundle)
+		if err != nil {
+			return nil, err
+		}
+		e.shared.bundle = opened
+	}
+	return e, nil
+}
+
+// Close closes the bundle.
+func (e *Env) Close() error {
+	var errs []error
+	if e.shared.bundle != nil {
+		errs = append(errs, e.shared.bundle.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// With gives an Env with another value of Whole and everything else in common.
+func (e *Env) With(whole bool) *Env {
+	changed := *e
+	changed.Whole = whole
+	return &changed
+}
+
+// UseProvider makes every session use a provider, whatever the settings say.
+func (e *Env) UseProvider(provider cluster.Provider) { e.shared.provider = provider }
+
+// Tell prints a line for people, on stderr.
+func (e *Env) Tell(format string, args ...any) {
+	message := TypedWith(e.Command, fmt.Sprintf(format, args...))
+	e.sink.Handle(engine.Event{Time: time.Now(), Kind: engine.Note, Message: message})
+}
+
+// Next ends a target with what to type next. sm:lab runs the next target itself and prints no such line.
+func (e *Env) Next(format string, args ...any) {
+	if !e.Whole {
+		e.Tell("next: "+format, args...)
+	}
+}
+
+// Upstream gives the pinned manifests and charts.
+func (e *Env) Upstream() *upstream.Upstream { return e.shared.upstream }
+
+// Bundle is the bundle of SM_BUNDLE, or nil.
+func (e *Env) Bundle() *bundle.Bundle { return e.shared.bundle }
