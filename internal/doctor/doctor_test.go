@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
 
+	"ambientlab/internal/command"
 	"ambientlab/internal/docker"
 	"ambientlab/internal/docker/dockertest"
 	"ambientlab/internal/doctor"
@@ -259,5 +260,45 @@ func TestClusterCheck(t *testing.T) {
 		if err != nil || results[0].Verdict != want || !strings.Contains(results[0].Seen, "absent") {
 			t.Errorf("ready %v: %+v, %v", ready, results, err)
 		}
+	}
+}
+
+// TestKernelRules: where the engine has the node image, the kernel is tried, on another machine too.
+func TestKernelRules(t *testing.T) {
+	for _, tt := range []struct {
+		name, output string
+		err          error
+		remote       bool
+		want         doctor.Verdict
+		says         string
+	}{
+		{name: "all rules", output: "done\n", remote: true, want: doctor.OK, says: "rules tried"},
+		{name: "two modules missing", output: "xt_connmark\nip_set\ndone\n", remote: true, want: doctor.Warning, says: "xt_connmark, ip_set"},
+		{name: "no image", err: errors.New("exit status 125"), want: doctor.OK, says: "nf_tables or ip_tables"},
+		{name: "no image, and another machine", err: errors.New("exit status 125"), remote: true, want: doctor.Skipped, says: "not visible"},
+		{name: "a container that ended early", output: "xt_mark\n", remote: true, want: doctor.Skipped, says: "not visible"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.host.NodeImage = "kindest/node:test"
+			if tt.remote {
+				f.host.Endpoint.Host = "tcp://far:2376"
+			}
+			f.host.Command = func(_ context.Context, c command.Command) ([]byte, error) {
+				if line := c.String(); !strings.Contains(line, "kindest/node:test") || !strings.Contains(line, "--rm") {
+					t.Errorf("ran %s", line)
+				}
+				return []byte(tt.output), tt.err
+			}
+			results, _ := doctor.Run(t.Context(), doctor.HostChecks(f.host), nil)
+			for _, r := range results {
+				if r.ID != "modules" {
+					continue
+				}
+				if text := fmt.Sprint(r.Seen, r.Err); r.Verdict != tt.want || !strings.Contains(text, tt.says) {
+					t.Errorf("%s: %s", r.Verdict, text)
+				}
+			}
+		})
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/client"
 	"k8s.io/apimachinery/pkg/util/version"
 
+	"ambientlab/internal/command"
 	"ambientlab/internal/docker"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
@@ -36,6 +37,8 @@ type Host struct {
 	Endpoint docker.Endpoint
 	// Kubeconfig is the file that the lab writes.
 	Kubeconfig string
+	// NodeImage is the image of kind's nodes, in which the checks try the kernel; empty means that none is known.
+	NodeImage string
 	// Ports are the local TCP ports that the lab listens on.
 	Ports []int
 
@@ -47,6 +50,8 @@ type Host struct {
 	Listen   func(address string) error
 	// Addresses lists the addresses of this process's network namespace.
 	Addresses func() ([]netip.Addr, error)
+	// Command runs the docker command.
+	Command command.Runner
 }
 
 // NewHost returns this machine.
@@ -54,6 +59,7 @@ func NewHost(api Docker, endpoint docker.Endpoint, kubeconfig string, ports []in
 	return Host{
 		Docker: api, Endpoint: endpoint, Kubeconfig: kubeconfig, Ports: ports,
 		GOOS: runtime.GOOS, ReadFile: os.ReadFile, Stat: os.Stat, Free: free, LookPath: exec.LookPath, Addresses: addresses,
+		Command: command.Run,
 		Listen: func(address string) error {
 			l, err := net.Listen("tcp", address)
 			if err != nil {
@@ -102,7 +108,7 @@ func HostChecks(h Host) []Check {
 		},
 		{
 			ID: "modules", Category: "kernel", Title: "the kernel has the modules for traffic redirection",
-			Needs: "docker", Run: h.modules,
+			Needs: "docker", Run: h.kernel,
 		},
 		{
 			ID: "api-server", Category: "network", Title: "the API server of a kind cluster can be reached from here",

@@ -25,7 +25,13 @@ func Doctor(ctx context.Context, env *session.Env) error {
 		for _, d := range dashboards("") {
 			ports = append(ports, d.local)
 		}
-		checks = doctor.HostChecks(doctor.NewHost(api, endpoint, env.Settings.KubeconfigFile(), ports))
+		host := doctor.NewHost(api, endpoint, env.Settings.KubeconfigFile(), ports)
+		if user, ok := provider.(cluster.NodeImageUser); ok {
+			if images, err := user.NodeImages(); err == nil && len(images) > 0 {
+				host.NodeImage = images[0]
+			}
+		}
+		checks = doctor.HostChecks(host)
 	}
 	checks = append(checks, doctor.ClusterCheck(func(ctx context.Context) (string, bool, error) {
 		if chosen != nil {
