@@ -335,13 +335,13 @@ func TestFurtherFilesAreKeptAndChecked(t *testing.T) {
 
 func TestWriteTable(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "bundle")
-	img := makeImage(t, 1, "stand-in")
+	img := makeImage(t, 1, "substitute")
 	writeBundle(t, dir, map[string]v1.Image{"istio/ztunnel:1.31.1-distroless": img})
 	var out strings.Builder
 	if err := openBundle(t, dir).WriteTable(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"IMAGE", "docker.io/istio/ztunnel:1.31.1-distroless", digestOf(t, img).String(), "kB", "stand-in"} {
+	for _, want := range []string{"IMAGE", "docker.io/istio/ztunnel:1.31.1-distroless", digestOf(t, img).String(), "kB", "substitute"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

@@ -27,8 +27,8 @@ type fakeDocker struct {
 	loads  int
 	// answer, if not empty, is what a load is answered with in place of taking the image.
 	answer string
-	// deaf makes a load fail before it reads anything.
-	deaf bool
+	// unreachable makes a load fail before it reads anything.
+	unreachable bool
 	// foreign gives every image an ID of its own, as containerd's image store does.
 	foreign bool
 }
@@ -60,7 +60,7 @@ func (f *fakeDocker) ImageInspect(_ context.Context, ref string, _ ...client.Ima
 
 func (f *fakeDocker) ImageLoad(_ context.Context, archive io.Reader, _ ...client.ImageLoadOption) (client.ImageLoadResult, error) {
 	f.loads++
-	if f.deaf {
+	if f.unreachable {
 		return nil, errors.New("Cannot connect to the Docker daemon")
 	}
 	raw, err := io.ReadAll(archive)
@@ -122,9 +122,9 @@ func TestLoadNodeImageFails(t *testing.T) {
 		docker *fakeDocker
 		says   string
 	}{
-		"deaf":      {&fakeDocker{deaf: true}, "Cannot connect to the Docker daemon"},
-		"full":      {&fakeDocker{answer: `{"stream":"..."}{"error":"no space left on device"}`}, "no space left on device"},
-		"pretender": {&fakeDocker{images: other, answer: `{"stream":"Loaded"}`}, "but has a different image"},
+		"unreachable":   {&fakeDocker{unreachable: true}, "Cannot connect to the Docker daemon"},
+		"full":          {&fakeDocker{answer: `{"stream":"..."}{"error":"no space left on device"}`}, "no space left on device"},
+		"another image": {&fakeDocker{images: other, answer: `{"stream":"Loaded"}`}, "but has a different image"},
 	}
 	for name, test := range tests {
 		_, err := LoadNodeImage(t.Context(), test.docker, openBundle(t, dir), ref)

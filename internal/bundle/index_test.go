@@ -61,7 +61,7 @@ func FuzzParseIndex(f *testing.F) {
 	digest := "sha256:" + strings.Repeat("ab", 32)
 	f.Add([]byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":` +
 		`"application/vnd.oci.image.manifest.v1+json","size":9,"digest":"` + digest + `","platform":{"os":"linux","architecture":"arm64","variant":"v8"},` +
-		`"annotations":{"org.opencontainers.image.ref.name":"docker.io/istio/pilot:1","lab.substitute":"a stand-in","lab.source-digest":"` + digest + `"}}],` +
+		`"annotations":{"org.opencontainers.image.ref.name":"docker.io/istio/pilot:1","lab.substitute":"a substitute","lab.source-digest":"` + digest + `"}}],` +
 		`"annotations":{"lab.file.sbom.json":"` + digest + `"}}`))
 	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:../../../../etc/passwd"}]}`))
 	f.Add([]byte(`{"schemaVersion":2,"manifests":null}`))

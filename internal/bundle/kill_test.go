@@ -65,8 +65,7 @@ func TestWriterProcess(t *testing.T) {
 	}
 }
 
-// A writer that is killed after any number of images leaves no bundle, and the next one
-// goes on from there.
+// A writer that is killed after any number of images leaves no bundle, and the next writer uses its blobs.
 func TestAKilledWriterLeavesNoBundle(t *testing.T) {
 	dir := t.TempDir()
 	images := map[string]v1.Image{}

@@ -22,8 +22,8 @@ import (
 
 // wipe removes the images from all nodes again, under every name that they were given,
 // with their content and snapshots, and waits until the disk is at rest: what one way
-// left behind must neither help nor hinder the next one.
-func (b *bed) wipe(tb testing.TB) {
+// left must not affect the next one.
+func (b *testCluster) wipe(tb testing.TB) {
 	tb.Helper()
 	for _, n := range b.nodes {
 		names := slices.DeleteFunc(b.images(tb, n), func(name string) bool { return slices.Contains(b.own, name) })
@@ -36,13 +36,13 @@ func (b *bed) wipe(tb testing.TB) {
 }
 
 // images lists the names of a node's images.
-func (b *bed) images(tb testing.TB, n nodes.Node) []string {
+func (b *testCluster) images(tb testing.TB, n nodes.Node) []string {
 	tb.Helper()
 	return strings.Fields(b.must(tb, n, "ctr", "--namespace=k8s.io", "images", "ls", "-q"))
 }
 
 // must runs a command in a node and gives its output.
-func (b *bed) must(tb testing.TB, n nodes.Node, args ...string) string {
+func (b *testCluster) must(tb testing.TB, n nodes.Node, args ...string) string {
 	tb.Helper()
 	var out, said bytes.Buffer
 	if err := n.CommandContext(tb.Context(), args[0], args[1:]...).SetStdout(&out).SetStderr(&said).Run(); err != nil {
@@ -53,7 +53,7 @@ func (b *bed) must(tb testing.TB, n nodes.Node, args ...string) string {
 
 // kindLoad does what `kind load image-archive` does with all nodes
 // (kind v0.33, pkg/cmd/kind/load/image-archive).
-func (b *bed) kindLoad(tb testing.TB, archive string) {
+func (b *testCluster) kindLoad(tb testing.TB, archive string) {
 	tb.Helper()
 	var wg sync.WaitGroup
 	for _, n := range b.nodes {
@@ -72,8 +72,8 @@ func (b *bed) kindLoad(tb testing.TB, archive string) {
 	wg.Wait()
 }
 
-// archive writes the images that belong into nodes into one OCI archive, for kind.
-func (b *bed) archive(tb testing.TB) string {
+// archive writes the images for nodes into one OCI archive, for kind.
+func (b *testCluster) archive(tb testing.TB) string {
 	tb.Helper()
 	dir := filepath.Join(tb.TempDir(), "images")
 	w, err := Create(dir)
@@ -105,7 +105,7 @@ func (b *bed) archive(tb testing.TB) string {
 func BenchmarkLoadIntoThreeNodes(b *testing.B) {
 	lab := newContainerds(b)
 	archive := lab.archive(b)
-	// What wanted a temporary file from here on would fail.
+	// A temporary file from here on would fail.
 	b.Setenv("TMPDIR", filepath.Join(b.TempDir(), "absent"))
 	ways := []struct {
 		name string
@@ -134,7 +134,7 @@ func BenchmarkLoadIntoThreeNodes(b *testing.B) {
 }
 
 // cpu is the CPU time that the nodes have used so far.
-func (b *bed) cpu(tb testing.TB) time.Duration {
+func (b *testCluster) cpu(tb testing.TB) time.Duration {
 	tb.Helper()
 	var total time.Duration
 	for _, name := range b.names {
@@ -152,7 +152,7 @@ func (b *bed) cpu(tb testing.TB) time.Duration {
 	return total
 }
 
-func (b *bed) load(tb testing.TB) {
+func (b *testCluster) load(tb testing.TB) {
 	tb.Helper()
 	reports, err := LoadNodes(tb.Context(), b.docker, b.bundle, b.refs, b.names)
 	if err != nil {
@@ -186,7 +186,7 @@ func TestLoadIntoNodes(t *testing.T) {
 }
 
 // runPod runs an image as a pod on a node, never pulling it, until it is ready.
-func (b *bed) runPod(t *testing.T, n nodes.Node, image string) {
+func (b *testCluster) runPod(t *testing.T, n nodes.Node, image string) {
 	t.Helper()
 	planes, err := nodeutils.ControlPlaneNodes(b.nodes)
 	if err != nil {

@@ -32,7 +32,7 @@ import (
 
 var amd64 = v1.Platform{OS: "linux", Architecture: "amd64"}
 
-// faulty is a registry in this process that can be told to misbehave. It is a transport, so that its answers take no time and
+// faulty is a registry in this process whose answers a test can replace. It is a transport, so that its answers take no time and
 // a test can use the time of testing/synctest.
 type faulty struct {
 	host  string

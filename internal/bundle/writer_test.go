@@ -194,7 +194,7 @@ func TestCreateLeavesOtherFoldersAlone(t *testing.T) {
 
 func TestAddRefuses(t *testing.T) {
 	w := create(t, filepath.Join(t.TempDir(), "bundle"))
-	img := makeImage(t, 1, "stand-in")
+	img := makeImage(t, 1, "substitute")
 	cancelled, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("interrupted"))
 	tests := map[string]struct {
@@ -203,11 +203,11 @@ func TestAddRefuses(t *testing.T) {
 		img             v1.Image
 		says            string
 	}{
-		"unlabelled":   {t.Context(), "a.example/x:1", "", img, `lab.substitute is "stand-in"`},
-		"wrong digest": {t.Context(), "a.example/x:1@sha256:" + strings.Repeat("1", 64), "stand-in", img, "has the digest"},
-		"no reference": {t.Context(), "Not A Reference", "stand-in", img, "image reference"},
-		"cancelled":    {cancelled, "a.example/x:1", "stand-in", img, "interrupted"},
-		"lying layer":  {t.Context(), "a.example/x:1", "stand-in", lying{img}, "not what was announced"},
+		"unlabelled":   {t.Context(), "a.example/x:1", "", img, `lab.substitute is "substitute"`},
+		"wrong digest": {t.Context(), "a.example/x:1@sha256:" + strings.Repeat("1", 64), "substitute", img, "has the digest"},
+		"no reference": {t.Context(), "Not A Reference", "substitute", img, "image reference"},
+		"cancelled":    {cancelled, "a.example/x:1", "substitute", img, "interrupted"},
+		"wrong layer":  {t.Context(), "a.example/x:1", "substitute", wrongImage{img}, "not what was announced"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -225,19 +225,19 @@ func TestAddRefuses(t *testing.T) {
 	}
 }
 
-// lying is an image whose layers hold something else than they say.
-type lying struct{ v1.Image }
+// wrongImage is an image whose layers hold other content than they announce.
+type wrongImage struct{ v1.Image }
 
-type lyingLayer struct{ v1.Layer }
+type wrongLayer struct{ v1.Layer }
 
-func (lyingLayer) Compressed() (io.ReadCloser, error) {
+func (wrongLayer) Compressed() (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader("something else")), nil
 }
 
-func (l lying) Layers() ([]v1.Layer, error) {
+func (l wrongImage) Layers() ([]v1.Layer, error) {
 	layers, err := l.Image.Layers()
 	for i := range layers {
-		layers[i] = lyingLayer{layers[i]}
+		layers[i] = wrongLayer{layers[i]}
 	}
 	return layers, err
 }

@@ -22,7 +22,7 @@ import (
 	"ambientlab/internal/filelock"
 )
 
-// fakeGo stands in for the Go command: `go build` copies the running test, a Go program with a real list of
+// fakeGo replaces the go command: `go build` copies the running test, a Go program with a real list of
 // modules in it, to where it was told to.
 type fakeGo struct {
 	mu     sync.Mutex

@@ -20,11 +20,11 @@ import (
 // e2eCluster is the name of the cluster that these tests make and delete.
 const e2eCluster = "bundle-e2e"
 
-// bed is three nodes made from a bundle.
-type bed struct {
+// testCluster is three nodes made from a bundle.
+type testCluster struct {
 	bundle *Bundle
 	docker *client.Client
-	// refs are the images that belong into nodes; names are the nodes' containers.
+	// refs are the images for nodes; names are the nodes' containers.
 	refs, names []string
 	// own are the names of the images that nodes come with.
 	own   []string
@@ -35,9 +35,9 @@ type bed struct {
 	kubeconfig string
 }
 
-// openBed opens the bundle that SM_BUNDLE names, loads its node image into Docker, and
-// sees to it that no node is left behind, neither by an earlier run nor by this one.
-func openBed(tb testing.TB) *bed {
+// openTestCluster opens the bundle that SM_BUNDLE names, loads its node image into Docker, and
+// removes the nodes of an earlier run, and those of this run at its end.
+func openTestCluster(tb testing.TB) *testCluster {
 	tb.Helper()
 	path := os.Getenv("SM_BUNDLE")
 	if path == "" {
@@ -47,7 +47,7 @@ func openBed(tb testing.TB) *bed {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	b := &bed{
+	b := &testCluster{
 		bundle: openBundle(tb, path), docker: docker, kubeconfig: filepath.Join(tb.TempDir(), "kubeconfig"),
 		provider: cluster.NewProvider(cluster.ProviderWithDocker()),
 	}
@@ -73,9 +73,9 @@ func openBed(tb testing.TB) *bed {
 }
 
 // newCluster makes a kind cluster.
-func newCluster(tb testing.TB) *bed {
+func newCluster(tb testing.TB) *testCluster {
 	tb.Helper()
-	b := openBed(tb)
+	b := openTestCluster(tb)
 	if err := b.provider.Create(e2eCluster, cluster.CreateWithRawConfig(kindConfig(tb, b.docker)),
 		cluster.CreateWithNodeImage(b.nodeImage), cluster.CreateWithKubeconfigPath(b.kubeconfig),
 		cluster.CreateWithWaitForReady(3*time.Minute)); err != nil {
@@ -86,10 +86,10 @@ func newCluster(tb testing.TB) *bed {
 }
 
 // newContainerds makes three nodes as kind does, but runs nothing in them except their
-// containerd: what is measured on them is the loading and not Kubernetes beside it.
-func newContainerds(tb testing.TB) *bed {
+// containerd, so that a benchmark does not measure Kubernetes.
+func newContainerds(tb testing.TB) *testCluster {
 	tb.Helper()
-	b := openBed(tb)
+	b := openTestCluster(tb)
 	for i := range 3 {
 		role := "worker"
 		if i == 0 {
@@ -119,7 +119,7 @@ func newContainerds(tb testing.TB) *bed {
 }
 
 // list finds the nodes as kind does.
-func (b *bed) list(tb testing.TB) {
+func (b *testCluster) list(tb testing.TB) {
 	tb.Helper()
 	var err error
 	if b.nodes, err = b.provider.ListInternalNodes(e2eCluster); err != nil {
@@ -131,7 +131,7 @@ func (b *bed) list(tb testing.TB) {
 }
 
 // await waits until a node's containerd answers.
-func (b *bed) await(tb testing.TB, n nodes.Node) {
+func (b *testCluster) await(tb testing.TB, n nodes.Node) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
