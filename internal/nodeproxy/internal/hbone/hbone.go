@@ -1,8 +1,8 @@
 // Package hbone carries byte streams in HTTP/2 CONNECT requests: the tunnel protocol of ambient mesh.
 //
-// golang.org/x/net/http2 speaks HTTP/2. Its server ends a response only when the request's handler returns, and then
-// resets a request that has not ended. An application that ends its half of a connection first therefore ends the
-// tunnel; see ServerStream.CloseWrite.
+// golang.org/x/net/http2 implements HTTP/2. Its server ends a response only when the request's handler returns, and
+// with that the request. An application that ends its half of a connection first therefore ends the tunnel; see
+// ServerStream.CloseWrite and gentleConn.
 package hbone
 
 import (

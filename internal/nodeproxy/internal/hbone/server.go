@@ -57,7 +57,7 @@ func (s *Server) Serve(ctx context.Context, nc net.Conn, handler func(*Request))
 		}
 		return !ended
 	}
-	s.http2.ServeConn(nc, &http2.ServeConnOpts{
+	s.http2.ServeConn(&gentleConn{Conn: nc}, &http2.ServeConnOpts{
 		Context: ctx, BaseConfig: s.base,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !start() {
