@@ -3,7 +3,6 @@ package mesh
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -34,12 +33,6 @@ type Rejection struct {
 	Details string
 	// At is when it was last refused.
 	At time.Time
-}
-
-// ConfigSource is where a proxy's configuration can be had: its own admin port, or
-// istiod's answer to a client that speaks for it.
-type ConfigSource interface {
-	Dump(ctx context.Context) (*Dump, error)
 }
 
 // ParseDump reads what Envoy's admin endpoint /config_dump answers, with or without a

@@ -17,7 +17,8 @@ import (
 // Proxy is one proxy that can be asked for its configuration and whether it is
 // connected to istiod.
 type Proxy interface {
-	ConfigSource
+	// Dump gives the configuration of the proxy: what it runs, or what istiod sends to it.
+	Dump(ctx context.Context) (*Dump, error)
 	// Connected tells whether the proxy has a stream to istiod.
 	Connected(ctx context.Context) (bool, error)
 	// Close releases what the Proxy uses, such as a port-forward.
@@ -81,7 +82,7 @@ func (a *Admin) failed(path string, err error) error {
 	return problem.New(problem.ProxyUnreachable, err, "the proxy in %s does not answer %s", a.tunnel, path)
 }
 
-// Dump implements ConfigSource. Endpoints are included.
+// Dump implements Proxy. Endpoints are included.
 func (a *Admin) Dump(ctx context.Context) (*Dump, error) {
 	body, err := a.Get(ctx, "/config_dump?include_eds")
 	if err != nil {
@@ -155,11 +156,4 @@ func (a *Admin) stats(ctx context.Context, names string) (map[string]int, error)
 func (a *Admin) Close() error {
 	a.client.CloseIdleConnections()
 	return a.tunnel.Close()
-}
-
-// ConfigDump reads the configuration of the Envoy in a pod, once.
-func (f *Forwarder) ConfigDump(ctx context.Context, namespace, pod string) (*Dump, error) {
-	admin := f.Admin(namespace, pod)
-	defer func() { _ = admin.Close() }()
-	return admin.Dump(ctx)
 }

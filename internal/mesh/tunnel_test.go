@@ -70,17 +70,17 @@ func TestAdminOverPortForward(t *testing.T) {
 
 func TestTunnelErrorsSayWhy(t *testing.T) {
 	_, forwarder := startAPIServer(t, true, nil)
-	_, err := forwarder.ConfigDump(t.Context(), "default", "waypoint-1")
+	_, err := dumpOnce(t.Context(), forwarder, "waypoint-1")
 	if !problem.Is(err, problem.ProxyUnreachable) || !strings.Contains(err.Error(), "no connection to pod default/waypoint-1 port 15000: error forwarding port 15000") {
 		t.Error("refused port:", err)
 	}
-	_, err = forwarder.ConfigDump(t.Context(), "default", "missing")
+	_, err = dumpOnce(t.Context(), forwarder, "missing")
 	if !problem.Is(err, problem.ProxyUnreachable) || !strings.Contains(err.Error(), "not found") {
 		t.Error("missing pod:", err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("SIGTERM"))
-	if _, err = forwarder.ConfigDump(ctx, "default", "waypoint-1"); err == nil {
+	if _, err = dumpOnce(ctx, forwarder, "waypoint-1"); err == nil {
 		t.Error("a cancelled context gives no error")
 	}
 }
@@ -178,4 +178,11 @@ func TestServiceForward(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "has no ready pod (1 pods in all)") {
 		t.Error(err)
 	}
+}
+
+// dumpOnce reads the configuration of the Envoy in a pod.
+func dumpOnce(ctx context.Context, forwarder *Forwarder, pod string) (*Dump, error) {
+	admin := forwarder.Admin("default", pod)
+	defer func() { _ = admin.Close() }()
+	return admin.Dump(ctx)
 }

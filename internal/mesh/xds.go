@@ -78,7 +78,7 @@ func (p *istiodProxy) Close() error { return nil }
 // xdsLimit bounds one question to istiod.
 const xdsLimit = 15 * time.Second
 
-// Dump implements ConfigSource.
+// Dump implements Proxy.
 func (p *istiodProxy) Dump(ctx context.Context) (*Dump, error) {
 	resources, err := p.istiod.Resources(ctx, p.namespace, p.pod)
 	if err != nil {
