@@ -15,7 +15,7 @@ import (
 // data fills every template of every spec.
 func data() map[string]any {
 	return map[string]any{
-		"Namespace": "default", "Percent": 50.0, "Delay": "2s", "Path": "/headers", "Exact": false, "Principals": []string{"cluster.local/ns/default/sa/appa"},
+		"Namespace": "default", "Percent": 50.0, "Delay": "2s", "Path": "/headers", "Exact": false, "Waypoint": "cluster.local/ns/default/sa/appb-waypoint", "Principals": []string{"cluster.local/ns/default/sa/appa"},
 		"Httpbin": "httpbin:1", "Fortio": "fortio:1", "ServiceType": "ClusterIP", "Workers": 2, "WorkerList": make([]struct{}, 2), "CgroupV1": true,
 	}
 }

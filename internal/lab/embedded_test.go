@@ -202,7 +202,7 @@ func TestEmbeddedFlow(t *testing.T) {
 
 	// Other parameters than the defaults arrive, too.
 	b.do("another fault", func(ctx context.Context) error {
-		return b.Fault(ctx, params.Fault{Percent: 12.5, Delay: 300 * time.Millisecond, Path: "/ip"}, false)
+		return b.Fault(ctx, params.Fault{Percent: 1.14, Delay: 300 * time.Millisecond, Path: "/ip", Exact: true}, false)
 	})
 	b.do("nobody", func(ctx context.Context) error {
 		return b.Authz(ctx, "appa,gateway-istio", true, false)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -13,6 +14,7 @@ import (
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/mesh"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
 	"ambientlab/internal/upstream"
@@ -139,6 +141,9 @@ func readIstioValues(path string) (map[string]map[string]any, error) {
 		if !slices.Contains(upstream.Components(), component) {
 			return nil, problem.New(problem.SettingFileUnreadable, nil, "SM_ISTIO_VALUES=%s has key %q; accepted: %v", path, component, upstream.Components())
 		}
+	}
+	if refused := mesh.RefusedValues(values); len(refused) > 0 {
+		return nil, problem.New(problem.SettingInvalid, nil, "SM_ISTIO_VALUES=%s: %s", path, strings.Join(refused, "\n"))
 	}
 	return values, nil
 }

@@ -110,6 +110,8 @@ func TestRefusedBeforeTouching(t *testing.T) {
 		says                 string
 	}{
 		{"another profile", "SM_ISTIO_VALUES", write("values.yaml", "istiod: {profile: default}"), problem.SettingInvalid, "SM_ISTIO_VALUES"},
+		{"a revision", "SM_ISTIO_VALUES", write("values.yaml", "istiod: {revision: canary}"), problem.SettingInvalid, "istiod.revision=canary"},
+		{"another cluster domain", "SM_ISTIO_VALUES", write("values.yaml", "istiod: {global: {proxy: {clusterDomain: example.org}}}"), problem.SettingInvalid, "clusterDomain=example.org"},
 		{"a retired registry", "SM_ISTIO_VALUES", write("values.yaml", "cni: {global: {hub: gcr.io/istio-release}}"), problem.SettingInvalid, "gcr.io/istio-release"},
 		{"a field unknown to kind", "SM_KIND_CONFIG", write("kind.yaml", head+"nodes: [{role: control-plane, imgae: x}]"), problem.SettingInvalid, "imgae"},
 		{"a role unknown to kind", "SM_KIND_CONFIG", write("kind.yaml", head+"nodes: [{role: master}]"), problem.SettingInvalid, "SM_KIND_CONFIG"},

@@ -90,7 +90,7 @@ func proofs(ctx context.Context, s *session.Session) (probe.Env, error) {
 	if err != nil {
 		return probe.Env{}, err
 	}
-	env := probe.Env{Lab: s.Settings.Cluster, Namespace: s.Config.Namespace, Claims: lesson.Claims(), Lessons: lessons}
+	env := probe.Env{Lab: s.Settings.Cluster, Namespace: s.Config.Namespace, TrustDomain: s.Config.TrustDomain, Claims: lesson.Claims(), Lessons: lessons}
 	if !s.Info.Packets {
 		env.Configuration = probe.NewConfiguration(m, lesson.Target(s))
 	} else {

@@ -35,12 +35,15 @@ func authzOf(authz params.Authz) Lesson {
 		},
 		On: describeAuthz(authz), Off: "every caller may ask appb", Claims: authzClaims(),
 		Data: func(config session.Config) map[string]any {
-			return map[string]any{"Namespace": config.Namespace, "Principals": authz.Principals(config.Namespace)}
+			return map[string]any{
+				"Principals": authz.Principals(config.TrustDomain, config.Namespace),
+				"Waypoint":   names.Principal(config.TrustDomain, config.Namespace, names.Waypoint),
+			}
 		},
 		Plan: func(l Lesson, s *session.Session) engine.Plan { return authzPlan(l, s, authz) },
 		InForce: func(s *session.Session) Wait {
 			namespace := s.Config.Namespace
-			want := mesh.Policy{Namespace: namespace, Name: names.GetOnly, Principals: authz.Principals(namespace), Methods: []string{"GET"}}
+			want := mesh.Policy{Namespace: namespace, Name: names.GetOnly, Principals: authz.Principals(s.Config.TrustDomain, namespace), Methods: []string{"GET"}}
 			around := mesh.StrictOff(Target(s), namespace, names.OnlyViaWaypoint) // also that of an earlier -strict
 			if authz.Strict {
 				around = mesh.StrictOn(namespace, names.OnlyViaWaypoint)

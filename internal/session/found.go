@@ -16,6 +16,7 @@ import (
 
 	"ambientlab/internal/apply"
 	"ambientlab/internal/cluster"
+	"ambientlab/internal/mesh"
 	"ambientlab/internal/problem"
 )
 
@@ -26,6 +27,8 @@ type Found struct {
 	RecordKnown bool
 	// LoadBalancer names the cluster's own load balancer, which is not the lab's, or is empty.
 	LoadBalancer string
+	// TrustDomain is the mesh's; empty where the cluster was not asked.
+	TrustDomain string
 	// Parts are the parts of the installation that have objects in the cluster.
 	Parts map[string]bool
 	// Lessons are the parameters of the lessons that are on, as JSON, by the lesson's name.
@@ -84,8 +87,20 @@ func (s *Session) read(ctx context.Context) (found Found, err error) {
 			return found, err
 		}
 	}
+	if found.TrustDomain, err = s.readTrustDomain(ctx); err != nil {
+		return found, err
+	}
 	found.Lessons, err = s.readLessons(ctx, Merge(s.Settings, s.Traits, found, AsInstalled).Namespace)
 	return found, err
+}
+
+// readTrustDomain reads the mesh's trust domain.
+func (s *Session) readTrustDomain(ctx context.Context) (string, error) {
+	client, err := s.Connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	return mesh.TrustDomain(ctx, client.Kube())
 }
 
 func (s *Session) readParts(ctx context.Context) (map[string]bool, error) {

@@ -1,9 +1,11 @@
 package session
 
 import (
+	"cmp"
 	"slices"
 
 	"ambientlab/internal/cluster"
+	"ambientlab/internal/mesh"
 )
 
 // Rule says how the settings and the record of the installation become one.
@@ -27,6 +29,8 @@ type Config struct {
 	Addons []string
 	// MetalLB says that the lab gives out load-balancer addresses, and LoadBalancer that the lab or the cluster does.
 	MetalLB, LoadBalancer bool
+	// TrustDomain is the mesh's.
+	TrustDomain string
 	// Removing says that plans are made to be undone: they then hold what is installed, and nothing else.
 	Removing bool
 }
@@ -38,6 +42,7 @@ func (c Config) HasAddon(name string) bool { return slices.Contains(c.Addons, na
 func Merge(asked Settings, traits cluster.Traits, found Found, rule Rule) Config {
 	merged := withRecord(asked, traits, found.Record, rule)
 	merged.LoadBalancer = merged.MetalLB || found.LoadBalancer != ""
+	merged.TrustDomain = cmp.Or(found.TrustDomain, mesh.DefaultTrustDomain)
 	return merged
 }
 

@@ -57,6 +57,12 @@ func TestMerge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if got := Merge(settings, own, Found{}, AsInstalled).TrustDomain; got != "cluster.local" {
+		t.Errorf("without a mesh the trust domain is %q", got)
+	}
+	if got := Merge(settings, own, Found{TrustDomain: "lab.example"}, AsInstalled).TrustDomain; got != "lab.example" {
+		t.Errorf("the trust domain of the mesh is not followed: %q", got)
+	}
 	if got := Merge(settings, theirs, Found{LoadBalancer: "servicelb"}, AsInstalled); got.MetalLB || !got.LoadBalancer {
 		t.Errorf("a cluster with a load balancer: got %+v", got)
 	}

@@ -40,8 +40,7 @@ const (
 	FortioImage  = "docker.io/fortio/fortio:1.75.3"
 )
 
-// Principal is the identity of a ServiceAccount as Istio's policies write it, without spiffe://. The trust domain is
-// Istio's default, cluster.local.
-func Principal(namespace, serviceAccount string) string {
-	return "cluster.local/ns/" + namespace + "/sa/" + serviceAccount
+// Principal is the identity of a ServiceAccount as Istio's policies write it, without spiffe://.
+func Principal(trustDomain, namespace, serviceAccount string) string {
+	return trustDomain + "/ns/" + namespace + "/sa/" + serviceAccount
 }

@@ -105,10 +105,10 @@ func (a Authz) Without() []string {
 func (a Authz) Allows(serviceAccount string) bool { return slices.Contains(a.Allowed, serviceAccount) }
 
 // Principals are the allowed identities of a namespace, as Istio's policies write them.
-func (a Authz) Principals(namespace string) []string {
+func (a Authz) Principals(trustDomain, namespace string) []string {
 	principals := make([]string, 0, len(a.Allowed))
 	for _, account := range a.Allowed {
-		principals = append(principals, names.Principal(namespace, account))
+		principals = append(principals, names.Principal(trustDomain, namespace, account))
 	}
 	return principals
 }

@@ -82,8 +82,8 @@ func TestNewAuthz(t *testing.T) {
 }
 
 func TestPrincipals(t *testing.T) {
-	got := Authz{Allowed: []string{"appa", "gateway-istio"}}.Principals("shop")
-	if want := "cluster.local/ns/shop/sa/appa cluster.local/ns/shop/sa/gateway-istio"; strings.Join(got, " ") != want {
+	got := Authz{Allowed: []string{"appa", "gateway-istio"}}.Principals("lab.example", "shop")
+	if want := "lab.example/ns/shop/sa/appa lab.example/ns/shop/sa/gateway-istio"; strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
 }
