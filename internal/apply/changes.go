@@ -48,6 +48,17 @@ func (s *changeSet) objects() objectList {
 	return objs
 }
 
+// awaited returns the objects that the step waits for.
+func (s *changeSet) awaited() objectList {
+	var objs objectList
+	for _, w := range s.writes {
+		if !w.notAwaited {
+			objs = append(objs, w.desired)
+		}
+	}
+	return objs
+}
+
 // missing lists the objects that do not exist, as changes. It needs no dry run, and one of a large CRD takes the API
 // server about as long as its creation.
 func (s *changeSet) missing() []engine.Change {

@@ -87,6 +87,20 @@ metadata: {name: space}
 	}
 }
 
+// An object that is not awaited is written like the others, and is not among those that the step waits for.
+func TestNotAwaited(t *testing.T) {
+	in := objects(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: now}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: later}\n")
+	set := Set{Name: "part", Objects: in, NotAwaited: func(obj *unstructured.Unstructured) bool { return obj.GetName() == "later" }}
+	writes, err := offline().writes(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	computed := &changeSet{writes: writes}
+	if awaited := computed.awaited(); len(computed.objects()) != 2 || len(awaited) != 1 || awaited[0].GetName() != "now" {
+		t.Errorf("of %v it waits for %v", computed.objects(), awaited)
+	}
+}
+
 func TestObjectsRefuses(t *testing.T) {
 	one := objects(t, configMap("a", "k", "1"))
 	for _, tc := range []struct {

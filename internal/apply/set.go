@@ -33,6 +33,9 @@ type Set struct {
 	// Force takes fields over from other field managers instead of reporting the conflict. It is for clusters that the
 	// lab created itself.
 	Force bool
+	// NotAwaited tells of an object that it cannot become ready yet: it is applied, and not waited for. nil means that
+	// every object is waited for.
+	NotAwaited func(*unstructured.Unstructured) bool
 }
 
 // Objects is a Part that consists of the whole objects of a Set. It is called again for every check, and not for
@@ -62,6 +65,7 @@ func (c *Client) writes(set Set) ([]*write, error) {
 	writes := make([]*write, len(objs))
 	for i, obj := range objs {
 		writes[i] = &write{desired: obj, manager: ManagedBy, force: set.Force}
+		writes[i].notAwaited = set.NotAwaited != nil && set.NotAwaited(obj)
 	}
 	return writes, nil
 }

@@ -96,7 +96,7 @@ func (c *Client) status(ctx context.Context, computed *changeSet) (engine.Status
 	case len(objs) == 0:
 		return engine.Status{Done: true, Message: "not installed (not requested)"}, nil
 	default:
-		reason, err := c.reason(ctx, objs)
+		reason, err := c.reason(ctx, computed.awaited())
 		if err != nil || reason != "" {
 			return engine.Status{Message: reason}, err
 		}
@@ -119,7 +119,7 @@ func (s *step) do(ctx context.Context) error {
 	if !computed.prune {
 		return nil // the object, and whether it is ready, may be the business of others
 	}
-	if err := c.waitFor(ctx, computed.objects()); err != nil {
+	if err := c.waitFor(ctx, computed.awaited()); err != nil {
 		return fmt.Errorf("waiting for %s: %w", s.id, err)
 	}
 	return nil

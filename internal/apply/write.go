@@ -25,6 +25,8 @@ type write struct {
 	// object.
 	overlay string
 	create  bool
+	// notAwaited says that the object cannot become ready yet.
+	notAwaited bool
 
 	live   *unstructured.Unstructured // as it was read last; nil where it does not exist
 	judged bool

@@ -176,6 +176,7 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.talk.reset()
 	b.do("install again", b.Install)
 	says(t, "the second install", b.talk.String(), "no changes")
+	b.foundByName()
 	b.loopbackOnly()
 	b.debugClosed()
 	b.refused("waypoint without apps", problem.ObjectMissing, b.waypoint)
@@ -227,6 +228,30 @@ func TestEmbeddedFlow(t *testing.T) {
 		b.talk.reset()
 		b.do(off.name, off.target)
 		says(t, off.name, b.talk.String(), "next: mage sm:")
+	}
+}
+
+// foundByName wants the lab found with nothing set but its name, on a machine without Docker, and no other lab.
+func (b *bench) foundByName() {
+	b.t.Helper()
+	withoutDocker(b.t)
+	for name, words := range map[string][]string{
+		"flow":  {"embedded flow", "istiod-process", "lesson apps"},
+		"other": nil,
+	} {
+		unset := b.lab("SM_PROVIDER=", "SM_CLUSTER="+name)
+		b.out.reset()
+		b.talk.reset()
+		err := unset.Status(b.t.Context())
+		if words == nil {
+			refused(b.t, "status of a lab that does not exist", err, problem.DockerNotRunning)
+			continue
+		}
+		if err != nil {
+			b.t.Error(err)
+		}
+		says(b.t, "status", b.out.String(), words...)
+		says(b.t, "what status says", b.talk.String(), "lab flow: embedded control plane flow", "next: mage sm:apps")
 	}
 }
 

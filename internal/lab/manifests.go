@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lb"
@@ -41,13 +42,72 @@ func manifestsStep(s *session.Session, part, what string, needs []string) engine
 	if source == "" {
 		source = "an earlier SM_MANIFESTS"
 	}
-	return optional(s, part, what+" of "+source, s.Settings.Manifests != "", needs, func(context.Context) (objects, error) {
+	title, asked := what+" of "+source, s.Settings.Manifests != ""
+	render := func(context.Context) (objects, error) {
 		early, late, err := splitManifests(s)
 		if part == earlyManifestsPart {
 			return early, err
 		}
 		return late, err
-	})
+	}
+	if installs(s, part, asked) {
+		return s.SetStepWithout(part, title, needs, render, needsLaterLesson(s))
+	}
+	return optional(s, part, title, asked, needs, render)
+}
+
+// needsLaterLesson tells whether an object is a route that leads from or to an object of a lesson which is off. Its
+// parents cannot accept it before the lesson is turned on, and sm:install must not wait for that.
+func needsLaterLesson(s *session.Session) func(*unstructured.Unstructured) bool {
+	later := map[manifest.ID]bool{} // of the objects of the lessons, by whether the first lesson that applies it is off
+	for _, l := range lesson.All() {
+		list, err := l.Objects(s.Config)
+		if err != nil {
+			continue // turning the lesson on reports it
+		}
+		_, on := s.Found.Lessons[l.Name]
+		for _, obj := range list {
+			id := manifest.IDOf(obj, s.Config.Namespace)
+			if _, known := later[id]; !known {
+				later[id] = !on
+			}
+		}
+	}
+	return func(obj *unstructured.Unstructured) bool {
+		return slices.ContainsFunc(referencesOf(obj, s.Config.Namespace), func(id manifest.ID) bool { return later[id] })
+	}
+}
+
+// referencesOf lists what a route of the Gateway API refers to: its parents and its backends.
+func referencesOf(obj *unstructured.Unstructured, namespace string) []manifest.ID {
+	if obj.GroupVersionKind().Group != gatewayAPIGroup {
+		return nil
+	}
+	own := manifest.IDOf(obj, namespace).Namespace
+	var all []manifest.ID
+	add := func(list []any, defaults schema.GroupKind) {
+		for _, item := range list {
+			reference, _ := item.(map[string]any)
+			text := func(field, fallback string) string {
+				value, given, _ := unstructured.NestedString(reference, field)
+				if !given {
+					return fallback
+				}
+				return value
+			}
+			kind := schema.GroupKind{Group: text("group", defaults.Group), Kind: text("kind", defaults.Kind)}
+			all = append(all, manifest.ID{GroupKind: kind, Namespace: text("namespace", own), Name: text("name", "")})
+		}
+	}
+	parents, _, _ := unstructured.NestedSlice(obj.Object, "spec", "parentRefs")
+	add(parents, schema.GroupKind{Group: gatewayAPIGroup, Kind: "Gateway"})
+	rules, _, _ := unstructured.NestedSlice(obj.Object, "spec", "rules")
+	for _, item := range rules {
+		rule, _ := item.(map[string]any)
+		backends, _, _ := unstructured.NestedSlice(rule, "backendRefs")
+		add(backends, schema.GroupKind{Kind: "Service"})
+	}
+	return all
 }
 
 // splitManifests reads SM_MANIFESTS. early holds the Namespaces, and the Secrets in a namespace that exists before istiod

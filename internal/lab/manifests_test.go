@@ -1,10 +1,13 @@
 package lab
 
 import (
+	"encoding/json"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"ambientlab/internal/manifest"
 	"ambientlab/internal/problem"
@@ -95,5 +98,42 @@ func TestManifestsAreRefusedByName(t *testing.T) {
 		d := newDesk(t, &engine, "SM_MANIFESTS=../manifest/testdata/"+folder)
 		refused(t, folder, d.Install(t.Context()), problem.SettingFileUnreadable, words...)
 		d.noStep(t)
+	}
+}
+
+// TestRoutesOfALaterLesson: an HTTPRoute for the lab's Gateway, or to appb, cannot be accepted before sm:apps.
+func TestRoutesOfALaterLesson(t *testing.T) {
+	route := func(spec string) *unstructured.Unstructured {
+		list, err := manifest.Decode([]byte("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: mine}\nspec: " + spec))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list[0]
+	}
+	b := newBed(t)
+	b.UseProvider(absent{})
+	off := b.open(t)
+	on := b.open(t)
+	on.Found.Lessons = map[string]json.RawMessage{"apps": nil}
+	for spec, later := range map[string]bool{
+		"{parentRefs: [{name: gateway}]}":                                                                 true,
+		"{parentRefs: [{name: gateway, namespace: default}]}":                                             true,
+		"{parentRefs: [{name: gateway, namespace: other}]}":                                               false,
+		"{parentRefs: [{name: mine}]}":                                                                    false,
+		"{parentRefs: [{name: mine}], rules: [{backendRefs: [{name: appb, port: 8000}]}]}":                true,
+		"{parentRefs: [{name: mine}], rules: [{backendRefs: [{name: mine}]}, {}, {backendRefs: []}]}":     false,
+		"{parentRefs: [{name: appb, kind: Service, group: ''}]}":                                          true,
+		"{parentRefs: [{name: mine}], rules: [{backendRefs: [{name: appb, kind: Gateway, group: x.y}]}]}": false,
+	} {
+		if got := needsLaterLesson(off)(route(spec)); got != later {
+			t.Errorf("%s with sm:apps off: %v", spec, got)
+		}
+		if needsLaterLesson(on)(route(spec)) && !strings.Contains(spec, "waypoint") {
+			t.Errorf("%s with sm:apps on is not waited for", spec)
+		}
+	}
+	service := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Service", "metadata": map[string]any{"name": "gateway"}}}
+	if needsLaterLesson(off)(service) {
+		t.Error("an object that is no route is not waited for")
 	}
 }

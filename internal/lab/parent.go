@@ -10,7 +10,7 @@ import (
 	"github.com/magefile/mage/mg"
 )
 
-// parentEvery is how often it is looked whether mage still lives. There is nothing portable to wait for: Linux's
+// parentEvery is how often the program checks whether mage still runs. There is nothing portable to wait for: Linux's
 // PR_SET_PDEATHSIG follows the thread that started the child, and Go moves between threads (golang/go#27505).
 const parentEvery = 500 * time.Millisecond
 
@@ -19,9 +19,8 @@ var errOrphaned = errors.New("the mage that started this target has ended")
 
 // withParent gives a context that ends when the parent process does, where that parent is mage. mage waits for the
 // program that it has built and passes no signal on: it ignores SIGINT, which the program gets from the terminal itself,
-// and dies of SIGTERM (mage/main.go, RunCompiled). A CI that cancels, or a kill, would so leave an install that goes on
-// without anybody, or a dashboard that holds its ports. A program that somebody compiled and started may outlive its
-// parent, a shell for one, as it likes.
+// and ends on SIGTERM (mage/main.go, RunCompiled). A CI job that is cancelled would otherwise leave an install that goes
+// on, or a dashboard that keeps its ports. A program that a user compiled may outlive its parent, such as a shell.
 func withParent(ctx context.Context, startedByMage bool, parent func() int) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	if startedByMage {
@@ -46,7 +45,7 @@ func watchParent(ctx context.Context, first int, parent func() int, gone func())
 	}
 }
 
-// startedByMage tells whether this program lies where mage keeps what it builds, under a name that is a hash: nobody but
+// startedByMage tells whether this program lies where mage keeps what it builds, under a name that is a hash: only
 // mage starts it from there. `mage -compile` writes elsewhere.
 func startedByMage() bool {
 	program, err := os.Executable()

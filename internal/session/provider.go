@@ -135,7 +135,7 @@ func (e *Env) find(ctx context.Context) (cluster.Provider, error) {
 // found says where the lab is, once.
 func (e *Env) found(provider cluster.Provider) (cluster.Provider, error) {
 	traits := provider.Traits()
-	if conflicts := e.Settings.kindConfigConflict(traits.Name); traits.Name != cluster.ProviderKind && len(conflicts) > 0 {
+	if conflicts := e.Settings.kindConfigConflict(traits.Name); len(conflicts) > 0 {
 		return nil, problem.New(problem.SettingConflict, nil, "%s", conflicts[0])
 	}
 	e.Tell("lab %s: %s", e.Settings.Cluster, traits.Title)

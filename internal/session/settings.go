@@ -78,18 +78,17 @@ func Load(getenv func(string) string) (Settings, error) {
 	if s.Namespace == "istio-system" || s.Namespace == "metallb-system" || strings.HasPrefix(s.Namespace, "kube-") {
 		r.wrong("SM_NAMESPACE", s.Namespace, "a namespace for the applications, not one of the system's")
 	}
-	if s.Provider == cluster.ProviderExisting || s.Provider == cluster.ProviderEmbedded {
-		r.conflicts = append(r.conflicts, s.kindConfigConflict(s.Provider)...)
-	}
+	r.conflicts = append(r.conflicts, s.kindConfigConflict(s.Provider)...)
 	if workers := getenv("SM_WORKERS"); workers != "" && s.KindConfig != "" {
 		r.conflict("SM_WORKERS=%s and SM_KIND_CONFIG=%s both say how many worker nodes there are", workers, s.KindConfig)
 	}
 	return s, r.err()
 }
 
-// kindConfigConflict says that SM_KIND_CONFIG does not go with another provider, where it is set.
+// kindConfigConflict says that SM_KIND_CONFIG does not go with a provider, where that is so. A provider that is still to
+// be chosen may be kind.
 func (s Settings) kindConfigConflict(provider string) []string {
-	if s.KindConfig == "" {
+	if s.KindConfig == "" || slices.Contains([]string{cluster.ProviderKind, providerAuto, ""}, provider) {
 		return nil
 	}
 	return []string{fmt.Sprintf("SM_KIND_CONFIG=%s is for a kind cluster, while the provider is %s", s.KindConfig, provider)}

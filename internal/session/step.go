@@ -20,12 +20,19 @@ type Render func(context.Context) ([]*unstructured.Unstructured, error)
 // Gateway that istiod overlooked is noticed and istiod notified; pods that are only reported as running are called
 // simulated.
 func (s *Session) SetStep(id, title string, needs []string, render Render) engine.Step {
+	return s.SetStepWithout(id, title, needs, render, nil)
+}
+
+// SetStepWithout is a SetStep that does not wait for some of its objects: those that cannot become ready yet.
+func (s *Session) SetStepWithout(
+	id, title string, needs []string, render Render, notAwaited func(*unstructured.Unstructured) bool,
+) engine.Step {
 	set := func(ctx context.Context) (apply.Set, error) {
 		rendered, err := render(ctx)
 		if err != nil {
 			return apply.Set{}, err
 		}
-		return apply.Set{Name: id, Objects: s.Adapt(rendered), Namespace: s.Config.Namespace, Force: s.Traits.Owned}, nil
+		return apply.Set{Name: id, Objects: s.Adapt(rendered), Namespace: s.Config.Namespace, Force: s.Traits.Owned, NotAwaited: notAwaited}, nil
 	}
 	step := apply.Step(s.Connect, id, title, needs, apply.Objects(set))
 	step.Timeout = s.Settings.StepTimeout()
