@@ -16,8 +16,8 @@ import (
 // writeArchive writes images as the tar of an OCI layout, which `ctr images import` reads. Blobs of the held images are
 // left out: containerd has them. It adds the bytes of blobs to sent.
 //
-// index.json comes last. containerd takes an archive that ends early for a complete one, because archive/tar reads a missing
-// trailer as the end, but it refuses an archive without an index.
+// index.json comes last. containerd takes an archive that ends early for a complete one, because archive/tar reads a
+// missing trailer as the end, but it refuses an archive without an index.
 func (b *Bundle) writeArchive(ctx context.Context, w io.Writer, images, held []named, sent *int64) error {
 	archive := tar.NewWriter(w)
 	layout := []byte(`{"imageLayoutVersion":"` + layoutVersion + `"}`)
@@ -68,7 +68,10 @@ func (b *Bundle) writeBlob(ctx context.Context, archive *tar.Writer, d v1.Descri
 }
 
 func writeMember(archive *tar.Writer, name string, size int64, content io.Reader) error {
-	header := &tar.Header{Name: name, Size: size, Mode: 0o644, Typeflag: tar.TypeReg, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
+	header := &tar.Header{
+		Name: name, Size: size, Mode: 0o644, Typeflag: tar.TypeReg, ModTime: time.Unix(0, 0),
+		Format: tar.FormatPAX,
+	}
 	if err := archive.WriteHeader(header); err != nil {
 		return err
 	}

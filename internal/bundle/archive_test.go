@@ -10,8 +10,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// An archive that was cut anywhere is refused, when it is opened or at the latest when
-// it is verified.
+// An archive that was cut anywhere is refused, when it is opened or at the latest when it is verified.
 func TestACutArchiveIsRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "bundle")
 	writeBundle(t, dir, map[string]v1.Image{"a.example/x:1": makeSized(t, 1<<10, 1, "")})

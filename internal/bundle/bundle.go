@@ -21,11 +21,12 @@ type Bundle struct {
 }
 
 // whatItIs ends the message about a file that is not a bundle.
-const whatItIs = "a bundle is an OCI image layout: a folder, or a .tar of one, with oci-layout, index.json and blobs/sha256"
+const whatItIs = "a bundle is an OCI image layout: a folder, or a .tar of one, with oci-layout, " +
+	"index.json and blobs/sha256"
 
-// Open opens the bundle at path, a folder or a .tar of one. It reads the index and the manifests, checks their digests, and
-// checks that every blob exists with its full length. Verify reads the blobs too. The error is a problem that says whether
-// the bundle is damaged, unfinished, or no bundle.
+// Open opens the bundle at path, a folder or a .tar of one. It reads the index and the manifests, checks their digests,
+// and checks that every blob exists with its full length. Verify reads the blobs too. The error is a problem that says
+// whether the bundle is damaged, unfinished, or no bundle.
 func Open(path string) (*Bundle, error) {
 	store, err := openFiles(path)
 	if err != nil {
@@ -185,8 +186,8 @@ func (b *Bundle) Images() []Entry {
 	return out
 }
 
-// Lookup finds an image by its reference, in any of its forms. A digest in ref must be that of the image, or the one under
-// which the registry served it. If there is no such image, the error is the problem ImageMissing.
+// Lookup finds an image by its reference, in any of its forms. A digest in ref must be that of the image, or the one
+// under which the registry served it. If there is no such image, the error is the problem ImageMissing.
 func (b *Bundle) Lookup(ref string) (Entry, error) {
 	e, err := b.find(ref)
 	return e.Entry, err
@@ -235,7 +236,8 @@ func (b *Bundle) file(name string) ([]byte, error) {
 		return nil, b.corrupt(err)
 	}
 	if got, _, err := v1.SHA256(bytes.NewReader(raw)); err != nil || got != want {
-		return nil, b.corrupt(errors.Join(fmt.Errorf("file %s is altered: its content has the digest %s, not %s", name, got, want), err))
+		return nil, b.corrupt(
+			errors.Join(fmt.Errorf("file %s is altered: its content has the digest %s, not %s", name, got, want), err))
 	}
 	return raw, nil
 }

@@ -9,7 +9,8 @@ import (
 )
 
 // toOCI converts a Docker manifest to an OCI manifest, because skopeo ignores Docker manifests in an OCI layout
-// (github.com/containers/image, oci/layout). The two differ in media types only: the config and the layers stay the same.
+// (github.com/containers/image, oci/layout). The two differ in media types only: the config and the layers stay the
+// same.
 func toOCI(raw []byte, manifest *v1.Manifest) ([]byte, *v1.Manifest, error) {
 	if manifest.MediaType != types.DockerManifestSchema2 {
 		return raw, manifest, nil

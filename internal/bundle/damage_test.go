@@ -64,7 +64,10 @@ func TestOpenRefusesDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "blob " + config.String() + " is missing"},
-		"altered manifest":     {func(dir string) { flip(t, blobPath(dir, manifest)) }, "blob " + manifest.String() + " is altered"},
+		"altered manifest": {
+			func(dir string) { flip(t, blobPath(dir, manifest)) },
+			"blob " + manifest.String() + " is altered",
+		},
 		"index without images": {func(dir string) { write(t, filepath.Join(dir, indexFile), `[]`) }, "index.json"},
 	}
 	for name, test := range tests {
@@ -87,7 +90,8 @@ func TestOneFlippedByteInALayerIsFound(t *testing.T) {
 	for _, path := range []string{dir, pack(t, dir, "")} {
 		b := openBundle(t, path)
 		err := b.Verify(t.Context())
-		if !problem.Is(err, problem.BundleCorrupt) || !strings.Contains(err.Error(), "a.example/x:1: blob "+layer.String()+" is altered") {
+		if !problem.Is(err, problem.BundleCorrupt) ||
+			!strings.Contains(err.Error(), "a.example/x:1: blob "+layer.String()+" is altered") {
 			t.Errorf("verify: %v", err)
 		}
 		read, err := b.Image("a.example/x:1")
@@ -103,7 +107,8 @@ func TestOneFlippedByteInALayerIsFound(t *testing.T) {
 			t.Fatal(err)
 		}
 		var sink bytes.Buffer
-		if _, err := sink.ReadFrom(r); !problem.Is(err, problem.BundleCorrupt) || !strings.Contains(err.Error(), layer.String()) {
+		if _, err := sink.ReadFrom(r); !problem.Is(err, problem.BundleCorrupt) ||
+			!strings.Contains(err.Error(), layer.String()) {
 			t.Errorf("reading the layer: %v", err)
 		}
 		if err := r.Close(); err != nil {

@@ -24,8 +24,8 @@ type ImageEngine interface {
 	ImageLoad(context.Context, io.Reader, ...client.ImageLoadOption) (client.ImageLoadResult, error)
 }
 
-// Platform returns the platform of an operating system and an architecture. The architecture can have Go's name (amd64) or
-// the kernel's (x86_64), which is in Docker's info.
+// Platform returns the platform of an operating system and an architecture. The architecture can have Go's name (amd64)
+// or the kernel's (x86_64), which is in Docker's info.
 func Platform(system, architecture string) v1.Platform {
 	switch architecture {
 	case "x86_64":
@@ -38,8 +38,8 @@ func Platform(system, architecture string) v1.Platform {
 
 // NodeImage is an image that LoadNodeImage loaded into Docker.
 type NodeImage struct {
-	// Ref is the image's name in Docker: with its tag, without the registry docker.io and without a digest. Docker records the
-	// digest only of an image that it pulled, so kind would pull an image whose reference has one.
+	// Ref is the image's name in Docker: with its tag, without the registry docker.io and without a digest. Docker
+	// records the digest only of an image that it pulled, so kind would pull an image whose reference has one.
 	Ref string
 	// ID is Docker's ID of the image.
 	ID string
@@ -108,8 +108,8 @@ func inDocker(ctx context.Context, docker ImageEngine, img v1.Image, e entry, re
 	if have.ID == config.String() || have.ID == e.Digest.String() {
 		return have.ID, true, nil
 	}
-	// containerd's image store writes a new manifest for an image that is loaded, so its ID is another. The lab takes an image
-	// with the same layers and labels for the same.
+	// containerd's image store writes a new manifest for an image that is loaded, so its ID is another. The lab takes
+	// an image with the same layers and labels for the same.
 	want, err := img.ConfigFile()
 	if err != nil {
 		return "", false, err
@@ -123,7 +123,8 @@ func inDocker(ctx context.Context, docker ImageEngine, img v1.Image, e entry, re
 	return have.ID, same, nil
 }
 
-// streamToDocker sends the image as a docker-archive, the format that every engine loads: Docker 20.10 refuses an OCI layout.
+// streamToDocker sends the image as a docker-archive, the format that every engine loads: Docker 20.10 refuses an OCI
+// layout.
 func streamToDocker(ctx context.Context, docker ImageEngine, img v1.Image, ref string) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// TestLoadIntoDocker loads an image into the Docker engine of this machine, finds it
-// held there, and replaces it by another of the same name.
+// TestLoadIntoDocker loads an image into the Docker engine of this machine, finds it held there, and replaces it by
+// another of the same name.
 func TestLoadIntoDocker(t *testing.T) {
 	docker, err := client.New(client.FromEnv)
 	if err != nil {
@@ -30,7 +30,8 @@ func TestLoadIntoDocker(t *testing.T) {
 			}
 			t.Cleanup(func() { // by ID: the name goes from the first image to the second
 				ctx := context.WithoutCancel(t.Context())
-				if _, err := docker.ImageRemove(ctx, got.ID, client.ImageRemoveOptions{Force: true}); err != nil && !errdefs.IsNotFound(err) {
+				if _, err := docker.ImageRemove(ctx, got.ID, client.ImageRemoveOptions{Force: true}); err != nil &&
+					!errdefs.IsNotFound(err) {
 					t.Error(err)
 				}
 			})

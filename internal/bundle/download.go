@@ -26,18 +26,22 @@ var errStalled = errors.New("the registry stopped sending")
 // download is one blob that is being fetched. Requests for the blob have it in their context.
 type download struct {
 	want v1.Descriptor
-	// file holds the first bytes of the blob, have of them. It stays after a failure, for the next attempt and the next run.
+	// file holds the first bytes of the blob, have of them. It stays after a failure, for the next attempt and the next
+	// run.
 	file *os.File
 	have int64
-	// came gets the bytes that were added to the file, negative if they were removed, and how many of them the registry sent.
+	// came gets the bytes that were added to the file, negative if they were removed, and how many of them the registry
+	// sent.
 	came func(here, fetched int64)
 	// cancel ends the attempt that is made now.
 	cancel context.CancelCauseFunc
 }
 
-// fetch writes a blob of a repository into the bundle's folder. After a cut connection it asks for the rest of the blob, until
-// too many attempts in a row bring nothing.
-func (p *puller) fetch(ctx context.Context, repo name.Repository, want v1.Descriptor, came func(here, fetched int64)) error {
+// fetch writes a blob of a repository into the bundle's folder. After a cut connection it asks for the rest of the
+// blob, until too many attempts in a row bring nothing.
+func (p *puller) fetch(
+	ctx context.Context, repo name.Repository, want v1.Descriptor, came func(here, fetched int64),
+) error {
 	file, err := os.OpenFile(p.writer.path(partialDir+"/"+want.Digest.Hex), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return &localError{err}
@@ -84,7 +88,8 @@ func (d *download) complete(ctx context.Context, p *puller, repo name.Repository
 		case !errors.Is(err, errContent):
 			return err
 		case altered:
-			return problem.New(problem.DigestMismatch, nil, "%s serves something else as blob %s", repo.RegistryStr(), d.want.Digest)
+			return problem.New(problem.DigestMismatch, nil, "%s serves something else as blob %s", repo.RegistryStr(),
+				d.want.Digest)
 		default:
 			// A broken proxy can have altered the blob on the way: it is fetched once more.
 			altered = true
@@ -155,18 +160,23 @@ func (e *cutError) Unwrap() error { return e.err }
 // downloadKey is the key of the *download in a context.
 type downloadKey struct{}
 
-// resuming is a transport that asks the registry only for the part of a blob that is missing (RFC 9110, section 14.2) and puts
-// what is in the download's file before it. So remote reads every blob from its first byte, and checks its digest.
+// resuming is a transport that asks the registry only for the part of a blob that is missing (RFC 9110, section 14.2)
+// and puts what is in the download's file before it. So remote reads every blob from its first byte, and checks its
+// digest.
 type resuming struct{ inner http.RoundTripper }
 
 // RoundTrip sends requests that are not for a blob that is being downloaded as they are.
 func (t resuming) RoundTrip(request *http.Request) (*http.Response, error) {
 	d, ok := request.Context().Value(downloadKey{}).(*download)
-	if !ok || request.Method != http.MethodGet || !strings.HasSuffix(original(request).URL.Path, "/blobs/"+d.want.Digest.String()) {
+	if !ok || request.Method != http.MethodGet ||
+		!strings.HasSuffix(original(request).URL.Path, "/blobs/"+d.want.Digest.String()) {
 		return t.inner.RoundTrip(request)
 	}
 	cancel := d.cancel // that of this attempt
-	body := &blobBody{d: d, ctx: request.Context(), upstream: http.NoBody, watch: time.AfterFunc(stall, func() { cancel(errStalled) })}
+	body := &blobBody{
+		d: d, ctx: request.Context(), upstream: http.NoBody,
+		watch: time.AfterFunc(stall, func() { cancel(errStalled) }),
+	}
 	body.watch.Stop() // until the first Read
 	if d.have < d.want.Size {
 		answer, err := d.ask(t.inner, request)
@@ -194,7 +204,8 @@ func (d *download) ask(inner http.RoundTripper, request *http.Request) (*http.Re
 	switch answer.StatusCode {
 	case http.StatusPartialContent:
 		var start int64
-		if _, err := fmt.Sscanf(answer.Header.Get("Content-Range"), "bytes %d-", &start); err == nil && start == d.have {
+		if _, err := fmt.Sscanf(answer.Header.Get("Content-Range"), "bytes %d-", &start); err == nil &&
+			start == d.have {
 			return answer, nil
 		}
 	case http.StatusRequestedRangeNotSatisfiable:

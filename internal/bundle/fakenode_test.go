@@ -30,8 +30,7 @@ type fakeNodes struct {
 
 // fakeNode is one node: what its containerd holds, and how it behaves.
 type fakeNode struct {
-	// during, if set, is called with the number of blobs that an import has read so far;
-	// its error ends the import.
+	// during, if set, is called with the number of blobs that an import has read so far; its error ends the import.
 	during func(blobs int) error
 	// checking, if set, is called before the node says what it has.
 	checking func()
@@ -62,7 +61,9 @@ func newFakeNodes(t testing.TB, names ...string) *fakeNodes {
 	return f
 }
 
-func (f *fakeNodes) ExecCreate(_ context.Context, node string, options client.ExecCreateOptions) (client.ExecCreateResult, error) {
+func (f *fakeNodes) ExecCreate(
+	_ context.Context, node string, options client.ExecCreateOptions,
+) (client.ExecCreateResult, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n, ok := f.nodes[node]
@@ -74,7 +75,9 @@ func (f *fakeNodes) ExecCreate(_ context.Context, node string, options client.Ex
 	return client.ExecCreateResult{ID: id}, nil
 }
 
-func (f *fakeNodes) ExecAttach(_ context.Context, id string, _ client.ExecAttachOptions) (client.ExecAttachResult, error) {
+func (f *fakeNodes) ExecAttach(
+	_ context.Context, id string, _ client.ExecAttachOptions,
+) (client.ExecAttachResult, error) {
 	f.mu.Lock()
 	e := f.execs[id]
 	f.mu.Unlock()
@@ -92,9 +95,10 @@ func (f *fakeNodes) ExecAttach(_ context.Context, id string, _ client.ExecAttach
 	return client.ExecAttachResult{HijackedResponse: client.NewHijackedResponse(ours, "")}, nil
 }
 
-// ExecInspect says once that the command still runs, as Docker does when the output
-// ends before the exit was recorded.
-func (f *fakeNodes) ExecInspect(_ context.Context, id string, _ client.ExecInspectOptions) (client.ExecInspectResult, error) {
+// ExecInspect says once that the command still runs, as Docker does when the output ends before the exit was recorded.
+func (f *fakeNodes) ExecInspect(
+	_ context.Context, id string, _ client.ExecInspectOptions,
+) (client.ExecInspectResult, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e := f.execs[id]
@@ -164,7 +168,8 @@ func (n *fakeNode) check(stdout io.Writer) {
 	defer n.mu.Unlock()
 	fmt.Fprintln(stdout, "REF TYPE DIGEST STATUS SIZE UNPACKED")
 	for name, digest := range n.images {
-		fmt.Fprintf(stdout, "%s application/vnd.oci.image.manifest.v1+json %s complete (3/3) 1.0 MiB/1.0 MiB false\n", name, digest)
+		fmt.Fprintf(stdout, "%s application/vnd.oci.image.manifest.v1+json %s complete (3/3) 1.0 MiB/1.0 MiB false\n",
+			name, digest)
 	}
 }
 

@@ -118,7 +118,10 @@ func openArchive(file *os.File) (*archive, error) {
 		if offset+header.Size > info.Size() {
 			return nil, fmt.Errorf("%w inside %s", errCut, header.Name)
 		}
-		a.members[path.Clean(header.Name)] = member{header: header, SectionReader: io.NewSectionReader(file, offset, header.Size)}
+		a.members[path.Clean(header.Name)] = member{
+			header:        header,
+			SectionReader: io.NewSectionReader(file, offset, header.Size),
+		}
 	}
 }
 

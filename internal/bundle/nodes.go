@@ -32,12 +32,12 @@ type named struct {
 	names []string
 }
 
-// LoadNodes loads images into the containerd of kind nodes, given as names or IDs of their containers, all nodes side by
-// side. It writes nothing to the disk of this machine, and sends a node only the blobs that it lacks. A node that fails or
-// is slow does not affect the others. The error holds one problem ImageLoadFailed for each node that failed.
+// LoadNodes loads images into the containerd of kind nodes, given as names or IDs of their containers, all nodes side
+// by side. It writes nothing to the disk of this machine, and sends a node only the blobs that it lacks. A node that
+// fails or is slow does not affect the others. The error holds one problem ImageLoadFailed for each node that failed.
 //
-// kind has an image loader too (sigs.k8s.io/kind/pkg/cluster/nodeutils). It needs the images as an archive on disk, sends
-// each node everything, and has each node unpack every image. `make bench` compares the two.
+// kind has an image loader too (sigs.k8s.io/kind/pkg/cluster/nodeutils). It needs the images as an archive on disk,
+// sends each node everything, and has each node unpack every image. `make bench` compares the two.
 func LoadNodes(ctx context.Context, api docker.Execer, b *Bundle, refs, nodes []string) ([]NodeReport, error) {
 	images, err := b.named(refs)
 	if err != nil {
@@ -63,7 +63,9 @@ func LoadNodes(ctx context.Context, api docker.Execer, b *Bundle, refs, nodes []
 }
 
 // MissingInNodes returns, by node, the references of the images that LoadNodes would load. It changes nothing.
-func MissingInNodes(ctx context.Context, api docker.Execer, b *Bundle, refs, nodes []string) (map[string][]string, error) {
+func MissingInNodes(
+	ctx context.Context, api docker.Execer, b *Bundle, refs, nodes []string,
+) (map[string][]string, error) {
 	images, err := b.named(refs)
 	if err != nil {
 		return nil, err
@@ -102,7 +104,8 @@ func (b *Bundle) named(refs []string) ([]named, error) {
 			out = append(out, named{entry: e, names: []string{e.Ref}})
 		}
 		// The kubelet asks for repository@digest if the image of a pod has a digest.
-		if name := parsed.Repository + "@" + parsed.Digest.String(); parsed.Digest != (v1.Hash{}) && !slices.Contains(out[i].names, name) {
+		if name := parsed.Repository + "@" + parsed.Digest.String(); parsed.Digest != (v1.Hash{}) &&
+			!slices.Contains(out[i].names, name) {
 			out[i].names = append(out[i].names, name)
 		}
 	}
@@ -139,11 +142,13 @@ func (b *Bundle) loadNode(ctx context.Context, api docker.Execer, node string, i
 }
 
 // importInto sends the missing images to a node and checks that the node has them afterwards.
-func (b *Bundle) importInto(ctx context.Context, api docker.Execer, node string, missing, held []named, report *NodeReport) error {
+func (b *Bundle) importInto(
+	ctx context.Context, api docker.Execer, node string, missing, held []named, report *NodeReport,
+) error {
 	archive := func(w io.Writer) error { return b.writeArchive(ctx, w, missing, held, &report.Sent) }
-	// --local: without it, ctr streams the archive to containerd's transfer service in small messages and waits for each answer
-	// (github.com/containerd/containerd/v2/cmd/ctr/commands/images/import.go), which costs CPU time. --no-unpack: containerd
-	// unpacks an image when a pod first needs it, and most images run on one node only.
+	// --local: without it, ctr streams the archive to containerd's transfer service in small messages and waits for
+	// each answer (github.com/containerd/containerd/v2/cmd/ctr/commands/images/import.go), which costs CPU time.
+	// --no-unpack: containerd unpacks an image when a pod first needs it, and most images run on one node only.
 	_, err := docker.ExecInput(ctx, api, node, archive,
 		"ctr", "--namespace=k8s.io", "images", "import", "--local", "--all-platforms", "--no-unpack", "-")
 	if err != nil {
@@ -154,14 +159,15 @@ func (b *Bundle) importInto(ctx context.Context, api docker.Execer, node string,
 		return err
 	}
 	if len(left) > 0 {
-		return fmt.Errorf("its containerd imported the images without an error, but lacks %s", strings.Join(refsOf(left), ", "))
+		return fmt.Errorf("its containerd imported the images without an error, but lacks %s",
+			strings.Join(refsOf(left), ", "))
 	}
 	report.Loaded = refsOf(missing)
 	return nil
 }
 
-// missingIn asks the containerd of a node which of the images it lacks: those that it does not have complete, with their
-// digests, under all of their names.
+// missingIn asks the containerd of a node which of the images it lacks: those that it does not have complete, with
+// their digests, under all of their names.
 func missingIn(ctx context.Context, api docker.Execer, node string, images []named) ([]named, error) {
 	table, err := docker.Exec(ctx, api, node, "ctr", "--namespace=k8s.io", "images", "check")
 	var failed *docker.ExecError
@@ -174,7 +180,8 @@ func missingIn(ctx context.Context, api docker.Execer, node string, images []nam
 	}
 	complete := parseCheck(table)
 	return slices.DeleteFunc(slices.Clone(images), func(image named) bool {
-		return !slices.ContainsFunc(image.names, func(name string) bool { return complete[name] != image.Digest.String() })
+		return !slices.ContainsFunc(image.names,
+			func(name string) bool { return complete[name] != image.Digest.String() })
 	}), nil
 }
 

@@ -19,7 +19,11 @@ func threeImages(t testing.TB) (*Bundle, []string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "bundle")
 	shared := makeImage(t, 3, "")
-	writeBundle(t, dir, map[string]v1.Image{"a.example/one:1": makeImage(t, 2, ""), "a.example/two:1": shared, "a.example/three:1": shared})
+	writeBundle(t, dir,
+		map[string]v1.Image{
+			"a.example/one:1": makeImage(t, 2, ""), "a.example/two:1": shared,
+			"a.example/three:1": shared,
+		})
 	return openBundle(t, dir), []string{"a.example/one:1", "a.example/two:1", "a.example/three:1"}
 }
 
@@ -50,10 +54,12 @@ func TestLoadNodes(t *testing.T) {
 			t.Errorf("%s: loaded %v, sent %d", r.Node, r.Loaded, r.Sent)
 		}
 		n := docker.nodes[r.Node]
-		if got := n.images["a.example/two:1"]; got != b.entries[0].Digest.String() && got != b.entries[2].Digest.String() {
+		if got := n.images["a.example/two:1"]; got != b.entries[0].Digest.String() &&
+			got != b.entries[2].Digest.String() {
 			t.Errorf("%s has %v", r.Node, n.images)
 		}
-		if args := strings.Join(n.imports[0], " "); args != "ctr --namespace=k8s.io images import --local --all-platforms --no-unpack -" {
+		if args := strings.Join(n.imports[0],
+			" "); args != "ctr --namespace=k8s.io images import --local --all-platforms --no-unpack -" {
 			t.Errorf("%s ran %s", r.Node, args)
 		}
 	}
@@ -120,9 +126,11 @@ func TestAFailedNodeIsNamedAndTheOthersFinish(t *testing.T) {
 	docker.nodes["n4"].forgetful = true
 	reports, err := LoadNodes(t.Context(), docker, b, refs, []string{"n1", "n2", "n3", "n4", "absent"})
 	for _, want := range []string{
-		"loading images into node n2: `docker exec n2 ctr --namespace=k8s.io images import --local --all-platforms --no-unpack -` ended with exit code 1: ctr: write /var/lib/containerd: no space left on device",
+		"loading images into node n2: `docker exec n2 ctr --namespace=k8s.io images import --local --all-platforms " +
+			"--no-unpack -` ended with exit code 1: ctr: write /var/lib/containerd: no space left on device",
 		"loading images into node n4: its containerd imported the images without an error, but lacks a.example/one:1",
-		"loading images into node absent: running ctr --namespace=k8s.io images check in container absent: No such container: absent",
+		"loading images into node absent: running ctr --namespace=k8s.io images check in container absent: " +
+			"No such container: absent",
 	} {
 		if !problem.Is(err, problem.ImageLoadFailed) || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error\n%v\ndoes not say\n%s", err, want)
@@ -138,8 +146,8 @@ func TestAFailedNodeIsNamedAndTheOthersFinish(t *testing.T) {
 	}
 }
 
-// A node that is slow must not delay the others: here it continues only when both others have all images, once before it
-// says what it has and once while it imports.
+// A node that is slow must not delay the others: here it continues only when both others have all images, once before
+// it says what it has and once while it imports.
 func TestASlowNodeDoesNotDelayTheOthers(t *testing.T) {
 	for _, importing := range []bool{false, true} {
 		b, refs := threeImages(t)
@@ -208,7 +216,8 @@ func TestAnAlteredBundleIsNotLoaded(t *testing.T) {
 		flip(t, blobPath(dir, layer))
 		docker := newFakeNodes(t, "n1", "n2")
 		_, err := LoadNodes(t.Context(), docker, openBundle(t, dir), []string{"a.example/x:1"}, []string{"n1", "n2"})
-		if !problem.Is(err, problem.BundleCorrupt) || problem.Is(err, problem.ImageLoadFailed) || !strings.Contains(err.Error(), layer.String()) {
+		if !problem.Is(err, problem.BundleCorrupt) || problem.Is(err, problem.ImageLoadFailed) ||
+			!strings.Contains(err.Error(), layer.String()) {
 			t.Errorf("loading: %v", err)
 		}
 		for name, n := range docker.nodes {
@@ -224,7 +233,8 @@ func TestReferencesWithADigestGetThatNameToo(t *testing.T) {
 	b, _ := threeImages(t)
 	e := b.entries[0]
 	docker := newFakeNodes(t, "n1")
-	if _, err := LoadNodes(t.Context(), docker, b, []string{e.Ref, e.Ref + "@" + e.Digest.String()}, []string{"n1"}); err != nil {
+	if _, err := LoadNodes(t.Context(), docker, b, []string{e.Ref, e.Ref + "@" + e.Digest.String()},
+		[]string{"n1"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"a.example/one:1", "a.example/one@" + e.Digest.String()} {
@@ -233,6 +243,8 @@ func TestReferencesWithADigestGetThatNameToo(t *testing.T) {
 		}
 	}
 }
+
+//revive:disable:line-length-limit the table is as ctr prints it
 
 func TestParseCheck(t *testing.T) {
 	const table = `REF                                     TYPE                                       DIGEST     STATUS           SIZE                UNPACKED
@@ -246,3 +258,5 @@ quay.io/metallb/speaker:v0.16.1         application/vnd.oci.image.manifest.v1+js
 		t.Errorf("%v", got)
 	}
 }
+
+//revive:enable:line-length-limit

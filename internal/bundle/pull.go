@@ -37,8 +37,8 @@ type Options struct {
 type Progress struct {
 	// Ref is the full reference of the image.
 	Ref string
-	// Total is the bytes of its blobs, 0 until its manifest is known. Done is how many of them are in the folder, Fetched how
-	// many of those came over the network in this run.
+	// Total is the bytes of its blobs, 0 until its manifest is known. Done is how many of them are in the folder,
+	// Fetched how many of those came over the network in this run.
 	Total, Done, Fetched int64
 	// Message, if not empty, says what the image waits for.
 	Message string
@@ -69,9 +69,9 @@ const (
 )
 
 // Pull fetches images for one platform from their registries. It repeats requests after transient failures with growing
-// waits. It does not fetch blobs that the folder of w has, and fetches the rest of a blob of which the folder has a part. A
-// digest in a reference must be that of what the registry serves. If an image fails, the others are fetched all the same; the
-// error holds a problem for each image that failed.
+// waits. It does not fetch blobs that the folder of w has, and fetches the rest of a blob of which the folder has a
+// part. A digest in a reference must be that of what the registry serves. If an image fails, the others are fetched all
+// the same; the error holds a problem for each image that failed.
 func Pull(ctx context.Context, refs []string, platform v1.Platform, w *Writer, options Options) error {
 	inner, keychain := options.Transport, options.Keychain
 	if inner == nil {
@@ -81,7 +81,8 @@ func Pull(ctx context.Context, refs []string, platform v1.Platform, w *Writer, o
 		keychain = authn.DefaultKeychain
 	}
 	client, err := remote.NewPuller(
-		remote.WithTransport(resuming{retrying{inner}}), remote.WithAuthFromKeychain(keychain), remote.WithJobs(blobsAtOnce),
+		remote.WithTransport(resuming{retrying{inner}}), remote.WithAuthFromKeychain(keychain),
+		remote.WithJobs(blobsAtOnce),
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}), remote.WithRetryPredicate(func(error) bool { return false }),
 	)
 	if err != nil {
@@ -152,7 +153,8 @@ func (p *puller) pull(ctx context.Context, ref Reference, t *tracker) error {
 		return fmt.Errorf("reading the manifest: %w", err)
 	}
 	if manifest.MediaType != "" && !manifest.MediaType.IsImage() {
-		return problem.New(problem.ImageUnknown, nil, "its manifest has the type %s, which is not that of an image", manifest.MediaType)
+		return problem.New(problem.ImageUnknown, nil, "its manifest has the type %s, which is not that of an image",
+			manifest.MediaType)
 	}
 	blobs := append([]v1.Descriptor{manifest.Config}, manifest.Layers...)
 	t.update(func(s *Progress) {
@@ -190,7 +192,8 @@ func (p *puller) resolve(ctx context.Context, tag name.Tag) (v1.Hash, error) {
 	if failedRequest(err) {
 		return v1.Hash{}, err
 	}
-	// Registries need not send the headers that Head reads (distribution-spec, "Checking if content exists in the registry").
+	// Registries need not send the headers that Head reads (distribution-spec, "Checking if content exists in the
+	// registry").
 	got, err := p.remote.Get(ctx, tag)
 	if err != nil {
 		return v1.Hash{}, err
@@ -230,7 +233,8 @@ func (p *puller) manifest(ctx context.Context, repo name.Repository, digest v1.H
 		}
 		others = append(others, d.Platform.String())
 	}
-	return nil, problem.New(problem.ImageUnknown, nil, "there is no image for %s, only for %s", p.platform, strings.Join(others, ", "))
+	return nil, problem.New(problem.ImageUnknown, nil, "there is no image for %s, only for %s", p.platform,
+		strings.Join(others, ", "))
 }
 
 // document returns a manifest by its digest, from the folder or from the registry.
@@ -240,12 +244,14 @@ func (p *puller) document(ctx context.Context, repo name.Repository, digest v1.H
 	}
 	got, err := p.remote.Get(ctx, repo.Digest(digest.String()))
 	if err != nil && ctx.Err() == nil && !failedRequest(err) {
-		return nil, problem.New(problem.DigestMismatch, err, "%s serves something else when asked for %s", repo.RegistryStr(), digest)
+		return nil, problem.New(problem.DigestMismatch, err, "%s serves something else when asked for %s",
+			repo.RegistryStr(), digest)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return got.Manifest, p.writer.putBytes(ctx, v1.Descriptor{Digest: digest, Size: int64(len(got.Manifest))}, got.Manifest)
+	return got.Manifest,
+		p.writer.putBytes(ctx, v1.Descriptor{Digest: digest, Size: int64(len(got.Manifest))}, got.Manifest)
 }
 
 // blob fetches one blob, unless the folder has it or another image is fetching it.

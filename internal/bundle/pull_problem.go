@@ -33,7 +33,8 @@ func explain(ctx context.Context, ref Reference, err error) error {
 	switch answer.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return problem.New(problem.RegistryDenied, err, "pulling %s", ref).
-			With("Check that the image exists: for an image that does not exist, some registries answer in the same way.")
+			With("Check that the image exists: for an image that does not exist, " +
+				"some registries answer in the same way.")
 	case http.StatusNotFound:
 		return problem.New(problem.ImageUnknown, err, "pulling %s", ref)
 	}

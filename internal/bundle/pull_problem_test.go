@@ -38,9 +38,12 @@ func TestPullExplainsFailures(t *testing.T) {
 		says  string
 		waits int
 	}{
-		"unknown":        {f.host + "/lab/absent:1", nil, problem.ImageUnknown, "404", 0},
-		"denied":         {ref, status(http.StatusForbidden, ""), problem.RegistryDenied, "403", 0},
-		"limited":        {ref, status(http.StatusTooManyRequests, ""), problem.RegistryLimited, "429", maxAttempts - 1},
+		"unknown": {f.host + "/lab/absent:1", nil, problem.ImageUnknown, "404", 0},
+		"denied":  {ref, status(http.StatusForbidden, ""), problem.RegistryDenied, "403", 0},
+		"limited": {
+			ref, status(http.StatusTooManyRequests, ""), problem.RegistryLimited, "429",
+			maxAttempts - 1,
+		},
 		"limited for 6h": {ref, status(http.StatusTooManyRequests, "21600"), problem.RegistryLimited, "429", 0},
 		"broken":         {ref, status(http.StatusBadGateway, ""), problem.RegistryUnreachable, "502", maxAttempts - 1},
 		"platform":       {armRef, nil, problem.ImageUnknown, "no image for linux/amd64, only for linux/arm64", 0},
@@ -49,7 +52,8 @@ func TestPullExplainsFailures(t *testing.T) {
 		synctestRun(t, name, func(t *testing.T) {
 			f.set(test.fault)
 			err := f.pullInto(t, t.Context(), newDir(t), Options{}, test.ref)
-			if !problem.Is(err, test.kind) || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), "pulling "+test.ref) {
+			if !problem.Is(err, test.kind) || !strings.Contains(err.Error(), test.says) ||
+				!strings.Contains(err.Error(), "pulling "+test.ref) {
 				t.Errorf("pulling gives %v, want %s saying %q", err, test.kind.ID, test.says)
 			}
 			waits := f.waits()
@@ -73,7 +77,8 @@ func TestAnUnreachableRegistryIsOneProblemAnImage(t *testing.T) {
 		dir := newDir(t)
 		w := create(t, dir)
 		err := Pull(t.Context(), []string{bad, good}, amd64, w, Options{Transport: f})
-		if all := problem.All(err); len(all) != 1 || !problem.Is(err, problem.RegistryUnreachable) || !strings.Contains(err.Error(), bad) {
+		if all := problem.All(err); len(all) != 1 || !problem.Is(err, problem.RegistryUnreachable) ||
+			!strings.Contains(err.Error(), bad) {
 			t.Errorf("pulling gives %v", err)
 		}
 		if _, ok := w.entries[good]; !ok {

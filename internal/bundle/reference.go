@@ -10,8 +10,8 @@ import (
 
 // Reference is an image reference in the full form that containerd and the kubelet use.
 type Reference struct {
-	// Name is registry, repository and tag: docker.io/istio/pilot:1.31.1-distroless.
-	// A reference with a digest and no tag is named repository@digest.
+	// Name is registry, repository and tag: docker.io/istio/pilot:1.31.1-distroless. A reference with a digest and no
+	// tag is named repository@digest.
 	Name string
 	// Repository is Name without its tag or digest.
 	Repository string
@@ -19,8 +19,8 @@ type Reference struct {
 	Digest v1.Hash
 }
 
-// ParseReference reads an image reference as Docker and Kubernetes do: the registry defaults to docker.io, a repository of one
-// word is in library/, and the tag defaults to latest.
+// ParseReference reads an image reference as Docker and Kubernetes do: the registry defaults to docker.io, a repository
+// of one word is in library/, and the tag defaults to latest.
 func ParseReference(ref string) (Reference, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {

@@ -23,14 +23,16 @@ import (
 const (
 	firstWait = time.Second
 	maxWait   = 30 * time.Second
-	// maxRetryAfter is the longest wait that a registry can ask for. Docker Hub asks for hours when its pull limit is reached.
+	// maxRetryAfter is the longest wait that a registry can ask for. Docker Hub asks for hours when its pull limit is
+	// reached.
 	maxRetryAfter = 2 * time.Minute
 	// maxAttempts is for one request, and for a blob of which nothing more comes.
 	maxAttempts = 6
 )
 
-// retrying is a transport that repeats a request after a transient failure. remote's own retries do not honour Retry-After
-// and do not end with the context. The limit of a registry that it does not wait for is the problem RegistryLimited.
+// retrying is a transport that repeats a request after a transient failure. remote's own retries do not honour
+// Retry-After and do not end with the context. The limit of a registry that it does not wait for is the problem
+// RegistryLimited.
 type retrying struct{ inner http.RoundTripper }
 
 // RoundTrip returns the first answer that is not a transient failure, or the last one.
@@ -77,7 +79,8 @@ func buffered(answer *http.Response) (*http.Response, error) {
 		return nil, err
 	}
 	if len(raw) > maxDocument {
-		return nil, problem.New(problem.ImageUnknown, nil, "%s serves a manifest of more than %d bytes", answer.Request.URL.Host, maxDocument)
+		return nil, problem.New(problem.ImageUnknown, nil, "%s serves a manifest of more than %d bytes",
+			answer.Request.URL.Host, maxDocument)
 	}
 	answer.Body = io.NopCloser(bytes.NewReader(raw))
 	return answer, nil
@@ -107,7 +110,8 @@ func rewind(request *http.Request) bool {
 	return err == nil
 }
 
-// transient says why a request should be sent again, and how long to wait at least. An empty reason means that it should not.
+// transient says why a request should be sent again, and how long to wait at least. An empty reason means that it
+// should not.
 func transient(ctx context.Context, answer *http.Response, err error) (why string, wait time.Duration) {
 	if ctx.Err() != nil {
 		return "", 0
@@ -127,8 +131,8 @@ func transient(ctx context.Context, answer *http.Response, err error) (why strin
 	return "", 0
 }
 
-// transientError tells a failure that can pass, such as a cut connection, from one that stays: an untrusted certificate, an
-// unknown host, HTTP in place of HTTPS.
+// transientError tells a failure that can pass, such as a cut connection, from one that stays: an untrusted
+// certificate, an unknown host, HTTP in place of HTTPS.
 func transientError(err error) bool {
 	var (
 		certificate *tls.CertificateVerificationError
@@ -139,7 +143,8 @@ func transientError(err error) bool {
 		known       *problem.Problem
 	)
 	switch {
-	case errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname), errors.As(err, &record), errors.As(err, &known):
+	case errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname), errors.As(err, &record),
+		errors.As(err, &known):
 		return false
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return false
@@ -160,8 +165,8 @@ func retryAfter(value string, now time.Time) time.Duration {
 	return 0
 }
 
-// backoff is the wait after an attempt. It doubles with every attempt, and up to half of it is added at random, so that many
-// clients do not come back at the same moment.
+// backoff is the wait after an attempt. It doubles with every attempt, and up to half of it is added at random, so that
+// many clients do not come back at the same moment.
 func backoff(attempt int) time.Duration {
 	wait := min(maxWait, firstWait<<(min(attempt, 10)-1))
 	return wait + rand.N(wait/2)

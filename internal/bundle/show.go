@@ -8,8 +8,8 @@ import (
 	"text/tabwriter"
 )
 
-// WriteTable writes one line for each image: its reference, digest and size, and what it is if it is not what its reference
-// says.
+// WriteTable writes one line for each image: its reference, digest and size, and what it is if it is not what its
+// reference says.
 func (b *Bundle) WriteTable(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "IMAGE\tDIGEST\tSIZE\tSUBSTITUTE")

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Verify reads every blob of the bundle and compares its content with its digest. The error names each blob that is wrong,
-// with an image that has it, and each file among the blobs that is not a blob.
+// Verify reads every blob of the bundle and compares its content with its digest. The error names each blob that is
+// wrong, with an image that has it, and each file among the blobs that is not a blob.
 func (b *Bundle) Verify(ctx context.Context) error {
 	names, err := b.store.names()
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// stateFile marks a folder in which a bundle is being written. A writer holds its lock; a writer that was killed leaves the
-// file.
+// stateFile marks a folder in which a bundle is being written. A writer holds its lock; a writer that was killed leaves
+// the file.
 const stateFile = ".unfinished"
 
 // partialDir holds blobs that are not complete yet.
@@ -29,8 +29,8 @@ const partialDir = ".partial"
 
 // Writer writes a bundle into a folder. Its methods are safe for concurrent use.
 //
-// The folder becomes a bundle with Commit. Until then an earlier bundle in the folder stays as it was. Blobs of an earlier
-// bundle, or of an interrupted write, are used again after their content was checked.
+// The folder becomes a bundle with Commit. Until then an earlier bundle in the folder stays as it was. Blobs of an
+// earlier bundle, or of an interrupted write, are used again after their content was checked.
 //
 // The writer does not use go-containerregistry's layout to write: layout changes index.json with every image, writes
 // manifests in place, and keeps a blob of the right length whatever its content is.
@@ -91,7 +91,8 @@ func readEarlier(dir string) (contents, error) {
 	case err == nil:
 		return b.contents, b.Close()
 	case problem.Is(err, problem.NotABundle), errors.Is(err, errIndex): // such as an OCI layout without references
-		return contents{}, problem.New(problem.NotABundle, nil, "%s is not empty and is not a bundle; it is not changed", dir).
+		return contents{}, problem.New(problem.NotABundle, nil,
+			"%s is not empty and is not a bundle; it is not changed", dir).
 			With("Give the name of a folder that does not exist yet.")
 	case problem.Is(err, problem.BundleUnfinished), problem.Is(err, problem.BundleCorrupt):
 		return contents{}, nil // its whole blobs are used
@@ -102,8 +103,8 @@ func readEarlier(dir string) (contents, error) {
 
 func (w *Writer) path(name string) string { return filepath.Join(w.dir, filepath.FromSlash(name)) }
 
-// Add writes an image under a reference and replaces an image that this writer added under it before. substitute says what
-// the image is if it is not what ref says; the label lab.substitute of the image must have the same value.
+// Add writes an image under a reference and replaces an image that this writer added under it before. substitute says
+// what the image is if it is not what ref says; the label lab.substitute of the image must have the same value.
 func (w *Writer) Add(ctx context.Context, ref string, img v1.Image, substitute string) error {
 	parsed, err := ParseReference(ref)
 	if err != nil {
@@ -164,11 +165,12 @@ func (w *Writer) enter(ctx context.Context, e entry, manifest, config []byte) er
 	return nil
 }
 
-// takeOver puts an image of the earlier bundle into the index, if the earlier bundle has it complete, for the platform, and
-// from the same digest.
+// takeOver puts an image of the earlier bundle into the index, if the earlier bundle has it complete, for the platform,
+// and from the same digest.
 func (w *Writer) takeOver(ref Reference, source v1.Hash, platform v1.Platform) (Entry, bool) {
 	for _, e := range w.earlier.entries {
-		if e.Ref != ref.Name || e.Source != source || e.descriptor.Platform == nil || !e.descriptor.Platform.Satisfies(platform) {
+		if e.Ref != ref.Name || e.Source != source || e.descriptor.Platform == nil ||
+			!e.descriptor.Platform.Satisfies(platform) {
 			continue
 		}
 		for _, d := range e.blobs {
@@ -195,8 +197,8 @@ func (w *Writer) AddFile(name string, content []byte) error {
 	return nil
 }
 
-// Commit makes the folder a bundle of what was added, in place of an earlier bundle, and removes what belongs to the earlier
-// bundle only. The writer cannot be used afterwards.
+// Commit makes the folder a bundle of what was added, in place of an earlier bundle, and removes what belongs to the
+// earlier bundle only. The writer cannot be used afterwards.
 func (w *Writer) Commit() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -242,8 +244,8 @@ func (w *Writer) commit() error {
 	return w.lock.Remove()
 }
 
-// replace writes a file of the layout. Its temporary file is in partialDir, where the next Commit removes it if this one is
-// killed.
+// replace writes a file of the layout. Its temporary file is in partialDir, where the next Commit removes it if this
+// one is killed.
 func (w *Writer) replace(name string, content []byte) error {
 	f, err := os.CreateTemp(w.path(partialDir), "file-*")
 	if err != nil {
@@ -255,8 +257,8 @@ func (w *Writer) replace(name string, content []byte) error {
 	return atomicfile.Replace(f, w.path(name), 0o644)
 }
 
-// sweep removes the blobs that no image needs, the further files of the earlier bundle, and partial blobs. Other files stay.
-// While a reader has the earlier bundle open, nothing is removed; the next Commit does it.
+// sweep removes the blobs that no image needs, the further files of the earlier bundle, and partial blobs. Other files
+// stay. While a reader has the earlier bundle open, nothing is removed; the next Commit does it.
 func (w *Writer) sweep(c contents) (err error) {
 	root, err := os.OpenRoot(w.dir)
 	if err != nil {
@@ -297,8 +299,8 @@ func (w *Writer) sweep(c contents) (err error) {
 	return nil
 }
 
-// Abort stops writing. Complete blobs stay for the next writer, and an earlier bundle stays as it was. After Commit it does
-// nothing, so it can be deferred.
+// Abort stops writing. Complete blobs stay for the next writer, and an earlier bundle stays as it was. After Commit it
+// does nothing, so it can be deferred.
 func (w *Writer) Abort() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

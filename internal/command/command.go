@@ -64,7 +64,8 @@ func (e *Error) Error() string {
 // Unwrap gives the reason.
 func (e *Error) Unwrap() error { return e.Err }
 
-// interruptLimit is how long a command may take to end after it was interrupted. Mage gives a target five seconds in all.
+// interruptLimit is how long a command may take to end after it was interrupted. Mage gives a target five seconds in
+// all.
 const interruptLimit = 3 * time.Second
 
 // outputLines is how many lines of output an Error keeps.
@@ -77,8 +78,8 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, c.Name, c.Args...)
 	cmd.Dir = c.Dir
 	cmd.Env = append(os.Environ(), c.Env...)
-	// A command is interrupted together with the processes that it starts, as by Ctrl-C on a terminal: a signal to the go
-	// command alone does not end its compilers. What is left of its process group in the end is killed.
+	// A command is interrupted together with the processes that it starts, as by Ctrl-C on a terminal: a signal to the
+	// go command alone does not end its compilers. What is left of its process group in the end is killed.
 	cmd.SysProcAttr = ownGroup()
 	cmd.Cancel = func() error { return interruptGroup(cmd.Process) }
 	cmd.WaitDelay = interruptLimit

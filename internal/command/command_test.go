@@ -43,7 +43,8 @@ func interrupted(t *testing.T, c Command, pattern string) {
 	}
 }
 
-// TestInterruptedCommand wants a command interrupted with a signal that it can handle, and what it started ended with it.
+// TestInterruptedCommand wants a command interrupted with a signal that it can handle, and what it started ended with
+// it.
 func TestInterruptedCommand(t *testing.T) {
 	dir := t.TempDir()
 	// A shell lets what it starts in the background ignore interrupts.
@@ -72,7 +73,8 @@ func ended(pid int) error {
 	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 		return nil
 	}
-	if raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil && strings.Contains(string(raw), ") Z ") {
+	if raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil &&
+		strings.Contains(string(raw), ") Z ") {
 		return nil
 	}
 	return errors.New("process " + strconv.Itoa(pid))

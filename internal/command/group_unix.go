@@ -19,6 +19,6 @@ func interruptGroup(leader *os.Process) error {
 	return err
 }
 
-// killGroup kills what is left of the group of a command. The kernel gives the ID of the group to no other process while
-// any process of the group lives.
+// killGroup kills what is left of the group of a command. The kernel gives the ID of the group to no other process
+// while any process of the group lives.
 func killGroup(leader *os.Process) { _ = syscall.Kill(-leader.Pid, syscall.SIGKILL) }

@@ -23,8 +23,8 @@ const retryInterval = 100 * time.Millisecond
 // Lock is a lock that is held.
 type Lock struct{ flock *flock.Flock }
 
-// Try takes the lock of the file at path for writing and creates the file if it does not exist. If the lock is held, for
-// writing or for reading, the error is ErrHeld.
+// Try takes the lock of the file at path for writing and creates the file if it does not exist. If the lock is held,
+// for writing or for reading, the error is ErrHeld.
 func Try(path string) (*Lock, error) {
 	return try(flock.New(path), (*flock.Flock).TryLock)
 }
@@ -64,7 +64,8 @@ func try(f *flock.Flock, take func(*flock.Flock) (bool, error)) (*Lock, error) {
 }
 
 // Wait takes the lock of the file at path for writing and waits while it is held. It creates the file and its folder,
-// for this user only, if they do not exist. It calls waiting once before it waits. If ctx ends first, the error is its cause.
+// for this user only, if they do not exist. It calls waiting once before it waits. If ctx ends first, the error is its
+// cause.
 func Wait(ctx context.Context, path string, waiting func()) (*Lock, error) {
 	for waited := false; ; waited = true {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

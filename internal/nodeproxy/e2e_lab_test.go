@@ -16,10 +16,10 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"istio.io/istio/pkg/workloadapi"
 
 	"ambientlab/nodeproxy/internal/istiotest"
 	"ambientlab/nodeproxy/internal/netns"
-	"istio.io/istio/pkg/workloadapi"
 )
 
 // These tests run the whole proxy in real network namespaces with istio-cni's redirection rules, and with a simulated
@@ -127,7 +127,10 @@ type pod struct {
 func (l *lab) bare(podName string) *pod {
 	l.t.Helper()
 	l.pods++
-	p := &pod{l: l, name: podName, host: name(l.t, podName), ip: netip.AddrFrom4([4]byte{10, 77, 0, byte(9 + l.pods)}), port: l.pods}
+	p := &pod{
+		l: l, name: podName, host: name(l.t, podName), ip: netip.AddrFrom4([4]byte{10, 77, 0, byte(9 + l.pods)}),
+		port: l.pods,
+	}
 	l.namespace(p.host)
 	veth := fmt.Sprintf("v%d", l.pods)
 	l.ip("-n", p.host, "link", "add", "eth0", "type", "veth", "peer", "name", veth, "netns", l.fabric)
@@ -173,14 +176,18 @@ func (p *pod) redirect() {
 	rule := func(args ...string) {
 		p.l.command(append([]string{"ip", "netns", "exec", p.host, "iptables", "-w", "10", "-t"}, args...)...)
 	}
-	rule("mangle", "-A", "PREROUTING", "-m", "mark", "--mark", "0x539/0xfff", "-j", "CONNMARK", "--set-xmark", "0x111/0xfff")
-	rule("mangle", "-A", "OUTPUT", "-m", "connmark", "--mark", "0x111/0xfff", "-j", "CONNMARK", "--restore-mark", "--nfmask", "0xffffffff", "--ctmask", "0xffffffff")
+	rule("mangle", "-A", "PREROUTING", "-m", "mark", "--mark", "0x539/0xfff", "-j", "CONNMARK", "--set-xmark",
+		"0x111/0xfff")
+	rule("mangle", "-A", "OUTPUT", "-m", "connmark", "--mark", "0x111/0xfff", "-j", "CONNMARK", "--restore-mark",
+		"--nfmask", "0xffffffff", "--ctmask", "0xffffffff")
 	rule("nat", "-A", "PREROUTING", "-s", "169.254.7.127", "-p", "tcp", "-j", "ACCEPT")
-	rule("nat", "-A", "PREROUTING", "!", "-d", "127.0.0.1/32", "-p", "tcp", "!", "--dport", "15008", "-m", "mark", "!", "--mark", "0x539/0xfff", "-j", "REDIRECT", "--to-ports", "15006")
+	rule("nat", "-A", "PREROUTING", "!", "-d", "127.0.0.1/32", "-p", "tcp", "!", "--dport", "15008", "-m", "mark", "!",
+		"--mark", "0x539/0xfff", "-j", "REDIRECT", "--to-ports", "15006")
 	rule("nat", "-A", "OUTPUT", "-d", "169.254.7.127", "-p", "tcp", "-j", "ACCEPT")
 	rule("nat", "-A", "OUTPUT", "-p", "tcp", "-m", "mark", "--mark", "0x111/0xfff", "-j", "ACCEPT")
 	rule("nat", "-A", "OUTPUT", "!", "-d", "127.0.0.1/32", "-o", "lo", "-j", "ACCEPT")
-	rule("nat", "-A", "OUTPUT", "!", "-d", "127.0.0.1/32", "-p", "tcp", "-m", "mark", "!", "--mark", "0x539/0xfff", "-j", "REDIRECT", "--to-ports", "15001")
+	rule("nat", "-A", "OUTPUT", "!", "-d", "127.0.0.1/32", "-p", "tcp", "-m", "mark", "!", "--mark", "0x539/0xfff",
+		"-j", "REDIRECT", "--to-ports", "15001")
 	p.l.ip("-n", p.host, "rule", "add", "fwmark", "0x111/0xfff", "pref", "32764", "lookup", "100")
 	p.l.ip("-n", p.host, "route", "add", "local", "0.0.0.0/0", "dev", "lo", "table", "100")
 }
@@ -191,7 +198,8 @@ func (p *pod) workload() *workloadapi.Workload {
 	return &workloadapi.Workload{
 		Uid: "Kubernetes//Pod/default/" + p.name, Name: p.name, Namespace: "default", ServiceAccount: p.name,
 		Addresses: [][]byte{p.ip.AsSlice()}, TunnelProtocol: workloadapi.TunnelProtocol_HBONE, ClusterId: "Kubernetes",
-		CanonicalName: p.name, CanonicalRevision: "v1", WorkloadName: p.name, WorkloadType: workloadapi.WorkloadType_DEPLOYMENT,
+		CanonicalName: p.name, CanonicalRevision: "v1", WorkloadName: p.name,
+		WorkloadType: workloadapi.WorkloadType_DEPLOYMENT,
 	}
 }
 

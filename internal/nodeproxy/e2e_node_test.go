@@ -58,11 +58,14 @@ func (n *node) env() []string {
 	}
 	base := 20000 + 10*len(n.name) + int(n.name[len(n.name)-1])
 	return []string{
-		"XDS_ADDRESS=" + n.l.istiod.Addr, "CA_ADDRESS=" + n.l.istiod.Addr, "NODE_NAME=" + n.name, "POD_NAME=ztunnel-" + n.name,
+		"XDS_ADDRESS=" + n.l.istiod.Addr, "CA_ADDRESS=" + n.l.istiod.Addr, "NODE_NAME=" + n.name,
+		"POD_NAME=ztunnel-" + n.name,
 		"POD_NAMESPACE=istio-system", "INSTANCE_IP=10.0.0.1", "ISTIO_META_CLUSTER_ID=Kubernetes", "INPOD_ENABLED=true",
-		"INPOD_UDS=" + n.l.path(n.name+".sock"), "XDS_ROOT_CA=" + n.l.path("root-cert.pem"), "AUTH_TOKEN=" + n.l.path("istio-token"),
+		"INPOD_UDS=" + n.l.path(n.name+".sock"), "XDS_ROOT_CA=" + n.l.path("root-cert.pem"),
+		"AUTH_TOKEN=" + n.l.path("istio-token"),
 		fmt.Sprintf("ADMIN_ADDR=127.0.0.1:%d", base), fmt.Sprintf("STATS_ADDR=127.0.0.1:%d", base+1000),
-		fmt.Sprintf("READINESS_ADDR=127.0.0.1:%d", base+2000), "TERMINATION_GRACE_PERIOD_SECONDS=2", "RUST_LOG=" + level,
+		fmt.Sprintf("READINESS_ADDR=127.0.0.1:%d", base+2000), "TERMINATION_GRACE_PERIOD_SECONDS=2",
+		"RUST_LOG=" + level,
 	}
 }
 

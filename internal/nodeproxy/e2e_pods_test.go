@@ -58,7 +58,8 @@ func TestPodsComeAndGo(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer null.Close()
-		if err := na.cni.Add("bad", "bad", "default", "bad", null); err == nil || !strings.Contains(err.Error(), "failure to start proxy") {
+		if err := na.cni.Add("bad", "bad", "default", "bad", null); err == nil ||
+			!strings.Contains(err.Error(), "failure to start proxy") {
 			t.Errorf("got %v", err)
 		}
 		if err := na.cni.Delete("bad"); err != nil {

@@ -17,11 +17,11 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"istio.io/istio/pkg/workloadapi"
+	"istio.io/istio/pkg/workloadapi/security"
 
 	"ambientlab/nodeproxy/internal/hbone"
 	"ambientlab/nodeproxy/internal/istiotest"
-	"istio.io/istio/pkg/workloadapi"
-	"istio.io/istio/pkg/workloadapi/security"
 )
 
 func exactly(s string) *security.StringMatch {
@@ -75,7 +75,8 @@ func TestPolicies(t *testing.T) {
 		if _, err := c.Read(make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
-		l.put(policyOf("deny-a", security.Action_DENY, security.Scope_NAMESPACE, &security.Match{Principals: []*security.StringMatch{exactly(principalA)}}))
+		l.put(policyOf("deny-a", security.Action_DENY, security.Scope_NAMESPACE,
+			&security.Match{Principals: []*security.StringMatch{exactly(principalA)}}))
 		if _, err := c.Read(make([]byte, 1)); !isReset(err) {
 			t.Errorf("open connection: %v, want a reset", err)
 		}
@@ -89,9 +90,11 @@ func TestPolicies(t *testing.T) {
 		l.eventually("after the policy", func() error { return passes(a, toVIP) })
 	})
 	t.Run("dry run", func(t *testing.T) {
-		p := policyOf("deny-dry", security.Action_DENY, security.Scope_NAMESPACE, &security.Match{Principals: []*security.StringMatch{exactly(principalA)}})
+		p := policyOf("deny-dry", security.Action_DENY, security.Scope_NAMESPACE,
+			&security.Match{Principals: []*security.StringMatch{exactly(principalA)}})
 		p.DryRun = true
-		l.put(p, policyOf("marker", security.Action_DENY, security.Scope_NAMESPACE, &security.Match{DestinationPorts: []uint32{8099}}))
+		l.put(p, policyOf("marker", security.Action_DENY, security.Scope_NAMESPACE,
+			&security.Match{DestinationPorts: []uint32{8099}}))
 		b.serve(8099, echo)
 		l.eventually("marker", func() error { return refused(a, netip.AddrPortFrom(b.ip, 8099).String()) })
 		if err := passes(a, toVIP); err != nil {
@@ -101,10 +104,15 @@ func TestPolicies(t *testing.T) {
 	})
 	t.Run("strict", func(t *testing.T) {
 		// What istiod makes of PeerAuthentication STRICT.
-		strict := policyOf("istio_converted_static_strict", security.Action_DENY, security.Scope_WORKLOAD_SELECTOR, &security.Match{NotPrincipals: []*security.StringMatch{anyPrincipal()}})
+		strict := policyOf("istio_converted_static_strict", security.Action_DENY, security.Scope_WORKLOAD_SELECTOR,
+			&security.Match{NotPrincipals: []*security.StringMatch{anyPrincipal()}})
 		strict.Namespace = "istio-system"
 		w := b.workload()
-		w.Services = map[string]*workloadapi.PortList{"default/appb.default.svc.cluster.local": {Ports: []*workloadapi.Port{{ServicePort: svcPort, TargetPort: appPort}}}}
+		w.Services = map[string]*workloadapi.PortList{
+			"default/appb.default.svc.cluster.local": {
+				Ports: []*workloadapi.Port{{ServicePort: svcPort, TargetPort: appPort}},
+			},
+		}
 		l.put(strict)
 		open, err := outside.dial(b.app())
 		if err != nil {
@@ -128,7 +136,8 @@ func TestPolicies(t *testing.T) {
 		l.eventually("after strict", func() error { return passes(outside, b.app()) })
 	})
 	t.Run("allow others only", func(t *testing.T) {
-		l.put(policyOf("allow-c", security.Action_ALLOW, security.Scope_NAMESPACE, &security.Match{Principals: []*security.StringMatch{exactly("cluster.local/ns/default/sa/appc")}}))
+		l.put(policyOf("allow-c", security.Action_ALLOW, security.Scope_NAMESPACE,
+			&security.Match{Principals: []*security.StringMatch{exactly("cluster.local/ns/default/sa/appc")}}))
 		l.eventually("allow", func() error { return refused(a, toVIP) })
 		l.istiod.Delete("default/allow-c")
 		l.eventually("after allow", func() error { return passes(a, toVIP) })
@@ -156,13 +165,22 @@ func TestHostilePeers(t *testing.T) {
 		ca   *istiotest.CA
 		leaf istiotest.Leaf
 	}{
-		"wrong trust domain": {l.istiod.CA, istiotest.Leaf{URIs: []string{"spiffe://other.example/ns/default/sa/appa"}}},
-		"another authority":  {other, istiotest.Leaf{URIs: []string{good}}},
-		"expired":            {l.istiod.CA, istiotest.Leaf{URIs: []string{good}, NotBefore: now.Add(-2 * hour), NotAfter: now.Add(-hour)}},
-		"not yet valid":      {l.istiod.CA, istiotest.Leaf{URIs: []string{good}, NotBefore: now.Add(hour), NotAfter: now.Add(2 * hour)}},
-		"two identities":     {l.istiod.CA, istiotest.Leaf{URIs: []string{good, good + "x"}}},
-		"no identity":        {l.istiod.CA, istiotest.Leaf{DNS: "appa.default"}},
-		"not a workload":     {l.istiod.CA, istiotest.Leaf{URIs: []string{"spiffe://cluster.local/appa"}}},
+		"wrong trust domain": {
+			l.istiod.CA,
+			istiotest.Leaf{URIs: []string{"spiffe://other.example/ns/default/sa/appa"}},
+		},
+		"another authority": {other, istiotest.Leaf{URIs: []string{good}}},
+		"expired": {
+			l.istiod.CA,
+			istiotest.Leaf{URIs: []string{good}, NotBefore: now.Add(-2 * hour), NotAfter: now.Add(-hour)},
+		},
+		"not yet valid": {
+			l.istiod.CA,
+			istiotest.Leaf{URIs: []string{good}, NotBefore: now.Add(hour), NotAfter: now.Add(2 * hour)},
+		},
+		"two identities": {l.istiod.CA, istiotest.Leaf{URIs: []string{good, good + "x"}}},
+		"no identity":    {l.istiod.CA, istiotest.Leaf{DNS: "appa.default"}},
+		"not a workload": {l.istiod.CA, istiotest.Leaf{URIs: []string{"spiffe://cluster.local/appa"}}},
 	}
 	to := netip.AddrPortFrom(b.ip, 15008).String()
 	for name, c := range certs {
@@ -171,7 +189,8 @@ func TestHostilePeers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := tunnel(t, outside, to, b.app(), &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}}); err == nil {
+			if err := tunnel(t, outside, to, b.app(),
+				&tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}}); err == nil {
 				t.Error("got a tunnel")
 			}
 		})
@@ -201,9 +220,11 @@ func TestHostilePeers(t *testing.T) {
 		}
 	})
 	for name, target := range map[string]string{
-		"foreign address": outside.app(), "loopback": "127.0.0.1:8080", "own outbound port": netip.AddrPortFrom(b.ip, 15001).String(),
-		"own HBONE port": to, "admin port by loopback": "127.0.0.1:15000", "unknown host": "unknown.default.svc.cluster.local:80",
-		"no port": b.ip.String(), "port 0": b.ip.String() + ":0", "empty": "", "garbage": "\"\x7f/..:99999",
+		"foreign address": outside.app(), "loopback": "127.0.0.1:8080",
+		"own outbound port": netip.AddrPortFrom(b.ip, 15001).String(),
+		"own HBONE port":    to, "admin port by loopback": "127.0.0.1:15000",
+		"unknown host": "unknown.default.svc.cluster.local:80",
+		"no port":      b.ip.String(), "port 0": b.ip.String() + ":0", "empty": "", "garbage": "\"\x7f/..:99999",
 		"mapped loopback": "[::ffff:127.0.0.1]:8080",
 	} {
 		t.Run("CONNECT to "+name, func(t *testing.T) {
@@ -216,7 +237,10 @@ func TestHostilePeers(t *testing.T) {
 		})
 	}
 	t.Run("garbage bytes", func(t *testing.T) {
-		for _, junk := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", string(make([]byte, 4096)), "\x16\x03\x01\xff\xff" + string(make([]byte, 4096))} {
+		for _, junk := range []string{
+			"GET / HTTP/1.1\r\nHost: x\r\n\r\n", string(make([]byte, 4096)),
+			"\x16\x03\x01\xff\xff" + string(make([]byte, 4096)),
+		} {
 			c, err := outside.dial(to)
 			if err != nil {
 				t.Fatal(err)

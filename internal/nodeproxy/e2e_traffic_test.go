@@ -22,7 +22,9 @@ func (l *lab) service(pods ...*pod) *workloadapi.Service {
 	for _, p := range pods {
 		w := p.workload()
 		w.Services = map[string]*workloadapi.PortList{
-			"default/appb.default.svc.cluster.local": {Ports: []*workloadapi.Port{{ServicePort: svcPort, TargetPort: appPort}}},
+			"default/appb.default.svc.cluster.local": {
+				Ports: []*workloadapi.Port{{ServicePort: svcPort, TargetPort: appPort}},
+			},
 		}
 		l.put(w)
 	}
@@ -95,8 +97,8 @@ func TestConnectionsAreCarriedFaithfully(t *testing.T) {
 	l.service(b)
 	results := make(chan error, 10)
 	b.serve(appPort, echo)
-	// 8081 ends first and reads on; 8082 resets; 8083 waits for a reset; 8084 answers once its client has
-	// ended; 8085 ends first and does not read.
+	// 8081 ends first and reads on; 8082 resets; 8083 waits for a reset; 8084 answers once its client has ended; 8085
+	// ends first and does not read.
 	b.serve(8081, func(c *net.TCPConn) {
 		got := make([]byte, len("sent before"))
 		_, err := io.ReadFull(c, got)

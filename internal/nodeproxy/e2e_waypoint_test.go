@@ -11,16 +11,18 @@ import (
 	"strings"
 	"testing"
 
+	"istio.io/istio/pkg/workloadapi"
+
 	"ambientlab/nodeproxy/internal/hbone"
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/istiotest"
-	"istio.io/istio/pkg/workloadapi"
 )
 
 // waypoint ends tunnels on a pod and answers each with what it has seen of it.
 func (l *lab) waypoint(p *pod, account string) {
 	l.t.Helper()
-	cert, err := l.istiod.CA.Certificate(istiotest.Leaf{URIs: []string{"spiffe://cluster.local/ns/default/sa/" + account}})
+	cert, err := l.istiod.CA.Certificate(
+		istiotest.Leaf{URIs: []string{"spiffe://cluster.local/ns/default/sa/" + account}})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -37,7 +39,8 @@ func (l *lab) waypoint(p *pod, account string) {
 			}
 			go func() {
 				tc := tls.Server(c, &tls.Config{
-					MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}, ClientAuth: tls.RequireAnyClientCert,
+					MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"},
+					ClientAuth: tls.RequireAnyClientCert,
 				})
 				if err := tc.HandshakeContext(l.t.Context()); err != nil {
 					return
@@ -83,12 +86,16 @@ func TestWaypoint(t *testing.T) {
 		r := w.workload()
 		r.ServiceAccount = account
 		r.Services = map[string]*workloadapi.PortList{
-			"default/appb-waypoint.default.svc.cluster.local": {Ports: []*workloadapi.Port{{ServicePort: 15008, TargetPort: 15008}}},
+			"default/appb-waypoint.default.svc.cluster.local": {
+				Ports: []*workloadapi.Port{{ServicePort: 15008, TargetPort: 15008}},
+			},
 		}
 		return r
 	}
 	byName := &workloadapi.GatewayAddress{
-		Destination:   &workloadapi.GatewayAddress_Hostname{Hostname: &workloadapi.NamespacedHostname{Namespace: "default", Hostname: gateway.GetHostname()}},
+		Destination: &workloadapi.GatewayAddress_Hostname{
+			Hostname: &workloadapi.NamespacedHostname{Namespace: "default", Hostname: gateway.GetHostname()},
+		},
 		HboneMtlsPort: 15008,
 	}
 	byAddress := &workloadapi.GatewayAddress{
@@ -115,11 +122,13 @@ func TestWaypoint(t *testing.T) {
 			if parts[1] != toVIP {
 				t.Errorf("authority is %q, want the address that the client used, %s", parts[1], toVIP)
 			}
-			want := "k8s.cluster.name=Kubernetes,k8s.namespace.name=default,k8s.deployment.name=appa,service.name=appa,service.version=v1"
+			want := "k8s.cluster.name=Kubernetes,k8s.namespace.name=default,k8s.deployment.name=appa," +
+				"service.name=appa,service.version=v1"
 			if parts[2] != want {
 				t.Errorf("baggage is %q, want %q", parts[2], want)
 			}
-			if !strings.HasPrefix(parts[3], `for="`+a.ip.String()+":") || !strings.HasSuffix(parts[3], ";host="+svc.GetHostname()) {
+			if !strings.HasPrefix(parts[3], `for="`+a.ip.String()+":") ||
+				!strings.HasSuffix(parts[3], ";host="+svc.GetHostname()) {
 				t.Errorf("forwarded is %q", parts[3])
 			}
 			svc.Waypoint = nil

@@ -53,7 +53,8 @@ func main() {
 // run serves until ctx ends, and then waits for open connections as long as the settings permit.
 func run(ctx context.Context, s *settings.Settings) error {
 	log := newLog(s.LogLevel)
-	log.Info("node proxy starting: a substitute for ztunnel, built from source", "version", version(), "node", s.NodeName)
+	log.Info("node proxy starting: a substitute for ztunnel, built from source", "version", version(), "node",
+		s.NodeName)
 	log.Info("not supported: DNS capture (set ambient.dnsCapture to false), IPv6, multi-network, east-west gateways")
 	home, err := netns.Home()
 	if err != nil {
@@ -117,7 +118,9 @@ func run(ctx context.Context, s *settings.Settings) error {
 	return nil
 }
 
-func serve(ctx context.Context, s *settings.Settings, ready http.Handler, tel *telemetry.Telemetry, dump http.Handler) error {
+func serve(
+	ctx context.Context, s *settings.Settings, ready http.Handler, tel *telemetry.Telemetry, dump http.Handler,
+) error {
 	pages := []struct {
 		addr, path string
 		handler    http.Handler

@@ -31,21 +31,27 @@ func causes(o *mesh.Objects, err error, claim Claim, lessons Lessons, result Res
 	}
 	if claim.Shot.Caller == Appa {
 		add(mesh.PodMeshTrouble(names.AppA, o.AppPods[names.AppA]),
-			"Its requests leave in plain text and no ztunnel takes them to the waypoint. Remove the label istio.io/dataplane-mode=none, or restart the pod if its node was restarted.")
+			"Its requests leave in plain text and no ztunnel takes them to the waypoint. "+
+				"Remove the label istio.io/dataplane-mode=none, or restart the pod if its node was restarted.")
 	}
 	if claim.NeedsWaypoint() {
 		for _, trouble := range o.WaypointTroubles() {
-			add(trouble, "Until the waypoint is ready, traffic goes straight to the pod and no layer-7 rule applies. `mage sm:waypoint` makes what is missing; `kubectl describe gateway appb-waypoint` says more.")
+			add(trouble, "Until the waypoint is ready, traffic goes straight to the pod and no layer-7 rule applies. "+
+				"`mage sm:waypoint` makes what is missing; `kubectl describe gateway appb-waypoint` says more.")
 		}
 		if claim.Shot.Caller == Gateway {
-			add(mesh.IngressTrouble(o.Target.Service, o.Service), "The ingress gateway then sends requests straight to the pod, around the waypoint, its delay and its policy.")
+			add(mesh.IngressTrouble(o.Target.Service, o.Service),
+				"The ingress gateway then sends requests straight to the pod, around the waypoint, "+
+					"its delay and its policy.")
 		}
 	}
 	for _, cause := range claim.Causes {
 		add(cause.Find(o, lessons), cause.Effect)
 	}
 	if len(found) == 0 && result.Verdict == Refuted {
-		found = append(found, "None of the known causes was found. Compare `mage sm:proxyConfig`, which shows what the waypoint runs, with what was applied.")
+		found = append(found,
+			"None of the known causes was found. Compare `mage sm:proxyConfig`, which shows what the waypoint runs, "+
+				"with what was applied.")
 	}
 	return found
 }

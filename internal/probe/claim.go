@@ -9,21 +9,21 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Claim is one statement about the lab, with the evidence that decides it: requests and what must become of them, or what
-// the proxies' configuration must say. It is data; the lessons bring their own.
+// Claim is one statement about the lab, with the evidence that decides it: requests and what must become of them, or
+// what the proxies' configuration must say. It is data; the lessons bring their own.
 type Claim struct {
 	// ID is stable. Lesson is the lesson that makes the claim. Title and Learn are for people.
 	ID, Lesson, Title, Learn string
 	// When says whether the claim is made with the lessons as they are.
 	When func(Lessons) bool
-	// Shot are the requests that decide the claim. Controls are sent first; they show that the effect is the lesson's and
-	// not anything else's. A claim without requests has no Shot.Caller.
+	// Shot are the requests that decide the claim. Controls are sent first; they show that the effect is the lesson's
+	// and not anything else's. A claim without requests has no Shot.Caller.
 	Controls []Shot
 	Shot     Shot
 	// Configuration decides the claim where no packets flow.
 	Configuration []ConfigurationCheck
-	// Causes are likely reasons for the claim not to hold, the more basic first. Those that follow from the caller and from
-	// the waypoint need not be given.
+	// Causes are likely reasons for the claim not to hold, the more basic first. Those that follow from the caller and
+	// from the waypoint need not be given.
 	Causes []Cause
 }
 
@@ -70,8 +70,8 @@ const (
 	OtherPath  = "{a path that is not delayed}"
 )
 
-// Numbers of requests. EnoughForShare is as many as the statement about the share needs, EnoughForNone as many as it takes
-// to notice that a delay is still in force.
+// Numbers of requests. EnoughForShare is as many as the statement about the share needs, EnoughForNone as many as it
+// takes to notice that a delay is still in force.
 const (
 	Few            = 5
 	Several        = 20
@@ -163,12 +163,13 @@ type Cause struct {
 // HasTraffic and HasConfiguration tell which evidence can decide the claim.
 func (c Claim) HasTraffic() bool { return c.Shot.Caller != "" }
 
-// HasConfiguration tells whether configuration can decide the claim with the lessons as they are: a waypoint that is off
-// has no configuration.
+// HasConfiguration tells whether configuration can decide the claim with the lessons as they are: a waypoint that is
+// off has no configuration.
 func (c Claim) HasConfiguration(l Lessons) bool { return len(c.checks(l)) > 0 }
 
 func (c Claim) checks(l Lessons) []ConfigurationCheck {
-	return slices.DeleteFunc(slices.Clone(c.Configuration), func(check ConfigurationCheck) bool { return check.Of == WaypointProxy && !l.Waypoint })
+	return slices.DeleteFunc(slices.Clone(c.Configuration),
+		func(check ConfigurationCheck) bool { return check.Of == WaypointProxy && !l.Waypoint })
 }
 
 // NeedsWaypoint tells whether the claim can only hold for requests that go through the waypoint.

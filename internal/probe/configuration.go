@@ -18,8 +18,8 @@ type Configuration interface {
 	Objects(ctx context.Context) (*mesh.Objects, error)
 }
 
-const configurationEvidence = "configuration that istiod sends over xDS to a client that has the identities of the gateway's and the waypoint's pods; " +
-	"no request was sent, since this cluster carries no packets"
+const configurationEvidence = "configuration that istiod sends over xDS to a client that has the identities of the " +
+	"gateway's and the waypoint's pods; no request was sent, since this cluster carries no packets"
 
 // meshConfiguration reads the configuration of a cluster.
 type meshConfiguration struct {
@@ -51,8 +51,8 @@ func (c meshConfiguration) Objects(ctx context.Context) (*mesh.Objects, error) {
 	return c.mesh.Objects(ctx, c.target)
 }
 
-// inspector judges claims on configuration. Each source is read once, when a claim first needs it, so that all claims are
-// about the same state.
+// inspector judges claims on configuration. Each source is read once, when a claim first needs it, so that all claims
+// are about the same state.
 func (e Env) inspector(ctx context.Context) (func(context.Context, Claim) Result, error) {
 	scene := Scene{
 		Lessons: e.Lessons,

@@ -1,7 +1,7 @@
-// Package probe judges whether the lessons of the lab hold. A claim is data: who sends what and what must become of it, and
-// what the proxies' configuration must say. A run sends the requests and reads what came back and what the waypoint logged,
-// or where no packets flow reads the configuration, and gives each claim a verdict: proven, refuted or inconclusive, with
-// the evidence. Doubt never ends as proven.
+// Package probe judges whether the lessons of the lab hold. A claim is data: who sends what and what must become of it,
+// and what the proxies' configuration must say. A run sends the requests and reads what came back and what the waypoint
+// logged, or where no packets flow reads the configuration, and gives each claim a verdict: proven, refuted or
+// inconclusive, with the evidence. Doubt never ends as proven.
 package probe
 
 import (
@@ -23,8 +23,8 @@ type Env struct {
 	Lessons                     Lessons
 	// Claims are what the lessons claim, in the order in which they are judged.
 	Claims []Claim
-	// World is the cluster's side of the proofs on traffic, Configuration that of the proofs on configuration. One of them
-	// is given.
+	// World is the cluster's side of the proofs on traffic, Configuration that of the proofs on configuration. One of
+	// them is given.
 	World         World
 	Configuration Configuration
 	// Progress, if not nil, is told what is being measured.
@@ -47,12 +47,12 @@ type Env struct {
 type World interface {
 	// Caller gives the sender of a caller's requests and makes what it needs, such as a short-lived pod.
 	Caller(ctx context.Context, who Caller) (traffic.Sender, error)
-	// Counters and Crossings read the waypoint's counters and its access log; see observe.Waypoint. Crossings lasts until
-	// ctx ends or enough returns true.
+	// Counters and Crossings read the waypoint's counters and its access log; see observe.Waypoint. Crossings lasts
+	// until ctx ends or enough returns true.
 	Counters(ctx context.Context) (observe.Counters, error)
 	Crossings(ctx context.Context, since time.Time, enough func(observe.Crossing) bool) error
-	// Incarnations names the pods that a claim depends on (callers, appb, the gateway, the waypoint), with what changes when
-	// one is restarted or replaced.
+	// Incarnations names the pods that a claim depends on (callers, appb, the gateway, the waypoint), with what changes
+	// when one is restarted or replaced.
 	Incarnations(ctx context.Context) ([]string, error)
 	// Objects reads what may be wrong, for a claim that was not proven.
 	Objects(ctx context.Context) (*mesh.Objects, error)
@@ -60,8 +60,8 @@ type World interface {
 	Close(ctx context.Context) error
 }
 
-// Rates of the batches, and how long the waypoint's log is waited for. Envoy writes its access log at most a second late
-// under Istio's agent (--file-flush-interval-msec 1000), and ten seconds late by itself.
+// Rates of the batches, and how long the waypoint's log is waited for. Envoy writes its access log at most a second
+// late under Istio's agent (--file-flush-interval-msec 1000), and ten seconds late by itself.
 const (
 	rate           = 80.0
 	concurrency    = 40
@@ -109,8 +109,8 @@ func (e Env) share() stats.Share {
 	return stats.Share{Want: e.Lessons.fault().Share(), Within: within, Error: e.Error}
 }
 
-// runOfUndelayed is how many requests in a row are all undelayed with at most the given probability, when each is delayed
-// with probability share.
+// runOfUndelayed is how many requests in a row are all undelayed with at most the given probability, when each is
+// delayed with probability share.
 func runOfUndelayed(share, probability float64) int {
 	return int(math.Ceil(math.Log(probability) / math.Log1p(-share)))
 }

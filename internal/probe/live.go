@@ -33,8 +33,8 @@ type Live struct {
 // LiveLimit is the number of requests after which every loop ends.
 const LiveLimit = 20_000
 
-// span is how long a batch of the loop lasts. The API server does not end a command whose client has disconnected: a batch
-// that is being sent when the loop is interrupted ends by itself after that time.
+// span is how long a batch of the loop lasts. The API server does not end a command whose client has disconnected: a
+// batch that is being sent when the loop is interrupted ends by itself after that time.
 const span = 5 * time.Second
 
 // Summary is what a live loop measured.
@@ -70,7 +70,8 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 		watched = env.observe(context.WithoutCancel(ctx), summary.Run)
 		defer watched.stop()
 	}
-	screen.printf("%s %s from %s, %g a second; every request has the header %s: %s; Ctrl-C ends\n", live.Method, live.Path, live.From, live.RPS, traffic.RunHeader, summary.Run)
+	screen.printf("%s %s from %s, %g a second; every request has the header %s: %s; Ctrl-C ends\n", live.Method,
+		live.Path, live.From, live.RPS, traffic.RunHeader, summary.Run)
 	for summary.Sent < live.Count && ctx.Err() == nil {
 		before := summary.Sent
 		_, err := sender.Send(ctx, live.batch(env, summary), func(r traffic.Reply) {
@@ -115,8 +116,8 @@ func (l Live) withDefaults(fault params.Fault) (Live, error) {
 	return l, nil
 }
 
-// batch is the next part of the loop. As many requests may be open as are started during one delay, so that delayed ones
-// do not hold up the others.
+// batch is the next part of the loop. As many requests may be open as are started during one delay, so that delayed
+// ones do not hold up the others.
 func (l Live) batch(env Env, so Summary) traffic.Load {
 	count := min(max(int(l.RPS*span.Seconds()), 1), l.Count-so.Sent, traffic.MaxCount)
 	delay := env.Lessons.fault().Delay
@@ -169,12 +170,15 @@ func FirstDelayed(ctx context.Context, env Env, caller Caller, fault params.Faul
 	return until(ctx, env, caller, fault, 6, func(slow int) bool { return slow > 0 })
 }
 
-// NoneDelayed sends requests to the path of a delay until so many in a row were not delayed that it is no longer in force.
+// NoneDelayed sends requests to the path of a delay until so many in a row were not delayed that it is no longer in
+// force.
 func NoneDelayed(ctx context.Context, env Env, caller Caller, fault params.Fault) (Effect, error) {
 	return until(ctx, env, caller, fault, missed(fault, 0.001), func(slow int) bool { return slow == 0 })
 }
 
-func until(ctx context.Context, env Env, caller Caller, fault params.Fault, count int, enough func(slow int) bool) (Effect, error) {
+func until(
+	ctx context.Context, env Env, caller Caller, fault params.Fault, count int, enough func(slow int) bool,
+) (Effect, error) {
 	env, err := env.withDefaults()
 	if err != nil {
 		return Effect{}, err
@@ -187,16 +191,20 @@ func until(ctx context.Context, env Env, caller Caller, fault params.Fault, coun
 	for {
 		before, beforeErr := env.World.Counters(ctx)
 		batch, err := sender.Send(ctx, traffic.Load{
-			Method: "GET", Path: fault.Path, Count: count, Concurrency: min(count, concurrency/2), Rate: rate, Timeout: fault.Delay + ownLimit, Run: env.NewRun(),
+			Method: "GET", Path: fault.Path, Count: count, Concurrency: min(count, concurrency/2), Rate: rate,
+			Timeout: fault.Delay + ownLimit, Run: env.NewRun(),
 		}, nil)
 		if err != nil {
 			return Effect{}, fmt.Errorf("%d requests from %s so far: %w", sent, caller, err)
 		}
 		sent += count
-		if !slices.ContainsFunc(batch.Replies, func(r traffic.Reply) bool { return r.Status != http.StatusForbidden && r.Status != traffic.NoAnswer }) {
-			return Effect{}, fmt.Errorf("the requests from %s are answered %s, so there is no delay to wait for", caller, statusName(fmt.Sprint(batch.Replies[0].Status)))
+		if !slices.ContainsFunc(batch.Replies,
+			func(r traffic.Reply) bool { return r.Status != http.StatusForbidden && r.Status != traffic.NoAnswer }) {
+			return Effect{}, fmt.Errorf("the requests from %s are answered %s, so there is no delay to wait for",
+				caller, statusName(fmt.Sprint(batch.Replies[0].Status)))
 		}
-		slow := len(slices.DeleteFunc(slices.Clone(batch.Replies), func(r traffic.Reply) bool { return !delayed(r, fault.Delay) }))
+		slow := len(slices.DeleteFunc(slices.Clone(batch.Replies),
+			func(r traffic.Reply) bool { return !delayed(r, fault.Delay) }))
 		// A path that takes long by itself is slow without a delay; the waypoint counts those that it delayed.
 		if after, err := env.World.Counters(ctx); err == nil && beforeErr == nil {
 			if injected := after.Delayed.Since(before.Delayed); injected.Known {
@@ -240,7 +248,8 @@ func (s *screen) reply(r traffic.Reply, so Summary) {
 	if r.Status == traffic.NoAnswer {
 		status = "---"
 	}
-	s.printf("%s  #%-5d %s  %9s  %-7s  %s\n", r.At.Local().Format("15:04:05.000"), so.Sent, status, r.Latency.Round(100*time.Microsecond), mode, answerer(r))
+	s.printf("%s  #%-5d %s  %9s  %-7s  %s\n", r.At.Local().Format("15:04:05.000"), so.Sent, status,
+		r.Latency.Round(100*time.Microsecond), mode, answerer(r))
 	if s.terminal {
 		chart := Histogram(so.Latencies, s.delay, 50)
 		s.printf("%s", chart)
@@ -273,7 +282,8 @@ func (s *screen) summary(so Summary, lookErr error) {
 		return
 	}
 	low, high := stats.Interval(so.Delayed, so.Sent, 0.05)
-	s.printf("%d delayed by %s or longer: %.1f %% (95 %% interval %.1f %% to %.1f %%)\n", so.Delayed, s.delay, 100*float64(so.Delayed)/float64(so.Sent), 100*low, 100*high)
+	s.printf("%d delayed by %s or longer: %.1f %% (95 %% interval %.1f %% to %.1f %%)\n", so.Delayed, s.delay,
+		100*float64(so.Delayed)/float64(so.Sent), 100*low, 100*high)
 	s.printf("%s", Histogram(so.Latencies, s.delay, 50))
 	switch {
 	case lookErr != nil:

@@ -21,7 +21,11 @@ func TestTrafficShowsBothModes(t *testing.T) {
 	if sum.Sent != 120 || sum.Delayed < 30 || sum.Delayed > 90 || sum.Statuses[200] != 120 {
 		t.Errorf("summary %d sent, %d delayed, %v", sum.Sent, sum.Delayed, sum.Statuses)
 	}
-	for _, want := range []string{"GET /headers from appa", "#120", "delayed", "120 × 200", "95 % interval", "2s–2.125s", "120 of them went through the waypoint, with the identity spiffe://cluster.local/ns/default/sa/appa"} {
+	for _, want := range []string{
+		"GET /headers from appa", "#120", "delayed", "120 × 200", "95 % interval",
+		"2s–2.125s", "120 of them went through the waypoint, with the identity " +
+			"spiffe://cluster.local/ns/default/sa/appa",
+	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, out.String())
 		}
@@ -36,7 +40,8 @@ func TestTrafficEndsWithItsContextAndSaysWhatItSaw(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s.cancel = cancel
 	var out bytes.Buffer
-	sum, err := Traffic(ctx, s.env(authzOnly), Live{From: Gateway, Method: "POST", Path: "/post", Out: &out, Terminal: true})
+	sum, err := Traffic(ctx, s.env(authzOnly),
+		Live{From: Gateway, Method: "POST", Path: "/post", Out: &out, Terminal: true})
 	if err != nil || sum.Sent == 0 {
 		t.Fatalf("%d sent, %v", sum.Sent, err)
 	}
@@ -57,7 +62,8 @@ func TestTrafficRefusesAndFails(t *testing.T) {
 	}
 	s.lost = true
 	var out bytes.Buffer
-	if _, err := Traffic(t.Context(), s.env(waypoint), Live{From: Appa, Out: &out}); err == nil || !strings.Contains(out.String(), "10 requests") {
+	if _, err := Traffic(t.Context(), s.env(waypoint), Live{From: Appa, Out: &out}); err == nil ||
+		!strings.Contains(out.String(), "10 requests") {
 		t.Errorf("error %v, output %s", err, out.String())
 	}
 	s.unsent = errBroken
@@ -78,7 +84,8 @@ func TestEffects(t *testing.T) {
 	if err != nil || gone.Requests != 20 {
 		t.Errorf("%+v %v", gone, err)
 	}
-	if _, err := FirstDelayed(t.Context(), newSim(takenOut).env(takenOut), Appa, *faultOnly.Fault); err == nil || !strings.Contains(err.Error(), "403") {
+	if _, err := FirstDelayed(t.Context(), newSim(takenOut).env(takenOut), Appa, *faultOnly.Fault); err == nil ||
+		!strings.Contains(err.Error(), "403") {
 		t.Errorf("waiting for a delay of requests that are denied: %v", err)
 	}
 	s := newSim(faultOnly)
@@ -89,8 +96,10 @@ func TestEffects(t *testing.T) {
 }
 
 func TestHistogram(t *testing.T) {
-	got := Histogram([]time.Duration{time.Millisecond, 2 * time.Millisecond, 1995 * time.Millisecond, 9 * time.Second}, 2*time.Second, 10)
-	want := "     0s–125ms    │██████████ 2\n                 ┊ nothing\n     2s–2.125s   │█████ 1\n                 ┊ nothing\n 2.375s–2.5s     │█████ 1\n"
+	got := Histogram([]time.Duration{time.Millisecond, 2 * time.Millisecond, 1995 * time.Millisecond, 9 * time.Second},
+		2*time.Second, 10)
+	want := "     0s–125ms    │██████████ 2\n                 ┊ nothing\n     2s–2.125s   │█████ 1\n                 " +
+		"┊ nothing\n 2.375s–2.5s     │█████ 1\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

@@ -11,8 +11,8 @@ import (
 
 // observation is what the waypoint says of a batch: its counters before and after, and its log in between.
 //
-// The log is followed from before the first request on, not read afterwards: with the proxies at debug level it grows by
-// some 10 KB a request, the kubelet rotates it at 10 MB, and what was rotated away cannot be read any more.
+// The log is followed from before the first request on, not read afterwards: with the proxies at debug level it grows
+// by some 10 KB a request, the kubelet rotates it at 10 MB, and what was rotated away cannot be read any more.
 type observation struct {
 	run           string
 	started       time.Time
@@ -31,7 +31,10 @@ type observation struct {
 
 // observe begins to follow the waypoint's log.
 func (e Env) observe(ctx context.Context, run string) *observation {
-	l := &observation{run: run, started: e.Now(), others: map[string]int{}, news: make(chan struct{}, 1), ended: make(chan struct{})}
+	l := &observation{
+		run: run, started: e.Now(), others: map[string]int{}, news: make(chan struct{}, 1),
+		ended: make(chan struct{}),
+	}
 	l.before, l.err = e.World.Counters(ctx)
 	if l.err != nil || len(l.before.Pods) == 0 {
 		close(l.ended)
@@ -82,8 +85,8 @@ func (l *observation) counted() (mine, all int) {
 }
 
 // finish reads the counters at once and then waits for the log, which is written late: as long as the counters show
-// requests of which no line has been read, and lines keep coming. Where no counter tells that no more lines will come, the
-// log is followed for logShortWait after the last line that was expected.
+// requests of which no line has been read, and lines keep coming. Where no counter tells that no more lines will come,
+// the log is followed for logShortWait after the last line that was expected.
 func (e Env) finish(ctx context.Context, l *observation, load traffic.Load, expected Route) {
 	defer func() {
 		l.stop()
@@ -125,8 +128,8 @@ func (e Env) finish(ctx context.Context, l *observation, load traffic.Load, expe
 	}
 }
 
-// own gives the fastest and the slowest time that appb itself took for the requests of the batch, without a delay, as the
-// waypoint logged it. known is false where the log does not tell.
+// own gives the fastest and the slowest time that appb itself took for the requests of the batch, without a delay, as
+// the waypoint logged it. known is false where the log does not tell.
 func (l *observation) own() (times ownTimes) {
 	for _, c := range l.mine {
 		if !c.OwnKnown {
@@ -146,7 +149,8 @@ type ownTimes struct {
 	known            bool
 }
 
-// least is how long every request takes at least by itself. Samples may have missed the fastest by as much as they differ.
+// least is how long every request takes at least by itself. Samples may have missed the fastest by as much as they
+// differ.
 func (o ownTimes) least() time.Duration {
 	return max(0, o.fastest-(o.slowest-o.fastest))
 }

@@ -102,8 +102,8 @@ type Measurement struct {
 	Replies  []traffic.Reply `json:"replies,omitempty"`
 	// Errors are the caller's reasons for connections that failed.
 	Errors []string `json:"errors,omitempty"`
-	// Crossed is how many of them the waypoint's log holds, Counted how far its request counter moved (absent when it has
-	// none), Seen how many it identified as which caller.
+	// Crossed is how many of them the waypoint's log holds, Counted how far its request counter moved (absent when it
+	// has none), Seen how many it identified as which caller.
 	Crossed *int           `json:"crossed,omitempty"`
 	Counted *uint64        `json:"counted,omitempty"`
 	Denied  *uint64        `json:"denied,omitempty"`

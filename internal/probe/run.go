@@ -14,9 +14,9 @@ import (
 )
 
 // Run judges every claim that the lessons make, on traffic where env has a World, else on configuration. Claims without
-// that kind of evidence are left out, which the report says. An error means that nothing could be judged at all; whatever
-// goes wrong with a single claim is that claim's evidence. When ctx ends, the claims judged so far are returned with ctx's
-// cause.
+// that kind of evidence are left out, which the report says. An error means that nothing could be judged at all;
+// whatever goes wrong with a single claim is that claim's evidence. When ctx ends, the claims judged so far are
+// returned with ctx's cause.
 func Run(ctx context.Context, env Env) (report Report, err error) {
 	env, err = env.withDefaults()
 	if err != nil {
@@ -81,7 +81,8 @@ func (e Env) objects(ctx context.Context) (*mesh.Objects, error) {
 
 // measure sends the requests of one claim and judges it.
 func (e Env) measure(ctx context.Context, claim Claim) Result {
-	ctx, cancel := context.WithTimeoutCause(ctx, claimDeadline, fmt.Errorf("the claim took longer than %s", claimDeadline))
+	ctx, cancel := context.WithTimeoutCause(ctx, claimDeadline,
+		fmt.Errorf("the claim took longer than %s", claimDeadline))
 	defer cancel()
 	result := Result{Title: claim.Title}
 	var baseline []time.Duration
@@ -104,7 +105,8 @@ func (e Env) measure(ctx context.Context, claim Claim) Result {
 
 // cannotControl tells that a shot wants a path that is not delayed, and every path is.
 func (e Env) cannotControl(s Shot) bool {
-	return s.Path == OtherPath && s.Expect.Prompt && s.Expect.Status != 403 && e.Lessons.Fault != nil && e.Lessons.Fault.Covers(e.path(OtherPath))
+	return s.Path == OtherPath && s.Expect.Prompt && s.Expect.Status != 403 && e.Lessons.Fault != nil &&
+		e.Lessons.Fault.Covers(e.path(OtherPath))
 }
 
 // conclude lets refuting evidence outweigh doubt, and doubt outweigh proof. A claim with no evidence is not proven.
@@ -131,12 +133,14 @@ func restarted(before, after []string, err error) string {
 	}
 	for _, incarnation := range before {
 		if !slices.Contains(after, incarnation) {
-			return fmt.Sprintf("pod %s was restarted or replaced during the measurement, so that not one state of the lab was measured", podOf(incarnation))
+			return fmt.Sprintf("pod %s was restarted or replaced during the measurement, "+
+				"so that not one state of the lab was measured", podOf(incarnation))
 		}
 	}
 	for _, incarnation := range after {
 		if !slices.Contains(before, incarnation) {
-			return fmt.Sprintf("pod %s was started during the measurement, so that not one state of the lab was measured", podOf(incarnation))
+			return fmt.Sprintf("pod %s was started during the measurement, "+
+				"so that not one state of the lab was measured", podOf(incarnation))
 		}
 	}
 	return ""
@@ -152,7 +156,9 @@ const attempts = 2
 
 // fire sends the requests of a shot and appends what was measured and found. baseline are latencies of requests that
 // nothing delays; those of this shot are returned where it measures them, else the same.
-func (e Env) fire(ctx context.Context, shot Shot, control bool, result *Result, baseline []time.Duration) []time.Duration {
+func (e Env) fire(
+	ctx context.Context, shot Shot, control bool, result *Result, baseline []time.Duration,
+) []time.Duration {
 	for attempt := 1; ; attempt++ {
 		measured, checks := e.once(ctx, shot, control, baseline)
 		if attempt < attempts && spoilt(checks) && ctx.Err() == nil {
@@ -291,7 +297,8 @@ func (e Env) load(s Shot) traffic.Load {
 	return l
 }
 
-// missed is how many undelayed requests in a row rule out, at the given error probability, that a delay is still in force.
+// missed is how many undelayed requests in a row rule out, at the given error probability, that a delay is still in
+// force.
 func missed(fault params.Fault, errorProbability float64) int {
 	return min(max(runOfUndelayed(min(fault.Share(), 0.99), errorProbability), 20), 500)
 }

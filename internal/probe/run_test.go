@@ -24,8 +24,11 @@ var (
 	faultOnly = Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/headers")}
 	authzOnly = Lessons{Waypoint: true, Authz: &params.Authz{Allowed: params.Callers()}}
 	everyOn   = Lessons{Waypoint: true, Fault: faultOnly.Fault, Authz: authzOnly.Authz}
-	closed    = Lessons{Waypoint: true, Fault: faultOnly.Fault, Authz: &params.Authz{Allowed: params.Callers(), Strict: true}}
-	takenOut  = Lessons{Waypoint: true, Authz: &params.Authz{Allowed: []string{"gateway-istio"}}}
+	closed    = Lessons{
+		Waypoint: true, Fault: faultOnly.Fault,
+		Authz: &params.Authz{Allowed: params.Callers(), Strict: true},
+	}
+	takenOut = Lessons{Waypoint: true, Authz: &params.Authz{Allowed: []string{"gateway-istio"}}}
 )
 
 func fault(percent float64, delay time.Duration, path string) *params.Fault {
@@ -40,7 +43,8 @@ func exactly(f *params.Fault) *params.Fault {
 // A lab that is as claimed proves every claim, whichever lessons are on.
 func TestRightLabIsProven(t *testing.T) {
 	for name, lessons := range map[string]Lessons{
-		"off": off, "waypoint": waypoint, "fault": faultOnly, "authz": authzOnly, "all": everyOn, "strict": closed, "taken out": takenOut,
+		"off": off, "waypoint": waypoint, "fault": faultOnly, "authz": authzOnly, "all": everyOn, "strict": closed,
+		"taken out":       takenOut,
 		"small share":     {Waypoint: true, Fault: fault(10, time.Second, "/ip")},
 		"whole share":     {Waypoint: true, Fault: fault(100, time.Second, "/headers")},
 		"truncated share": {Waypoint: true, Fault: fault(57.14, time.Second, "/headers")},
@@ -89,28 +93,44 @@ func TestWrongLabIsNotProven(t *testing.T) {
 			{"authz-post-appa", Refuted, "expected \"RBAC: access denied\"", "not in the mesh"},
 			{"waypoint-gateway", Proven, "", ""},
 		}},
-		{"ingress label removed", everyOn, func(s *sim) { s.noIngress = true; delete(s.objects.Service.Labels, "istio.io/ingress-use-waypoint") }, []want{
-			{"waypoint-gateway", Refuted, "around", "ingress-use-waypoint"},
-			{"fault-gateway", Refuted, "0 of", "ingress-use-waypoint"},
-			{"authz-post-gateway", Refuted, "", "ingress-use-waypoint"},
-			{"waypoint-appa", Proven, "", ""},
-		}},
-		{"waypoint scaled to zero", everyOn, func(s *sim) { s.scaledToZero = true; *s.objects.WaypointDeployment.Spec.Replicas = 0 }, []want{
-			{"waypoint-appa", Refuted, "no pod that is ready", "scaled to zero"},
-			{"fault-appa", Refuted, "no pod", "scaled to zero"},
-			{"authz-outsider", Refuted, "", "scaled to zero"},
-		}},
-		{"no waypoint at all", everyOn, func(s *sim) { s.actual.Waypoint, s.objects.Waypoint, s.objects.Service.Labels = false, nil, nil }, []want{
-			{"waypoint-appa", Refuted, "", "does not exist"},
-			{"waypoint-gateway", Refuted, "", "no label istio.io/use-waypoint"},
-		}},
+		{
+			"ingress label removed", everyOn,
+			func(s *sim) { s.noIngress = true; delete(s.objects.Service.Labels, "istio.io/ingress-use-waypoint") },
+			[]want{
+				{"waypoint-gateway", Refuted, "around", "ingress-use-waypoint"},
+				{"fault-gateway", Refuted, "0 of", "ingress-use-waypoint"},
+				{"authz-post-gateway", Refuted, "", "ingress-use-waypoint"},
+				{"waypoint-appa", Proven, "", ""},
+			},
+		},
+		{
+			"waypoint scaled to zero", everyOn,
+			func(s *sim) { s.scaledToZero = true; *s.objects.WaypointDeployment.Spec.Replicas = 0 },
+			[]want{
+				{"waypoint-appa", Refuted, "no pod that is ready", "scaled to zero"},
+				{"fault-appa", Refuted, "no pod", "scaled to zero"},
+				{"authz-outsider", Refuted, "", "scaled to zero"},
+			},
+		},
+		{
+			"no waypoint at all", everyOn,
+			func(s *sim) { s.actual.Waypoint, s.objects.Waypoint, s.objects.Service.Labels = false, nil, nil },
+			[]want{
+				{"waypoint-appa", Refuted, "", "does not exist"},
+				{"waypoint-gateway", Refuted, "", "no label istio.io/use-waypoint"},
+			},
+		},
 		{"gateway not programmed", waypoint, func(s *sim) {
 			s.scaledToZero = true
-			s.objects.Waypoint.Status.Conditions[0] = metav1.Condition{Type: "Programmed", Status: "False", Reason: "AddressNotAssigned"}
+			s.objects.Waypoint.Status.Conditions[0] = metav1.Condition{
+				Type: "Programmed", Status: "False",
+				Reason: "AddressNotAssigned",
+			}
 		}, []want{{"waypoint-appa", Refuted, "", "AddressNotAssigned"}}},
 		{"policy with selector", authzOnly, func(s *sim) {
 			s.selector = true
-			s.objects.Policies[0].Spec.TargetRefs, s.objects.Policies[0].Spec.Selector = nil, &istiotype.WorkloadSelector{}
+			s.objects.Policies[0].Spec.TargetRefs, s.objects.Policies[0].Spec.Selector = nil,
+				&istiotype.WorkloadSelector{}
 		}, []want{
 			{"authz-post-appa", Refuted, "expected: all", "`selector`"},
 			{"authz-outsider", Refuted, "", "`selector`"},
@@ -125,38 +145,72 @@ func TestWrongLabIsNotProven(t *testing.T) {
 		}, []want{{"authz-post-gateway", Refuted, "", "Service/appc"}}},
 		{"policy not accepted", authzOnly, func(s *sim) {
 			s.actual.Authz = nil
-			s.objects.Policies[0].Status.Conditions[0].Status, s.objects.Policies[0].Status.Conditions[0].Message = "False", "target not found"
+			condition := s.objects.Policies[0].Status.Conditions[0]
+			condition.Status, condition.Message = "False", "target not found"
 		}, []want{{"authz-post-appa", Refuted, "", "target not found"}}},
 		{"policy still there", waypoint, func(s *sim) {
 			s.actual.Authz = authzOnly.Authz
 			s.objects.Policies = goodObjects(authzOnly).Policies
 		}, []want{{"authz-off-post", Refuted, "403", "still attached"}}},
-		{"virtual service for another host", faultOnly, func(s *sim) { s.actual.Fault, s.objects.VirtualServices[0].Spec.Hosts = nil, []string{"appc"} }, []want{
-			{"fault-appa", Refuted, "0 of", "host appc"},
-			{"fault-gateway", Refuted, "0 of", "host appc"},
-		}},
-		{"no virtual service", faultOnly, func(s *sim) { s.actual.Fault, s.objects.VirtualServices = nil, nil }, []want{{"fault-appa", Refuted, "", "VirtualService default/appb-delay does not exist"}}},
-		{"30 % where 50 % is claimed", faultOnly, func(s *sim) { s.actual.Fault.Percent, delayOf(s.objects.VirtualServices[0]).Percentage.Value = 30, 30 }, []want{
-			{"fault-appa", Refuted, "set: 50 %", "asks for 30 %"},
-			{"fault-gateway", Refuted, "set: 50 %", "asks for 30 %"},
-		}},
+		{
+			"virtual service for another host", faultOnly,
+			func(s *sim) { s.actual.Fault, s.objects.VirtualServices[0].Spec.Hosts = nil, []string{"appc"} },
+			[]want{
+				{"fault-appa", Refuted, "0 of", "host appc"},
+				{"fault-gateway", Refuted, "0 of", "host appc"},
+			},
+		},
+		{
+			"no virtual service", faultOnly, func(s *sim) { s.actual.Fault, s.objects.VirtualServices = nil, nil },
+			[]want{{"fault-appa", Refuted, "", "VirtualService default/appb-delay does not exist"}},
+		},
+		{
+			"30 % where 50 % is claimed", faultOnly,
+			func(s *sim) { s.actual.Fault.Percent, delayOf(s.objects.VirtualServices[0]).Percentage.Value = 30, 30 },
+			[]want{
+				{"fault-appa", Refuted, "set: 50 %", "asks for 30 %"},
+				{"fault-gateway", Refuted, "set: 50 %", "asks for 30 %"},
+			},
+		},
 		{"another path delayed", faultOnly, func(s *sim) {
-			s.actual.Fault.Path, s.objects.VirtualServices[0].Spec.Http[0].Match[0].Uri.MatchType = "/ip", &networkingapi.StringMatch_Prefix{Prefix: "/ip"}
+			s.actual.Fault.Path, s.objects.VirtualServices[0].Spec.Http[0].Match[0].Uri.MatchType = "/ip",
+				&networkingapi.StringMatch_Prefix{Prefix: "/ip"}
 		}, []want{{"fault-appa", Refuted, "expected: none", "delays /ip"}}},
-		{"delay shorter than set", faultOnly, func(s *sim) { s.actual.Fault.Delay = 1600 * time.Millisecond }, []want{{"fault-appa", Refuted, "too fast for this one", ""}}},
-		{"delay much longer than set", faultOnly, func(s *sim) { s.actual.Fault.Delay = 6 * time.Second }, []want{{"fault-appa", Refuted, "longer than one delay explains", "None of the known"}}},
+		{
+			"delay shorter than set", faultOnly, func(s *sim) { s.actual.Fault.Delay = 1600 * time.Millisecond },
+			[]want{{"fault-appa", Refuted, "too fast for this one", ""}},
+		},
+		{
+			"delay much longer than set", faultOnly, func(s *sim) { s.actual.Fault.Delay = 6 * time.Second },
+			[]want{{"fault-appa", Refuted, "longer than one delay explains", "None of the known"}},
+		},
 		{"fault still on", waypoint, func(s *sim) {
 			s.actual.Fault, s.objects.VirtualServices = faultOnly.Fault, goodObjects(faultOnly).VirtualServices
 		}, []want{
 			{"fault-off-appa", Refuted, "expected: none", "still asks"},
 		}},
-		{"machine busy", waypoint, func(s *sim) { s.hiccups = 2 }, []want{{"fault-off-appa", Inconclusive, "busy", ""}}},
-		{"baseline too slow", faultOnly, func(s *sim) { s.noise = 1600 * time.Millisecond }, []want{{"fault-appa", Refuted, "", ""}}},
-		{"share too small to know", Lessons{Waypoint: true, Fault: fault(1, time.Second, "/headers")}, func(*sim) {}, []want{{"fault-appa", Inconclusive, "more requests would be needed", ""}}},
-		{"still open though strict", closed, func(s *sim) { s.actual.Authz.Strict, s.objects.PeerAuthentications = false, nil }, []want{
-			{"direct-closed", Refuted, "instead 5 × 200", "STRICT"},
-			{"unmeshed-closed", Refuted, "no HTTP answer; expected", ""},
-		}},
+		{
+			"machine busy", waypoint, func(s *sim) { s.hiccups = 2 },
+			[]want{{"fault-off-appa", Inconclusive, "busy", ""}},
+		},
+		{
+			"baseline too slow", faultOnly, func(s *sim) { s.noise = 1600 * time.Millisecond },
+			[]want{{"fault-appa", Refuted, "", ""}},
+		},
+		{
+			"share too small to know",
+			Lessons{Waypoint: true, Fault: fault(1, time.Second, "/headers")},
+			func(*sim) {},
+			[]want{{"fault-appa", Inconclusive, "more requests would be needed", ""}},
+		},
+		{
+			"still open though strict", closed,
+			func(s *sim) { s.actual.Authz.Strict, s.objects.PeerAuthentications = false, nil },
+			[]want{
+				{"direct-closed", Refuted, "instead 5 × 200", "STRICT"},
+				{"unmeshed-closed", Refuted, "no HTTP answer; expected", ""},
+			},
+		},
 		{"closed though not strict", authzOnly, func(s *sim) {
 			s.actual.Authz.Strict = true
 			s.objects.PeerAuthentications = goodObjects(closed).PeerAuthentications
@@ -164,24 +218,69 @@ func TestWrongLabIsNotProven(t *testing.T) {
 			{"direct-open", Refuted, "no HTTP answer", ""},
 			{"unmeshed-open", Refuted, "no HTTP answer", "STRICT"},
 		}},
-		{"foreign traffic throughout", waypoint, func(s *sim) { s.foreign = slices.Repeat([]int{3}, 99) }, []want{{"waypoint-appa", Inconclusive, "other traffic used the waypoint during the measurement (curl/8) (measured 2 times)", ""}}},
-		{"foreign traffic once", waypoint, func(s *sim) { s.foreign = []int{0, 0, 0, 3} }, []want{{"waypoint-appa", Proven, "measured 2 times", ""}}},
-		{"sent twice", waypoint, func(s *sim) { s.retried = true }, []want{{"waypoint-appa", Inconclusive, "sent twice", ""}}},
+		{
+			"foreign traffic throughout", waypoint, func(s *sim) { s.foreign = slices.Repeat([]int{3}, 99) },
+			[]want{{
+				"waypoint-appa", Inconclusive,
+				"other traffic used the waypoint during the measurement (curl/8) (measured 2 times)", "",
+			}},
+		},
+		{
+			"foreign traffic once", waypoint, func(s *sim) { s.foreign = []int{0, 0, 0, 3} },
+			[]want{{"waypoint-appa", Proven, "measured 2 times", ""}},
+		},
+		{
+			"sent twice", waypoint, func(s *sim) { s.retried = true },
+			[]want{{"waypoint-appa", Inconclusive, "sent twice", ""}},
+		},
 		{"lost exit status", everyOn, func(s *sim) { s.lost = true }, []want{
 			{"reach-appa", Inconclusive, "exit status of the command was lost", ""},
 			{"authz-post-appa", Inconclusive, "lost", ""},
 		}},
-		{"caller cannot be started", authzOnly, func(s *sim) { s.unsent = errBroken }, []want{{"authz-outsider", Inconclusive, "the caller is not available: broken", ""}}},
-		{"appb restarted", everyOn, func(s *sim) { s.restartAfter = "appb-1" }, []want{{"reach-appa", Inconclusive, "pod appb-1 was restarted", ""}}},
-		{"no counters", waypoint, func(s *sim) { s.hideCounters = true }, []want{{"waypoint-appa", Proven, "no counter to compare with", ""}}},
-		{"no counter of denials", authzOnly, func(s *sim) { s.hideCounters = true }, []want{{"authz-post-appa", Refuted, "no counter of denied", ""}}},
-		{"denied by something else", authzOnly, func(s *sim) { s.deniedEarly = true }, []want{{"authz-post-appa", Refuted, "moved by 0", ""}}},
-		{"counters unreadable", waypoint, func(s *sim) { s.counterErr = errBroken }, []want{{"waypoint-appa", Inconclusive, "cannot be observed", ""}}},
-		{"no principal in the log", waypoint, func(s *sim) { s.hidePrincipal = true }, []want{{"waypoint-appa", Inconclusive, "accessLogFormat", ""}}},
-		{"another identity", waypoint, func(s *sim) { s.wrongSeen = "spiffe://cluster.local/ns/default/sa/default" }, []want{{"waypoint-gateway", Refuted, "sa/default", ""}}},
-		{"denied in other words", authzOnly, func(s *sim) { s.body = "go away" }, []want{{"authz-post-appa", Refuted, "go away", ""}}},
-		{"appa not taken out", takenOut, func(s *sim) { s.actual.Authz.Allowed = params.Callers() }, []want{{"authz-taken-out-appa", Refuted, "200", ""}}},
-		{"objects unreadable", waypoint, func(s *sim) { s.scaledToZero, s.objectsErr = true, errBroken }, []want{{"waypoint-appa", Refuted, "", "broken"}}},
+		{
+			"caller cannot be started", authzOnly, func(s *sim) { s.unsent = errBroken },
+			[]want{{"authz-outsider", Inconclusive, "the caller is not available: broken", ""}},
+		},
+		{
+			"appb restarted", everyOn, func(s *sim) { s.restartAfter = "appb-1" },
+			[]want{{"reach-appa", Inconclusive, "pod appb-1 was restarted", ""}},
+		},
+		{
+			"no counters", waypoint, func(s *sim) { s.hideCounters = true },
+			[]want{{"waypoint-appa", Proven, "no counter to compare with", ""}},
+		},
+		{
+			"no counter of denials", authzOnly, func(s *sim) { s.hideCounters = true },
+			[]want{{"authz-post-appa", Refuted, "no counter of denied", ""}},
+		},
+		{
+			"denied by something else", authzOnly, func(s *sim) { s.deniedEarly = true },
+			[]want{{"authz-post-appa", Refuted, "moved by 0", ""}},
+		},
+		{
+			"counters unreadable", waypoint, func(s *sim) { s.counterErr = errBroken },
+			[]want{{"waypoint-appa", Inconclusive, "cannot be observed", ""}},
+		},
+		{
+			"no principal in the log", waypoint, func(s *sim) { s.hidePrincipal = true },
+			[]want{{"waypoint-appa", Inconclusive, "accessLogFormat", ""}},
+		},
+		{
+			"another identity", waypoint, func(s *sim) { s.wrongSeen = "spiffe://cluster.local/ns/default/sa/default" },
+			[]want{{"waypoint-gateway", Refuted, "sa/default", ""}},
+		},
+		{
+			"denied in other words", authzOnly, func(s *sim) { s.body = "go away" },
+			[]want{{"authz-post-appa", Refuted, "go away", ""}},
+		},
+		{
+			"appa not taken out", takenOut, func(s *sim) { s.actual.Authz.Allowed = params.Callers() },
+			[]want{{"authz-taken-out-appa", Refuted, "200", ""}},
+		},
+		{
+			"objects unreadable", waypoint, func(s *sim) { s.scaledToZero, s.objectsErr = true, errBroken },
+			[]want{{"waypoint-appa", Refuted, "", "broken"}},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -200,7 +299,8 @@ func TestWrongLabIsNotProven(t *testing.T) {
 				says := slices.ContainsFunc(got.Checks, func(k Check) bool { return strings.Contains(k.Text, w.says) })
 				cause := w.cause == "" || strings.Contains(strings.Join(got.Causes, "\n"), w.cause)
 				if got.Verdict != w.verdict || !says || !cause {
-					t.Errorf("%s: %s, want %s saying %q because %q;\nchecks %+v\ncauses %q", w.id, got.Verdict, w.verdict, w.says, w.cause, got.Checks, got.Causes)
+					t.Errorf("%s: %s, want %s saying %q because %q;\nchecks %+v\ncauses %q", w.id, got.Verdict,
+						w.verdict, w.says, w.cause, got.Checks, got.Causes)
 				}
 			}
 		})
@@ -289,7 +389,8 @@ func TestClaimsAreWellFormed(t *testing.T) {
 	}
 }
 
-// What appb itself answers on the delayed path, and how long it takes, is true without the lesson and must not refute it.
+// What appb itself answers on the delayed path, and how long it takes, is true without the lesson and must not refute
+// it.
 func TestOwnAnswersOfTheDelayedPath(t *testing.T) {
 	for name, c := range map[string]struct {
 		lessons Lessons
@@ -363,7 +464,8 @@ func TestOwnAnswersOfTheDelayedPath(t *testing.T) {
 				if got := report.Claims[i]; got.Verdict != want {
 					t.Errorf("%s: %s, want %s: %+v", id, got.Verdict, want, got.Checks)
 				}
-				said = said || slices.ContainsFunc(report.Claims[i].Checks, func(k Check) bool { return strings.Contains(k.Text, c.says) })
+				said = said || slices.ContainsFunc(report.Claims[i].Checks,
+					func(k Check) bool { return strings.Contains(k.Text, c.says) })
 			}
 			if !said {
 				t.Errorf("no check says %q: %+v", c.says, report.Claims)

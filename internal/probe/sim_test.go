@@ -87,7 +87,8 @@ func newSim(l Lessons) *sim {
 		actual: actual, random: rand.New(rand.NewPCG(1, 2)), now: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC),
 		objects: goodObjects(l),
 		counts: observe.Counters{
-			Requests: observe.Counter{Value: 1000, Known: true}, Denied: observe.Counter{Value: 7, Known: true}, Delayed: observe.Counter{Value: 3, Known: true},
+			Requests: observe.Counter{Value: 1000, Known: true}, Denied: observe.Counter{Value: 7, Known: true},
+			Delayed: observe.Counter{Value: 3, Known: true},
 		},
 	}
 }
@@ -106,22 +107,33 @@ func goodObjects(l Lessons) *mesh.Objects {
 	pod := corev1.Pod{ObjectMeta: meta("appa-1", "app", "appa")}
 	pod.Annotations = map[string]string{"ambient.istio.io/redirection": "enabled"}
 	o := &mesh.Objects{
-		Target:  mesh.Target{Service: mesh.Service{Namespace: "default", Name: "appb", Port: 8000}, Waypoint: "appb-waypoint", Gateway: "gateway"},
+		Target: mesh.Target{
+			Service:  mesh.Service{Namespace: "default", Name: "appb", Port: 8000},
+			Waypoint: "appb-waypoint", Gateway: "gateway",
+		},
 		Service: &corev1.Service{ObjectMeta: meta("appb")}, AppPods: map[string][]corev1.Pod{"appa": {pod}},
 	}
 	if l.Waypoint {
-		o.Service.Labels = map[string]string{"istio.io/use-waypoint": "appb-waypoint", "istio.io/ingress-use-waypoint": "true"}
+		o.Service.Labels = map[string]string{
+			"istio.io/use-waypoint":         "appb-waypoint",
+			"istio.io/ingress-use-waypoint": "true",
+		}
 		o.Service.Status.Conditions = []metav1.Condition{{Type: "istio.io/WaypointBound", Status: "True"}}
 		o.Waypoint = &gatewayv1.Gateway{ObjectMeta: meta("appb-waypoint")}
 		o.Waypoint.Status.Conditions = []metav1.Condition{{Type: "Programmed", Status: "True"}}
-		o.WaypointDeployment = &appsv1.Deployment{ObjectMeta: meta("appb-waypoint"), Spec: appsv1.DeploymentSpec{Replicas: &one}}
+		o.WaypointDeployment = &appsv1.Deployment{
+			ObjectMeta: meta("appb-waypoint"),
+			Spec:       appsv1.DeploymentSpec{Replicas: &one},
+		}
 		o.WaypointDeployment.Status = appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1}
 	}
 	if l.Authz != nil {
 		o.Policies = []*securityv1.AuthorizationPolicy{policy("appb-get-only")}
 		if l.Authz.Strict {
 			strict := &securityv1.PeerAuthentication{ObjectMeta: meta("strict")}
-			strict.Spec.Mtls = &securityapi.PeerAuthentication_MutualTLS{Mode: securityapi.PeerAuthentication_MutualTLS_STRICT}
+			strict.Spec.Mtls = &securityapi.PeerAuthentication_MutualTLS{
+				Mode: securityapi.PeerAuthentication_MutualTLS_STRICT,
+			}
 			o.PeerAuthentications = []*securityv1.PeerAuthentication{strict}
 			only := &securityv1.AuthorizationPolicy{ObjectMeta: meta("appb-only-via-waypoint")}
 			only.Status.Conditions = []*istiometa.IstioCondition{{Type: "ZtunnelAccepted", Status: "True"}}
@@ -166,7 +178,8 @@ func delayOf(v *networkingv1.VirtualService) *networkingapi.HTTPFaultInjection_D
 func (s *sim) env(claimed Lessons) Env {
 	n := 0
 	return Env{
-		Lab: "ambient", Namespace: "default", Lessons: claimed, Claims: lesson.Claims(), World: s, Now: func() time.Time { s.now = s.now.Add(time.Millisecond); return s.now },
+		Lab: "ambient", Namespace: "default", Lessons: claimed, Claims: lesson.Claims(), World: s,
+		Now:    func() time.Time { s.now = s.now.Add(time.Millisecond); return s.now },
 		After:  func(time.Duration) <-chan time.Time { return time.After(150 * time.Millisecond) },
 		NewRun: func() string { n++; return fmt.Sprintf("run%04d", n) },
 	}
@@ -218,7 +231,8 @@ func (c simCaller) answer(l traffic.Load) (status int, delayed bool, own time.Du
 		if enforced && (!Admitted(c.who)(c.actual) || l.Method != http.MethodGet) {
 			return http.StatusForbidden, false, 0, traffic.DeniedBody
 		}
-		if f := c.actual.Fault; f != nil && (f.Covers(l.Path) && !c.plainMatch || l.Path == f.Path) && c.random.Float64() < f.Share() {
+		if f := c.actual.Fault; f != nil && (f.Covers(l.Path) && !c.plainMatch || l.Path == f.Path) &&
+			c.random.Float64() < f.Share() {
 			delayed = true
 		}
 	}
@@ -279,7 +293,10 @@ func (c simCaller) seen(l traffic.Load, status int, delayed bool, own time.Durat
 	if delayed {
 		c.counts.Delayed.Value++
 	}
-	crossing := observe.Crossing{Run: l.Run, Agent: traffic.Agent(l.Run), Principal: principal, Status: status, At: c.now}
+	crossing := observe.Crossing{
+		Run: l.Run, Agent: traffic.Agent(l.Run), Principal: principal, Status: status,
+		At: c.now,
+	}
 	switch {
 	case c.hideDetails:
 	case status == http.StatusForbidden && own == 0 && !delayed && c.ownStatus != status:

@@ -34,7 +34,9 @@ type Kubernetes struct {
 
 // NewKubernetes returns the World of the cluster behind config. Its applications are in the namespace of target, whose
 // objects m reads.
-func NewKubernetes(config *rest.Config, forwarder traffic.Forwarder, m *mesh.Mesh, target mesh.Target) (*Kubernetes, error) {
+func NewKubernetes(
+	config *rest.Config, forwarder traffic.Forwarder, m *mesh.Mesh, target mesh.Target,
+) (*Kubernetes, error) {
 	cluster, err := traffic.NewKube(config, forwarder)
 	if err != nil {
 		return nil, err
@@ -43,17 +45,25 @@ func NewKubernetes(config *rest.Config, forwarder traffic.Forwarder, m *mesh.Mes
 	return newWorld(cluster, objects, target.Service.Namespace), nil
 }
 
-func newWorld(cluster traffic.Cluster, objects func(context.Context) (*mesh.Objects, error), namespace string) *Kubernetes {
+func newWorld(
+	cluster traffic.Cluster, objects func(context.Context) (*mesh.Objects, error), namespace string,
+) *Kubernetes {
 	return &Kubernetes{
 		namespace: namespace, cluster: cluster, objects: objects, started: map[string]bool{},
-		waypoint: observe.Waypoint{Cluster: cluster, Namespace: namespace, Selector: gatewayLabel + "=" + names.Waypoint},
+		waypoint: observe.Waypoint{
+			Cluster: cluster, Namespace: namespace,
+			Selector: gatewayLabel + "=" + names.Waypoint,
+		},
 	}
 }
 
 // Caller implements World.
 func (k *Kubernetes) Caller(ctx context.Context, caller Caller) (traffic.Sender, error) {
 	service := fmt.Sprintf("http://%s:%d", names.AppB, names.AppPort)
-	appa := traffic.InPod{Cluster: k.cluster, Namespace: k.namespace, Selector: "app=" + names.AppA, URL: service, Workload: "deploy/" + names.AppA}
+	appa := traffic.InPod{
+		Cluster: k.cluster, Namespace: k.namespace, Selector: "app=" + names.AppA, URL: service,
+		Workload: "deploy/" + names.AppA,
+	}
 	switch caller {
 	case Appa:
 		return appa, nil
@@ -71,7 +81,8 @@ func (k *Kubernetes) Caller(ctx context.Context, caller Caller) (traffic.Sender,
 	case Unmeshed:
 		return k.shortLived(ctx, "lab-unmeshed", service, map[string]string{"istio.io/dataplane-mode": "none"})
 	}
-	return nil, fmt.Errorf("unknown caller %q; known: %s, %s, %s, %s, %s", caller, Appa, Gateway, Outsider, Unmeshed, AppaDirect)
+	return nil, fmt.Errorf("unknown caller %q; known: %s, %s, %s, %s, %s", caller, Appa, Gateway, Outsider, Unmeshed,
+		AppaDirect)
 }
 
 // Objects implements World.
@@ -92,11 +103,14 @@ func (k *Kubernetes) appbAddress(ctx context.Context) (string, error) {
 
 // shortLived starts a caller's pod once a run. A pod that could not be started is marked as started all the same, so
 // that Close removes what there is of it.
-func (k *Kubernetes) shortLived(ctx context.Context, name, url string, labels map[string]string) (traffic.Sender, error) {
+func (k *Kubernetes) shortLived(
+	ctx context.Context, name, url string, labels map[string]string,
+) (traffic.Sender, error) {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
 	caller := traffic.InPod{
-		Cluster: k.cluster, Namespace: k.namespace, Selector: traffic.CallerLabel + "=" + name, URL: url, Workload: "pod/" + name,
+		Cluster: k.cluster, Namespace: k.namespace, Selector: traffic.CallerLabel + "=" + name, URL: url,
+		Workload: "pod/" + name,
 	}
 	if k.started[name] {
 		return caller, nil

@@ -55,7 +55,8 @@ func (c *podsOnly) RemovePod(_ context.Context, _, name string) error {
 func meshedPods() map[string][]traffic.Pod {
 	in := map[string]string{"ambient.istio.io/redirection": "enabled"}
 	return map[string][]traffic.Pod{
-		"app=appa": {{Name: "appa-1", Ready: true, Annotations: in}}, "app=appb": {{Name: "appb-1", Ready: true, IP: "10.0.0.9", Annotations: in}},
+		"app=appa":                      {{Name: "appa-1", Ready: true, Annotations: in}},
+		"app=appb":                      {{Name: "appb-1", Ready: true, IP: "10.0.0.9", Annotations: in}},
 		gatewayLabel + "=appb-waypoint": {{Name: "appb-waypoint-1", Ready: true}}, "app=ztunnel": {{Name: "ztunnel-1"}},
 	}
 }
@@ -63,7 +64,10 @@ func meshedPods() map[string][]traffic.Pod {
 func TestCallersOfACluster(t *testing.T) {
 	c := &podsOnly{pods: meshedPods()}
 	k := newWorld(c, nil, "default")
-	for who, want := range map[Caller]string{Appa: "http://appb:8000", AppaDirect: "http://10.0.0.9:8080", Outsider: "http://appb:8000", Unmeshed: "http://appb:8000"} {
+	for who, want := range map[Caller]string{
+		Appa: "http://appb:8000", AppaDirect: "http://10.0.0.9:8080",
+		Outsider: "http://appb:8000", Unmeshed: "http://appb:8000",
+	} {
 		sender, err := k.Caller(t.Context(), who)
 		if err != nil || sender.(traffic.InPod).URL != want {
 			t.Errorf("%s: %+v %v", who, sender, err)
@@ -81,7 +85,8 @@ func TestCallersOfACluster(t *testing.T) {
 	}
 	for _, spec := range c.started {
 		outside := spec.Labels["istio.io/dataplane-mode"] == "none"
-		if outside != (spec.Name == "lab-unmeshed") || (spec.ServiceAccount == "outsider") != (spec.Name == "lab-outsider") {
+		if outside != (spec.Name == "lab-unmeshed") ||
+			(spec.ServiceAccount == "outsider") != (spec.Name == "lab-outsider") {
 			t.Errorf("%+v", spec)
 		}
 	}
@@ -107,11 +112,13 @@ func TestCallersOfACluster(t *testing.T) {
 	if _, err := k.Counters(t.Context()); !errors.Is(err, errBroken) {
 		t.Error(err)
 	}
-	if err := k.Crossings(t.Context(), time.Now(), func(observe.Crossing) bool { return true }); !errors.Is(err, errBroken) {
+	if err := k.Crossings(t.Context(), time.Now(), func(observe.Crossing) bool { return true }); !errors.Is(err,
+		errBroken) {
 		t.Error(err)
 	}
 	empty := newWorld(&podsOnly{}, nil, "default")
-	if _, err := empty.Caller(t.Context(), AppaDirect); err == nil || !strings.Contains(err.Error(), "appb has no pod") {
+	if _, err := empty.Caller(t.Context(), AppaDirect); err == nil ||
+		!strings.Contains(err.Error(), "appb has no pod") {
 		t.Error(err)
 	}
 	if _, err := NewKubernetes(&rest.Config{Host: "::bad::"}, nil, nil, mesh.Target{}); err == nil {

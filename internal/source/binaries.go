@@ -9,8 +9,8 @@ import (
 	"ambientlab/internal/command"
 )
 
-// Binaries builds programs, in the order of names, and returns their paths by name. While a program is compiled, the modules
-// of the programs after it are fetched: compiling needs the processors, fetching needs the network.
+// Binaries builds programs, in the order of names, and returns their paths by name. While a program is compiled, the
+// modules of the programs after it are fetched: compiling needs the processors, fetching needs the network.
 func (b *Builder) Binaries(ctx context.Context, names []string) (map[string]string, error) {
 	paths := make(map[string]string, len(names))
 	var missing []Program
@@ -41,7 +41,8 @@ func (b *Builder) Binaries(ctx context.Context, names []string) (map[string]stri
 			left += later.Cold
 		}
 		if len(missing) > 1 {
-			b.Progress(p.Name, fmt.Sprintf("program %d of %d to build; about %s left on 2 cores", i+1, len(missing), roundly(left)))
+			b.Progress(p.Name, fmt.Sprintf("program %d of %d to build; about %s left on 2 cores", i+1, len(missing),
+				roundly(left)))
 		}
 		if _, err := b.Binary(ctx, p.Name); err != nil {
 			return nil, err
@@ -50,8 +51,8 @@ func (b *Builder) Binaries(ctx context.Context, names []string) (map[string]stri
 	return paths, nil
 }
 
-// fetchAhead fetches the modules of all programs except the first, whose build fetches them anyway, until it is stopped. It
-// ignores errors: the build that needs the modules reports them.
+// fetchAhead fetches the modules of all programs except the first, whose build fetches them anyway, until it is
+// stopped. It ignores errors: the build that needs the modules reports them.
 func (b *Builder) fetchAhead(ctx context.Context, programs []Program) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var fetching sync.WaitGroup
@@ -62,7 +63,10 @@ func (b *Builder) fetchAhead(ctx context.Context, programs []Program) (stop func
 				continue
 			}
 			fetched[p.Module] = true
-			_, _ = b.run(ctx, command.Command{Dir: b.moduleFolder(p), Env: b.environment(), Name: "go", Args: []string{"mod", "download"}})
+			_, _ = b.run(ctx, command.Command{
+				Dir: b.moduleFolder(p), Env: b.environment(), Name: "go",
+				Args: []string{"mod", "download"},
+			})
 		}
 	})
 	return func() {

@@ -34,7 +34,8 @@ func TestBinaries(t *testing.T) {
 			t.Errorf("%s is at %q", name, paths[name])
 		}
 	}
-	if got := strings.Join(said, "\n"); !strings.HasPrefix(got, "fortio: program 1 of 2 to build; about 40 s left") || !strings.Contains(got, "\ngo-httpbin: program 2 of 2 to build; about 10 s left") {
+	if got := strings.Join(said, "\n"); !strings.HasPrefix(got, "fortio: program 1 of 2 to build; about 40 s left") ||
+		!strings.Contains(got, "\ngo-httpbin: program 2 of 2 to build; about 10 s left") {
 		t.Errorf("it said\n%s", got)
 	}
 	before := len(f.builds)

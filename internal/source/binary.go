@@ -21,8 +21,8 @@ import (
 // ErrUnknownProgram is wrapped by Binary's error if no program has the name.
 var ErrUnknownProgram = errors.New("no such program")
 
-// Binary builds a program of [Programs], or finds it built from the same inputs, and returns its path. The file has the name
-// of the program. An error of the go command has its output, and the command in a form that a user can run.
+// Binary builds a program of [Programs], or finds it built from the same inputs, and returns its path. The file has the
+// name of the program. An error of the go command has its output, and the command in a form that a user can run.
 func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	p, err := known(name)
 	if err != nil {
@@ -39,8 +39,8 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", fmt.Errorf("building %s: %w", name, err)
 	}
-	// One compilation at a time on the whole machine: a Go build uses every core, and two builds at once would compile their
-	// common packages twice.
+	// One compilation at a time on the whole machine: a Go build uses every core, and two builds at once would compile
+	// their common packages twice.
 	lock, err := filelock.Wait(ctx, filepath.Join(b.programs(), "build.lock"), func() {
 		b.Progress(name, "waiting for another build to end")
 	})
@@ -58,8 +58,8 @@ func (b *Builder) Binary(ctx context.Context, name string) (string, error) {
 	return path, nil
 }
 
-// Path is where Binary puts a program of [Programs] that is built from the current sources, whether it exists or not. So a
-// caller can tell that a running program is older. It builds nothing.
+// Path is where Binary puts a program of [Programs] that is built from the current sources, whether it exists or not.
+// So a caller can tell that a running program is older. It builds nothing.
 func (b *Builder) Path(ctx context.Context, name string) (string, error) {
 	p, err := known(name)
 	if err != nil {
@@ -103,7 +103,8 @@ func built(path string) bool {
 }
 
 func (b *Builder) compile(ctx context.Context, p Program, path string) error {
-	b.Progress(p.Name, fmt.Sprintf("compiling, about %s cold on 2 cores, less where Go's build cache knows its packages", roundly(p.Cold)))
+	b.Progress(p.Name, fmt.Sprintf(
+		"compiling, about %s cold on 2 cores, less where Go's build cache knows its packages", roundly(p.Cold)))
 	start := time.Now()
 	// What a killed build left: the lock says that no other build runs.
 	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "build-*")); err == nil {
@@ -126,8 +127,8 @@ func (b *Builder) compile(ctx context.Context, p Program, path string) error {
 		args = append(args, flag)
 	}
 	args = append(args, "-o", out, p.Package)
-	// The go command does not handle signals while it builds (cmd/go, internal/base/signal.go, is for go run and go test), so
-	// an interrupted build leaves its temporary folder. GOTMPDIR puts it into a folder that is removed here.
+	// The go command does not handle signals while it builds (cmd/go, internal/base/signal.go, is for go run and go
+	// test), so an interrupted build leaves its temporary folder. GOTMPDIR puts it into a folder that is removed here.
 	env := append(b.environment(), "GOTMPDIR="+dir)
 	if _, err := b.run(ctx, command.Command{Dir: b.moduleFolder(p), Env: env, Name: "go", Args: args}); err != nil {
 		return err
@@ -139,12 +140,15 @@ func (b *Builder) compile(ctx context.Context, p Program, path string) error {
 	return nil
 }
 
-// buildFlags are the same for every program except for its variables, so that a package is compiled once for all programs.
-// They do not stamp the revision of the checkout: a commit to the lab's README would change a program.
+// buildFlags are the same for every program except for its variables, so that a package is compiled once for all
+// programs. They do not stamp the revision of the checkout: a commit to the lab's README would change a program.
 func buildFlags(p Program) []string {
-	flags := []string{"-mod=readonly", "-trimpath", "-buildvcs=false", "-tags=" + buildTags, "-ldflags=" + p.linkFlags()}
-	// No debug information: the linker drops it anyway (see linkFlags). The lab itself, which shares hundreds of packages, is
-	// compiled with the same flag (internal/mage).
+	flags := []string{
+		"-mod=readonly", "-trimpath", "-buildvcs=false", "-tags=" + buildTags,
+		"-ldflags=" + p.linkFlags(),
+	}
+	// No debug information: the linker drops it anyway (see linkFlags). The lab itself, which shares hundreds of
+	// packages, is compiled with the same flag (internal/mage).
 	flags = append(flags, "-gcflags=all=-dwarf=false")
 	for _, pattern := range notInlined() {
 		flags = append(flags, "-gcflags="+pattern+"=-dwarf=false -l")
@@ -158,11 +162,11 @@ func buildFlags(p Program) []string {
 const buildTags = "disable_pgv"
 
 // notInlined are patterns of packages that are compiled without inlining, since that is where the compiler's time goes
-// and not where a program's time goes. istiod's are mostly generic code (krt), compiled again in every package that uses
-// it: 193 instead of 268 seconds of processor time. client-go's informers, listers and fakes, of which programs link
-// few: 72 instead of 91. Kubernetes' types and their conversions: 39 instead of 65. What requests to the API server and
-// etcd spend their time in, apiserver, apimachinery and etcd itself, is inlined as ever. None of these packages is part
-// of the lab itself, which would otherwise compile them a second time.
+// and not where a program's time goes. istiod's are mostly generic code (krt), compiled again in every package that
+// uses it: 193 instead of 268 seconds of processor time. client-go's informers, listers and fakes, of which programs
+// link few: 72 instead of 91. Kubernetes' types and their conversions: 39 instead of 65. What requests to the API
+// server and etcd spend their time in, apiserver, apimachinery and etcd itself, is inlined as ever. None of these
+// packages is part of the lab itself, which would otherwise compile them a second time.
 func notInlined() []string {
 	return []string{
 		"istio.io/istio/pilot/...", "istio.io/istio/pkg/...", "istio.io/istio/security/...",
@@ -178,8 +182,8 @@ func (b *Builder) environment() []string {
 
 func (b *Builder) moduleFolder(p Program) string { return filepath.Join(b.ModulesDir, p.Module) }
 
-// key identifies the inputs of a program's build: Go's version and the settings that change code, the flags, and every file
-// of the nested module. Its go.sum identifies everything outside of the module.
+// key identifies the inputs of a program's build: Go's version and the settings that change code, the flags, and every
+// file of the nested module. Its go.sum identifies everything outside of the module.
 func (b *Builder) key(ctx context.Context, p Program) (string, error) {
 	toolchain, err := b.toolchainOf(ctx)
 	if err != nil {

@@ -15,10 +15,11 @@ import (
 
 // Options are a Builder's settings; the zero value is what a lab uses.
 type Options struct {
-	// CacheDir is where built programs and fetched files are kept. The default is ambientlab/source in the user's cache folder.
+	// CacheDir is where built programs and fetched files are kept. The default is ambientlab/source in the user's cache
+	// folder.
 	CacheDir string
-	// ModulesDir is the folder of the nested modules. The default is internal/source/modules in the main module around the
-	// working directory.
+	// ModulesDir is the folder of the nested modules. The default is internal/source/modules in the main module around
+	// the working directory.
 	ModulesDir string
 	// GOOS and GOARCH are what Binary builds for. The default is this machine. Images are always for Linux.
 	GOOS, GOARCH string
@@ -78,8 +79,8 @@ func New(opts Options) (*Builder, error) {
 	return b, nil
 }
 
-// ModuleDir is the folder, read-only in Go's module cache, of a module that the nested module pins. It holds the files of
-// an upstream project that are not Go code, such as the template of Envoy's bootstrap configuration.
+// ModuleDir is the folder, read-only in Go's module cache, of a module that the nested module pins. It holds the files
+// of an upstream project that are not Go code, such as the template of Envoy's bootstrap configuration.
 func (b *Builder) ModuleDir(ctx context.Context, nested, module string) (string, error) {
 	b.mu.Lock()
 	modules, ok := b.nested[nested]

@@ -52,8 +52,8 @@ func purlVersion(v string) string {
 	return strings.NewReplacer("%", "%25", "+", "%2B", ":", "%3A", " ", "%20").Replace(v)
 }
 
-// GoComponents lists the modules that the linker recorded in a program. inside is the program's path in the image. A go.mod
-// would also list modules that are not in the program.
+// GoComponents lists the modules that the linker recorded in a program. inside is the program's path in the image. A
+// go.mod would also list modules that are not in the program.
 func GoComponents(inside, binary string) ([]Component, error) {
 	components, _, err := goComponents(inside, binary)
 	return components, err

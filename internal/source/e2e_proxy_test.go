@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// TestEnvoyTakesTheBootstrap starts the agent of the proxyv2 image as a waypoint and as a gateway, with no istiod
-// to be found, until Envoy's admin port answers: upstream Envoy takes what Istio's template gives it.
+// TestEnvoyTakesTheBootstrap starts the agent of the proxyv2 image as a waypoint and as a gateway, with no istiod to be
+// found, until Envoy's admin port answers: upstream Envoy takes what Istio's template gives it.
 func TestEnvoyTakesTheBootstrap(t *testing.T) {
 	b, err := New(Options{})
 	if err != nil {
@@ -54,11 +54,13 @@ func TestEnvoyTakesTheBootstrap(t *testing.T) {
 				args = append(args, "--tmpfs="+folder+":mode=1777")
 			}
 			for _, variable := range []string{
-				"POD_NAME=p", "POD_NAMESPACE=default", "INSTANCE_IP=127.0.0.1", "SERVICE_ACCOUNT=s", "ISTIO_META_CLUSTER_ID=Kubernetes",
+				"POD_NAME=p", "POD_NAMESPACE=default", "INSTANCE_IP=127.0.0.1", "SERVICE_ACCOUNT=s",
+				"ISTIO_META_CLUSTER_ID=Kubernetes",
 			} {
 				args = append(args, "--env="+variable)
 			}
-			args = append(args, image.Ref, "proxy", role, "--domain=default.svc.cluster.local", "--proxyLogLevel=warning")
+			args = append(args, image.Ref, "proxy", role, "--domain=default.svc.cluster.local",
+				"--proxyLogLevel=warning")
 			out, err := exec.CommandContext(t.Context(), "docker", args...).Output()
 			if err != nil {
 				t.Fatal(err)
@@ -81,7 +83,8 @@ func waitForEnvoy(t *testing.T, id string) {
 	ticker := time.NewTicker(500 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		out, err := exec.CommandContext(ctx, "docker", "exec", id, "/usr/local/bin/pilot-agent", "request", "GET", "server_info").Output()
+		out, err := exec.CommandContext(ctx, "docker", "exec", id, "/usr/local/bin/pilot-agent", "request", "GET",
+			"server_info").Output()
 		if err == nil && strings.Contains(string(out), envoyVersion) {
 			return
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// versions are commands of each image that print something and end: that the program starts at all is what
-// shows that its libraries and its paths are right.
+// versions are commands of each image that print something and end: that the program starts at all is what shows that
+// its libraries and its paths are right.
 func versions() map[string][][]string {
 	return map[string][][]string{
 		"docker.io/fortio/fortio:1.75.3": {{"/usr/bin/fortio", "version"}},
@@ -36,12 +36,14 @@ func versions() map[string][][]string {
 			{"/usr/local/bin/pilot-agent", "version"},
 			{"/usr/local/bin/envoy", "--version"},
 		},
-		"docker.io/istio/ztunnel:1.31.1-distroless":                      {{"/usr/local/bin/ztunnel", "version"}},
-		"docker.io/mccutchen/go-httpbin:v2.26.0":                         {{"/bin/go-httpbin", "-help"}},
-		"docker.io/prom/prometheus:v3.10.0":                              {{"/bin/prometheus", "--version"}},
-		"ghcr.io/prometheus-operator/prometheus-config-reloader:v0.89.0": {{"/bin/prometheus-config-reloader", "--help"}},
-		"quay.io/metallb/controller:v0.16.1":                             {{"/controller", "--help"}},
-		"quay.io/metallb/speaker:v0.16.1":                                {{"/speaker", "--help"}},
+		"docker.io/istio/ztunnel:1.31.1-distroless": {{"/usr/local/bin/ztunnel", "version"}},
+		"docker.io/mccutchen/go-httpbin:v2.26.0":    {{"/bin/go-httpbin", "-help"}},
+		"docker.io/prom/prometheus:v3.10.0":         {{"/bin/prometheus", "--version"}},
+		"ghcr.io/prometheus-operator/prometheus-config-reloader:v0.89.0": {
+			{"/bin/prometheus-config-reloader", "--help"},
+		},
+		"quay.io/metallb/controller:v0.16.1": {{"/controller", "--help"}},
+		"quay.io/metallb/speaker:v0.16.1":    {{"/speaker", "--help"}},
 	}
 }
 
@@ -67,7 +69,8 @@ func TestImagesInDocker(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s: %s in %s, %d components", ref, digest, time.Since(begin).Round(time.Millisecond), len(image.Modules))
+		t.Logf("%s: %s in %s, %d components", ref, digest, time.Since(begin).Round(time.Millisecond),
+			len(image.Modules))
 		images = append(images, image)
 		t.Run(strings.NewReplacer("/", "_", ":", "_").Replace(ref), func(t *testing.T) {
 			load(t, image)

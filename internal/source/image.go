@@ -52,9 +52,9 @@ func (b *Builder) Refs() []string {
 	return refs
 }
 
-// Image builds the image of a reference, in any of its forms. It ignores a digest in the reference, because a built image
-// never has the digest of the registry's. If the reference is none of [Builder.Refs], the error wraps ErrUnknownImage and
-// lists them.
+// Image builds the image of a reference, in any of its forms. It ignores a digest in the reference, because a built
+// image never has the digest of the registry's. If the reference is none of [Builder.Refs], the error wraps
+// ErrUnknownImage and lists them.
 func (b *Builder) Image(ctx context.Context, ref string) (Image, error) {
 	r, err := b.recipe(ref)
 	if err != nil {
@@ -155,8 +155,8 @@ func (b *Builder) assemble(ctx context.Context, r recipe) (Image, error) {
 	return out, err
 }
 
-// layer is a layer of an image. Its size matters, because containerd flushes each blob to disk; zstd would make it smaller, but
-// Docker engines before 23 cannot load it.
+// layer is a layer of an image. Its size matters, because containerd flushes each blob to disk; zstd would make it
+// smaller, but Docker engines before 23 cannot load it.
 func (b *Builder) layer(files []layer.File) (v1.Layer, error) {
 	cache := layer.Cache{Dir: filepath.Join(b.CacheDir, "layers")}
 	return cache.Files(layer.Compression{MediaType: types.OCILayer, Level: gzip.BestSpeed}, files)

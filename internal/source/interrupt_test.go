@@ -53,7 +53,10 @@ func TestInterruptedBuild(t *testing.T) {
 	if _, err := b.Binary(ctx, "pause"); !errors.Is(err, errInterrupted) {
 		t.Fatalf("got %v", err)
 	}
-	for _, pattern := range []string{filepath.Join(temporary, "*"), filepath.Join(cache, "bin", "*", "pause", "*", "*")} {
+	for _, pattern := range []string{
+		filepath.Join(temporary, "*"),
+		filepath.Join(cache, "bin", "*", "pause", "*", "*"),
+	} {
 		if left, err := filepath.Glob(pattern); err != nil || len(left) > 0 {
 			t.Errorf("left: %v, %v", left, err)
 		}

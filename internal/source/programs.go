@@ -16,8 +16,8 @@ type Program struct {
 	Package string
 	// Variables are string variables set by the linker, as the project's own release build sets them.
 	Variables []Variable
-	// Cold is about how long it takes on two cores when the programs above it in Programs are built and
-	// nothing else is; seconds once Go's build cache holds its packages.
+	// Cold is about how long it takes on two cores when the programs above it in Programs are built and nothing else
+	// is; seconds once Go's build cache holds its packages.
 	Cold time.Duration
 }
 
@@ -42,7 +42,10 @@ func Programs() []Program {
 	)
 	return []Program{
 		{"kube-apiserver", "kubernetes", kube + "kube-apiserver", kubernetesVariables(), 3 * time.Minute},
-		{"kube-controller-manager", "kubernetes", kube + "kube-controller-manager", kubernetesVariables(), 80 * time.Second},
+		{
+			"kube-controller-manager", "kubernetes", kube + "kube-controller-manager", kubernetesVariables(),
+			80 * time.Second,
+		},
 		{"kube-scheduler", "kubernetes", kube + "kube-scheduler", kubernetesVariables(), 10 * time.Second},
 		{"kube-proxy", "kubernetes", kube + "kube-proxy", kubernetesVariables(), 15 * time.Second},
 		{"kubelet", "kubernetes", kube + "kubelet", kubernetesVariables(), 45 * time.Second},
@@ -76,12 +79,15 @@ func Programs() []Program {
 		{"prometheus", "prometheus", "github.com/prometheus/prometheus/cmd/prometheus", []Variable{
 			{"github.com/prometheus/common/version.Version", "3.10.0"},
 		}, 4 * time.Minute},
-		{"prometheus-config-reloader", "prometheus", "github.com/prometheus-operator/prometheus-operator/cmd/prometheus-config-reloader", nil, time.Minute},
+		{
+			"prometheus-config-reloader", "prometheus",
+			"github.com/prometheus-operator/prometheus-operator/cmd/prometheus-config-reloader", nil, time.Minute,
+		},
 	}
 }
 
-// kubernetesVariables are the ones that hack/lib/version.sh of Kubernetes sets: kubeadm refuses to work
-// without a version, and the date is that of the module's tag, so that it never changes.
+// kubernetesVariables are the ones that hack/lib/version.sh of Kubernetes sets: kubeadm refuses to work without a
+// version, and the date is that of the module's tag, so that it never changes.
 func kubernetesVariables() []Variable {
 	minor := strings.Split(KubernetesVersion, ".")[1]
 	var vars []Variable
@@ -98,8 +104,8 @@ func kubernetesVariables() []Variable {
 	return vars
 }
 
-// istioVariables tell what was really built, a commit of branch release-1.31, in a form that istiod still
-// reads as a 1.31: to an agent of no version it would send what only older ones understand.
+// istioVariables tell what was really built, a commit of branch release-1.31, in a form that istiod still reads as a
+// 1.31: to an agent of no version it would send what only older ones understand.
 func istioVariables() []Variable {
 	const pkg = "istio.io/istio/pkg/version."
 	return []Variable{
@@ -120,8 +126,8 @@ func program(name string) (Program, bool) {
 	return all[i], true
 }
 
-// linkFlags are the linker's: no symbol table and no DWARF, which take a third of each image, and the
-// variables. What debug/buildinfo reads stays in.
+// linkFlags are the linker's: no symbol table and no DWARF, which take a third of each image, and the variables. What
+// debug/buildinfo reads stays in.
 func (p Program) linkFlags() string {
 	flags := []string{"-s", "-w"}
 	for _, v := range p.Variables {

@@ -44,13 +44,22 @@ func TestProgramsAreInTheirModules(t *testing.T) {
 // What a reference says is the version that the nested module pins.
 func TestReferencesNameTheVersions(t *testing.T) {
 	for ref, pin := range map[string][2]string{
-		"docker.io/fortio/fortio:1.75.3":                                 {"apps", "fortio.org/fortio v1.75.3"},
-		"docker.io/mccutchen/go-httpbin:v2.26.0":                         {"apps", "github.com/mccutchen/go-httpbin/v2 v2.26.0"},
-		"docker.io/prom/prometheus:v3.10.0":                              {"prometheus", "github.com/prometheus/prometheus v0.310.0"},
-		"ghcr.io/prometheus-operator/prometheus-config-reloader:v0.89.0": {"prometheus", "github.com/prometheus-operator/prometheus-operator v0.89.0"},
-		"quay.io/metallb/controller:v0.16.1":                             {"metallb", "go.universe.tf/metallb v0.16.1"},
-		"quay.io/metallb/speaker:v0.16.1":                                {"metallb", "go.universe.tf/metallb v0.16.1"},
-		"docker.io/istio/pilot:1.31.1-distroless":                        {"istio", "istio.io/istio v0.0.0-20260827124520-" + istioRevision},
+		"docker.io/fortio/fortio:1.75.3": {"apps", "fortio.org/fortio v1.75.3"},
+		"docker.io/mccutchen/go-httpbin:v2.26.0": {
+			"apps",
+			"github.com/mccutchen/go-httpbin/v2 v2.26.0",
+		},
+		"docker.io/prom/prometheus:v3.10.0": {
+			"prometheus",
+			"github.com/prometheus/prometheus v0.310.0",
+		},
+		"ghcr.io/prometheus-operator/prometheus-config-reloader:v0.89.0": {
+			"prometheus",
+			"github.com/prometheus-operator/prometheus-operator v0.89.0",
+		},
+		"quay.io/metallb/controller:v0.16.1":      {"metallb", "go.universe.tf/metallb v0.16.1"},
+		"quay.io/metallb/speaker:v0.16.1":         {"metallb", "go.universe.tf/metallb v0.16.1"},
+		"docker.io/istio/pilot:1.31.1-distroless": {"istio", "istio.io/istio v0.0.0-20260827124520-" + istioRevision},
 	} {
 		mod, err := os.ReadFile(filepath.Join("modules", pin[0], "go.mod"))
 		if err != nil {

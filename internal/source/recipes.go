@@ -9,8 +9,8 @@ import (
 	"ambientlab/internal/source/layer"
 )
 
-// recipe says what an image is made of. The paths, users and commands are those of the real image of that
-// reference, so that manifests need no change.
+// recipe says what an image is made of. The paths, users and commands are those of the real image of that reference, so
+// that manifests need no change.
 type recipe struct {
 	ref string
 	// programs are put at these paths, each in a layer of its own.
@@ -47,8 +47,8 @@ const usualPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 // recipes lists the images that can be built, in the order of their references.
 //
-// Of what Istio's add-ons name, Grafana, Kiali and Jaeger are not there: what they serve is made by JavaScript
-// builds that their Go modules do not hold.
+// Of what Istio's add-ons name, Grafana, Kiali and Jaeger are not there: what they serve is made by JavaScript builds
+// that their Go modules do not hold.
 func recipes() []recipe {
 	return []recipe{
 		{
@@ -97,7 +97,8 @@ func recipes() []recipe {
 				Entrypoint: []string{"/usr/local/bin/pilot-agent"}, WorkingDir: "/",
 				Env: []string{usualPath, "ISTIO_META_ISTIO_PROXY_SHA=envoy-" + envoyVersion},
 			},
-			substitute: "upstream Envoy " + envoyVersion + " with Istio's pilot-agent as proxyv2: Istio's own Envoy extensions are not in it",
+			substitute: "upstream Envoy " + envoyVersion +
+				" with Istio's pilot-agent as proxyv2: Istio's own Envoy extensions are not in it",
 		},
 		{
 			ref:      "docker.io/istio/ztunnel:" + istioTag + "-distroless",
@@ -130,7 +131,8 @@ func recipes() []recipe {
 				User:       userNobody, WorkingDir: "/prometheus", Env: []string{usualPath},
 				ExposedPorts: map[string]struct{}{"9090/tcp": {}},
 			},
-			substitute: "Prometheus without its web interface, whose pages a JavaScript build makes; queries and metrics are all there",
+			substitute: "Prometheus without its web interface, whose pages a JavaScript build makes; " +
+				"queries and metrics are all there",
 		},
 		{
 			ref:      "ghcr.io/prometheus-operator/prometheus-config-reloader:v0.89.0",
@@ -153,9 +155,9 @@ func recipes() []recipe {
 	}
 }
 
-// withoutMetadataDiscovery takes the extension istio.workload.BootstrapExtension out of Istio's bootstrap
-// template. The agent asks for it in every waypoint, whatever its settings, and Envoy without Istio's extensions
-// ends at once on a bootstrap that names it. It only adds the peers' names to telemetry.
+// withoutMetadataDiscovery takes the extension istio.workload.BootstrapExtension out of Istio's bootstrap template. The
+// agent asks for it in every waypoint, whatever its settings, and Envoy without Istio's extensions ends at once on a
+// bootstrap that names it. It only adds the peers' names to telemetry.
 func withoutMetadataDiscovery(template []byte) ([]byte, error) {
 	condition := []byte("{{- if .metadata_discovery }}")
 	if !bytes.Contains(template, condition) {
@@ -172,7 +174,10 @@ func notTheRelease(what string) string {
 // iptablesLinks are what the iptables package's scripts would set up through update-alternatives.
 func iptablesLinks() []layer.File {
 	var links []layer.File
-	for _, name := range []string{"iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"} {
+	for _, name := range []string{
+		"iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save",
+		"ip6tables-restore",
+	} {
 		family, rest := name[:len("iptables")], name[len("iptables"):]
 		if name[:3] == "ip6" {
 			family, rest = name[:len("ip6tables")], name[len("ip6tables"):]

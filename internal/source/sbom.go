@@ -12,8 +12,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// SBOM writes what is inside the images as CycloneDX JSON: each image with its digest, every Go module, Debian
-// package and wheel once, and which image holds which. The same images give the same bytes.
+// SBOM writes what is inside the images as CycloneDX JSON: each image with its digest, every Go module, Debian package
+// and wheel once, and which image holds which. The same images give the same bytes.
 func (b *Builder) SBOM(images []Image, out io.Writer) error {
 	var components []cdx.Component
 	var dependencies []cdx.Dependency
@@ -70,7 +70,8 @@ func imageComponent(image Image) (cdx.Component, error) {
 		repository, tag = image.Ref[:i], image.Ref[i+1:]
 	}
 	c := cdx.Component{
-		BOMRef: image.Ref, Type: cdx.ComponentTypeContainer, Name: repository, Version: tag, Description: image.Substitute,
+		BOMRef: image.Ref, Type: cdx.ComponentTypeContainer, Name: repository, Version: tag,
+		Description: image.Substitute,
 	}
 	if digest != (v1.Hash{}) {
 		c.Hashes = &[]cdx.Hash{{Algorithm: cdx.HashAlgoSHA256, Value: digest.Hex}}

@@ -11,8 +11,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Unpacked is what an image of [Builder.Refs] would hold, as files of this machine: for pods that run without a container
-// runtime.
+// Unpacked is what an image of [Builder.Refs] would hold, as files of this machine: for pods that run without a
+// container runtime.
 type Unpacked struct {
 	Ref string
 	// Files maps a path in the image to the file on this machine. Contents are files that are made, by their path.
@@ -62,8 +62,9 @@ func (b *Builder) Unpack(ctx context.Context, ref string) (Unpacked, error) {
 		return Unpacked{}, err
 	}
 	out := Unpacked{
-		Ref: r.ref, Files: map[string]string{}, Contents: map[string][]byte{}, Libraries: slices.Contains(r.packages, "libc6"),
-		Config: r.config, Substitute: r.substitute,
+		Ref: r.ref, Files: map[string]string{}, Contents: map[string][]byte{},
+		Libraries: slices.Contains(r.packages, "libc6"),
+		Config:    r.config, Substitute: r.substitute,
 	}
 	for _, file := range r.extra {
 		if file.Dir {
@@ -107,12 +108,13 @@ func (b *Builder) copied(ctx context.Context, c copied) ([]byte, error) {
 	return content, nil
 }
 
-// PodImages lists the references of the images that can be run without a container runtime and a node: all but those that
-// work on a node itself, or whose program a lab runs by other means.
+// PodImages lists the references of the images that can be run without a container runtime and a node: all but those
+// that work on a node itself, or whose program a lab runs by other means.
 func PodImages() []string {
 	var refs []string
 	for _, r := range recipes() {
-		if !slices.ContainsFunc([]string{"/install-cni:", "/pilot:", "/metallb/"}, func(part string) bool { return strings.Contains(r.ref, part) }) {
+		if !slices.ContainsFunc([]string{"/install-cni:", "/pilot:", "/metallb/"},
+			func(part string) bool { return strings.Contains(r.ref, part) }) {
 			refs = append(refs, r.ref)
 		}
 	}

@@ -22,7 +22,8 @@ type Crossing struct {
 	Details, Flags string
 	// Run is the run ID that the request carried, empty for other traffic; Agent its User-Agent.
 	Run, Agent string
-	// Principal is the SPIFFE ID of the caller as the waypoint identified it; empty where the log's format does not tell.
+	// Principal is the SPIFFE ID of the caller as the waypoint identified it; empty where the log's format does not
+	// tell.
 	Principal string
 	Upstream  string
 	// Own is how long the answer took without a delay by the waypoint; OwnKnown is false where the log does not tell.
@@ -48,7 +49,9 @@ type line struct {
 
 // text matches Istio's default text format (pilot/pkg/model, EnvoyTextLogFormat): it begins with the time, the request
 // and the status, and holds the user agent as its sixth quoted field, after request, failure reason and forwarded-for.
-var text = regexp.MustCompile(`^\[([^\]]+)\] "(\S+) (\S+) [^"]*" (\d+) (\S+) (\S+) \S+ "[^"]*" \S+ \S+ (\S+) (\S+) "[^"]*" "([^"]*)" "[^"]*" "[^"]*" "([^"]*)"`)
+var text = regexp.MustCompile(
+	`^\[([^\]]+)\] "(\S+) (\S+) [^"]*" (\d+) (\S+) (\S+) \S+ "[^"]*" \S+ \S+ (\S+) (\S+) ` +
+		`"[^"]*" "([^"]*)" "[^"]*" "[^"]*" "([^"]*)"`)
 
 // Parse reads one line of a proxy's log. Lines that are no HTTP request's access log are not ok.
 func Parse(raw string) (crossing Crossing, ok bool) {
@@ -57,7 +60,8 @@ func Parse(raw string) (crossing Crossing, ok bool) {
 		var l line
 		if json.Unmarshal([]byte(raw[i:]), &l) == nil && l.Method != "" && l.StartTime != "" {
 			crossing = Crossing{
-				Method: l.Method, Path: l.Path, Details: absent(l.Details), Flags: absent(l.Flags), Agent: absent(l.Agent),
+				Method: l.Method, Path: l.Path, Details: absent(l.Details), Flags: absent(l.Flags),
+				Agent:    absent(l.Agent),
 				Upstream: absent(l.Upstream), Run: absent(l.Run), Principal: absent(l.Principal),
 			}
 			switch code := l.Code.(type) {
@@ -71,7 +75,10 @@ func Parse(raw string) (crossing Crossing, ok bool) {
 			ok = true
 		}
 	} else if m := text.FindStringSubmatch(raw); m != nil {
-		crossing = Crossing{Method: m[2], Path: m[3], Flags: absent(m[5]), Details: absent(m[6]), Agent: absent(m[9]), Upstream: absent(m[10])}
+		crossing = Crossing{
+			Method: m[2], Path: m[3], Flags: absent(m[5]), Details: absent(m[6]), Agent: absent(m[9]),
+			Upstream: absent(m[10]),
+		}
 		crossing.Status, _ = strconv.Atoi(m[4])
 		crossing.At, _ = time.Parse(time.RFC3339Nano, m[1])
 		crossing.setOwn(m[8], m[7])
@@ -128,8 +135,8 @@ type Counters struct {
 	Requests, Allowed, Denied, Delayed Counter
 }
 
-// Since gives how far a counter has moved; not known unless it was known at the end. A counter that appears only
-// later, as Envoy makes them when it needs them, began at zero.
+// Since gives how far a counter has moved; not known unless it was known at the end. A counter that appears only later,
+// as Envoy makes them when it needs them, began at zero.
 func (c Counter) Since(before Counter) Counter {
 	if !c.Known || c.Value < before.Value {
 		return Counter{}

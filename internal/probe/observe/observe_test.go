@@ -15,6 +15,8 @@ import (
 	"ambientlab/internal/probe/traffic"
 )
 
+//revive:disable:line-length-limit these lines are as the proxies write them
+
 const (
 	labLine = `{"response_code":"200","start_time":"2026-11-23T07:00:00.123Z","method":"GET","path":"/headers","duration":"2003","response_flags":"DI","response_code_details":"via_upstream","user_agent":"ambientlab/r1","lab_run":"r1","peer_principal":"spiffe://cluster.local/ns/default/sa/appa","upstream_host":"10.0.0.3:8080"}`
 	// delayedLine is of a request that was delayed by 2 s, and took appb 7 ms; fastLine of one that was not delayed.
@@ -27,31 +29,39 @@ const (
 	noise       = `2026-11-23T07:00:00.000000Z	info	Envoy proxy is ready {"a":1}`
 )
 
+//revive:enable:line-length-limit
+
 func TestParse(t *testing.T) {
 	for raw, want := range map[string]observe.Crossing{
 		labLine: {
-			At: time.Date(2026, 11, 23, 7, 0, 0, 123e6, time.UTC), Method: "GET", Path: "/headers", Status: 200, Details: "via_upstream", Flags: "DI",
-			Run: "r1", Agent: "ambientlab/r1", Principal: "spiffe://cluster.local/ns/default/sa/appa", Upstream: "10.0.0.3:8080",
+			At: time.Date(2026, 11, 23, 7, 0, 0, 123e6, time.UTC), Method: "GET", Path: "/headers", Status: 200,
+			Details: "via_upstream", Flags: "DI",
+			Run: "r1", Agent: "ambientlab/r1", Principal: "spiffe://cluster.local/ns/default/sa/appa",
+			Upstream: "10.0.0.3:8080",
 		},
 		delayedLine: {
-			At: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC), Method: "GET", Path: "/status/418", Status: 418, Details: "via_upstream", Flags: "DI",
+			At: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC), Method: "GET", Path: "/status/418", Status: 418,
+			Details: "via_upstream", Flags: "DI",
 			Run: "r4", Agent: "ambientlab/r4", Own: 7 * time.Millisecond, OwnKnown: true,
 		},
 		fastLine: {
-			At: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC), Method: "GET", Path: "/status/418", Status: 418, Details: "via_upstream",
-			Run: "r4", Agent: "ambientlab/r4", Own: 9 * time.Millisecond, OwnKnown: true,
+			At: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC), Method: "GET", Path: "/status/418", Status: 418,
+			Details: "via_upstream",
+			Run:     "r4", Agent: "ambientlab/r4", Own: 9 * time.Millisecond, OwnKnown: true,
 		},
 		denied: {
 			At: time.Date(2026, 11, 23, 7, 0, 1, 0, time.UTC), Method: "POST", Path: "/post", Status: 403,
 			Details: "rbac_access_denied_matched_policy[none]", Run: "r2", Agent: "ambientlab/r2",
 		},
 		textLine: {
-			At: time.Date(2026, 11, 23, 7, 0, 2, 0, time.UTC), Method: "GET", Path: "/ip", Status: 200, Details: "via_upstream",
-			Run: "r3", Agent: "ambientlab/r3", Upstream: "10.0.0.3:8080", Own: 3 * time.Millisecond, OwnKnown: true,
+			At: time.Date(2026, 11, 23, 7, 0, 2, 0, time.UTC), Method: "GET", Path: "/ip", Status: 200,
+			Details: "via_upstream",
+			Run:     "r3", Agent: "ambientlab/r3", Upstream: "10.0.0.3:8080", Own: 3 * time.Millisecond, OwnKnown: true,
 		},
 		foreign: {
-			At: time.Date(2026, 11, 23, 7, 0, 3, 0, time.UTC), Method: "GET", Path: "/ip", Status: 200, Details: "via_upstream",
-			Agent: "curl/8.1", Upstream: "10.0.0.3:8080", Own: 3 * time.Millisecond, OwnKnown: true,
+			At: time.Date(2026, 11, 23, 7, 0, 3, 0, time.UTC), Method: "GET", Path: "/ip", Status: 200,
+			Details: "via_upstream",
+			Agent:   "curl/8.1", Upstream: "10.0.0.3:8080", Own: 3 * time.Millisecond, OwnKnown: true,
 		},
 	} {
 		if got, ok := observe.Parse(raw); !ok || got != want {
@@ -77,9 +87,12 @@ func FuzzParse(f *testing.F) {
 }
 
 const stats = `{"stats":[
-{"name":"http.inbound_0.0.0.0_8000;.downstream_rq_total","value":20},{"name":"http.inbound-x.downstream_rq_total","value":1},
-{"name":"http.connect_terminate.downstream_rq_total","value":99},{"name":"http.admin.downstream_rq_total","value":99},
-{"name":"http.inbound_0.0.0.0_8000;.rbac.denied","value":4},{"name":"http.inbound_0.0.0.0_8000;.rbac.allowed","value":16},
+{"name":"http.inbound_0.0.0.0_8000;.downstream_rq_total","value":20},
+{"name":"http.inbound-x.downstream_rq_total","value":1},
+{"name":"http.connect_terminate.downstream_rq_total","value":99},
+{"name":"http.admin.downstream_rq_total","value":99},
+{"name":"http.inbound_0.0.0.0_8000;.rbac.denied","value":4},
+{"name":"http.inbound_0.0.0.0_8000;.rbac.allowed","value":16},
 {"name":"http.inbound_0.0.0.0_8000;.fault.delays_injected","value":8},{"histograms":{}}]}`
 
 func TestCounters(t *testing.T) {
@@ -87,7 +100,8 @@ func TestCounters(t *testing.T) {
 	if err := c.AddStats([]byte(stats)); err != nil {
 		t.Fatal(err)
 	}
-	if c.Requests.Value != 21 || c.Denied.Value != 4 || c.Allowed.Value != 16 || c.Delayed.Value != 8 || !c.Requests.Known {
+	if c.Requests.Value != 21 || c.Denied.Value != 4 || c.Allowed.Value != 16 || c.Delayed.Value != 8 ||
+		!c.Requests.Known {
 		t.Errorf("%+v", c)
 	}
 	if err := c.AddStats([]byte("no")); err == nil {
@@ -139,12 +153,17 @@ func (p pods) Logs(_ context.Context, _, pod, container string, _ time.Time) (io
 }
 
 func two() []traffic.Pod {
-	return []traffic.Pod{{Name: "w1", UID: "a", Ready: true}, {Name: "w2", UID: "b", Ready: true}, {Name: "w3", UID: "c"}}
+	return []traffic.Pod{
+		{Name: "w1", UID: "a", Ready: true},
+		{Name: "w2", UID: "b", Ready: true},
+		{Name: "w3", UID: "c"},
+	}
 }
 
 func TestWaypointCounters(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/stats" || r.URL.Query().Get("filter") != observe.StatsFilter || r.URL.Query().Get("format") != "json" {
+		if r.URL.Path != "/stats" || r.URL.Query().Get("filter") != observe.StatsFilter ||
+			r.URL.Query().Get("format") != "json" {
 			w.WriteHeader(http.StatusNotFound)
 		}
 		_, _ = io.WriteString(w, stats)
@@ -157,18 +176,27 @@ func TestWaypointCounters(t *testing.T) {
 	}
 	notFound := httptest.NewServer(http.NotFoundHandler())
 	defer notFound.Close()
-	for _, broken := range []pods{{listErr: errors.New("x")}, {list: two()}, {list: two(), address: notFound.Listener.Addr().String()}, {list: two(), address: "127.0.0.1:1"}} {
+	for _, broken := range []pods{
+		{listErr: errors.New("x")},
+		{list: two()},
+		{list: two(), address: notFound.Listener.Addr().String()},
+		{list: two(), address: "127.0.0.1:1"},
+	} {
 		if _, err := (observe.Waypoint{Cluster: broken}).Counters(t.Context()); err == nil {
 			t.Errorf("%+v went well", broken)
 		}
 	}
-	if c, err := (observe.Waypoint{Cluster: pods{}}).Counters(t.Context()); err != nil || len(c.Pods) != 0 || c.Requests.Known {
+	if c, err := (observe.Waypoint{Cluster: pods{}}).Counters(t.Context()); err != nil || len(c.Pods) != 0 ||
+		c.Requests.Known {
 		t.Errorf("without pods: %+v %v", c, err)
 	}
 }
 
 func TestCrossings(t *testing.T) {
-	logs := map[string]string{"w1": noise + "\n" + labLine + "\n" + connect + "\n", "w2": labLine + "\n" + foreign + "\n"}
+	logs := map[string]string{
+		"w1": noise + "\n" + labLine + "\n" + connect + "\n",
+		"w2": labLine + "\n" + foreign + "\n",
+	}
 	for _, follow := range []bool{false, true} {
 		seen := 0
 		w := observe.Waypoint{Cluster: pods{list: two(), logs: logs, follow: follow}}
@@ -190,7 +218,8 @@ func TestCrossings(t *testing.T) {
 		t.Error(err)
 	}
 	for _, broken := range []pods{{listErr: errors.New("x")}, {list: two(), logErr: errors.New("x")}} {
-		if err := (observe.Waypoint{Cluster: broken}).Crossings(t.Context(), time.Now(), func(observe.Crossing) bool { return false }); err == nil {
+		if err := (observe.Waypoint{Cluster: broken}).Crossings(t.Context(), time.Now(),
+			func(observe.Crossing) bool { return false }); err == nil {
 			t.Errorf("%+v went well", broken)
 		}
 	}

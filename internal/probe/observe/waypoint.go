@@ -74,8 +74,8 @@ func (w Waypoint) stats(ctx context.Context, pod string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(response.Body, 8<<20))
 }
 
-// Crossings follows the access log of all pods of the waypoint from a moment on and passes each request to enough
-// until that returns true or ctx ends, which is no error: what was not logged by then did not go through.
+// Crossings follows the access log of all pods of the waypoint from a moment on and passes each request to enough until
+// that returns true or ctx ends, which is no error: what was not logged by then did not go through.
 func (w Waypoint) Crossings(ctx context.Context, since time.Time, enough func(Crossing) bool) error {
 	pods, err := w.Cluster.Pods(ctx, w.Namespace, w.Selector)
 	if err != nil {

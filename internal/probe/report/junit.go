@@ -60,7 +60,10 @@ func WriteJUnit(w io.Writer, r probe.Report) error {
 		s.Properties = append(s.Properties, property{"substitute for " + sub.Image, sub.By})
 	}
 	for _, c := range r.Claims {
-		t := testcase{Class: "ambientlab.verify." + c.Lesson, Name: c.ID + ": " + c.Title, Time: seconds(c.Took), Out: evidence(c)}
+		t := testcase{
+			Class: "ambientlab.verify." + c.Lesson, Name: c.ID + ": " + c.Title, Time: seconds(c.Took),
+			Out: evidence(c),
+		}
 		found := &trouble{Message: headline(c), Type: string(c.Verdict), Text: strings.Join(c.Causes, "\n")}
 		switch c.Verdict {
 		case probe.Refuted:

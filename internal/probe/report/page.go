@@ -110,11 +110,13 @@ func look(r probe.Report) view {
 	case r.Proven():
 		v.Outcome, v.Title = "proven", fmt.Sprintf("All %d claims are proven", len(r.Claims))
 	case r.Count(probe.Refuted) > 0:
-		v.Outcome, v.Title = "refuted", fmt.Sprintf("%d of %d claims are refuted", r.Count(probe.Refuted), len(r.Claims))
+		v.Outcome, v.Title = "refuted",
+			fmt.Sprintf("%d of %d claims are refuted", r.Count(probe.Refuted), len(r.Claims))
 	case len(r.Claims) == 0:
 		v.Outcome, v.Title = "inconclusive", "Nothing was measured"
 	default:
-		v.Outcome, v.Title = "inconclusive", fmt.Sprintf("%d of %d claims are proven, none is refuted", r.Count(probe.Proven), len(r.Claims))
+		v.Outcome, v.Title = "inconclusive",
+			fmt.Sprintf("%d of %d claims are proven, none is refuted", r.Count(probe.Proven), len(r.Claims))
 	}
 	for _, verdict := range []probe.Verdict{probe.Proven, probe.Refuted, probe.Inconclusive} {
 		v.Tally = append(v.Tally, tallied{verdict, symbol(verdict), r.Count(verdict)})
@@ -153,7 +155,10 @@ func chips(l probe.Lessons) []chip {
 }
 
 func cardOf(c probe.Result, l probe.Lessons) card {
-	v := card{Result: c, Symbol: symbol(c.Verdict), Headline: headline(c), Open: c.Verdict != probe.Proven, Lasted: c.Took.Round(100 * time.Millisecond).String()}
+	v := card{
+		Result: c, Symbol: symbol(c.Verdict), Headline: headline(c), Open: c.Verdict != probe.Proven,
+		Lasted: c.Took.Round(100 * time.Millisecond).String(),
+	}
 	for _, m := range c.Measured {
 		b := batch{Measurement: m, Role: "measurement", Statuses: statusesOf(m)}
 		if m.Control {
@@ -170,7 +175,10 @@ func cardOf(c probe.Result, l probe.Lessons) card {
 			v.Open = true
 			b.Bars, b.DelayAt = bars(m, l.Fault.Delay), l.Fault.Delay.String()
 			s := m.Share
-			b.Interval = &interval{Low: 100 * s.Low, Width: 100 * (s.High - s.Low), Seen: 100 * float64(s.Delayed) / float64(max(s.Of, 1)), Want: 100 * s.Want}
+			b.Interval = &interval{
+				Low: 100 * s.Low, Width: 100 * (s.High - s.Low),
+				Seen: 100 * float64(s.Delayed) / float64(max(s.Of, 1)), Want: 100 * s.Want,
+			}
 			b.Timeline = timelineOf(m, l.Fault.Delay)
 		}
 		v.Batches = append(v.Batches, b)
@@ -214,7 +222,10 @@ func bars(m probe.Measurement, delay time.Duration) []bar {
 			if i == len(bins)-1 {
 				label = "over " + compact(b.From)
 			}
-			out = append(out, bar{Label: label, Count: b.Count, Percent: 100 * float64(b.Count) / float64(most), Delayed: b.From >= delay})
+			out = append(out, bar{
+				Label: label, Count: b.Count, Percent: 100 * float64(b.Count) / float64(most),
+				Delayed: b.From >= delay,
+			})
 		case len(out) > 0 && !out[len(out)-1].Gap:
 			out = append(out, bar{Gap: true})
 		}
@@ -249,7 +260,8 @@ func timelineOf(m probe.Measurement, delay time.Duration) *timeline {
 	}
 	span := max(last.Sub(first), time.Millisecond)
 	t := &timeline{
-		Line: 100 - 100*float64(delay)/float64(top), Set: delay.String(), Duration: compact(span.Round(100 * time.Millisecond)),
+		Line: 100 - 100*float64(delay)/float64(top), Set: delay.String(),
+		Duration: compact(span.Round(100 * time.Millisecond)),
 	}
 	var fast, slow, failed strings.Builder
 	for _, r := range m.Replies {
@@ -264,6 +276,7 @@ func timelineOf(m probe.Measurement, delay time.Duration) *timeline {
 		fmt.Fprintf(into, "M%.1f %.1fh0", x, y)
 	}
 	t.Fast, t.Slow, t.Failed = fast.String(), slow.String(), failed.String()
-	t.Text = fmt.Sprintf("Latency of %d requests over %s: a band near zero and a band at %s", len(m.Replies), t.Duration, delay)
+	t.Text = fmt.Sprintf("Latency of %d requests over %s: a band near zero and a band at %s", len(m.Replies),
+		t.Duration, delay)
 	return t
 }

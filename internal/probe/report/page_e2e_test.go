@@ -20,6 +20,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
+//revive:disable:line-length-limit JavaScript
+
 // inspect looks at every visible text and every label of the page as a reader would: is it large enough, does it stand
 // out from its ground, does it stay inside, does anything lie on anything else?
 const inspect = `(() => {
@@ -70,6 +72,8 @@ const inspect = `(() => {
   return found;
 })()`
 
+//revive:enable:line-length-limit
+
 // The page in a real browser: nothing is asked of the network, nothing goes wrong, everything can be read, on a phone
 // and on a desktop, by day and by night. SM_SCREENSHOTS names a folder for pictures of what was seen.
 func TestPageInChromium(t *testing.T) {
@@ -92,7 +96,8 @@ func TestPageInChromium(t *testing.T) {
 		}
 		for _, width := range []int64{390, 1280} {
 			for _, scheme := range []string{"light", "dark"} {
-				t.Run(fmt.Sprintf("%s %d %s", name, width, scheme), func(t *testing.T) { look := browse{name, file, width, scheme}; look.at(t, allocator) })
+				t.Run(fmt.Sprintf("%s %d %s", name, width, scheme),
+					func(t *testing.T) { look := browse{name, file, width, scheme}; look.at(t, allocator) })
 			}
 		}
 	}

@@ -129,7 +129,8 @@ func leftOut(r probe.Report) string {
 		return ""
 	}
 	other := map[probe.Evidence]string{probe.OnTraffic: "configuration", probe.OnConfiguration: "traffic"}[r.Evidence]
-	return fmt.Sprintf("Left out, since only %s can decide them: %d (%s)", other, len(r.LeftOut), strings.Join(r.LeftOut, ", "))
+	return fmt.Sprintf("Left out, since only %s can decide them: %d (%s)", other, len(r.LeftOut),
+		strings.Join(r.LeftOut, ", "))
 }
 
 func tally(r probe.Report) string {

@@ -34,7 +34,10 @@ func load(t *testing.T, name string) probe.Report {
 func TestGoldenTablesAndJUnit(t *testing.T) {
 	for _, name := range []string{"off", "all-on", "strict", "wrong"} {
 		r := load(t, name)
-		for extension, write := range map[string]func(io.Writer, probe.Report) error{".txt": WriteTable, ".xml": WriteJUnit} {
+		for extension, write := range map[string]func(io.Writer, probe.Report) error{
+			".txt": WriteTable,
+			".xml": WriteJUnit,
+		} {
 			var got bytes.Buffer
 			if err := write(&got, r); err != nil {
 				t.Fatal(err)
@@ -54,7 +57,8 @@ func TestGoldenTablesAndJUnit(t *testing.T) {
 			}
 			if extension == ".xml" {
 				var parsed suites
-				if err := xml.Unmarshal(got.Bytes(), &parsed); err != nil || len(parsed.Suites) != 1 || parsed.Suites[0].Tests != len(r.Claims) {
+				if err := xml.Unmarshal(got.Bytes(), &parsed); err != nil || len(parsed.Suites) != 1 ||
+					parsed.Suites[0].Tests != len(r.Claims) {
 					t.Errorf("%s: %v %+v", file, err, parsed)
 				}
 			}
@@ -171,7 +175,10 @@ func TestPage(t *testing.T) {
 		if !strings.Contains(page, "nodeproxy") {
 			t.Errorf("%s: the substitutes are not named", name)
 		}
-		for _, outside := range []string{"http-equiv=\"refresh\"", "<script", "<link rel=\"stylesheet", "src=\"http", "ZgotmplZ", "url(http"} {
+		for _, outside := range []string{
+			"http-equiv=\"refresh\"", "<script", "<link rel=\"stylesheet", "src=\"http",
+			"ZgotmplZ", "url(http",
+		} {
 			if strings.Contains(page, outside) {
 				t.Errorf("%s: the page holds %s", name, outside)
 			}
@@ -217,7 +224,8 @@ func TestNothingMeasured(t *testing.T) {
 	if err := errorsOf(WritePage(&page, probe.Report{}), WriteTable(&table, probe.Report{})); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(page.String(), "Nothing was measured") || !strings.Contains(table.String(), "0 of 0 claims proven") {
+	if !strings.Contains(page.String(), "Nothing was measured") ||
+		!strings.Contains(table.String(), "0 of 0 claims proven") {
 		t.Errorf("%s", table.String())
 	}
 }

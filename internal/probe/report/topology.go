@@ -53,13 +53,58 @@ type route struct {
 
 func segments() []segment {
 	return []segment{
-		{"from outside to the gateway", []string{"reach-gateway", "authz-taken-out-gateway"}, false, route{"M150 73 H246", 198, 73}, route{"M61 62 V106", 61, 83}},
-		{"from the gateway to the waypoint", []string{"authz-taken-out-gateway", "fault-gateway", "authz-get-gateway", "waypoint-gateway"}, false, route{"M390 73 C460 73 480 127 538 133", 470, 98}, route{"M118 136 C178 138 186 196 234 204", 180, 160}},
-		{"from appa to the waypoint", []string{"authz-taken-out-appa", "fault-appa", "authz-get-appa", "waypoint-appa"}, false, route{"M390 167 C450 167 480 155 538 153", 464, 162}, route{"M118 218 H234", 178, 217}},
-		{"from another identity to the waypoint", []string{"authz-outsider", "authz-off-outsider"}, false, route{"M390 273 C520 273 598 260 608 185", 500, 270}, route{"M118 304 C210 304 256 300 266 250", 180, 300}},
-		{"from appa straight to appb's pod", []string{"direct-closed", "direct-open", "waypoint-off"}, false, route{"M390 187 C480 225 640 232 798 218", 704, 227}, route{"M118 234 C190 256 140 378 234 390", 160, 346}},
-		{"from outside the mesh to appb's pod", []string{"unmeshed-closed", "unmeshed-open"}, false, route{"M390 373 C620 373 760 330 858 244", 660, 348}, route{"M118 435 C170 435 190 416 234 410", 174, 430}},
-		{"from the waypoint to appb", []string{"authz-get-appa", "authz-get-gateway", "fault-appa", "fault-gateway", "waypoint-appa", "waypoint-gateway"}, true, route{"M682 150 C740 150 770 165 802 186", 744, 158}, route{"M298 246 V370", 298, 322}},
+		{
+			"from outside to the gateway",
+			[]string{"reach-gateway", "authz-taken-out-gateway"},
+			false,
+			route{"M150 73 H246", 198, 73},
+			route{"M61 62 V106", 61, 83},
+		},
+		{
+			"from the gateway to the waypoint",
+			[]string{"authz-taken-out-gateway", "fault-gateway", "authz-get-gateway", "waypoint-gateway"},
+			false,
+			route{"M390 73 C460 73 480 127 538 133", 470, 98},
+			route{"M118 136 C178 138 186 196 234 204", 180, 160},
+		},
+		{
+			"from appa to the waypoint",
+			[]string{"authz-taken-out-appa", "fault-appa", "authz-get-appa", "waypoint-appa"},
+			false,
+			route{"M390 167 C450 167 480 155 538 153", 464, 162},
+			route{"M118 218 H234", 178, 217},
+		},
+		{
+			"from another identity to the waypoint",
+			[]string{"authz-outsider", "authz-off-outsider"},
+			false,
+			route{"M390 273 C520 273 598 260 608 185", 500, 270},
+			route{"M118 304 C210 304 256 300 266 250", 180, 300},
+		},
+		{
+			"from appa straight to appb's pod",
+			[]string{"direct-closed", "direct-open", "waypoint-off"},
+			false,
+			route{"M390 187 C480 225 640 232 798 218", 704, 227},
+			route{"M118 234 C190 256 140 378 234 390", 160, 346},
+		},
+		{
+			"from outside the mesh to appb's pod",
+			[]string{"unmeshed-closed", "unmeshed-open"},
+			false,
+			route{"M390 373 C620 373 760 330 858 244", 660, 348},
+			route{"M118 435 C170 435 190 416 234 410", 174, 430},
+		},
+		{
+			"from the waypoint to appb",
+			[]string{
+				"authz-get-appa", "authz-get-gateway", "fault-appa", "fault-gateway", "waypoint-appa",
+				"waypoint-gateway",
+			},
+			true,
+			route{"M682 150 C740 150 770 165 802 186", 744, 158},
+			route{"M298 246 V370", 298, 322},
+		},
 	}
 }
 
@@ -122,11 +167,17 @@ func finding(r probe.Report, s segment) way {
 		}
 	}
 	if len(about) == 0 {
-		return way{Verdict: "unasked", Symbol: "–", Word: "none", Title: s.name + ": no claim is made with these lessons"}
+		return way{
+			Verdict: "unasked", Symbol: "–", Word: "none",
+			Title: s.name + ": no claim is made with these lessons",
+		}
 	}
 	bad := map[probe.Verdict]int{probe.Proven: 0, probe.Inconclusive: 1, probe.Refuted: 2}
 	worst := slices.MaxFunc(about, func(a, b probe.Result) int { return cmp.Compare(bad[a.Verdict], bad[b.Verdict]) })
-	return way{Verdict: string(worst.Verdict), Symbol: symbol(worst.Verdict), Word: word(worst), Title: fmt.Sprintf("%s: %s: %s", s.name, worst.Title, worst.Verdict)}
+	return way{
+		Verdict: string(worst.Verdict), Symbol: symbol(worst.Verdict), Word: word(worst),
+		Title: fmt.Sprintf("%s: %s: %s", s.name, worst.Title, worst.Verdict),
+	}
 }
 
 func crossedAny(c probe.Result) bool {

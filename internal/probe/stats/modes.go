@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Early is how much earlier than its delay a delayed response may seem to arrive: Envoy's timers count from the time that
-// its event loop has cached, which may be some milliseconds old, and clocks round.
+// Early is how much earlier than its delay a delayed response may seem to arrive: Envoy's timers count from the time
+// that its event loop has cached, which may be some milliseconds old, and clocks round.
 func Early(delay time.Duration) time.Duration { return min(10*time.Millisecond, delay/20) }
 
 // Modes sorts latencies into not delayed and delayed.

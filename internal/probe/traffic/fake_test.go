@@ -73,7 +73,10 @@ func captured(t *testing.T, name string) []byte {
 }
 
 func load() traffic.Load {
-	return traffic.Load{Method: http.MethodGet, Path: "/headers", Count: 8, Rate: 100, Concurrency: 2, Timeout: 5 * time.Second, Run: "r1"}
+	return traffic.Load{
+		Method: http.MethodGet, Path: "/headers", Count: 8, Rate: 100, Concurrency: 2,
+		Timeout: 5 * time.Second, Run: "r1",
+	}
 }
 
 func listen(t *testing.T, handler http.HandlerFunc) string {

@@ -17,8 +17,8 @@ import (
 )
 
 // loadCommand is fortio's command line for a batch. Facts: fortio v1.75.3 writes one JSON object a request to the
-// access log (periodic.fileAccessLogger) and, at the end, its result as JSON; both go to standard output, one after
-// the other. With -n it sends no warm-up requests (fhttp.RunHTTPTest).
+// access log (periodic.fileAccessLogger) and, at the end, its result as JSON; both go to standard output, one after the
+// other. With -n it sends no warm-up requests (fhttp.RunHTTPTest).
 func loadCommand(l Load, url string) []string {
 	return append([]string{
 		"fortio", "load", "-json", "-", "-access-log-file", "/dev/stdout", "-access-log-format", "json",
@@ -136,8 +136,8 @@ func fortioErrors(stderr []byte) []string {
 	return causes
 }
 
-// readCurl reads what `fortio curl` printed. Of a 200 the headers are on standard error, between log lines, and the body
-// is on standard output; of any other answer both are on standard output (seen with v1.75.3).
+// readCurl reads what `fortio curl` printed. Of a 200 the headers are on standard error, between log lines, and the
+// body is on standard output; of any other answer both are on standard output (seen with v1.75.3).
 func readCurl(stdout, stderr []byte) Answer {
 	answer := Answer{Reply: Reply{Status: NoAnswer}}
 	head, body := stderr, stdout
@@ -188,7 +188,8 @@ func (p InPod) Send(ctx context.Context, load Load, each func(Reply)) (Batch, er
 	if err := load.check(); err != nil {
 		return batch, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, load.deadline(), fmt.Errorf("%d requests took longer than %s", load.Count, load.deadline()))
+	ctx, cancel := context.WithTimeoutCause(ctx, load.deadline(),
+		fmt.Errorf("%d requests took longer than %s", load.Count, load.deadline()))
 	defer cancel()
 	pod, err := firstReady(ctx, p.Cluster, p.Namespace, p.Selector)
 	if err != nil {
@@ -218,7 +219,8 @@ func (p InPod) Send(ctx context.Context, load Load, each func(Reply)) (Batch, er
 	case end.err != nil:
 		return batch, fmt.Errorf("running fortio in %s: %w", pod.Name, end.err)
 	case end.status != 0:
-		return batch, fmt.Errorf("fortio in %s ended with status %d: %s", pod.Name, end.status, lastLine(stderr.Bytes()))
+		return batch, fmt.Errorf("fortio in %s ended with status %d: %s", pod.Name, end.status,
+			lastLine(stderr.Bytes()))
 	case readErr != nil:
 		// client-go takes an exec stream that broke off for a command that succeeded, so success without the whole
 		// result means that the status never came.
@@ -248,11 +250,13 @@ func (p InPod) Once(ctx context.Context, load Load) (Answer, error) {
 		return Answer{}, fmt.Errorf("fortio curl in %s: %w", pod.Name, err)
 	}
 	if status > 1 {
-		return Answer{}, fmt.Errorf("fortio curl in %s ended with status %d: %s", pod.Name, status, lastLine(stderr.Bytes()))
+		return Answer{}, fmt.Errorf("fortio curl in %s ended with status %d: %s", pod.Name, status,
+			lastLine(stderr.Bytes()))
 	}
 	answer := readCurl(stdout.Bytes(), stderr.Bytes())
 	if (status == 0) != (answer.Status == http.StatusOK) {
-		return answer, fmt.Errorf("fortio curl in %s printed status %d and exited with %d: %w", pod.Name, answer.Status, status, ErrStatusLost)
+		return answer, fmt.Errorf("fortio curl in %s printed status %d and exited with %d: %w", pod.Name, answer.Status,
+			status, ErrStatusLost)
 	}
 	return answer, nil
 }
@@ -265,7 +269,8 @@ func (p InPod) command(args []string) string {
 		}
 		quoted[i] = a
 	}
-	return fmt.Sprintf("kubectl -n %s exec %s -c %s -- %s", p.Namespace, p.Workload, Container, strings.Join(quoted, " "))
+	return fmt.Sprintf("kubectl -n %s exec %s -c %s -- %s", p.Namespace, p.Workload, Container,
+		strings.Join(quoted, " "))
 }
 
 func firstReady(ctx context.Context, cluster Cluster, namespace, selector string) (Pod, error) {

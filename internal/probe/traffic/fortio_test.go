@@ -14,7 +14,10 @@ import (
 )
 
 func inPod(c *cluster) traffic.InPod {
-	return traffic.InPod{Cluster: c, Namespace: "default", Selector: "app=appa", URL: "http://appb:8000", Workload: "deploy/appa"}
+	return traffic.InPod{
+		Cluster: c, Namespace: "default", Selector: "app=appa", URL: "http://appb:8000",
+		Workload: "deploy/appa",
+	}
 }
 
 func TestSendReadsWhatFortioMeasured(t *testing.T) {
@@ -40,12 +43,16 @@ func TestSendReadsWhatFortioMeasured(t *testing.T) {
 		t.Errorf("%d slow answers", slow)
 	}
 	line := strings.Join(c.command, " ")
-	for _, want := range []string{"fortio load -json -", "-n 8 -c 2 -qps 100", "-H X-Lab-Run: r1", "-H User-Agent: ambientlab/r1", "http://appb:8000/headers"} {
+	for _, want := range []string{
+		"fortio load -json -", "-n 8 -c 2 -qps 100", "-H X-Lab-Run: r1",
+		"-H User-Agent: ambientlab/r1", "http://appb:8000/headers",
+	} {
 		if !strings.Contains(line, want) {
 			t.Errorf("%q is missing in %s", want, line)
 		}
 	}
-	if !strings.HasPrefix(batch.Command, "kubectl -n default exec deploy/appa -c fortio -- fortio curl") || !strings.Contains(batch.Command, "'X-Lab-Run: r1'") {
+	if !strings.HasPrefix(batch.Command, "kubectl -n default exec deploy/appa -c fortio -- fortio curl") ||
+		!strings.Contains(batch.Command, "'X-Lab-Run: r1'") {
 		t.Errorf("command %s", batch.Command)
 	}
 }
@@ -76,25 +83,40 @@ func TestSendGivesNoHalfEvidence(t *testing.T) {
 		says    string
 		lost    bool
 	}{
-		"exit status lost":         {&cluster{pods: ready, stdout: whole, execErr: traffic.ErrStatusLost}, nil, "lost", true},
-		"output cut":               {&cluster{pods: ready, stdout: whole[:400]}, nil, "lost", true},
-		"no output":                {&cluster{pods: ready}, nil, "after 0 requests", true},
-		"a line missing":           {&cluster{pods: ready, stdout: firstLine}, nil, "its log holds 7", true},
-		"a status that disagrees":  {&cluster{pods: ready, stdout: bytes.Replace(whole, []byte(`"200": 8`), []byte(`"200": 7`), 1)}, nil, "of status 200", true},
-		"a status that is no code": {&cluster{pods: ready, stdout: bytes.Replace(whole, []byte(`"details":"200"`), []byte(`"details":"?"`), 1)}, nil, "reported the status", true},
-		"no JSON":                  {&cluster{pods: ready, stdout: []byte("[]")}, nil, "reading fortio's result", true},
-		"fortio failed":            {&cluster{pods: ready, stdout: whole, status: 1, stderr: []byte("a\nno such host\n")}, nil, "status 1: no such host", false},
-		"exec refused":             {&cluster{pods: ready, execErr: errors.New("forbidden")}, nil, "forbidden", false},
-		"fewer than asked":         {&cluster{pods: ready, stdout: whole}, func(l *traffic.Load) { l.Count = 9 }, "asked for 9", false},
-		"no pod ready":             {&cluster{pods: ready[:1]}, nil, "none is ready", false},
-		"no pods to be had":        {&cluster{podsErr: errors.New("forbidden")}, nil, "listing pods", false},
-		"too many":                 {&cluster{}, func(l *traffic.Load) { l.Count = 99999 }, "outside 1 to", false},
-		"too fast":                 {&cluster{}, func(l *traffic.Load) { l.Rate = 1e6 }, "a second", false},
-		"too many at a time":       {&cluster{}, func(l *traffic.Load) { l.Concurrency = 999 }, "at a time", false},
-		"no timeout":               {&cluster{}, func(l *traffic.Load) { l.Timeout = 0 }, "timeout", false},
-		"no run":                   {&cluster{}, func(l *traffic.Load) { l.Run = "" }, "run ID", false},
-		"no path":                  {&cluster{}, func(l *traffic.Load) { l.Path = "x" }, "slash", false},
-		"odd method":               {&cluster{}, func(l *traffic.Load) { l.Method = "BREW" }, "BREW", false},
+		"exit status lost": {
+			&cluster{pods: ready, stdout: whole, execErr: traffic.ErrStatusLost}, nil, "lost",
+			true,
+		},
+		"output cut":     {&cluster{pods: ready, stdout: whole[:400]}, nil, "lost", true},
+		"no output":      {&cluster{pods: ready}, nil, "after 0 requests", true},
+		"a line missing": {&cluster{pods: ready, stdout: firstLine}, nil, "its log holds 7", true},
+		"a status that disagrees": {
+			&cluster{pods: ready, stdout: bytes.Replace(whole, []byte(`"200": 8`), []byte(`"200": 7`), 1)}, nil,
+			"of status 200", true,
+		},
+		"a status that is no code": {
+			&cluster{pods: ready, stdout: bytes.Replace(whole, []byte(`"details":"200"`), []byte(`"details":"?"`), 1)},
+			nil, "reported the status", true,
+		},
+		"no JSON": {&cluster{pods: ready, stdout: []byte("[]")}, nil, "reading fortio's result", true},
+		"fortio failed": {
+			&cluster{pods: ready, stdout: whole, status: 1, stderr: []byte("a\nno such host\n")},
+			nil, "status 1: no such host", false,
+		},
+		"exec refused": {&cluster{pods: ready, execErr: errors.New("forbidden")}, nil, "forbidden", false},
+		"fewer than asked": {
+			&cluster{pods: ready, stdout: whole}, func(l *traffic.Load) { l.Count = 9 },
+			"asked for 9", false,
+		},
+		"no pod ready":       {&cluster{pods: ready[:1]}, nil, "none is ready", false},
+		"no pods to be had":  {&cluster{podsErr: errors.New("forbidden")}, nil, "listing pods", false},
+		"too many":           {&cluster{}, func(l *traffic.Load) { l.Count = 99999 }, "outside 1 to", false},
+		"too fast":           {&cluster{}, func(l *traffic.Load) { l.Rate = 1e6 }, "a second", false},
+		"too many at a time": {&cluster{}, func(l *traffic.Load) { l.Concurrency = 999 }, "at a time", false},
+		"no timeout":         {&cluster{}, func(l *traffic.Load) { l.Timeout = 0 }, "timeout", false},
+		"no run":             {&cluster{}, func(l *traffic.Load) { l.Run = "" }, "run ID", false},
+		"no path":            {&cluster{}, func(l *traffic.Load) { l.Path = "x" }, "slash", false},
+		"odd method":         {&cluster{}, func(l *traffic.Load) { l.Method = "BREW" }, "BREW", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := load()
@@ -131,12 +153,16 @@ func TestOnceReadsHeadersAndBody(t *testing.T) {
 		{"denied", 1, 403, "the proxy's policy (RBAC)", traffic.DeniedBody, ""},
 		{"curl-refused", 1, traffic.NoAnswer, "", "", "connection refused"},
 	} {
-		fake := &cluster{pods: ready, stdout: captured(t, c.name+".stdout"), stderr: captured(t, c.name+".stderr"), status: c.exit}
+		fake := &cluster{
+			pods: ready, stdout: captured(t, c.name+".stdout"), stderr: captured(t, c.name+".stderr"),
+			status: c.exit,
+		}
 		answer, err := inPod(fake).Once(t.Context(), load())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if answer.Status != c.status || answer.By != c.by || answer.Body != c.body || !strings.Contains(answer.Error, c.err) {
+		if answer.Status != c.status || answer.By != c.by || answer.Body != c.body ||
+			!strings.Contains(answer.Error, c.err) {
 			t.Errorf("%s: %+v", c.name, answer)
 		}
 	}
@@ -149,7 +175,8 @@ func TestOnceReadsHeadersAndBody(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := inPod(&cluster{pods: ready, status: 127}).Once(t.Context(), load()); err == nil || !strings.Contains(err.Error(), "127") {
+	if _, err := inPod(&cluster{pods: ready, status: 127}).Once(t.Context(), load()); err == nil ||
+		!strings.Contains(err.Error(), "127") {
 		t.Errorf("no such command: %v", err)
 	}
 }

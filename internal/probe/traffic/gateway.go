@@ -33,7 +33,8 @@ func (g Gateway) Send(ctx context.Context, load Load, each func(Reply)) (Batch, 
 	if err := load.check(); err != nil {
 		return batch, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, load.deadline(), fmt.Errorf("%d requests took longer than %s", load.Count, load.deadline()))
+	ctx, cancel := context.WithTimeoutCause(ctx, load.deadline(),
+		fmt.Errorf("%d requests took longer than %s", load.Count, load.deadline()))
 	defer cancel()
 	err := g.forward(ctx, load, &batch.Pod, func(client *http.Client, url string) error {
 		batch.Replies, batch.Errors = g.send(ctx, client, url, load, each)
@@ -60,7 +61,9 @@ func (g Gateway) Once(ctx context.Context, load Load) (Answer, error) {
 	return answer, err
 }
 
-func (g Gateway) forward(ctx context.Context, load Load, incarnation *string, use func(*http.Client, string) error) error {
+func (g Gateway) forward(
+	ctx context.Context, load Load, incarnation *string, use func(*http.Client, string) error,
+) error {
 	pod, err := firstReady(ctx, g.Cluster, g.Namespace, g.Selector)
 	if err != nil {
 		return err
@@ -86,7 +89,9 @@ func (g Gateway) forward(ctx context.Context, load Load, incarnation *string, us
 }
 
 // send keeps the rate with a ticker and the concurrency with a fixed number of workers.
-func (g Gateway) send(ctx context.Context, client *http.Client, url string, load Load, each func(Reply)) ([]Reply, []string) {
+func (g Gateway) send(
+	ctx context.Context, client *http.Client, url string, load Load, each func(Reply),
+) ([]Reply, []string) {
 	var (
 		mutex   sync.Mutex
 		replies []Reply
@@ -161,7 +166,8 @@ func (g Gateway) one(ctx context.Context, client *http.Client, url string, load 
 		answer.Error = cause(err)
 		return answer
 	}
-	answer.Status, answer.Header, answer.Body = response.StatusCode, response.Header, string(body[:min(len(body), 2048)])
+	answer.Status, answer.Header, answer.Body = response.StatusCode, response.Header,
+		string(body[:min(len(body), 2048)])
 	answer.By = answeredBy(answer.Status, answer.Header, answer.Body)
 	return answer
 }
@@ -175,7 +181,8 @@ func (g Gateway) command(load Load) string {
 	if load.Method != http.MethodGet {
 		method = " -X " + load.Method
 	}
-	return fmt.Sprintf("kubectl -n %s port-forward %s 8080:%d &\ncurl -i%s -H 'Host: %s' -H '%s: %s' http://127.0.0.1:8080%s",
+	return fmt.Sprintf("kubectl -n %s port-forward %s 8080:%d &\ncurl -i%s -H 'Host: %s' -H '%s: "+
+		"%s' http://127.0.0.1:8080%s",
 		g.Namespace, g.Service, g.Port, method, host, RunHeader, load.Run, load.Path)
 }
 

@@ -14,7 +14,10 @@ import (
 )
 
 func gateway(c *cluster) traffic.Gateway {
-	return traffic.Gateway{Cluster: c, Namespace: "default", Selector: "x", Port: 80, Host: "appb.opssec.in", Service: "svc/gateway-istio"}
+	return traffic.Gateway{
+		Cluster: c, Namespace: "default", Selector: "x", Port: 80, Host: "appb.opssec.in",
+		Service: "svc/gateway-istio",
+	}
 }
 
 func TestGatewaySendsWhatWasAsked(t *testing.T) {
@@ -37,7 +40,8 @@ func TestGatewaySendsWhatWasAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(batch.Replies) != 8 || handed != 8 || c.stopped != 1 || most.Load() > 2 {
-		t.Errorf("%d replies, %d handed over, %d stopped, %d at a time", len(batch.Replies), handed, c.stopped, most.Load())
+		t.Errorf("%d replies, %d handed over, %d stopped, %d at a time", len(batch.Replies), handed, c.stopped,
+			most.Load())
 	}
 	if seen["GET appb.opssec.in /headers r1 ambientlab/r1"] != 8 {
 		t.Errorf("seen %v", seen)
@@ -47,7 +51,8 @@ func TestGatewaySendsWhatWasAsked(t *testing.T) {
 			t.Errorf("reply %+v", r)
 		}
 	}
-	if !strings.Contains(batch.Command, "port-forward svc/gateway-istio") || !strings.Contains(batch.Command, "Host: appb.opssec.in") {
+	if !strings.Contains(batch.Command, "port-forward svc/gateway-istio") ||
+		!strings.Contains(batch.Command, "Host: appb.opssec.in") {
 		t.Errorf("command %s", batch.Command)
 	}
 }
@@ -83,7 +88,10 @@ func TestGatewayOnceAndFailures(t *testing.T) {
 	if err != nil || batch.Replies[0].Status != traffic.NoAnswer || len(batch.Errors) == 0 {
 		t.Errorf("%+v %v", batch, err)
 	}
-	slow := &cluster{pods: ready, address: listen(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })}
+	slow := &cluster{
+		pods:    ready,
+		address: listen(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+	}
 	l = load()
 	l.Count, l.Timeout = 1, 30*time.Millisecond
 	batch, err = gateway(slow).Send(t.Context(), l, nil)

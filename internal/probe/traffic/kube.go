@@ -84,9 +84,12 @@ func describe(pod *corev1.Pod) Pod {
 }
 
 // Exec implements Cluster over WebSocket, and over SPDY where the API server or a proxy before it does not speak that.
-func (k *Kube) Exec(ctx context.Context, namespace, pod, container string, command []string, stdout, stderr io.Writer) (int, error) {
+func (k *Kube) Exec(
+	ctx context.Context, namespace, pod, container string, command []string, stdout, stderr io.Writer,
+) (int, error) {
 	url := k.client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").Name(pod).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
+		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true},
+			scheme.ParameterCodec).URL()
 	socket, err := remotecommand.NewWebSocketExecutor(k.config, "GET", url.String())
 	if err != nil {
 		return 0, fmt.Errorf("preparing to exec in %s: %w", pod, err)
@@ -158,7 +161,8 @@ func (k *Kube) StartPod(ctx context.Context, spec PodSpec) (Pod, error) {
 	if err != nil {
 		return Pod{}, fmt.Errorf("creating pod %s: %w", spec.Name, err)
 	}
-	ready, err := k.await(ctx, spec.Namespace, created.Name, func(p *corev1.Pod) bool { return p != nil && describe(p).Ready })
+	ready, err := k.await(ctx, spec.Namespace, created.Name,
+		func(p *corev1.Pod) bool { return p != nil && describe(p).Ready })
 	if err != nil {
 		return Pod{}, fmt.Errorf("waiting for pod %s: %w", spec.Name, err)
 	}
@@ -167,7 +171,10 @@ func (k *Kube) StartPod(ctx context.Context, spec PodSpec) (Pod, error) {
 
 func (k *Kube) serviceAccount(ctx context.Context, spec PodSpec) error {
 	_, err := k.client.CoreV1().ServiceAccounts(spec.Namespace).Create(ctx, &corev1.ServiceAccount{
-		ObjectMeta: metav1.ObjectMeta{Name: spec.ServiceAccount, Labels: map[string]string{managedByLabel: managedBy, CallerLabel: spec.Name}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:   spec.ServiceAccount,
+			Labels: map[string]string{managedByLabel: managedBy, CallerLabel: spec.Name},
+		},
 	}, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("creating service account %s: %w", spec.ServiceAccount, err)
@@ -200,10 +207,12 @@ func (k *Kube) gone(ctx context.Context, namespace, name string) error {
 func (k *Kube) RemovePod(ctx context.Context, namespace, name string) error {
 	grace := int64(0)
 	var errs []error
-	if err := k.client.CoreV1().Pods(namespace).Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &grace}); err != nil && !apierrors.IsNotFound(err) {
+	if err := k.client.CoreV1().Pods(namespace).
+		Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &grace}); err != nil && !apierrors.IsNotFound(err) {
 		errs = append(errs, fmt.Errorf("deleting pod %s: %w", name, err))
 	}
-	accounts, err := k.client.CoreV1().ServiceAccounts(namespace).List(ctx, metav1.ListOptions{LabelSelector: CallerLabel + "=" + name})
+	accounts, err := k.client.CoreV1().ServiceAccounts(namespace).
+		List(ctx, metav1.ListOptions{LabelSelector: CallerLabel + "=" + name})
 	if err != nil {
 		return errors.Join(append(errs, fmt.Errorf("listing the service accounts of %s: %w", name, err))...)
 	}
@@ -216,8 +225,8 @@ func (k *Kube) RemovePod(ctx context.Context, namespace, name string) error {
 	return errors.Join(errs...)
 }
 
-// await watches one pod until it is as wanted; nil means that there is no such pod. A watch that ends is started again, with a
-// fresh look first, so nothing is missed.
+// await watches one pod until it is as wanted; nil means that there is no such pod. A watch that ends is started again,
+// with a fresh look first, so nothing is missed.
 func (k *Kube) await(ctx context.Context, namespace, name string, wanted func(*corev1.Pod) bool) (*corev1.Pod, error) {
 	only := fields.OneTermEqualSelector("metadata.name", name).String()
 	state := "not seen yet"
@@ -234,7 +243,8 @@ func (k *Kube) await(ctx context.Context, namespace, name string, wanted func(*c
 			return pod, nil
 		}
 		state = reason(pod)
-		changes, err := k.client.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{FieldSelector: only, ResourceVersion: list.ResourceVersion})
+		changes, err := k.client.CoreV1().Pods(namespace).
+			Watch(ctx, metav1.ListOptions{FieldSelector: only, ResourceVersion: list.ResourceVersion})
 		if err != nil {
 			return nil, because(ctx, err, state)
 		}

@@ -20,11 +20,17 @@ import (
 	utilexec "k8s.io/client-go/util/exec"
 )
 
-var spec = PodSpec{Namespace: "default", Name: "lab-outsider", ServiceAccount: "outsider", Image: "fortio", Labels: map[string]string{"istio.io/dataplane-mode": "none"}}
+var spec = PodSpec{
+	Namespace: "default", Name: "lab-outsider", ServiceAccount: "outsider", Image: "fortio",
+	Labels: map[string]string{"istio.io/dataplane-mode": "none"},
+}
 
 func readyPod(name string, ours bool) *corev1.Pod {
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: "u-1", Labels: map[string]string{"app": "x"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: name, UID: "u-1",
+			Labels: map[string]string{"app": "x"},
+		},
 		Status: corev1.PodStatus{
 			PodIP: "10.0.0.1", Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
 			ContainerStatuses: []corev1.ContainerStatus{{RestartCount: 2}, {RestartCount: 1}},
@@ -42,7 +48,8 @@ func TestPodsAreDescribed(t *testing.T) {
 	leaving.DeletionTimestamp, leaving.Finalizers = &now, []string{"x/y"}
 	k := &Kube{client: fake.NewClientset(readyPod("b", false), readyPod("a", false), leaving)}
 	pods, err := k.Pods(t.Context(), "default", "app=x")
-	if err != nil || len(pods) != 2 || pods[0].Name != "a" || !pods[0].Ready || pods[0].Incarnation() != "a/u-1/3" || pods[0].IP != "10.0.0.1" {
+	if err != nil || len(pods) != 2 || pods[0].Name != "a" || !pods[0].Ready || pods[0].Incarnation() != "a/u-1/3" ||
+		pods[0].IP != "10.0.0.1" {
 		t.Errorf("%+v %v", pods, err)
 	}
 }
@@ -66,13 +73,15 @@ func TestStartPodWaitsUntilReady(t *testing.T) {
 		t.Fatalf("%+v %v", pod, err)
 	}
 	made, err := client.CoreV1().Pods("default").Get(t.Context(), spec.Name, metav1.GetOptions{})
-	if err != nil || made.Spec.ServiceAccountName != "outsider" || made.Labels["istio.io/dataplane-mode"] != "none" || made.Labels[CallerLabel] != spec.Name || made.Spec.Containers[0].Name != Container {
+	if err != nil || made.Spec.ServiceAccountName != "outsider" || made.Labels["istio.io/dataplane-mode"] != "none" ||
+		made.Labels[CallerLabel] != spec.Name || made.Spec.Containers[0].Name != Container {
 		t.Errorf("%+v %v", made, err)
 	}
 	if err := k.RemovePod(t.Context(), "default", spec.Name); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.CoreV1().ServiceAccounts("default").Get(t.Context(), "outsider", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := client.CoreV1().ServiceAccounts("default").
+		Get(t.Context(), "outsider", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the service account is still there: %v", err)
 	}
 	if err := k.RemovePod(t.Context(), "default", spec.Name); err != nil {
@@ -99,8 +108,11 @@ func TestStartPodReplacesItsOwnAndNoOther(t *testing.T) {
 func TestStartPodSaysWhatItWaitedFor(t *testing.T) {
 	client := fake.NewClientset()
 	client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		action.(clienttesting.CreateAction).GetObject().(*corev1.Pod).Status.ContainerStatuses = []corev1.ContainerStatus{{
-			Name: Container, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no such image"}},
+		pod := action.(clienttesting.CreateAction).GetObject().(*corev1.Pod)
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+			Name: Container, State: corev1.ContainerState{
+				Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no such image"},
+			},
 		}}
 		return false, nil, nil
 	})
@@ -112,7 +124,8 @@ func TestStartPodSaysWhatItWaitedFor(t *testing.T) {
 		return true, w, nil
 	})
 	_, err := (&Kube{client: client}).StartPod(ctx, spec)
-	if err == nil || !strings.Contains(err.Error(), "not ready in time") || !strings.Contains(err.Error(), "ImagePullBackOff no such image") {
+	if err == nil || !strings.Contains(err.Error(), "not ready in time") ||
+		!strings.Contains(err.Error(), "ImagePullBackOff no such image") {
 		t.Errorf("error %v", err)
 	}
 	for _, verb := range []string{"get", "create", "list"} {
@@ -128,8 +141,13 @@ func TestStartPodSaysWhatItWaitedFor(t *testing.T) {
 
 func TestReasons(t *testing.T) {
 	pod := readyPod("a", true)
-	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/3 nodes are available"}}
-	for want, p := range map[string]*corev1.Pod{"no such pod": nil, "0/3 nodes are available": pod, "phase Pending": {Status: corev1.PodStatus{Phase: corev1.PodPending}}} {
+	pod.Status.Conditions = []corev1.PodCondition{
+		{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/3 nodes are available"},
+	}
+	for want, p := range map[string]*corev1.Pod{
+		"no such pod": nil, "0/3 nodes are available": pod,
+		"phase Pending": {Status: corev1.PodStatus{Phase: corev1.PodPending}},
+	} {
 		if got := reason(p); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
@@ -156,7 +174,8 @@ func TestExitStatus(t *testing.T) {
 		{ended, errors.New("closed"), 0, false, "Ctrl-C"},
 	} {
 		status, err := exitStatus(c.ctx, c.err)
-		if status != c.status || errors.Is(err, ErrStatusLost) != c.lost || (c.want == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), c.want)) {
+		if status != c.status || errors.Is(err, ErrStatusLost) != c.lost || (c.want == "") != (err == nil) ||
+			(err != nil && !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%v: %d %v", c.err, status, err)
 		}
 	}

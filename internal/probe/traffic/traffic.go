@@ -1,5 +1,5 @@
-// Package traffic sends the requests of the proofs and of the live loop: from appa's pod and from short-lived pods
-// with fortio through the API server's exec, and through the ingress gateway from this host over a port-forward.
+// Package traffic sends the requests of the proofs and of the live loop: from appa's pod and from short-lived pods with
+// fortio through the API server's exec, and through the ingress gateway from this host over a port-forward.
 //
 // Every batch is bounded in number, rate, concurrency and time, and every request of it carries the batch's run ID, so
 // that the waypoint's access log distinguishes it from other traffic.
@@ -126,8 +126,8 @@ type Answer struct {
 
 // Sender is a caller: a client with an identity that sends requests to appb.
 type Sender interface {
-	// Send sends a batch and passes each reply to each, if that is not nil, as soon as it is known, from one goroutine at a
-	// time. An error means that nothing can be said of the batch; requests that failed are replies.
+	// Send sends a batch and passes each reply to each, if that is not nil, as soon as it is known, from one goroutine
+	// at a time. An error means that nothing can be said of the batch; requests that failed are replies.
 	Send(ctx context.Context, load Load, each func(Reply)) (Batch, error)
 	// Once sends one request of the load and keeps headers and body.
 	Once(ctx context.Context, load Load) (Answer, error)

@@ -19,8 +19,8 @@ import (
 // keyring holds the keys of the Debian archive. Its package, debian-archive-keyring, is part of every Debian.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// Download fetches packages and everything that they depend on, checks them against Debian's signed lists, and returns them in
-// the order of their names. It needs apt-get and dpkg-deb, but not root.
+// Download fetches packages and everything that they depend on, checks them against Debian's signed lists, and returns
+// them in the order of their names. It needs apt-get and dpkg-deb, but not root.
 func Download(ctx context.Context, packages []string, opts Options) ([]Package, error) {
 	opts = opts.withDefaults()
 	// apt does not wait for another apt that holds its locks.
@@ -118,7 +118,8 @@ func (a *apt) install(ctx context.Context, packages []string, opts Options) ([]P
 	if len(wanted) > 0 {
 		opts.Progress(fmt.Sprintf("fetching %d packages for %s", len(wanted), strings.Join(packages, ", ")))
 	}
-	if _, err := a.run(ctx, "apt-get", append([]string{"--yes", "--download-only", "install"}, packages...)...); err != nil {
+	if _, err := a.run(ctx, "apt-get",
+		append([]string{"--yes", "--download-only", "install"}, packages...)...); err != nil {
 		return nil, err
 	}
 	// --print-uris leaves out files that are in the cache. The simulation lists every package.

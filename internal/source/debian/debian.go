@@ -1,8 +1,8 @@
 // Package debian turns Debian packages into image layers.
 //
-// apt resolves the dependencies and checks Debian's signatures. It has folders of its own, so that the host's sources and
-// installed packages make no difference. The scripts of packages are not run, so root is not needed. A layer holds the files of
-// its packages without their times and documentation, so the same packages give the same digest.
+// apt resolves the dependencies and checks Debian's signatures. It has folders of its own, so that the host's sources
+// and installed packages make no difference. The scripts of packages are not run, so root is not needed. A layer holds
+// the files of its packages without their times and documentation, so the same packages give the same digest.
 package debian
 
 import (
@@ -61,8 +61,8 @@ type Package struct {
 	SHA256 string `json:"sha256"`
 }
 
-// Extract returns a layer with the given packages and everything that they depend on, and the list of the packages in it. The
-// versions stay the same until Refresh: without it, no mirror is asked while the cache has the layer.
+// Extract returns a layer with the given packages and everything that they depend on, and the list of the packages in
+// it. The versions stay the same until Refresh: without it, no mirror is asked while the cache has the layer.
 func Extract(ctx context.Context, packages []string, opts Options) (v1.Layer, []Package, error) {
 	opts = opts.withDefaults()
 	names := slices.Clone(packages)
@@ -102,10 +102,11 @@ func (o Options) layer(ctx context.Context, names []string, installed []Package)
 		key += " " + p.SHA256
 	}
 	cache := layer.Cache{Dir: filepath.Join(o.CacheDir, "layers")}
-	l, err := cache.Layer(key, layer.Compression{MediaType: types.OCILayer, Level: gzip.BestSpeed}, func(t *tar.Writer) error {
-		o.Progress(fmt.Sprintf("unpacking %d packages for %s", len(installed), strings.Join(names, ", ")))
-		return write(ctx, t, installed, o.Arch)
-	})
+	l, err := cache.Layer(key, layer.Compression{MediaType: types.OCILayer, Level: gzip.BestSpeed},
+		func(t *tar.Writer) error {
+			o.Progress(fmt.Sprintf("unpacking %d packages for %s", len(installed), strings.Join(names, ", ")))
+			return write(ctx, t, installed, o.Arch)
+		})
 	if err != nil { // not l: a nil *layer.Layer in the interface would not be nil
 		return nil, fmt.Errorf("unpacking Debian packages: %w", err)
 	}

@@ -17,7 +17,8 @@ func TestExtract(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"nftables", "libc6", "libnftables1"} {
-			if !slices.ContainsFunc(installed, func(p Package) bool { return p.Name == name && p.Version != "" && len(p.SHA256) == 64 }) {
+			if !slices.ContainsFunc(installed,
+				func(p Package) bool { return p.Name == name && p.Version != "" && len(p.SHA256) == 64 }) {
 				t.Errorf("%s is not among %v", name, installed)
 			}
 		}

@@ -18,8 +18,8 @@ import (
 	"ambientlab/internal/source/layer"
 )
 
-// merged are the folders that are links into /usr on every Debian since bookworm. Packages can still have files with the old
-// paths.
+// merged are the folders that are links into /usr on every Debian since bookworm. Packages can still have files with
+// the old paths.
 var merged = []string{"bin", "lib", "lib32", "lib64", "libx32", "sbin"}
 
 // documentation is left out of layers, except for licences.
@@ -38,7 +38,8 @@ func write(ctx context.Context, out *tar.Writer, packages []Package, arch string
 		if name == "lib32" || name == "libx32" {
 			continue
 		}
-		if err := w.add(&tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: "usr/" + name, Mode: 0o777}, nil); err != nil {
+		if err := w.add(&tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: "usr/" + name, Mode: 0o777},
+			nil); err != nil {
 			return err
 		}
 	}
@@ -79,7 +80,8 @@ func (m *merger) addPackage(ctx context.Context, p Package) error {
 	files, sink := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := command.Run(ctx, command.Command{Name: "dpkg-deb", Args: []string{"--fsys-tarfile", p.File}, Stdout: sink})
+		_, err := command.Run(ctx,
+			command.Command{Name: "dpkg-deb", Args: []string{"--fsys-tarfile", p.File}, Stdout: sink})
 		sink.CloseWithError(err)
 		ended <- err
 	}()
@@ -101,7 +103,8 @@ func (p Package) verify() error {
 	defer f.Close()
 	got, _, err := v1.SHA256(f)
 	if err == nil && got.Hex != p.SHA256 {
-		err = fmt.Errorf("%s has the checksum %s, and Debian's lists say %s; remove the file and try again", p.File, got.Hex, p.SHA256)
+		err = fmt.Errorf("%s has the checksum %s, and Debian's lists say %s; remove the file and try again", p.File,
+			got.Hex, p.SHA256)
 	}
 	return err
 }
@@ -153,7 +156,8 @@ func (m *merger) add(h *tar.Header, content io.Reader) error {
 	return nil
 }
 
-// UsrMerged is the path of a file on a Debian whose /bin, /lib and /sbin are links into /usr. It is relative to the root folder.
+// UsrMerged is the path of a file on a Debian whose /bin, /lib and /sbin are links into /usr. It is relative to the
+// root folder.
 func UsrMerged(name string) string {
 	name = strings.TrimPrefix(path.Clean("/"+name), "/")
 	for _, dir := range merged {

@@ -98,7 +98,8 @@ func writeFiles(t *tar.Writer, files []File) error {
 
 func writeFile(t *tar.Writer, f File) error {
 	h := &tar.Header{
-		Name: f.Path, Mode: f.Mode, Uid: f.UID, Gid: f.GID, ModTime: Epoch, Typeflag: tar.TypeReg, Format: tar.FormatPAX,
+		Name: f.Path, Mode: f.Mode, Uid: f.UID, Gid: f.GID, ModTime: Epoch, Typeflag: tar.TypeReg,
+		Format: tar.FormatPAX,
 	}
 	switch {
 	case f.Dir:

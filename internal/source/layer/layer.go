@@ -24,8 +24,8 @@ import (
 	"ambientlab/internal/atomicfile"
 )
 
-// Compression is how a layer is stored. The compressors are pinned in go.mod and run in one goroutine, so the same content
-// gives the same digest.
+// Compression is how a layer is stored. The compressors are pinned in go.mod and run in one goroutine, so the same
+// content gives the same digest.
 type Compression struct {
 	// MediaType is the type of the layer: zstd for types.OCILayerZStd, gzip for all others.
 	MediaType types.MediaType
@@ -106,8 +106,8 @@ const format = "2"
 // Cache keeps layers in a folder. A killed process leaves no layer that is not complete.
 type Cache struct{ Dir string }
 
-// Files returns the layer of files, in the order of their paths and with the folders above them. It is written if the cache
-// does not have a layer of the same content.
+// Files returns the layer of files, in the order of their paths and with the folders above them. It is written if the
+// cache does not have a layer of the same content.
 func (c Cache) Files(how Compression, files []File) (*Layer, error) {
 	all, err := complete(files)
 	if err != nil {
@@ -120,8 +120,8 @@ func (c Cache) Files(how Compression, files []File) (*Layer, error) {
 	return c.Layer("files "+content, how, func(t *tar.Writer) error { return writeFiles(t, all) })
 }
 
-// Layer returns the layer with a key, which names everything that the layer is made of. If the cache does not have it, it is
-// made of what write writes.
+// Layer returns the layer with a key, which names everything that the layer is made of. If the cache does not have it,
+// it is made of what write writes.
 func (c Cache) Layer(key string, how Compression, write func(*tar.Writer) error) (*Layer, error) {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %s", format, how.MediaType, how.Level, key))
 	name := filepath.Join(c.Dir, hex.EncodeToString(sum[:12]))

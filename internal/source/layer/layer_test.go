@@ -46,7 +46,8 @@ func cached(t *testing.T, dir string, how Compression, files []File) *Layer {
 	return l
 }
 
-// The same content gives the same bytes, whatever order, time and mode its files had on disk, and whatever cache they are in.
+// The same content gives the same bytes, whatever order, time and mode its files had on disk, and whatever cache they
+// are in.
 func TestFilesAreDeterministic(t *testing.T) {
 	first := cached(t, t.TempDir(), fast, files(t, strings.Repeat("x", 1000)))
 	two := files(t, strings.Repeat("x", 1000))
@@ -113,7 +114,11 @@ func TestFilesRefuses(t *testing.T) {
 // What a layer says of itself is true of its bytes, and it is written once.
 func TestLayerIsWrittenOnce(t *testing.T) {
 	cache := Cache{t.TempDir()}
-	for _, how := range []Compression{fast, {types.DockerLayer, gzip.NoCompression}, {types.OCILayerZStd, int(zstd.SpeedDefault)}} {
+	for _, how := range []Compression{
+		fast,
+		{types.DockerLayer, gzip.NoCompression},
+		{types.OCILayerZStd, int(zstd.SpeedDefault)},
+	} {
 		first, err := cache.Layer("k", how, func(w *tar.Writer) error {
 			return writeFiles(w, []File{{Path: "hello", Mode: 0o644, Data: []byte(strings.Repeat("hello ", 10_000))}})
 		})

@@ -12,8 +12,8 @@ import (
 // inode identifies a file on disk by its number.
 type inode struct{ dev, ino uint64 }
 
-// WriteTree adds a folder below prefix, with owners and modes as they are. It leaves out device nodes and sockets, because the
-// container runtime provides /dev. Hard links stay hard links.
+// WriteTree adds a folder below prefix, with owners and modes as they are. It leaves out device nodes and sockets,
+// because the container runtime provides /dev. Hard links stay hard links.
 func WriteTree(t *tar.Writer, root, prefix string) error {
 	linked := map[inode]string{}
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

@@ -22,9 +22,10 @@ import (
 // debianSuite is the Debian release of the node image.
 const debianSuite = "bookworm"
 
-// debianPackages are what a kind node needs in addition to Debian's minimal base: kind's own images/base/Dockerfile lists them
-// with the reasons. Left out of its list are NFS, iSCSI and fuse-overlayfs, which the lab never uses; dbus lets systemctl
-// and the kubelet's systemd cgroup driver talk to systemd; runc comes from Debian, since its cgo build is not wanted here.
+// debianPackages are what a kind node needs in addition to Debian's minimal base: kind's own images/base/Dockerfile
+// lists them with the reasons. Left out of its list are NFS, iSCSI and fuse-overlayfs, which the lab never uses; dbus
+// lets systemctl and the kubelet's systemd cgroup driver talk to systemd; runc comes from Debian, since its cgo build
+// is not wanted here.
 func debianPackages() []string {
 	return []string{
 		"systemd", "dbus", "conntrack", "iptables", "nftables", "iproute2", "ethtool", "util-linux", "mount", "kmod",
@@ -32,8 +33,8 @@ func debianPackages() []string {
 	}
 }
 
-// prunedPaths are removed from the root file system: what a node does not need (documentation, translations, package lists),
-// what the host left in it, and, as in kind's Dockerfile, the systemd units that make no sense in a container.
+// prunedPaths are removed from the root file system: what a node does not need (documentation, translations, package
+// lists), what the host left in it, and, as in kind's Dockerfile, the systemd units that make no sense in a container.
 func prunedPaths() []string {
 	return []string{
 		"usr/share/man/*", "usr/share/info/*", "usr/share/locale/*", "usr/share/lintian", "usr/share/bug",
@@ -58,8 +59,8 @@ type Package struct {
 	Source string
 }
 
-// rootfs returns the Debian root file system, which is made once for each list of packages. It needs root: debootstrap makes
-// files of several owners and runs the scripts of packages.
+// rootfs returns the Debian root file system, which is made once for each list of packages. It needs root: debootstrap
+// makes files of several owners and runs the scripts of packages.
 func rootfs(ctx context.Context, cacheDir string, progress func(string)) (string, error) {
 	key := rootfsKey()
 	dir := filepath.Join(cacheDir, "rootfs-"+key)
@@ -116,7 +117,8 @@ func checkHost() error {
 			With("Make the bundle from registries instead (-from=registry), or on a Linux machine.")
 	}
 	if os.Geteuid() != 0 {
-		return problem.New(problem.HostUnsupported, nil, "building the node image from source needs root, for debootstrap").
+		return problem.New(problem.HostUnsupported, nil,
+			"building the node image from source needs root, for debootstrap").
 			With("Run the target as root, or make the bundle from registries instead (-from=registry).")
 	}
 	return nil
@@ -128,10 +130,14 @@ func findDebootstrap(ctx context.Context, progress func(string)) (string, error)
 	}
 	apt, err := exec.LookPath("apt-get")
 	if err != nil {
-		return "", problem.New(problem.ToolMissing, err, "debootstrap is not installed, and there is no apt-get to install it")
+		return "", problem.New(problem.ToolMissing, err,
+			"debootstrap is not installed, and there is no apt-get to install it")
 	}
 	progress("installing debootstrap")
-	for _, args := range [][]string{{"update", "-q"}, {"install", "-q", "-y", "--no-install-recommends", "debootstrap"}} {
+	for _, args := range [][]string{
+		{"update", "-q"},
+		{"install", "-q", "-y", "--no-install-recommends", "debootstrap"},
+	} {
 		if _, err := run(ctx, apt, args...); err != nil {
 			return "", problem.New(problem.ToolMissing, err, "debootstrap could not be installed")
 		}

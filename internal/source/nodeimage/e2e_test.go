@@ -54,8 +54,8 @@ nodes: [{role: control-plane}, {role: worker}, {role: worker}]
 `
 )
 
-// TestThreeNodes builds the node image, boots three nodes on it and sends traffic from every node's pod to every other's.
-// It needs Linux, root and a Docker engine on the same machine.
+// TestThreeNodes builds the node image, boots three nodes on it and sends traffic from every node's pod to every
+// other's. It needs Linux, root and a Docker engine on the same machine.
 func TestThreeNodes(t *testing.T) {
 	ctx := t.Context()
 	buildAndLoad(ctx, t)
@@ -68,7 +68,8 @@ func TestThreeNodes(t *testing.T) {
 			t.Errorf("deleting the cluster: %v", err)
 		}
 	})
-	must(t, provider.Create(name, cluster.CreateWithNodeImage(nodeimage.Ref), cluster.CreateWithRawConfig([]byte(threeNodes)),
+	must(t, provider.Create(name, cluster.CreateWithNodeImage(nodeimage.Ref),
+		cluster.CreateWithRawConfig([]byte(threeNodes)),
 		cluster.CreateWithKubeconfigPath(kubeconfig), cluster.CreateWithDisplayUsage(false)))
 	t.Logf("kind create cluster, three nodes: %s", since(begin))
 
@@ -201,7 +202,8 @@ func loadNetcheck(t *testing.T, provider *cluster.Provider, clusterName string) 
 	_, err = w.Write(content)
 	must(t, err)
 	must(t, w.Close())
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
+	layer, err := tarball.LayerFromOpener(
+		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
 	must(t, err)
 	image, err := mutate.AppendLayers(empty.Image, layer)
 	must(t, err)
@@ -236,7 +238,9 @@ func deployNetcheck(ctx context.Context, t *testing.T, cs kubernetes.Interface) 
 						}}},
 						ReadinessProbe: &corev1.Probe{
 							PeriodSeconds: 1,
-							ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)}},
+							ProbeHandler: corev1.ProbeHandler{
+								HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)},
+							},
 						},
 					}},
 				},
@@ -246,7 +250,10 @@ func deployNetcheck(ctx context.Context, t *testing.T, cs kubernetes.Interface) 
 	must(t, err)
 	_, err = cs.CoreV1().Services("default").Create(ctx, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "netcheck"},
-		Spec:       corev1.ServiceSpec{Selector: labels, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}}},
+		Spec: corev1.ServiceSpec{
+			Selector: labels,
+			Ports:    []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(8080)}},
+		},
 	}, metav1.CreateOptions{})
 	must(t, err)
 	eventually(ctx, t, "netcheck and DNS are ready", func(ctx context.Context) (bool, error) {

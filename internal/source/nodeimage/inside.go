@@ -34,8 +34,8 @@ type inside struct {
 	entry  string // the program
 }
 
-// insidePrograms are the programs that become images, each with its path in its image. kubeadm's manifests name most of them
-// without a path, but kube-proxy and CoreDNS with their paths in the real images.
+// insidePrograms are the programs that become images, each with its path in its image. kubeadm's manifests name most of
+// them without a path, but kube-proxy and CoreDNS with their paths in the real images.
 func insidePrograms() map[string]string {
 	return map[string]string{
 		"etcd":                    "usr/local/bin/etcd",
@@ -59,7 +59,8 @@ func kubeadmRefs(ctx context.Context, kubeadm, version string) (map[string]strin
 	for _, line := range strings.Fields(string(out)) {
 		name, _, ok := strings.Cut(path.Base(line), ":")
 		if !ok || insidePrograms()[name] == "" {
-			return nil, problem.New(problem.BuildFailed, nil, "kubeadm needs the image %q, which the lab cannot build", line)
+			return nil, problem.New(problem.BuildFailed, nil, "kubeadm needs the image %q, which the lab cannot build",
+				line)
 		}
 		refs[name] = line
 	}
@@ -100,8 +101,8 @@ func (b *builder) insideImages(refs, programs map[string]string, rootfs string) 
 	return out, nil
 }
 
-// mustBeStatic refuses a program that needs a dynamic loader. Its image has none, and the pod would fail with "no such file or
-// directory".
+// mustBeStatic refuses a program that needs a dynamic loader. Its image has none, and the pod would fail with "no such
+// file or directory".
 func mustBeStatic(program string) error {
 	f, err := elf.Open(program)
 	if err != nil {

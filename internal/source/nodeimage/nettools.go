@@ -14,8 +14,8 @@ import (
 	"ambientlab/internal/source/layer"
 )
 
-// netTools are the files of Debian's iptables, nft and conntrack, which kube-proxy calls, with the libraries that they need. The
-// image's iptables is always the nft kind. If the node uses the legacy kind, the kernel has rules of both.
+// netTools are the files of Debian's iptables, nft and conntrack, which kube-proxy calls, with the libraries that they
+// need. The image's iptables is always the nft kind. If the node uses the legacy kind, the kernel has rules of both.
 func netTools(rootfs string) ([]layer.File, error) {
 	c := closure{rootfs: rootfs, have: map[string]bool{}}
 	for _, program := range []string{"usr/sbin/xtables-nft-multi", "usr/sbin/nft", "usr/sbin/conntrack"} {

@@ -1,10 +1,10 @@
-// Package nodeimage builds the kind node image from Debian packages and Go programs, for places that cannot reach a container
-// registry. The image has what kind's own has: systemd, containerd with runc and CNI plugins, kubelet,
+// Package nodeimage builds the kind node image from Debian packages and Go programs, for places that cannot reach a
+// container registry. The image has what kind's own has: systemd, containerd with runc and CNI plugins, kubelet,
 // kubeadm and kubectl, kind's base files (taken from the kind module when building), and, inside containerd, the images
 // that kubeadm starts and a default CNI.
 //
-// It has three layers, each cached under a key of everything in it: Debian, the node's programs and files, and containerd's
-// store. So a changed program changes only the layers that it is in.
+// It has three layers, each cached under a key of everything in it: Debian, the node's programs and files, and
+// containerd's store. So a changed program changes only the layers that it is in.
 package nodeimage
 
 import (
@@ -46,7 +46,8 @@ type Binaries interface {
 
 // Options are the inputs of Build.
 type Options struct {
-	// Binaries builds Kubernetes, etcd, CoreDNS, containerd, the CNI plugins, and the lab's own nodenet, pause and criseed.
+	// Binaries builds Kubernetes, etcd, CoreDNS, containerd, the CNI plugins, and the lab's own nodenet, pause and
+	// criseed.
 	Binaries Binaries
 	// CacheDir keeps layers and the root file system between builds.
 	CacheDir string
@@ -72,7 +73,8 @@ var (
 	gzipFast = layer.Compression{MediaType: types.DockerLayer, Level: gzip.BestSpeed}
 	// The layer of the images inside holds layers that are compressed already.
 	gzipStore = layer.Compression{MediaType: types.DockerLayer, Level: gzip.NoCompression}
-	// Layers of the images inside are unpacked on every node of every cluster, and zstd takes less time to unpack than gzip.
+	// Layers of the images inside are unpacked on every node of every cluster, and zstd takes less time to unpack than
+	// gzip.
 	zstdDefault = layer.Compression{MediaType: types.OCILayerZStd, Level: int(zstd.SpeedDefault)}
 )
 
@@ -81,8 +83,9 @@ type builder struct {
 	layers layer.Cache
 }
 
-// Build makes the node image, or the part of it that is not in the cache. It needs Linux and root, for debootstrap. The error is
-// a problem that says why the image cannot be built. The image reads its layers from the cache when it is used.
+// Build makes the node image, or the part of it that is not in the cache. It needs Linux and root, for debootstrap. The
+// error is a problem that says why the image cannot be built. The image reads its layers from the cache when it is
+// used.
 func Build(ctx context.Context, opts Options) (Image, error) {
 	if opts.Progress == nil {
 		opts.Progress = func(string, string) {}
@@ -151,7 +154,9 @@ func kubernetesVersion(ctx context.Context, kubeadm string) (string, error) {
 }
 
 // nodeLayers makes the three layers, the lowest first.
-func (b *builder) nodeLayers(ctx context.Context, root string, programs, refs map[string]string, version string) ([]v1.Layer, error) {
+func (b *builder) nodeLayers(
+	ctx context.Context, root string, programs, refs map[string]string, version string,
+) ([]v1.Layer, error) {
 	b.opts.Progress("layers", "Debian")
 	debian, err := b.layers.Layer("debian "+rootfsKey(), gzipFast, func(t *tar.Writer) error {
 		return layer.WriteTree(t, root, "")

@@ -36,7 +36,9 @@ func nodePrograms() map[string]string {
 }
 
 // nodeEntries are the files of the node's own layer: kind's base files, the lab's few, and the programs.
-func nodeEntries(ctx context.Context, kindDir string, programs map[string]string, version, pause string) ([]layer.File, error) {
+func nodeEntries(
+	ctx context.Context, kindDir string, programs map[string]string, version, pause string,
+) ([]layer.File, error) {
 	entries, err := kindFiles(kindDir, pause)
 	if err != nil {
 		return nil, err
@@ -65,12 +67,24 @@ func nodeEntries(ctx context.Context, kindDir string, programs map[string]string
 		layer.File{Path: "usr/sbin/init", Link: "/usr/lib/systemd/systemd"},
 		// What `systemctl enable` and `mask` would do in kind's Dockerfile.
 		layer.File{Path: units + "multi-user.target.wants", Mode: 0o755, Dir: true},
-		layer.File{Path: units + "multi-user.target.wants/kubelet.service", Link: "/etc/systemd/system/kubelet.service"},
-		layer.File{Path: units + "multi-user.target.wants/containerd.service", Link: "/etc/systemd/system/containerd.service"},
-		layer.File{Path: units + "multi-user.target.wants/undo-mount-hacks.service", Link: "/etc/systemd/system/undo-mount-hacks.service"},
+		layer.File{
+			Path: units + "multi-user.target.wants/kubelet.service",
+			Link: "/etc/systemd/system/kubelet.service",
+		},
+		layer.File{
+			Path: units + "multi-user.target.wants/containerd.service",
+			Link: "/etc/systemd/system/containerd.service",
+		},
+		layer.File{
+			Path: units + "multi-user.target.wants/undo-mount-hacks.service",
+			Link: "/etc/systemd/system/undo-mount-hacks.service",
+		},
 		layer.File{Path: units + "systemd-binfmt.service", Link: "/dev/null"},
 		layer.File{Path: "etc/systemd/journald.conf.d", Mode: 0o755, Dir: true},
-		layer.File{Path: "etc/systemd/journald.conf.d/10-kind.conf", Mode: 0o644, Data: []byte("[Journal]\nReadKMsg=no\n")},
+		layer.File{
+			Path: "etc/systemd/journald.conf.d/10-kind.conf", Mode: 0o644,
+			Data: []byte("[Journal]\nReadKMsg=no\n"),
+		},
 		layer.File{Path: units + "containerd.service.d", Mode: 0o755, Dir: true},
 		layer.File{Path: units + "containerd.service.d/10-oom-score.conf", Mode: 0o644, Data: own("oom-score.conf")},
 		layer.File{Path: "kind/bin/lab-oom-score.sh", Mode: 0o755, Data: own("oom-score.sh")},
@@ -118,7 +132,8 @@ func kindFiles(kindDir, pause string) ([]layer.File, error) {
 
 var sandboxImage = regexp.MustCompile(`(?m)^(\s*sandbox_image = )"[^"]*"`)
 
-// withSandbox makes containerd use the pause image that kubeadm names: it is the one inside, and no other can be pulled.
+// withSandbox makes containerd use the pause image that kubeadm names: it is the one inside, and no other can be
+// pulled.
 func withSandbox(config []byte, pause string) ([]byte, error) {
 	if !sandboxImage.Match(config) {
 		return nil, errors.New("kind's containerd config names no sandbox_image")

@@ -14,7 +14,8 @@ import (
 )
 
 func TestSandboxImage(t *testing.T) {
-	const config = "[plugins.x]\n  # use fixed sandbox image\n  sandbox_image = \"registry.k8s.io/pause:3.10\"\n  other = \"sandbox_image\"\n"
+	const config = "[plugins.x]\n  # use fixed sandbox image\n  sandbox_image = \"registry.k8s.io/pause:3.10\"\n  " +
+		"other = \"sandbox_image\"\n"
 	got, err := withSandbox([]byte(config), "registry.k8s.io/pause:3.10.2")
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +34,10 @@ func TestManifestNamesTheImageInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"image: " + nodenetRef + "\n", "would you kindly template this file", "would you kindly patch this file"} {
+	for _, want := range []string{
+		"image: " + nodenetRef + "\n", "would you kindly template this file",
+		"would you kindly patch this file",
+	} {
 		if !bytes.Contains(manifest, []byte(want)) {
 			t.Errorf("the CNI manifest lacks %q", want)
 		}
@@ -55,7 +59,10 @@ func TestKindFiles(t *testing.T) {
 		modes[e.Path] = e.Mode
 		if e.Path == "etc/containerd/config.toml" {
 			// What files/oom-score.sh looks for, and the sandbox image.
-			for _, want := range []string{"restrict_oom_score_adj = false", `sandbox_image = "registry.k8s.io/pause:9"`} {
+			for _, want := range []string{
+				"restrict_oom_score_adj = false",
+				`sandbox_image = "registry.k8s.io/pause:9"`,
+			} {
 				if !bytes.Contains(e.Data, []byte(want)) {
 					t.Errorf("kind's containerd config lacks %q", want)
 				}
@@ -109,7 +116,8 @@ func TestPruneKeepsCopyright(t *testing.T) {
 	root := t.TempDir()
 	for _, name := range []string{
 		"usr/share/doc/curl/copyright", "usr/share/doc/curl/changelog.gz", "usr/share/man/man1/curl.1.gz",
-		"usr/share/locale/de/x.mo", "etc/resolv.conf", "etc/systemd/system/getty.target.wants/getty.service", "usr/bin/curl",
+		"usr/share/locale/de/x.mo", "etc/resolv.conf", "etc/systemd/system/getty.target.wants/getty.service",
+		"usr/bin/curl",
 	} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

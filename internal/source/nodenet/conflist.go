@@ -40,8 +40,9 @@ func ownPlugins(podCIDRs []netip.Prefix, mtu int) []plugin {
 	}
 }
 
-// merge returns the list for the file: the plugins of this daemon, then those that other programs (istio-cni) added. changed
-// tells whether it differs from the existing list: istio-cni watches the file and would react to a write without a change.
+// merge returns the list for the file: the plugins of this daemon, then those that other programs (istio-cni) added.
+// changed tells whether it differs from the existing list: istio-cni watches the file and would react to a write
+// without a change.
 func merge(existing []byte, own []plugin) (merged []byte, changed bool, err error) {
 	var list map[string]any
 	var foreign, had []plugin

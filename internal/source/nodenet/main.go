@@ -1,6 +1,6 @@
 // Command nodenet is the default CNI of the source-built node image. On every node it writes the CNI configuration for
-// the node's own pod CIDRs, routes the pod CIDRs of all other nodes to those nodes' addresses, and masquerades traffic from
-// pods to addresses outside the pod network. The nodes must share one link, as kind's nodes do.
+// the node's own pod CIDRs, routes the pod CIDRs of all other nodes to those nodes' addresses, and masquerades traffic
+// from pods to addresses outside the pod network. The nodes must share one link, as kind's nodes do.
 package main
 
 import (
@@ -43,7 +43,8 @@ func readSettings(getenv func(string) string) (settings, error) {
 		}
 	}
 	if s.node == "" || len(s.subnets) == 0 {
-		return s, fmt.Errorf("NODE_NAME and POD_SUBNET must be set (NODE_NAME=%q, POD_SUBNET=%q)", s.node, getenv("POD_SUBNET"))
+		return s, fmt.Errorf("NODE_NAME and POD_SUBNET must be set (NODE_NAME=%q, POD_SUBNET=%q)", s.node,
+			getenv("POD_SUBNET"))
 	}
 	return s, nil
 }
@@ -110,8 +111,8 @@ func nodes(store cache.Store) []*corev1.Node {
 	return out
 }
 
-// coreClient is a client of the core API group only, because the full clientset would double the size of the binary. It uses
-// the endpoint and not the API server's Service, which does not work before kube-proxy runs.
+// coreClient is a client of the core API group only, because the full clientset would double the size of the binary. It
+// uses the endpoint and not the API server's Service, which does not work before kube-proxy runs.
 func coreClient(endpoint string) (rest.Interface, error) {
 	config, err := rest.InClusterConfig()
 	if err != nil {

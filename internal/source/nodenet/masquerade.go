@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tableName is the daemon's own nftables table. With it, the image needs no iptables, the node can use the legacy or the nft
-// kind of iptables, and the rules of kube-proxy and Istio are not affected.
+// tableName is the daemon's own nftables table. With it, the image needs no iptables, the node can use the legacy or
+// the nft kind of iptables, and the rules of kube-proxy and Istio are not affected.
 const tableName = "ambientlab_nodenet"
 
 // syncMasquerade makes traffic from pods to addresses outside the pod network come from the node's address, because the

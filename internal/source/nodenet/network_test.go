@@ -43,12 +43,16 @@ func TestRoutesTo(t *testing.T) {
 }
 
 func TestReadSettings(t *testing.T) {
-	env := map[string]string{"NODE_NAME": "n", "POD_SUBNET": "10.244.0.0/16, fd00:10:244::/56", "CONTROL_PLANE_ENDPOINT": "cp:6443"}
+	env := map[string]string{
+		"NODE_NAME": "n", "POD_SUBNET": "10.244.0.0/16, fd00:10:244::/56",
+		"CONTROL_PLANE_ENDPOINT": "cp:6443",
+	}
 	s, err := readSettings(func(k string) string { return env[k] })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.node != "n" || s.endpoint != "cp:6443" || !slices.Equal(s.subnets, []string{"10.244.0.0/16", "fd00:10:244::/56"}) {
+	if s.node != "n" || s.endpoint != "cp:6443" ||
+		!slices.Equal(s.subnets, []string{"10.244.0.0/16", "fd00:10:244::/56"}) {
 		t.Errorf("settings are %+v", s)
 	}
 	if _, err := readSettings(func(string) string { return "" }); err == nil {

@@ -52,7 +52,8 @@ func (n *network) syncRoutes(wanted []route) error {
 func ownRoutes() (map[route]bool, error) {
 	out := map[route]bool{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		list, err := netlink.RouteListFiltered(family, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+		list, err := netlink.RouteListFiltered(family, &netlink.Route{Protocol: routeProtocol},
+			netlink.RT_FILTER_PROTOCOL)
 		if err != nil {
 			return nil, err
 		}

@@ -39,12 +39,25 @@ func TestDir(t *testing.T) {
 		want    string // the folder, or a part of the problem
 		fails   bool
 	}{
-		{"found", answer(`{"Path":"example.test/m","Version":"v1.0.0","Dir":"/cache/m","Sum":"h1:good="}`, nil), "/cache/m", false},
+		{
+			"found", answer(`{"Path":"example.test/m","Version":"v1.0.0","Dir":"/cache/m","Sum":"h1:good="}`, nil),
+			"/cache/m", false,
+		},
 		{"no go command", answer("", &exec.Error{Name: "go", Err: exec.ErrNotFound}), "no go command", true},
-		{"no network", answer(`{"Path":"example.test/m","Version":"v1.0.0","Error":"dial tcp: no such host"}`, exit), "no such host", true},
+		{
+			"no network", answer(`{"Path":"example.test/m","Version":"v1.0.0","Error":"dial tcp: no such host"}`, exit),
+			"no such host", true,
+		},
 		{"command fails", answer("", exit), "stderr words", true},
-		{"tampered", answer(`{"Path":"example.test/m","Version":"v1.0.0","Dir":"/cache/m","Sum":"h1:evil="}`, nil), "go.sum says h1:good=", true},
-		{"unlisted version", answer(`{"Path":"example.test/m","Version":"v2.0.0","Dir":"/cache/m","Sum":"h1:good="}`, nil), "does not list", true},
+		{
+			"tampered", answer(`{"Path":"example.test/m","Version":"v1.0.0","Dir":"/cache/m","Sum":"h1:evil="}`, nil),
+			"go.sum says h1:good=", true,
+		},
+		{
+			"unlisted version",
+			answer(`{"Path":"example.test/m","Version":"v2.0.0","Dir":"/cache/m","Sum":"h1:good="}`, nil),
+			"does not list", true,
+		},
 		{"another module", answer(`{"Path":"example.test/other"}`, nil), "does not mention", true},
 		{"garbage", answer(`go: what`, nil), "the go command's answer", true},
 	} {

@@ -20,7 +20,8 @@ func dumpPolicy(a *security.Authorization) object {
 		groups = append(groups, rules)
 	}
 	scope := map[security.Scope]string{
-		security.Scope_GLOBAL: "Global", security.Scope_NAMESPACE: "Namespace", security.Scope_WORKLOAD_SELECTOR: "WorkloadSelector",
+		security.Scope_GLOBAL: "Global", security.Scope_NAMESPACE: "Namespace",
+		security.Scope_WORKLOAD_SELECTOR: "WorkloadSelector",
 	}
 	action := map[security.Action]string{security.Action_ALLOW: "Allow", security.Action_DENY: "Deny"}
 	return object{

@@ -160,7 +160,8 @@ type sent struct {
 
 func newRequestBody() *requestBody {
 	b := &requestBody{
-		sources: make(chan io.Reader), finished: make(chan struct{}), sent: make(chan sent, 1), closed: make(chan struct{}),
+		sources: make(chan io.Reader), finished: make(chan struct{}), sent: make(chan sent, 1),
+		closed: make(chan struct{}),
 	}
 	b.finish = sync.OnceFunc(func() { close(b.finished) })
 	b.close = sync.OnceFunc(func() { close(b.closed) })

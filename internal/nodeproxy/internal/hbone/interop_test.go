@@ -130,7 +130,8 @@ func TestServerThatEndsFirstAndReadsOn(t *testing.T) {
 			case *http2.HeadersFrame:
 				var b bytes.Buffer
 				_ = hpack.NewEncoder(&b).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
-				_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: b.Bytes(), EndHeaders: true})
+				_ = fr.WriteHeaders(
+					http2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: b.Bytes(), EndHeaders: true})
 				_ = fr.WriteData(f.StreamID, true, []byte("bye"))
 			case *http2.DataFrame:
 				data.Write(f.Data())
@@ -169,8 +170,8 @@ func TestServerThatEndsFirstAndReadsOn(t *testing.T) {
 	}
 }
 
-// TestRapidReset: a peer that opens and resets streams without pause does not make the server run more handlers than
-// it permits streams, and loses its connection.
+// TestRapidReset: a peer that opens and resets streams without pause does not make the server run more handlers than it
+// permits streams, and loses its connection.
 func TestRapidReset(t *testing.T) {
 	cn, sn := connect(t)
 	running := make(chan struct{}, 100*maxStreams)
@@ -222,7 +223,12 @@ func FuzzServe(f *testing.F) {
 	var b bytes.Buffer
 	fr := http2.NewFramer(&b, nil)
 	_ = fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
-	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x42, 7, 'C', 'O', 'N', 'N', 'E', 'C', 'T', 0x41, 3, 'a', ':', '1'}, EndHeaders: true})
+	_ = fr.WriteHeaders(
+		http2.HeadersFrameParam{
+			StreamID:      1,
+			BlockFragment: []byte{0x42, 7, 'C', 'O', 'N', 'N', 'E', 'C', 'T', 0x41, 3, 'a', ':', '1'},
+			EndHeaders:    true,
+		})
 	_ = fr.WriteData(1, false, []byte("hello"))
 	_ = fr.WriteWindowUpdate(1, 10)
 	_ = fr.WriteRSTStream(1, http2.ErrCodeCancel)

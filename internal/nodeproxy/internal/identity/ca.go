@@ -11,8 +11,8 @@ import (
 	caapi "istio.io/api/security/v1alpha1"
 )
 
-// CA signs workload certificates through istiod's certificate service. The proxy authenticates as itself and names
-// the workload; istiod permits that for pods of the proxy's own node only (istiod's CA_TRUSTED_NODE_ACCOUNTS).
+// CA signs workload certificates through istiod's certificate service. The proxy authenticates as itself and names the
+// workload; istiod permits that for pods of the proxy's own node only (istiod's CA_TRUSTED_NODE_ACCOUNTS).
 type CA struct {
 	client    caapi.IstioCertificateServiceClient
 	clusterID string

@@ -49,7 +49,8 @@ func newRequest(id Identity) (*ecdsa.PrivateKey, string, error) {
 // the answer is for another identity or another key.
 func assemble(id Identity, key *ecdsa.PrivateKey, chain []string) (*Certificate, error) {
 	if len(chain) < 2 {
-		return nil, fmt.Errorf("certificate for %s: the CA sent %d certificates, want at least a leaf and a root", id, len(chain))
+		return nil, fmt.Errorf("certificate for %s: the CA sent %d certificates, want at least a leaf and a root", id,
+			len(chain))
 	}
 	var parts [][]*x509.Certificate
 	for i, s := range chain {

@@ -21,8 +21,9 @@ func selfSigned(t testing.TB, uri string, key *ecdsa.PrivateKey) string {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour),
-		URIs: []*url.URL{u},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, NotBefore: time.Now(),
+		NotAfter: time.Now().Add(time.Hour),
+		URIs:     []*url.URL{u},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
@@ -66,7 +67,8 @@ func TestAssemble(t *testing.T) {
 			if (err == nil) != c.good {
 				t.Fatalf("got %v", err)
 			}
-			if c.good && (len(cert.TLS.Certificate) != len(c.chain)-1 || cert.TLS.Leaf == nil || len(cert.RootCerts) == 0) {
+			if c.good && (len(cert.TLS.Certificate) != len(c.chain)-1 || cert.TLS.Leaf == nil ||
+				len(cert.RootCerts) == 0) {
 				t.Errorf("chain of %d, %d roots", len(cert.TLS.Certificate), len(cert.RootCerts))
 			}
 		})

@@ -31,7 +31,8 @@ func Parse(s string) (Identity, error) {
 	}
 	p := strings.Split(rest, "/")
 	if len(p) != 5 || p[0] == "" || p[1] != "ns" || p[2] == "" || p[3] != "sa" || p[4] == "" {
-		return Identity{}, fmt.Errorf("identity %q is not of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>", s)
+		return Identity{}, fmt.Errorf(
+			"identity %q is not of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>", s)
 	}
 	return Identity{TrustDomain: p[0], Namespace: p[2], ServiceAccount: p[4]}, nil
 }
@@ -47,7 +48,9 @@ func FromCertificate(cert *x509.Certificate) (Identity, error) {
 
 // VerifyPeer verifies the chain that a peer presented, leaf first, and returns the leaf's identity. The leaf must be
 // valid for usage.
-func VerifyPeer(chain []*x509.Certificate, roots *x509.CertPool, now time.Time, usage x509.ExtKeyUsage) (Identity, error) {
+func VerifyPeer(
+	chain []*x509.Certificate, roots *x509.CertPool, now time.Time, usage x509.ExtKeyUsage,
+) (Identity, error) {
 	if len(chain) == 0 {
 		return Identity{}, errors.New("peer sent no certificate")
 	}

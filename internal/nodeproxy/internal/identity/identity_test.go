@@ -23,8 +23,10 @@ func TestParse(t *testing.T) {
 		t.Errorf("%v, %v", id, err)
 	}
 	for _, bad := range []string{
-		"", "cluster.local/ns/default/sa/appa", "https://cluster.local/ns/default/sa/appa", "spiffe://cluster.local/ns/default/sa/",
-		"spiffe:///ns/default/sa/appa", "spiffe://cluster.local/ns//sa/appa", "spiffe://cluster.local/sa/default/ns/appa",
+		"", "cluster.local/ns/default/sa/appa", "https://cluster.local/ns/default/sa/appa",
+		"spiffe://cluster.local/ns/default/sa/",
+		"spiffe:///ns/default/sa/appa", "spiffe://cluster.local/ns//sa/appa",
+		"spiffe://cluster.local/sa/default/ns/appa",
 		good + "/more", "spiffe://cluster.local/ns/default",
 	} {
 		if id, err := identity.Parse(bad); err == nil {
@@ -76,7 +78,8 @@ func (s *signer) Sign(_ context.Context, id identity.Identity) (*identity.Certif
 	if s.fail.Load() {
 		return nil, errors.New("the test refuses")
 	}
-	c, err := s.ca.Certificate(istiotest.Leaf{URIs: []string{id.String()}, NotBefore: time.Now(), NotAfter: time.Now().Add(s.life)})
+	c, err := s.ca.Certificate(
+		istiotest.Leaf{URIs: []string{id.String()}, NotBefore: time.Now(), NotAfter: time.Now().Add(s.life)})
 	if err != nil {
 		return nil, err
 	}
@@ -209,9 +212,14 @@ func TestClientVerifiesItsPeer(t *testing.T) {
 		"another identity":  {sign.ca, istiotest.Leaf{URIs: []string{b + "x"}}, "h2", false},
 		"other domain":      {sign.ca, istiotest.Leaf{URIs: []string{"spiffe://x/ns/default/sa/appb"}}, "h2", false},
 		"another authority": {other, istiotest.Leaf{URIs: []string{b}}, "h2", false},
-		"expired":           {sign.ca, istiotest.Leaf{URIs: []string{b}, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)}, "h2", false},
-		"two identities":    {sign.ca, istiotest.Leaf{URIs: []string{b, b}}, "h2", false},
-		"no HTTP/2":         {sign.ca, istiotest.Leaf{URIs: []string{b}}, "", false},
+		"expired": {
+			sign.ca,
+			istiotest.Leaf{URIs: []string{b}, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)},
+			"h2",
+			false,
+		},
+		"two identities": {sign.ca, istiotest.Leaf{URIs: []string{b, b}}, "h2", false},
+		"no HTTP/2":      {sign.ca, istiotest.Leaf{URIs: []string{b}}, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cert, err := c.ca.Certificate(c.leaf)
@@ -237,7 +245,8 @@ func TestClientVerifiesItsPeer(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer near.Close()
-			id, err := identity.Handshake(t.Context(), tls.Client(near, identity.ClientConfig(mine, []identity.Identity{want}, time.Now)))
+			id, err := identity.Handshake(t.Context(),
+				tls.Client(near, identity.ClientConfig(mine, []identity.Identity{want}, time.Now)))
 			if (err == nil) != c.good {
 				t.Fatalf("got %v", err)
 			}

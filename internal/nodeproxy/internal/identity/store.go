@@ -90,7 +90,8 @@ func (s *Store) Get(ctx context.Context, id Identity) (*Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.now().Before(e.cert.NotAfter()) {
-		return nil, fmt.Errorf("certificate of %s expired at %s and was not renewed: %v", id, e.cert.NotAfter().Format(time.RFC3339), e.err)
+		return nil, fmt.Errorf("certificate of %s expired at %s and was not renewed: %v", id,
+			e.cert.NotAfter().Format(time.RFC3339), e.err)
 	}
 	return e.cert, nil
 }
@@ -135,9 +136,11 @@ func (s *Store) maintain(ctx context.Context, id Identity, e *entry) {
 		if err == nil {
 			pause = retryMin
 			wait = max(renewIn(cert, s.now()), renewMin)
-			s.log.Info("certificate ready", "identity", id.String(), "expires", cert.NotAfter(), "renewIn", wait.String())
+			s.log.Info("certificate ready", "identity", id.String(), "expires", cert.NotAfter(), "renewIn",
+				wait.String())
 		} else if ctx.Err() == nil {
-			s.log.Warn("requesting a certificate failed, will retry", "identity", id.String(), "error", err, "in", wait.String())
+			s.log.Warn("requesting a certificate failed, will retry", "identity", id.String(), "error", err, "in",
+				wait.String())
 			pause = min(pause*2, retryMax)
 		}
 		select {

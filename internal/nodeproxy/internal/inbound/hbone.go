@@ -74,7 +74,8 @@ func (s *Server) serve(ctx context.Context, r *hbone.Request, peer identity.Iden
 	}
 	count := s.telemetry.Open(telemetry.Info{
 		Src: src, Dst: own, Target: r.Authority, SourceID: peer, Destination: w,
-		Source: s.workloads.ByAddress(w.Network, src.Addr()), Service: s.serviceFor(w, to.Port(), forwardedHost(r.Header("forwarded"))),
+		Source:  s.workloads.ByAddress(w.Network, src.Addr()),
+		Service: s.serviceFor(w, to.Port(), forwardedHost(r.Header("forwarded"))),
 	})
 	err = s.tunnel(ctx, r, policy.Connection{Source: peer, From: src, To: to}, count)
 	count.Close(err, flag(err))

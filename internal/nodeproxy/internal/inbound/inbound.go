@@ -56,9 +56,13 @@ type admitted struct {
 }
 
 // New returns a server of the pod local. The pods of a node share tunnels, which serves their HBONE connections.
-func New(local Local, network Network, workloads *workload.Store, policies *policy.Store, t *telemetry.Telemetry, r *relay.Relay, tunnels *hbone.Server) *Server {
+func New(
+	local Local, network Network, workloads *workload.Store, policies *policy.Store, t *telemetry.Telemetry,
+	r *relay.Relay, tunnels *hbone.Server,
+) *Server {
 	s := &Server{
-		local: local, network: network, workloads: workloads, policies: policies, telemetry: t, relay: r, hbone: tunnels,
+		local: local, network: network, workloads: workloads, policies: policies, telemetry: t, relay: r,
+		hbone:  tunnels,
 		closed: make(chan struct{}), open: map[*admitted]struct{}{},
 	}
 	s.close = sync.OnceFunc(func() { close(s.closed) })
@@ -128,7 +132,9 @@ func (s *Server) recheck() {
 
 // admit returns an error if the policies deny a connection. Otherwise the returned context ends when later policies
 // deny it; release ends the watch.
-func (s *Server) admit(ctx context.Context, w *workload.Workload, c policy.Connection) (_ context.Context, release func(), err error) {
+func (s *Server) admit(
+	ctx context.Context, w *workload.Workload, c policy.Connection,
+) (_ context.Context, release func(), err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	p := &admitted{conn: c, end: end}
 	// The watch starts before the check, so that no policy that arrives in between is missed.

@@ -10,9 +10,12 @@ import (
 
 func target(authority string) (netip.AddrPort, error) {
 	own := netip.MustParseAddr("10.0.0.2")
-	w := &workload.Workload{UID: "appb", Namespace: "default", Addresses: []netip.Addr{own}, Services: map[string]map[uint16]uint16{
-		"default/appb.default.svc": {8000: 8080, 8001: 0, 8002: 15008},
-	}}
+	w := &workload.Workload{
+		UID: "appb", Namespace: "default", Addresses: []netip.Addr{own},
+		Services: map[string]map[uint16]uint16{
+			"default/appb.default.svc": {8000: 8080, 8001: 0, 8002: 15008},
+		},
+	}
 	store := workload.NewStore()
 	store.Update([]*workload.Workload{w}, []*workload.Service{
 		{Namespace: "default", Hostname: "appb.default.svc", Ports: map[uint16]uint16{8000: 1, 8001: 9001, 8002: 0}},
@@ -29,7 +32,8 @@ func TestTarget(t *testing.T) {
 		"appb.default.svc:8001":  "10.0.0.2:9001",
 		"10.0.0.3:8080":          "", "127.0.0.1:8080": "", "0.0.0.0:80": "", "[::1]:80": "",
 		"10.0.0.2:0": "", "10.0.0.2:15001": "", "10.0.0.2:15006": "", "10.0.0.2:15008": "", "10.0.0.2": "",
-		"appb.default.svc:8002": "", "appb.default.svc:9": "", "other.default.svc:80": "", "unknown:80": "", "": "", ":": "", ":80": "",
+		"appb.default.svc:8002": "", "appb.default.svc:9": "", "other.default.svc:80": "", "unknown:80": "", "": "",
+		":": "", ":80": "",
 	} {
 		got, err := target(authority)
 		if want == "" {

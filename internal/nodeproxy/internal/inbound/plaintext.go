@@ -49,7 +49,9 @@ func (s *Server) HandlePlaintext(ctx context.Context, c *net.TCPConn) {
 	count.Close(err, flag(err))
 }
 
-func (s *Server) plaintext(ctx context.Context, client relay.End, src, dst netip.AddrPort, w *workload.Workload, count *telemetry.Connection) error {
+func (s *Server) plaintext(
+	ctx context.Context, client relay.End, src, dst netip.AddrPort, w *workload.Workload, count *telemetry.Connection,
+) error {
 	if src.Addr() != probeSource() {
 		watched, release, err := s.admit(ctx, w, policy.Connection{From: src, To: dst})
 		if err != nil {

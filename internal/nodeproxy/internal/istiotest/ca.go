@@ -118,7 +118,9 @@ func (c *CA) Certificate(l Leaf) (tls.Certificate, error) {
 
 // CreateCertificate implements istiod's certificate service: the caller's token has to be right, and the certificate is
 // for the identity in the metadata, not for the one in the signing request.
-func (c *CA) CreateCertificate(ctx context.Context, r *caapi.IstioCertificateRequest) (*caapi.IstioCertificateResponse, error) {
+func (c *CA) CreateCertificate(
+	ctx context.Context, r *caapi.IstioCertificateRequest,
+) (*caapi.IstioCertificateResponse, error) {
 	if err := authenticate(ctx); err != nil {
 		return nil, err
 	}
@@ -142,7 +144,8 @@ func (c *CA) CreateCertificate(ctx context.Context, r *caapi.IstioCertificateReq
 	}
 	id := r.GetMetadata().GetFields()["ImpersonatedIdentity"].GetStringValue()
 	der, err := c.Sign(Leaf{
-		URIs: []string{id}, NotBefore: time.Now().Add(-time.Second), NotAfter: time.Now().Add(time.Duration(c.TTL.Load())),
+		URIs: []string{id}, NotBefore: time.Now().Add(-time.Second),
+		NotAfter: time.Now().Add(time.Duration(c.TTL.Load())),
 	}, csr.PublicKey)
 	if err != nil {
 		return nil, fmt.Errorf("signing: %w", err)

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
-
 	"istio.io/istio/pkg/zdsapi"
 )
 
@@ -90,7 +89,9 @@ func (c *CNI) greet(conn *net.UnixConn) error {
 			return err
 		}
 	}
-	if err := exchange(conn, &zdsapi.WorkloadRequest{Payload: &zdsapi.WorkloadRequest_SnapshotSent{SnapshotSent: &zdsapi.SnapshotSent{}}}, nil); err != nil {
+	if err := exchange(conn,
+		&zdsapi.WorkloadRequest{Payload: &zdsapi.WorkloadRequest_SnapshotSent{SnapshotSent: &zdsapi.SnapshotSent{}}},
+		nil); err != nil {
 		return err
 	}
 	if c.conn != nil {
@@ -147,7 +148,8 @@ func (c *CNI) Delete(uid string) error {
 	if c.conn == nil {
 		return nil
 	}
-	return exchange(c.conn, &zdsapi.WorkloadRequest{Payload: &zdsapi.WorkloadRequest_Del{Del: &zdsapi.DelWorkload{Uid: uid}}}, nil)
+	return exchange(c.conn,
+		&zdsapi.WorkloadRequest{Payload: &zdsapi.WorkloadRequest_Del{Del: &zdsapi.DelWorkload{Uid: uid}}}, nil)
 }
 
 type ackError string

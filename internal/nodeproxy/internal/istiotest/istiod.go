@@ -14,7 +14,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	caapi "istio.io/api/security/v1alpha1"
-
 	"istio.io/istio/pkg/workloadapi"
 	"istio.io/istio/pkg/workloadapi/security"
 )
@@ -71,9 +70,10 @@ func (s *Istiod) Start(addr string) error {
 		return err
 	}
 	s.Addr = net.JoinHostPort("localhost", port)
-	s.server = grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second}), grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12,
-	})))
+	s.server = grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second}),
+		grpc.Creds(credentials.NewTLS(&tls.Config{
+			Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12,
+		})))
 	discovery.RegisterAggregatedDiscoveryServiceServer(s.server, s)
 	caapi.RegisterIstioCertificateServiceServer(s.server, s.CA)
 	go func() { _ = s.server.Serve(l) }()
@@ -151,7 +151,9 @@ func (s *Istiod) wake() {
 
 // DeltaAggregatedResources implements xDS: it sends the resources that a client does not have in their current version,
 // and names the removed ones.
-func (s *Istiod) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (s *Istiod) DeltaAggregatedResources(
+	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
+) error {
 	if err := authenticate(stream.Context()); err != nil {
 		return err
 	}

@@ -104,7 +104,9 @@ func (s *Server) route(ctx context.Context, dst netip.AddrPort) (*workload.Workl
 	return w, r, err
 }
 
-func (s *Server) open(ctx context.Context, src netip.AddrPort, w *workload.Workload, r *workload.Route) (relay.End, error) {
+func (s *Server) open(
+	ctx context.Context, src netip.AddrPort, w *workload.Workload, r *workload.Route,
+) (relay.End, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()
 	if !r.HBONE() {
@@ -131,7 +133,8 @@ func (s *Server) dial(ctx context.Context, r *workload.Route) (*hbone.Conn, erro
 	}
 	c, err := s.network.Dial(ctx, netip.Addr{}, r.Dial)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return nil, fmt.Errorf("connection timed out, maybe a NetworkPolicy is blocking HBONE port %d: %w", ports.HBONE, err)
+		return nil, fmt.Errorf("connection timed out, maybe a NetworkPolicy is blocking HBONE port %d: %w", ports.HBONE,
+			err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connection failed: %w", err)

@@ -61,7 +61,9 @@ func newPool() *pool { return &pool{slots: map[poolKey]*slot{}} }
 var errPoolClosed = errors.New("pool draining")
 
 // connect opens a stream on a pooled connection, or on a new one.
-func (p *pool) connect(ctx context.Context, k poolKey, dial dialer, authority string, header http.Header) (*hbone.ClientStream, error) {
+func (p *pool) connect(
+	ctx context.Context, k poolKey, dial dialer, authority string, header http.Header,
+) (*hbone.ClientStream, error) {
 	var last error
 	for range attempts {
 		c, fresh, err := p.get(ctx, k, dial)
@@ -77,8 +79,8 @@ func (p *pool) connect(ctx context.Context, k poolKey, dial dialer, authority st
 	return nil, last
 }
 
-// repeatable reports whether another attempt to open a tunnel may succeed. No data of the client has been sent before
-// a tunnel is open, so an attempt may always be repeated.
+// repeatable reports whether another attempt to open a tunnel may succeed. No data of the client has been sent before a
+// tunnel is open, so an attempt may always be repeated.
 func repeatable(err error, fresh bool) bool {
 	var refused hbone.StatusError
 	var reset http2.StreamError

@@ -88,7 +88,9 @@ func start(d Deps, pod zds.Pod, ns *netns.Namespace) (_ *proxy, err error) {
 	return p, nil
 }
 
-func (p *proxy) accept(ctx context.Context, d Deps, l *net.TCPListener, source bool, handle func(context.Context, *net.TCPConn)) {
+func (p *proxy) accept(
+	ctx context.Context, d Deps, l *net.TCPListener, source bool, handle func(context.Context, *net.TCPConn),
+) {
 	for {
 		c, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -96,7 +98,8 @@ func (p *proxy) accept(ctx context.Context, d Deps, l *net.TCPListener, source b
 		}
 		if err != nil {
 			// Probably out of file descriptors or memory, which connections release when they end.
-			d.Log.Error("accepting a connection failed, will retry", "pod", p.pod.Namespace+"/"+p.pod.Name, "addr", l.Addr().String(), "error", err)
+			d.Log.Error("accepting a connection failed, will retry", "pod", p.pod.Namespace+"/"+p.pod.Name, "addr",
+				l.Addr().String(), "error", err)
 			select {
 			case <-ctx.Done():
 				return

@@ -7,9 +7,10 @@ import (
 	"net/netip"
 	"strings"
 
+	"istio.io/istio/pkg/workloadapi/security"
+
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/ports"
-	"istio.io/istio/pkg/workloadapi/security"
 )
 
 // Connection is what policies match on. Source is the zero identity if no certificate proves one.

@@ -80,7 +80,8 @@ func (s *Store) Check(namespace string, bound []string, c Connection) error {
 		switch {
 		case p.DryRun:
 			if p.Matches(c) {
-				s.log.Info("dry-run: policy match", "policy", p.Key(), "deny", p.Deny, "src.identity", c.Source.String(), "dst.addr", c.To.String())
+				s.log.Info("dry-run: policy match", "policy", p.Key(), "deny", p.Deny, "src.identity",
+					c.Source.String(), "dst.addr", c.To.String())
 			}
 		case !p.Deny:
 			allow = append(allow, p)
@@ -118,5 +119,6 @@ func (s *Store) Check(namespace string, bound []string, c Connection) error {
 func (s *Store) All() []*Policy {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(s.policies), func(a, b *Policy) int { return strings.Compare(a.Key(), b.Key()) })
+	return slices.SortedFunc(maps.Values(s.policies),
+		func(a, b *Policy) int { return strings.Compare(a.Key(), b.Key()) })
 }

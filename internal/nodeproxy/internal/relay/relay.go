@@ -63,8 +63,8 @@ type Counter interface {
 // Relay copies bytes. The zero value is ready to use; it keeps buffers for reuse.
 type Relay struct{ buffers sync.Pool }
 
-// Run copies bytes between client and server until both directions have ended, and closes both. If one direction
-// fails, it aborts both ends and returns that direction's error.
+// Run copies bytes between client and server until both directions have ended, and closes both. If one direction fails,
+// it aborts both ends and returns that direction's error.
 func (r *Relay) Run(client, server End, count Counter) error {
 	var once sync.Once
 	var failure error

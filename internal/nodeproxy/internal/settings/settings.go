@@ -12,8 +12,9 @@ import (
 
 // Settings are the proxy's settings. Names in comments are the environment variables.
 type Settings struct {
-	CAAddress, XDSAddress         string // CA_ADDRESS, XDS_ADDRESS: host:port
-	CAServerName, XDSServerName   string // ALT_CA_HOSTNAME, ALT_XDS_HOSTNAME: name in istiod's certificate, if not the host
+	CAAddress, XDSAddress string // CA_ADDRESS, XDS_ADDRESS: host:port
+	// ALT_CA_HOSTNAME, ALT_XDS_HOSTNAME: name in istiod's certificate, if not the host
+	CAServerName, XDSServerName   string
 	NodeName                      string // NODE_NAME
 	PodName, PodNamespace         string // POD_NAME, POD_NAMESPACE
 	InstanceIP                    string // INSTANCE_IP
@@ -24,7 +25,8 @@ type Settings struct {
 	AdminAddr, StatsAddr, Healthy string // ADMIN_ADDR, STATS_ADDR, READINESS_ADDR
 	// SecretTTL is the lifetime of certificates to request (SECRET_TTL, such as "24h").
 	SecretTTL time.Duration
-	// Grace is how long open connections have to end at shutdown (one second less than TERMINATION_GRACE_PERIOD_SECONDS).
+	// Grace is how long open connections have to end at shutdown (one second less than
+	// TERMINATION_GRACE_PERIOD_SECONDS).
 	Grace    time.Duration
 	LogLevel slog.Level        // RUST_LOG
 	Meta     map[string]string // every ISTIO_META_*, without the prefix
@@ -81,7 +83,8 @@ func Parse(args, environ []string) (*Settings, error) {
 		return nil, err
 	}
 	if v := env["INPOD_ENABLED"]; v != "" && v != "true" {
-		return nil, fmt.Errorf("INPOD_ENABLED=%q: the node proxy serves pods in their own network namespaces only; want true", v)
+		return nil, fmt.Errorf(
+			"INPOD_ENABLED=%q: the node proxy serves pods in their own network namespaces only; want true", v)
 	}
 	return s, nil
 }
@@ -111,7 +114,8 @@ func level(filter string) (slog.Level, error) {
 		case "":
 		default:
 			if !strings.Contains(part, "=") {
-				return 0, fmt.Errorf("RUST_LOG %q: %q is not a level; want trace, debug, info, warn, error or off", filter, part)
+				return 0, fmt.Errorf("RUST_LOG %q: %q is not a level; want trace, debug, info, warn, error or off",
+					filter, part)
 			}
 		}
 	}

@@ -28,14 +28,16 @@ func TestChart(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.XDSAddress != "istiod.istio-system.svc:15012" || s.CAAddress != s.XDSAddress || s.NodeName != "worker" ||
-		s.PodName != "ztunnel-abcde" || s.PodNamespace != "istio-system" || s.InstanceIP != "10.244.1.4" || s.ClusterID != "Kubernetes" {
+		s.PodName != "ztunnel-abcde" || s.PodNamespace != "istio-system" || s.InstanceIP != "10.244.1.4" ||
+		s.ClusterID != "Kubernetes" {
 		t.Errorf("%+v", s)
 	}
 	if s.Grace != 29*time.Second || s.SecretTTL != 24*time.Hour || s.LogLevel != slog.LevelInfo {
 		t.Errorf("%+v", s)
 	}
 	if s.Socket != "/var/run/ztunnel/ztunnel.sock" || s.RootFile != "/var/run/secrets/istio/root-cert.pem" ||
-		s.TokenFile != "/var/run/secrets/tokens/istio-token" || s.AdminAddr != "127.0.0.1:15000" || s.StatsAddr != ":15020" || s.Healthy != ":15021" {
+		s.TokenFile != "/var/run/secrets/tokens/istio-token" || s.AdminAddr != "127.0.0.1:15000" ||
+		s.StatsAddr != ":15020" || s.Healthy != ":15021" {
 		t.Errorf("%+v", s)
 	}
 	if s.Meta["CLUSTER_ID"] != "Kubernetes" {
@@ -63,8 +65,10 @@ func TestRefuses(t *testing.T) {
 
 func TestLevel(t *testing.T) {
 	for in, want := range map[string]slog.Level{
-		"info": slog.LevelInfo, "debug": slog.LevelDebug, "trace": slog.LevelDebug, "WARN": slog.LevelWarn, "error": slog.LevelError,
-		"access=debug": slog.LevelInfo, "info,access=debug": slog.LevelInfo, "access=off, warn": slog.LevelWarn, "": slog.LevelInfo,
+		"info": slog.LevelInfo, "debug": slog.LevelDebug, "trace": slog.LevelDebug, "WARN": slog.LevelWarn,
+		"error":        slog.LevelError,
+		"access=debug": slog.LevelInfo, "info,access=debug": slog.LevelInfo, "access=off, warn": slog.LevelWarn,
+		"": slog.LevelInfo,
 	} {
 		if got, err := level(in); err != nil || got != want {
 			t.Errorf("%q: %v, %v", in, got, err)

@@ -67,7 +67,8 @@ func New(log *slog.Logger, version string) *Telemetry {
 		ConstLabels: prometheus.Labels{"component": "ztunnel", "tag": version},
 	})
 	build.Set(1)
-	t.registry.MustRegister(t.opened, t.closed, t.failed, t.received, t.sent, t.active, t.pending, t.streams, t.sockets, build)
+	t.registry.MustRegister(t.opened, t.closed, t.failed, t.received, t.sent, t.active, t.pending, t.streams, t.sockets,
+		build)
 	return t
 }
 

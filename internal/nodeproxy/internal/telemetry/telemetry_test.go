@@ -17,12 +17,14 @@ import (
 func info(outbound bool) Info {
 	mk := func(name string) *workload.Workload {
 		return &workload.Workload{
-			Name: name + "-x1", Namespace: "default", ServiceAccount: name, TrustDomain: "cluster.local", WorkloadName: name,
+			Name: name + "-x1", Namespace: "default", ServiceAccount: name, TrustDomain: "cluster.local",
+			WorkloadName:  name,
 			CanonicalName: name, CanonicalRevision: "v1", ClusterID: "Kubernetes",
 		}
 	}
 	return Info{
-		Outbound: outbound, Src: netip.MustParseAddrPort("10.0.0.1:4000"), Dst: netip.MustParseAddrPort("10.0.0.2:15008"), Target: "10.0.0.2:8080",
+		Outbound: outbound, Src: netip.MustParseAddrPort("10.0.0.1:4000"),
+		Dst: netip.MustParseAddrPort("10.0.0.2:15008"), Target: "10.0.0.2:8080",
 		Source: mk("appa"), Destination: mk("appb"),
 		SourceID: identity.Identity{TrustDomain: "cluster.local", Namespace: "default", ServiceAccount: "appa"},
 		Service:  &workload.Service{Name: "appb", Namespace: "default", Hostname: "appb.default.svc.cluster.local"},
@@ -46,9 +48,11 @@ func TestMetrics(t *testing.T) {
 	text := scrape(tel)
 	// The labels by which Kiali joins source and destination.
 	for _, want := range []string{
-		`source_workload="appa"`, `source_workload_namespace="default"`, `source_canonical_service="appa"`, `source_canonical_revision="v1"`,
+		`source_workload="appa"`, `source_workload_namespace="default"`, `source_canonical_service="appa"`,
+		`source_canonical_revision="v1"`,
 		`source_principal="spiffe://cluster.local/ns/default/sa/appa"`, `source_cluster="Kubernetes"`,
-		`destination_service="appb.default.svc.cluster.local"`, `destination_service_name="appb"`, `destination_service_namespace="default"`,
+		`destination_service="appb.default.svc.cluster.local"`, `destination_service_name="appb"`,
+		`destination_service_namespace="default"`,
 		`destination_workload="appb"`, `destination_principal="spiffe://cluster.local/ns/default/sa/appb"`,
 		`request_protocol="tcp"`, `connection_security_policy="mutual_tls"`,
 	} {
@@ -91,7 +95,8 @@ lines:
 func TestUnknown(t *testing.T) {
 	tel := New(slog.New(slog.DiscardHandler), "test")
 	tel.Open(Info{}).Close(nil, FlagNone)
-	if text := scrape(tel); !strings.Contains(text, `source_workload="unknown"`) || !strings.Contains(text, `connection_security_policy="unknown"`) {
+	if text := scrape(tel); !strings.Contains(text, `source_workload="unknown"`) ||
+		!strings.Contains(text, `connection_security_policy="unknown"`) {
 		t.Error(text)
 	}
 }
@@ -108,10 +113,13 @@ func TestAccessLog(t *testing.T) {
 		t.Fatalf("%v: %s", err, b.String())
 	}
 	for field, want := range map[string]any{
-		"src.addr": "10.0.0.1:4000", "src.workload": "appa-x1", "src.namespace": "default", "src.identity": "spiffe://cluster.local/ns/default/sa/appa",
-		"dst.addr": "10.0.0.2:15008", "dst.hbone_addr": "10.0.0.2:8080", "dst.service": "appb.default.svc.cluster.local", "dst.workload": "appb-x1",
-		"dst.identity": "spiffe://cluster.local/ns/default/sa/appb", "direction": "outbound", "bytes_sent": 100.0, "bytes_recv": 2000.0,
-		"error": "why", "msg": "connection complete",
+		"src.addr": "10.0.0.1:4000", "src.workload": "appa-x1", "src.namespace": "default",
+		"src.identity": "spiffe://cluster.local/ns/default/sa/appa",
+		"dst.addr":     "10.0.0.2:15008", "dst.hbone_addr": "10.0.0.2:8080",
+		"dst.service": "appb.default.svc.cluster.local", "dst.workload": "appb-x1",
+		"dst.identity": "spiffe://cluster.local/ns/default/sa/appb", "direction": "outbound", "bytes_sent": 100.0,
+		"bytes_recv": 2000.0,
+		"error":      "why", "msg": "connection complete",
 	} {
 		if line[field] != want {
 			t.Errorf("%s is %v, want %v", field, line[field], want)

@@ -6,9 +6,10 @@ import (
 	"math/rand/v2"
 	"net/netip"
 
+	"istio.io/istio/pkg/workloadapi"
+
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/ports"
-	"istio.io/istio/pkg/workloadapi"
 )
 
 // Route says where an outbound connection goes.
@@ -252,7 +253,8 @@ func reachable(w *Workload) (netip.Addr, error) {
 			return a, nil
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("workload %s has no IPv4 address: IPv6 and workloads by hostname are not supported", w.UID)
+	return netip.Addr{},
+		fmt.Errorf("workload %s has no IPv4 address: IPv6 and workloads by hostname are not supported", w.UID)
 }
 
 // peers returns the identities that a next hop may have: the workload's own, and those that the service declares.

@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/nodeproxy/internal/identity"
 	"istio.io/istio/pkg/workloadapi"
+
+	"ambientlab/nodeproxy/internal/identity"
 )
 
 const (
@@ -38,8 +39,10 @@ func TestRoute(t *testing.T) {
 	serves := map[string]map[uint16]uint16{appb: {8000: 8080, 8001: 9001}}
 	wp := pod("wp-pod", "10.0.0.9", map[string]map[uint16]uint16{gateway: {15008: 15008}})
 	wpService := &Service{
-		Name: "wp", Namespace: "default", Hostname: "wp.default.svc.cluster.local", VIPs: []VIP{{"", addr("10.96.0.9")}},
-		Ports: map[uint16]uint16{15008: 15008}, SANs: []string{"spiffe://cluster.local/ns/default/sa/declared", "nonsense"},
+		Name: "wp", Namespace: "default", Hostname: "wp.default.svc.cluster.local",
+		VIPs:  []VIP{{"", addr("10.96.0.9")}},
+		Ports: map[uint16]uint16{15008: 15008},
+		SANs:  []string{"spiffe://cluster.local/ns/default/sa/declared", "nonsense"},
 	}
 	byName := &Gateway{Namespace: "default", Hostname: "wp.default.svc.cluster.local", Port: 15008}
 	byVIP := &Gateway{Address: addr("10.96.0.9"), Port: 15008}
@@ -51,24 +54,57 @@ func TestRoute(t *testing.T) {
 		dial, tunnel string
 		fails        error
 	}{
-		"service":                 {nil, vip, "10.0.0.2:15008", "10.0.0.2:8080", nil},
-		"named port":              {nil, "10.96.0.1:8001", "10.0.0.2:15008", "10.0.0.2:9001", nil},
-		"unknown port":            {nil, "10.96.0.1:7", "", "", ErrNoHealthyUpstream},
-		"pod":                     {nil, "10.0.0.2:8080", "10.0.0.2:15008", "10.0.0.2:8080", nil},
-		"unknown address":         {nil, "1.1.1.1:443", "1.1.1.1:443", "", nil},
-		"endpoint outside":        {func(b *Workload, _ *Service) { b.HBONE = false }, vip, "10.0.0.2:8080", "", nil},
-		"unhealthy":               {func(b *Workload, _ *Service) { b.Healthy = false }, vip, "", "", ErrNoHealthyUpstream},
-		"unhealthy allowed":       {func(b *Workload, s *Service) { b.Healthy, s.AllowAll = false, true }, vip, "10.0.0.2:15008", "10.0.0.2:8080", nil},
-		"no capacity":             {func(b *Workload, _ *Service) { b.Capacity = 0 }, vip, "", "", ErrNoHealthyUpstream},
-		"other network":           {func(b *Workload, _ *Service) { b.Network = "n2" }, vip, "", "", ErrOtherNetwork},
-		"node's address":          {func(b *Workload, _ *Service) { b.Shared = true }, "10.0.0.2:8080", "10.0.0.2:8080", "", nil},
-		"waypoint by hostname":    {func(_ *Workload, s *Service) { s.Waypoint = byName }, vip, "10.0.0.9:15008", vip, nil},
-		"waypoint by VIP":         {func(_ *Workload, s *Service) { s.Waypoint = byVIP }, vip, "10.0.0.9:15008", vip, nil},
-		"waypoint by address":     {func(_ *Workload, s *Service) { s.Waypoint = byPod }, vip, "10.0.0.9:15008", vip, nil},
-		"weighted waypoint":       {func(_ *Workload, s *Service) { s.Weighted = []WeightedGateway{{*byName, 0}, {*byPod, 3}} }, vip, "10.0.0.9:15008", vip, nil},
-		"waypoint of the pod":     {func(b *Workload, _ *Service) { b.Waypoint = byName }, "10.0.0.2:8080", "10.0.0.9:15008", "10.0.0.2:8080", nil},
-		"but not for its service": {func(b *Workload, _ *Service) { b.Waypoint = byName }, vip, "10.0.0.2:15008", "10.0.0.2:8080", nil},
-		"passthrough service":     {func(_ *Workload, s *Service) { s.LoadBalanced, s.Mode = true, workloadapi.LoadBalancing_PASSTHROUGH }, vip, vip, "", nil},
+		"service":          {nil, vip, "10.0.0.2:15008", "10.0.0.2:8080", nil},
+		"named port":       {nil, "10.96.0.1:8001", "10.0.0.2:15008", "10.0.0.2:9001", nil},
+		"unknown port":     {nil, "10.96.0.1:7", "", "", ErrNoHealthyUpstream},
+		"pod":              {nil, "10.0.0.2:8080", "10.0.0.2:15008", "10.0.0.2:8080", nil},
+		"unknown address":  {nil, "1.1.1.1:443", "1.1.1.1:443", "", nil},
+		"endpoint outside": {func(b *Workload, _ *Service) { b.HBONE = false }, vip, "10.0.0.2:8080", "", nil},
+		"unhealthy": {
+			func(b *Workload, _ *Service) { b.Healthy = false }, vip, "", "",
+			ErrNoHealthyUpstream,
+		},
+		"unhealthy allowed": {
+			func(b *Workload, s *Service) { b.Healthy, s.AllowAll = false, true }, vip,
+			"10.0.0.2:15008", "10.0.0.2:8080", nil,
+		},
+		"no capacity": {
+			func(b *Workload, _ *Service) { b.Capacity = 0 }, vip, "", "",
+			ErrNoHealthyUpstream,
+		},
+		"other network": {func(b *Workload, _ *Service) { b.Network = "n2" }, vip, "", "", ErrOtherNetwork},
+		"node's address": {
+			func(b *Workload, _ *Service) { b.Shared = true }, "10.0.0.2:8080", "10.0.0.2:8080",
+			"", nil,
+		},
+		"waypoint by hostname": {
+			func(_ *Workload, s *Service) { s.Waypoint = byName }, vip, "10.0.0.9:15008", vip,
+			nil,
+		},
+		"waypoint by VIP": {
+			func(_ *Workload, s *Service) { s.Waypoint = byVIP }, vip, "10.0.0.9:15008", vip,
+			nil,
+		},
+		"waypoint by address": {
+			func(_ *Workload, s *Service) { s.Waypoint = byPod }, vip, "10.0.0.9:15008", vip,
+			nil,
+		},
+		"weighted waypoint": {
+			func(_ *Workload, s *Service) { s.Weighted = []WeightedGateway{{*byName, 0}, {*byPod, 3}} }, vip,
+			"10.0.0.9:15008", vip, nil,
+		},
+		"waypoint of the pod": {
+			func(b *Workload, _ *Service) { b.Waypoint = byName }, "10.0.0.2:8080",
+			"10.0.0.9:15008", "10.0.0.2:8080", nil,
+		},
+		"but not for its service": {
+			func(b *Workload, _ *Service) { b.Waypoint = byName }, vip, "10.0.0.2:15008",
+			"10.0.0.2:8080", nil,
+		},
+		"passthrough service": {
+			func(_ *Workload, s *Service) { s.LoadBalanced, s.Mode = true, workloadapi.LoadBalancing_PASSTHROUGH }, vip,
+			vip, "", nil,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, svc := pod("appb", "10.0.0.2", serves), service()
@@ -124,7 +160,10 @@ func TestRoute(t *testing.T) {
 		s := NewStore()
 		s.Update([]*Workload{src, wp}, []*Service{svc, wpService}, nil)
 		r, err := s.Route(src, netip.MustParseAddrPort(vip))
-		want := []identity.Identity{wp.Identity(), {TrustDomain: "cluster.local", Namespace: "default", ServiceAccount: "declared"}}
+		want := []identity.Identity{
+			wp.Identity(),
+			{TrustDomain: "cluster.local", Namespace: "default", ServiceAccount: "declared"},
+		}
 		if err != nil || !slices.Equal(r.Peers, want) {
 			t.Errorf("%+v, %v", r, err)
 		}
@@ -162,7 +201,10 @@ func TestPreferences(t *testing.T) {
 
 func TestSharedVIP(t *testing.T) {
 	mk := func(ns string, canonical, private bool) *Service {
-		return &Service{Namespace: ns, Hostname: "h", VIPs: []VIP{{"", addr("10.96.0.1")}}, Canonical: canonical, NamespaceOnly: private}
+		return &Service{
+			Namespace: ns, Hostname: "h", VIPs: []VIP{{"", addr("10.96.0.1")}}, Canonical: canonical,
+			NamespaceOnly: private,
+		}
 	}
 	s := NewStore()
 	s.Update(nil, []*Service{mk("a", false, false), mk("b", true, false), mk("c", false, true)}, nil)

@@ -226,6 +226,7 @@ func (s *Store) All() ([]*Workload, []*Service) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	ws := slices.SortedFunc(maps.Values(s.workloads), func(a, b *Workload) int { return strings.Compare(a.UID, b.UID) })
-	svcs := slices.SortedFunc(maps.Values(s.services), func(a, b *Service) int { return strings.Compare(a.Key(), b.Key()) })
+	svcs := slices.SortedFunc(maps.Values(s.services),
+		func(a, b *Service) int { return strings.Compare(a.Key(), b.Key()) })
 	return ws, svcs
 }

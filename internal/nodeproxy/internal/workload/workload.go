@@ -6,9 +6,10 @@ import (
 	"net/netip"
 	"strings"
 
+	"istio.io/istio/pkg/workloadapi"
+
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/ports"
-	"istio.io/istio/pkg/workloadapi"
 )
 
 // DefaultTrustDomain is the trust domain of a workload that has none (workload.proto: "may be elided if this is the

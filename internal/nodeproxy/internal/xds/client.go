@@ -15,11 +15,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"istio.io/istio/pkg/workloadapi"
+	"istio.io/istio/pkg/workloadapi/security"
 
 	"ambientlab/nodeproxy/internal/policy"
 	"ambientlab/nodeproxy/internal/workload"
-	"istio.io/istio/pkg/workloadapi"
-	"istio.io/istio/pkg/workloadapi/security"
 )
 
 const (
@@ -50,7 +50,10 @@ type Client struct {
 
 // New returns a client. conn must send the proxy's credentials. onStream, if not nil, is called when a stream starts
 // and when it ends.
-func New(conn grpc.ClientConnInterface, node *core.Node, workloads *workload.Store, policies *policy.Store, log *slog.Logger, onStream func(bool)) *Client {
+func New(
+	conn grpc.ClientConnInterface, node *core.Node, workloads *workload.Store, policies *policy.Store, log *slog.Logger,
+	onStream func(bool),
+) *Client {
 	return &Client{
 		conn: conn, node: node, workloads: workloads, policies: policies, log: log, onStream: onStream,
 		versions: map[string]map[string]string{typeAddress: {}, typeAuthorization: {}},
@@ -92,7 +95,10 @@ func (c *Client) stream(ctx context.Context) error {
 		return fmt.Errorf("opening the discovery stream: %w", err)
 	}
 	for _, t := range []string{typeAddress, typeAuthorization} {
-		err := s.Send(&discovery.DeltaDiscoveryRequest{Node: c.node, TypeUrl: t, InitialResourceVersions: c.versions[t]})
+		err := s.Send(&discovery.DeltaDiscoveryRequest{
+			Node: c.node, TypeUrl: t,
+			InitialResourceVersions: c.versions[t],
+		})
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("requesting %s: %w", t, err)
 		}

@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"istio.io/istio/pkg/workloadapi"
+	"istio.io/istio/pkg/workloadapi/security"
 
 	"ambientlab/nodeproxy/internal/istiotest"
 	"ambientlab/nodeproxy/internal/policy"
 	"ambientlab/nodeproxy/internal/workload"
-	"istio.io/istio/pkg/workloadapi"
-	"istio.io/istio/pkg/workloadapi/security"
 )
 
 func pod(i byte) *workloadapi.Workload {
@@ -47,7 +47,8 @@ func TestClient(t *testing.T) {
 	t.Cleanup(func() { conn.Close() })
 	log := slog.New(slog.DiscardHandler)
 	ws, ps := workload.NewStore(), policy.NewStore(log)
-	c := New(conn, Node("10.0.0.1", "ztunnel-x", "istio-system", "node", map[string]string{"CLUSTER_ID": "Kubernetes"}), ws, ps, log, nil)
+	c := New(conn, Node("10.0.0.1", "ztunnel-x", "istio-system", "node", map[string]string{"CLUSTER_ID": "Kubernetes"}),
+		ws, ps, log, nil)
 	if err := istiod.Put(pod(1), pod(2), &workloadapi.Service{Name: "s", Namespace: "default", Hostname: "s.default"},
 		&security.Authorization{Name: "p", Namespace: "default", Scope: security.Scope_NAMESPACE}); err != nil {
 		t.Fatal(err)
@@ -195,7 +196,8 @@ func FuzzAddress(f *testing.F) {
 	for _, m := range []proto.Message{
 		&workloadapi.Address{Type: &workloadapi.Address_Workload{Workload: pod(1)}},
 		&workloadapi.Address{Type: &workloadapi.Address_Service{Service: &workloadapi.Service{
-			Hostname: "h", Addresses: []*workloadapi.NetworkAddress{{Address: []byte{1, 2, 3, 4}}}, Ports: []*workloadapi.Port{{ServicePort: 80}},
+			Hostname: "h", Addresses: []*workloadapi.NetworkAddress{{Address: []byte{1, 2, 3, 4}}},
+			Ports: []*workloadapi.Port{{ServicePort: 80}},
 		}}},
 	} {
 		b, err := proto.Marshal(m)
@@ -232,9 +234,14 @@ func FuzzAddress(f *testing.F) {
 }
 
 func FuzzAuthorization(f *testing.F) {
-	b, err := proto.Marshal(&security.Authorization{Name: "n", Groups: []*security.Group{{Rules: []*security.Rules{{Matches: []*security.Match{{
-		SourceIps: []*security.Address{{Address: []byte{10, 0, 0, 0}, Length: 8}}, DestinationPorts: []uint32{80},
-	}}}}}}})
+	b, err := proto.Marshal(
+		&security.Authorization{
+			Name: "n",
+			Groups: []*security.Group{{Rules: []*security.Rules{{Matches: []*security.Match{{
+				SourceIps:        []*security.Address{{Address: []byte{10, 0, 0, 0}, Length: 8}},
+				DestinationPorts: []uint32{80},
+			}}}}}},
+		})
 	if err != nil {
 		f.Fatal(err)
 	}

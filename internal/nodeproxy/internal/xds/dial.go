@@ -34,7 +34,8 @@ func Dial(address, serverName, rootFile, tokenFile string) (*grpc.ClientConn, er
 	conf := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		ServerName: serverName,
-		// VerifyConnection verifies with the roots that the file holds at that time: a tls.Config cannot change its own.
+		// VerifyConnection verifies with the roots that the file holds at that time: a tls.Config cannot change its
+		// own.
 		InsecureSkipVerify: true, //nolint:gosec // see above
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			return verifyServer(cs, serverName, rootFile)
@@ -46,7 +47,10 @@ func Dial(address, serverName, rootFile, tokenFile string) (*grpc.ClientConn, er
 		grpc.WithTransportCredentials(credentials.NewTLS(conf)),
 		grpc.WithPerRPCCredentials(tokenCredentials(tokenFile)),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: 5 * time.Second},
+			Backoff: backoff.Config{
+				BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2,
+				MaxDelay: 5 * time.Second,
+			},
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
@@ -72,7 +76,8 @@ func verifyServer(cs tls.ConnectionState, name, rootFile string) error {
 	for _, c := range cs.PeerCertificates[1:] {
 		intermediates.AddCert(c)
 	}
-	if _, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: intermediates}); err != nil {
+	if _, err := cs.PeerCertificates[0].Verify(
+		x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: intermediates}); err != nil {
 		return fmt.Errorf("certificate of the control plane: %w", err)
 	}
 	return nil

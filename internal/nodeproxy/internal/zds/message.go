@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
-
 	"istio.io/istio/pkg/zdsapi"
 )
 
@@ -94,7 +93,8 @@ func decode(b []byte, files []*os.File) (*message, error) {
 		}
 	}
 	if len(files) != want {
-		return nil, fmt.Errorf("%w: %d descriptors with a %T, want %d", errBadMessage, len(files), m.req.GetPayload(), want)
+		return nil, fmt.Errorf("%w: %d descriptors with a %T, want %d", errBadMessage, len(files), m.req.GetPayload(),
+			want)
 	}
 	if want == 1 {
 		m.netns = files[0]

@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
-
 	"istio.io/istio/pkg/zdsapi"
 )
 

@@ -33,7 +33,8 @@ type Pod struct {
 // Pods serves pods. Its methods are called from one goroutine.
 type Pods interface {
 	// Add starts to serve a pod, and returns once the proxy listens in it. It owns netns, also if it fails. It does
-	// nothing for a pod that is served already in the same namespace. A pod that could not be started is kept for Retry.
+	// nothing for a pod that is served already in the same namespace. A pod that could not be started is kept for
+	// Retry.
 	Add(pod Pod, netns *os.File) error
 	// Delete stops serving a pod at once.
 	Delete(uid string)
@@ -71,7 +72,8 @@ func (c *Client) Run(ctx context.Context) {
 		if synced {
 			pause = retryMin
 		}
-		c.log.Warn("connection to istio-cni lost, will reconnect; pods are still served", "error", err, "in", pause.String())
+		c.log.Warn("connection to istio-cni lost, will reconnect; pods are still served", "error", err, "in",
+			pause.String())
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -159,7 +161,10 @@ func (s *session) handle(m *message) (fatal, answer error) {
 	switch p := m.req.GetPayload().(type) {
 	case *zdsapi.WorkloadRequest_Add:
 		info := p.Add.GetWorkloadInfo()
-		pod := Pod{UID: p.Add.GetUid(), Name: info.GetName(), Namespace: info.GetNamespace(), ServiceAccount: info.GetServiceAccount()}
+		pod := Pod{
+			UID: p.Add.GetUid(), Name: info.GetName(), Namespace: info.GetNamespace(),
+			ServiceAccount: info.GetServiceAccount(),
+		}
 		s.seen[pod.UID] = true
 		s.c.log.Info("pod received", "uid", pod.UID, "name", pod.Name, "namespace", pod.Namespace)
 		err := s.c.pods.Add(pod, m.netns)

@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
-
 	"istio.io/istio/pkg/zdsapi"
 )
 
@@ -20,7 +19,9 @@ func encoded(t testing.TB, r *zdsapi.WorkloadRequest) []byte {
 }
 
 func add(uid string, info *zdsapi.WorkloadInfo) *zdsapi.WorkloadRequest {
-	return &zdsapi.WorkloadRequest{Payload: &zdsapi.WorkloadRequest_Add{Add: &zdsapi.AddWorkload{Uid: uid, WorkloadInfo: info}}}
+	return &zdsapi.WorkloadRequest{
+		Payload: &zdsapi.WorkloadRequest_Add{Add: &zdsapi.AddWorkload{Uid: uid, WorkloadInfo: info}},
+	}
 }
 
 func TestDecode(t *testing.T) {

@@ -305,7 +305,8 @@ func (k *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 	}
 	out := flushed(w)
 	w.WriteHeader(http.StatusOK)
-	if err := logs.ReadLogs(r.Context(), path, containerRun(name, restarts), options, running{RuntimeService: nil, w: on}, out, out); err != nil &&
+	if err := logs.ReadLogs(r.Context(), path, containerRun(name, restarts), options,
+		running{RuntimeService: nil, w: on}, out, out); err != nil &&
 		r.Context().Err() == nil {
 		k.Log.Warn("reading a log failed", "pod", pod.Name, "container", name, "error", err)
 	}

@@ -220,12 +220,14 @@ func arguments(container *corev1.Container, image config.Image, env map[string]s
 func systemFiles(namespace string) map[string]string {
 	return map[string]string{
 		"/etc/resolv.conf": fmt.Sprintf(
-			"search %s.svc.cluster.local svc.cluster.local cluster.local\nnameserver 127.0.0.1\noptions ndots:5 timeout:1 attempts:1\n",
+			"search %s.svc.cluster.local svc.cluster.local cluster.local\nnameserver 127.0.0.1\noptions ndots:5 "+
+				"timeout:1 attempts:1\n",
 			namespace,
 		),
 		"/etc/nsswitch.conf": "hosts: files dns\n",
-		"/etc/passwd":        "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n",
-		"/etc/group":         "root:x:0:\nnobody:x:65534:\n",
+		"/etc/passwd": "root:x:0:0:root:/root:/sbin/nologin\n" +
+			"nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n",
+		"/etc/group": "root:x:0:\nnobody:x:65534:\n",
 	}
 }
 

@@ -40,7 +40,8 @@ func (o objects) Secret(_ context.Context, _, name string) (*corev1.Secret, erro
 func samplePod() *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: "p", Namespace: "ns", UID: "u-1", Labels: map[string]string{"b": "2", "a": "1"}, Annotations: map[string]string{"note": `say "x"`},
+			Name: "p", Namespace: "ns", UID: "u-1", Labels: map[string]string{"b": "2", "a": "1"},
+			Annotations: map[string]string{"note": `say "x"`},
 		},
 		Spec:   corev1.PodSpec{NodeName: "n", ServiceAccountName: "sa", Containers: []corev1.Container{{Name: "c"}}},
 		Status: corev1.PodStatus{PodIP: "10.244.0.2", HostIP: "198.51.100.1"},
@@ -112,16 +113,34 @@ func TestEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := strings.Join(list(env), " ")
-	want := "ASKED=2 BOTH=p/$(LATER)/value CPU=2 HOSTNAME=p IMAGE=1 IP=10.244.0.2 LABEL=1 LATER=x MEMORY=1024 NAME=p PATH=/own P_key=value S=2"
+	want := "ASKED=2 BOTH=p/$(LATER)/value CPU=2 HOSTNAME=p IMAGE=1 IP=10.244.0.2 LABEL=1 LATER=x MEMORY=1024 NAME=p " +
+		"PATH=/own P_key=value S=2"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	for what, env := range map[string]corev1.EnvVar{
-		"a ConfigMap that does not exist": {Name: "X", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{Key: "k", LocalObjectReference: corev1.LocalObjectReference{Name: "none"}}}},
-		"a key that does not exist":       {Name: "X", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "k", LocalObjectReference: corev1.LocalObjectReference{Name: "config"}}}},
-		"a field that does not exist":     {Name: "X", ValueFrom: ref("spec.nothing")},
+		"a ConfigMap that does not exist": {
+			Name: "X",
+			ValueFrom: &corev1.EnvVarSource{
+				ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
+					Key:                  "k",
+					LocalObjectReference: corev1.LocalObjectReference{Name: "none"},
+				},
+			},
+		},
+		"a key that does not exist": {
+			Name: "X",
+			ValueFrom: &corev1.EnvVarSource{
+				SecretKeyRef: &corev1.SecretKeySelector{
+					Key:                  "k",
+					LocalObjectReference: corev1.LocalObjectReference{Name: "config"},
+				},
+			},
+		},
+		"a field that does not exist": {Name: "X", ValueFrom: ref("spec.nothing")},
 	} {
-		if _, err := environment(t.Context(), samplePod(), &corev1.Container{Env: []corev1.EnvVar{env}}, nil, nil, node, objects{"config": {}}); err == nil {
+		if _, err := environment(t.Context(), samplePod(), &corev1.Container{Env: []corev1.EnvVar{env}}, nil, nil, node,
+			objects{"config": {}}); err == nil {
 			t.Errorf("%s: no error", what)
 		}
 	}
@@ -147,7 +166,10 @@ func TestServiceEnvironment(t *testing.T) {
 	}
 	pod := samplePod()
 	env := serviceEnvironment(pod, all)
-	for _, want := range []string{"KUBERNETES_SERVICE_HOST=10.96.0.1", "KUBERNETES_SERVICE_PORT_HTTPS=443", "APP_B_SERVICE_PORT=8000", "APP_B_PORT_8000_TCP_ADDR=10.96.0.9"} {
+	for _, want := range []string{
+		"KUBERNETES_SERVICE_HOST=10.96.0.1", "KUBERNETES_SERVICE_PORT_HTTPS=443",
+		"APP_B_SERVICE_PORT=8000", "APP_B_PORT_8000_TCP_ADDR=10.96.0.9",
+	} {
 		if !slices.Contains(env, want) {
 			t.Errorf("%s is missing in %v", want, env)
 		}

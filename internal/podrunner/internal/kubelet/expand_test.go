@@ -9,7 +9,8 @@ func TestExpand(t *testing.T) {
 	}
 	for in, want := range map[string]string{
 		"plain": "plain", "$(A)": "1", "x$(A)y$(A)": "x1y1", "$(EMPTY)": "", "$(NONE)": "$(NONE)",
-		"$$(A)": "$(A)", "$$": "$", "$": "$", "a$": "a$", "$A": "$A", "$(A": "$(A", "$$$(A)": "$1", "$(B)": "$(A)", "100%$": "100%$",
+		"$$(A)": "$(A)", "$$": "$", "$": "$", "a$": "a$", "$A": "$A", "$(A": "$(A", "$$$(A)": "$1", "$(B)": "$(A)",
+		"100%$": "100%$",
 	} {
 		if got := expand(in, known); got != want {
 			t.Errorf("expand(%q) = %q, want %q", in, got, want)

@@ -97,7 +97,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.workers, k.addresses, k.changed = map[types.UID]*worker{}, map[string]*network.Addresses{}, make(chan struct{}, 1)
 	factory := informers.NewSharedInformerFactory(k.Client, 0)
 	core := factory.Core().V1()
-	k.pods, k.nodes, k.services, k.namespaces = core.Pods().Lister(), core.Nodes().Lister(), core.Services().Lister(), core.Namespaces().Lister()
+	k.pods, k.nodes, k.services, k.namespaces = core.Pods().Lister(), core.Nodes().Lister(), core.Services().Lister(),
+		core.Namespaces().Lister()
 	k.slices = factory.Discovery().V1().EndpointSlices().Lister()
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	defer broadcaster.Shutdown()
@@ -106,7 +107,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 
 	nodes := newNodes(k)
 	_, err := core.Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { nodes.look() }, UpdateFunc: func(any, any) { nodes.look() }, DeleteFunc: func(any) { nodes.look() },
+		AddFunc: func(any) { nodes.look() }, UpdateFunc: func(any, any) { nodes.look() },
+		DeleteFunc: func(any) { nodes.look() },
 	})
 	if err != nil {
 		return err
@@ -120,7 +122,10 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	handler := cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { notify() }, UpdateFunc: func(any, any) { notify() }, DeleteFunc: func(any) { notify() },
 	}
-	for _, informer := range []cache.SharedIndexInformer{core.Services().Informer(), factory.Discovery().V1().EndpointSlices().Informer(), core.Namespaces().Informer()} {
+	for _, informer := range []cache.SharedIndexInformer{
+		core.Services().Informer(),
+		factory.Discovery().V1().EndpointSlices().Informer(), core.Namespaces().Informer(),
+	} {
 		if _, err := informer.AddEventHandler(handler); err != nil {
 			return err
 		}

@@ -44,10 +44,12 @@ func TestLog(t *testing.T) {
 		t.Errorf("stderr %q", stderr.String())
 	}
 	stdout.Reset()
-	if err := logs.ReadLogs(t.Context(), path, "c", &logs.LogOptions{Since: time.Unix(1006, 0), Timestamp: true}, nil, &stdout, &stdout); err != nil {
+	if err := logs.ReadLogs(t.Context(), path, "c", &logs.LogOptions{Since: time.Unix(1006, 0), Timestamp: true}, nil,
+		&stdout, &stdout); err != nil {
 		t.Fatal(err)
 	}
-	if want := "1970-01-01T00:16:46.000000000Z wrong\n1970-01-01T00:16:47.000000000Z no end\n"; stdout.String() != want {
+	want := "1970-01-01T00:16:46.000000000Z wrong\n1970-01-01T00:16:47.000000000Z no end\n"
+	if stdout.String() != want {
 		t.Errorf("since: %q", stdout.String())
 	}
 }

@@ -142,7 +142,9 @@ func (n *nodes) status(name, address string) corev1.NodeStatus {
 		corev1.ResourceMemory: *resource.NewQuantity(memory(), resource.BinarySI),
 		corev1.ResourcePods:   *resource.NewQuantity(maxPods, resource.DecimalSI),
 	}
-	condition := func(kind corev1.NodeConditionType, status corev1.ConditionStatus, reason, message string) corev1.NodeCondition {
+	condition := func(
+		kind corev1.NodeConditionType, status corev1.ConditionStatus, reason, message string,
+	) corev1.NodeCondition {
 		return corev1.NodeCondition{
 			Type:               kind,
 			Status:             status,

@@ -230,7 +230,9 @@ func probeHTTP(
 	client := &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
-			DialContext:       func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) },
+			DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+				return dial(ctx, address)
+			},
 			DisableKeepAlives: true,
 			TLSClientConfig: &tls.Config{
 				InsecureSkipVerify: true,

@@ -34,21 +34,79 @@ func TestStatus(t *testing.T) {
 		// conditions that are True, of PodInitialized, ContainersReady and PodReady
 		initialized, ready bool
 	}{
-		"not started":                   {[]*containerState{container(waiting("ContainerCreating", ""), false)}, false, corev1.PodPending, true, false},
-		"running, not ready":            {[]*containerState{container(runs(), false)}, false, corev1.PodRunning, true, false},
-		"running and ready":             {[]*containerState{container(runs(), true)}, false, corev1.PodRunning, true, true},
-		"one of two ready":              {[]*containerState{container(runs(), true), container(runs(), false)}, false, corev1.PodRunning, true, false},
-		"one of two not started":        {[]*containerState{container(runs(), true), container(waiting("", ""), false)}, false, corev1.PodPending, true, false},
-		"crash loop":                    {[]*containerState{container(waiting("CrashLoopBackOff", ""), false, crashed)}, false, corev1.PodRunning, true, false},
-		"ended, to be started again":    {[]*containerState{container(ended(1), false)}, false, corev1.PodRunning, true, false},
-		"ended well":                    {[]*containerState{container(ended(0), false)}, true, corev1.PodSucceeded, true, false},
-		"ended badly":                   {[]*containerState{container(ended(0), false), container(ended(2), false)}, true, corev1.PodFailed, true, false},
-		"init runs":                     {[]*containerState{container(runs(), false, initial), container(waiting("", ""), false)}, false, corev1.PodPending, false, false},
-		"init done":                     {[]*containerState{container(ended(0), false, initial), container(runs(), true)}, false, corev1.PodRunning, true, true},
-		"init failed for good":          {[]*containerState{container(ended(1), false, initial), container(waiting("", ""), false)}, true, corev1.PodFailed, false, false},
-		"sidecar not ready":             {[]*containerState{container(runs(), false, sidecar, func(c *containerState) { c.started = true }), container(runs(), true)}, false, corev1.PodRunning, true, false},
-		"sidecar has not started":       {[]*containerState{container(runs(), false, sidecar), container(waiting("", ""), false)}, false, corev1.PodPending, false, false},
-		"deleted before it was started": {[]*containerState{container(waiting("", ""), false)}, true, corev1.PodFailed, true, false},
+		"not started": {
+			[]*containerState{container(waiting("ContainerCreating", ""), false)},
+			false,
+			corev1.PodPending, true, false,
+		},
+		"running, not ready": {
+			[]*containerState{container(runs(), false)},
+			false, corev1.PodRunning, true,
+			false,
+		},
+		"running and ready": {
+			[]*containerState{container(runs(), true)},
+			false, corev1.PodRunning, true,
+			true,
+		},
+		"one of two ready": {
+			[]*containerState{container(runs(), true), container(runs(), false)},
+			false,
+			corev1.PodRunning, true, false,
+		},
+		"one of two not started": {
+			[]*containerState{container(runs(), true), container(waiting("", ""), false)},
+			false, corev1.PodPending, true, false,
+		},
+		"crash loop": {
+			[]*containerState{container(waiting("CrashLoopBackOff", ""), false, crashed)},
+			false, corev1.PodRunning, true, false,
+		},
+		"ended, to be started again": {
+			[]*containerState{container(ended(1), false)},
+			false, corev1.PodRunning, true,
+			false,
+		},
+		"ended well": {
+			[]*containerState{container(ended(0), false)},
+			true, corev1.PodSucceeded,
+			true, false,
+		},
+		"ended badly": {
+			[]*containerState{container(ended(0), false), container(ended(2), false)},
+			true, corev1.PodFailed, true, false,
+		},
+		"init runs": {
+			[]*containerState{container(runs(), false, initial), container(waiting("", ""), false)},
+			false,
+			corev1.PodPending, false, false,
+		},
+		"init done": {
+			[]*containerState{container(ended(0), false, initial), container(runs(), true)},
+			false, corev1.PodRunning,
+			true, true,
+		},
+		"init failed for good": {
+			[]*containerState{container(ended(1), false, initial), container(waiting("", ""), false)},
+			true,
+			corev1.PodFailed, false, false,
+		},
+		"sidecar not ready": {
+			[]*containerState{
+				container(runs(), false, sidecar, func(c *containerState) { c.started = true }),
+				container(runs(), true),
+			}, false, corev1.PodRunning, true, false,
+		},
+		"sidecar has not started": {
+			[]*containerState{container(runs(), false, sidecar), container(waiting("", ""), false)},
+			false,
+			corev1.PodPending, false, false,
+		},
+		"deleted before it was started": {
+			[]*containerState{container(waiting("", ""), false)},
+			true, corev1.PodFailed,
+			true, false,
+		},
 	} {
 		state := &podState{
 			address:    "10.244.0.2",

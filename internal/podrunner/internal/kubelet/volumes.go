@@ -106,7 +106,8 @@ func (v *volumes) content(
 		return files, nil
 	}
 	return nil, fmt.Errorf(
-		"this kind of volume is not supported; supported: configMap, downwardAPI, emptyDir, hostPath, projected, secret",
+		"this kind of volume is not supported; supported: configMap, downwardAPI, emptyDir, hostPath, projected, " +
+			"secret",
 	)
 }
 
@@ -130,7 +131,8 @@ func (v *volumes) projected(
 		return map[string][]byte{part.ServiceAccountToken.Path: []byte(token)}, err
 	}
 	return nil, fmt.Errorf(
-		"this source of a projected volume is not supported; supported: configMap, downwardAPI, secret, serviceAccountToken",
+		"this source of a projected volume is not supported; supported: configMap, downwardAPI, secret, " +
+			"serviceAccountToken",
 	)
 }
 

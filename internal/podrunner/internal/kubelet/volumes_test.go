@@ -145,8 +145,18 @@ func TestVolumeRefused(t *testing.T) {
 	for what, source := range map[string]corev1.VolumeSource{
 		"a kind that is not supported":  {NFS: &corev1.NFSVolumeSource{}},
 		"an object that does not exist": {Secret: &corev1.SecretVolumeSource{SecretName: "none"}},
-		"a key that does not exist":     {ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: named, Items: []corev1.KeyToPath{{Key: "x", Path: "x"}}}},
-		"a path that leads out":         {ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: named, Items: []corev1.KeyToPath{{Key: "k", Path: "../x"}}}},
+		"a key that does not exist": {
+			ConfigMap: &corev1.ConfigMapVolumeSource{
+				LocalObjectReference: named,
+				Items:                []corev1.KeyToPath{{Key: "x", Path: "x"}},
+			},
+		},
+		"a path that leads out": {
+			ConfigMap: &corev1.ConfigMapVolumeSource{
+				LocalObjectReference: named,
+				Items:                []corev1.KeyToPath{{Key: "k", Path: "../x"}},
+			},
+		},
 	} {
 		pod := samplePod()
 		pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: source}}

@@ -86,7 +86,10 @@ func newWorker(k *Kubelet, pod *corev1.Pod) *worker {
 
 // adopt takes over what an earlier runner said of a container: it has ended with that runner.
 func (c *containerState) adopt(pod *corev1.Pod) {
-	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+	for _, statuses := range [][]corev1.ContainerStatus{
+		pod.Status.InitContainerStatuses,
+		pod.Status.ContainerStatuses,
+	} {
 		for _, had := range statuses {
 			if had.Name != c.spec.Name || had.ContainerID == "" {
 				continue

@@ -107,14 +107,16 @@ func answerRoute() error {
 	}
 	everywhere := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	route := &netlink.Route{
-		LinkIndex: loopback.Attrs().Index, Dst: everywhere, Scope: netlink.SCOPE_HOST, Type: unix.RTN_LOCAL, Table: routeTable,
+		LinkIndex: loopback.Attrs().Index, Dst: everywhere, Scope: netlink.SCOPE_HOST, Type: unix.RTN_LOCAL,
+		Table: routeTable,
 	}
 	if err := netlink.RouteReplace(route); err != nil {
 		return fmt.Errorf("adding the route of answers to the node proxy: %w", err)
 	}
 	mask := uint32(markMask)
 	rule := netlink.NewRule()
-	rule.Family, rule.Table, rule.Mark, rule.Mask, rule.Priority = unix.AF_INET, routeTable, connectionSeen, &mask, rulePriority
+	rule.Family, rule.Table, rule.Mark, rule.Mask, rule.Priority = unix.AF_INET, routeTable, connectionSeen, &mask,
+		rulePriority
 	if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("adding the rule for answers to the node proxy: %w", err)
 	}

@@ -57,7 +57,10 @@ func (s *Switch) setUp() error {
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("adding a bridge: %w", err)
 	}
-	for _, address := range []*net.IPNet{ipNet(netip.PrefixFrom(s.address, s.pods.Bits())), {IP: probeSource, Mask: net.CIDRMask(32, 32)}} {
+	for _, address := range []*net.IPNet{
+		ipNet(netip.PrefixFrom(s.address, s.pods.Bits())),
+		{IP: probeSource, Mask: net.CIDRMask(32, 32)},
+	} {
 		if err := netlink.AddrAdd(bridge, &netlink.Addr{IPNet: address}); err != nil {
 			return fmt.Errorf("giving the bridge the address %s: %w", address, err)
 		}
@@ -124,7 +127,8 @@ func (s *Switch) Connect(pod *netns.Namespace, uid string, address netip.Addr) e
 		if err != nil {
 			return fmt.Errorf("finding %s: %w", podDevice, err)
 		}
-		if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, s.pods.Bits()))}); err != nil {
+		if err := netlink.AddrAdd(link,
+			&netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, s.pods.Bits()))}); err != nil {
 			return fmt.Errorf("giving the pod the address %s: %w", address, err)
 		}
 		for _, to := range []*net.IPNet{ipNet(s.services), {IP: probeSource, Mask: net.CIDRMask(32, 32)}} {

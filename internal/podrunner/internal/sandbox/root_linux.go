@@ -18,7 +18,8 @@ var devices = [...]string{"full", "null", "random", "tty", "urandom", "zero"}
 
 // makeRoot lays a container's root out in dir.
 func makeRoot(dir string, root Root) error {
-	for _, path := range append([]string{"dev/shm", "etc", "proc", "run", "tmp", "var/log", "var/run", "root"}, root.Image.Directories...) {
+	for _, path := range append([]string{"dev/shm", "etc", "proc", "run", "tmp", "var/log", "var/run", "root"},
+		root.Image.Directories...) {
 		if err := os.MkdirAll(filepath.Join(dir, path), 0o755); err != nil {
 			return err
 		}
@@ -31,7 +32,10 @@ func makeRoot(dir string, root Root) error {
 			return err
 		}
 	}
-	for link, to := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
+	for link, to := range map[string]string{
+		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0",
+		"stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+	} {
 		if err := os.Symlink(to, filepath.Join(dir, "dev", link)); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}

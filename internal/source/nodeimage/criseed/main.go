@@ -1,6 +1,6 @@
 // Command criseed writes the images of an OCI layout into a containerd root folder, as `ctr -n k8s.io images import
-// --no-unpack` would. It uses containerd's content store and metadata database. containerd does not have to run, so putting
-// images into a node image needs no root, no mount and no container.
+// --no-unpack` would. It uses containerd's content store and metadata database. containerd does not have to run, so
+// putting images into a node image needs no root, no mount and no container.
 //
 //	criseed -layout DIR -root DIR
 package main
@@ -33,7 +33,8 @@ const (
 )
 
 func main() {
-	layout := flag.String("layout", "", "OCI layout to read; an image's name is its annotation "+images.AnnotationImageName)
+	layout := flag.String("layout", "",
+		"OCI layout to read; an image's name is its annotation "+images.AnnotationImageName)
 	root := flag.String("root", "", "containerd root folder to write")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -93,8 +94,8 @@ func seed(ctx context.Context, layout, root string) (err error) {
 	return nil
 }
 
-// add copies one image with its blobs, and records it under its name. The image is pinned: the kubelet's garbage collection
-// must not delete it, because no registry has it.
+// add copies one image with its blobs, and records it under its name. The image is pinned: the kubelet's garbage
+// collection must not delete it, because no registry has it.
 func add(ctx context.Context, db *metadata.DB, source content.Provider, name string, target ocispec.Descriptor) error {
 	store := db.ContentStore()
 	var copyAll images.HandlerFunc = func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
@@ -109,7 +110,8 @@ func add(ctx context.Context, db *metadata.DB, source content.Provider, name str
 		}
 		return images.Children(ctx, store, desc)
 	}
-	if err := images.Walk(ctx, images.SetChildrenMappedLabels(store, copyAll, images.ChildGCLabels), target); err != nil {
+	if err := images.Walk(ctx, images.SetChildrenMappedLabels(store, copyAll, images.ChildGCLabels),
+		target); err != nil {
 		return err
 	}
 	_, err := metadata.NewImageStore(db).Create(ctx, images.Image{
