@@ -177,7 +177,10 @@ func TestBundleReturnsWhatWasAdded(t *testing.T) {
 		"docker.io/istio/pilot:1.31.1-distroless": pilot,
 		"istio/proxyv2:1.31.1-distroless":         proxy,
 	})
-	for name, path := range map[string]string{"folder": dir, "tar": pack(t, dir, ""), "tar with ./": pack(t, dir, "./")} {
+	for name, path := range map[string]string{
+		"folder": dir, "tar": pack(t, dir, ""),
+		"tar with ./": pack(t, dir, "./"),
+	} {
 		t.Run(name, func(t *testing.T) {
 			b := openBundle(t, path)
 			if err := b.Verify(t.Context()); err != nil {
@@ -187,7 +190,8 @@ func TestBundleReturnsWhatWasAdded(t *testing.T) {
 			if len(entries) != 2 {
 				t.Fatalf("%d images, want 2", len(entries))
 			}
-			if e := entries[1]; e.Ref != "docker.io/istio/proxyv2:1.31.1-distroless" || e.Substitute != "upstream Envoy" ||
+			if e := entries[1]; e.Ref != "docker.io/istio/proxyv2:1.31.1-distroless" ||
+				e.Substitute != "upstream Envoy" ||
 				e.Digest != digestOf(t, proxy) || e.Platform != "linux/amd64" || e.Size < 32<<10 {
 				t.Errorf("entry %+v", e)
 			}
@@ -211,8 +215,7 @@ func TestBundleReturnsWhatWasAdded(t *testing.T) {
 	}
 }
 
-// Other tools must be able to read a bundle: go-containerregistry's own layout reader
-// is what crane uses.
+// Other tools must be able to read a bundle: go-containerregistry's own layout reader is what crane uses.
 func TestBundleIsAnOCILayout(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "bundle")
 	img := makeImage(t, 2, "")
@@ -254,7 +257,10 @@ func TestDockerManifestsAreStoredAsOCIManifests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, got := range []types.MediaType{manifest.MediaType, manifest.Config.MediaType, manifest.Layers[0].MediaType, b.entries[0].descriptor.MediaType} {
+	for _, got := range []types.MediaType{
+		manifest.MediaType, manifest.Config.MediaType, manifest.Layers[0].MediaType,
+		b.entries[0].descriptor.MediaType,
+	} {
 		if !strings.HasPrefix(string(got), "application/vnd.oci.image.") {
 			t.Errorf("a type is %s", got)
 		}
@@ -328,7 +334,8 @@ func TestFurtherFilesAreKeptAndChecked(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "sbom.spdx.json"), []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Verify(t.Context()); !problem.Is(err, problem.BundleCorrupt) || !strings.Contains(err.Error(), "sbom.spdx.json") {
+	if err := b.Verify(t.Context()); !problem.Is(err, problem.BundleCorrupt) ||
+		!strings.Contains(err.Error(), "sbom.spdx.json") {
 		t.Errorf("an altered file gives %v", err)
 	}
 }
@@ -341,7 +348,10 @@ func TestWriteTable(t *testing.T) {
 	if err := openBundle(t, dir).WriteTable(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"IMAGE", "docker.io/istio/ztunnel:1.31.1-distroless", digestOf(t, img).String(), "kB", "substitute"} {
+	for _, want := range []string{
+		"IMAGE", "docker.io/istio/ztunnel:1.31.1-distroless", digestOf(t, img).String(), "kB",
+		"substitute",
+	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
@@ -349,7 +359,10 @@ func TestWriteTable(t *testing.T) {
 }
 
 func TestSize(t *testing.T) {
-	for bytes, want := range map[int64]string{0: "0B", 999: "999B", 1000: "1kB", 999_999: "1MB", 81_340_000: "81.3MB", 1_250_000_000: "1.25GB"} {
+	for bytes, want := range map[int64]string{
+		0: "0B", 999: "999B", 1000: "1kB", 999_999: "1MB", 81_340_000: "81.3MB",
+		1_250_000_000: "1.25GB",
+	} {
 		if got := Size(bytes); got != want {
 			t.Errorf("Size(%d) = %s, want %s", bytes, got, want)
 		}

@@ -35,8 +35,8 @@ type testCluster struct {
 	kubeconfig string
 }
 
-// openTestCluster opens the bundle that SM_BUNDLE names, loads its node image into Docker, and
-// removes the nodes of an earlier run, and those of this run at its end.
+// openTestCluster opens the bundle that SM_BUNDLE names, loads its node image into Docker, and removes the nodes of an
+// earlier run, and those of this run at its end.
 func openTestCluster(tb testing.TB) *testCluster {
 	tb.Helper()
 	path := os.Getenv("SM_BUNDLE")
@@ -85,8 +85,8 @@ func newCluster(tb testing.TB) *testCluster {
 	return b
 }
 
-// newContainerds makes three nodes as kind does, but runs nothing in them except their
-// containerd, so that a benchmark does not measure Kubernetes.
+// newContainerds makes three nodes as kind does, but runs nothing in them except their containerd, so that a benchmark
+// does not measure Kubernetes.
 func newContainerds(tb testing.TB) *testCluster {
 	tb.Helper()
 	b := openTestCluster(tb)
@@ -148,7 +148,8 @@ func kindConfig(tb testing.TB, docker *client.Client) []byte {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	config := "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes: [{role: control-plane}, {role: worker}, {role: worker}]\n"
+	config := "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes: [{role: control-plane}, {role: worker}, " +
+		"{role: worker}]\n"
 	if info.Info.CgroupVersion == "1" { // which Kubernetes refuses by itself since 1.35
 		config += "kubeadmConfigPatches: [\"kind: KubeletConfiguration\\nfailCgroupV1: false\\n\"]\n"
 	}

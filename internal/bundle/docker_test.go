@@ -33,7 +33,9 @@ type fakeDocker struct {
 	foreign bool
 }
 
-func (f *fakeDocker) ImageInspect(_ context.Context, ref string, _ ...client.ImageInspectOption) (client.ImageInspectResult, error) {
+func (f *fakeDocker) ImageInspect(
+	_ context.Context, ref string, _ ...client.ImageInspectOption,
+) (client.ImageInspectResult, error) {
 	var out client.ImageInspectResult
 	img, ok := f.images[ref]
 	if !ok {
@@ -58,7 +60,9 @@ func (f *fakeDocker) ImageInspect(_ context.Context, ref string, _ ...client.Ima
 	return out, nil
 }
 
-func (f *fakeDocker) ImageLoad(_ context.Context, archive io.Reader, _ ...client.ImageLoadOption) (client.ImageLoadResult, error) {
+func (f *fakeDocker) ImageLoad(
+	_ context.Context, archive io.Reader, _ ...client.ImageLoadOption,
+) (client.ImageLoadResult, error) {
 	f.loads++
 	if f.unreachable {
 		return nil, errors.New("Cannot connect to the Docker daemon")
@@ -99,9 +103,13 @@ func TestLoadNodeImage(t *testing.T) {
 	writeBundle(t, dir, map[string]v1.Image{"kindest/node:v1.36.4": img})
 	b := openBundle(t, dir)
 	for _, foreign := range []bool{false, true} {
-		docker := &fakeDocker{images: map[string]v1.Image{"kindest/node:v1.36.4": makeImage(t, 1, "")}, foreign: foreign}
+		docker := &fakeDocker{
+			images:  map[string]v1.Image{"kindest/node:v1.36.4": makeImage(t, 1, "")},
+			foreign: foreign,
+		}
 		for i, held := range []bool{false, true} {
-			got, err := LoadNodeImage(t.Context(), docker, b, "docker.io/kindest/node:v1.36.4@"+digestOf(t, img).String())
+			got, err := LoadNodeImage(t.Context(), docker, b,
+				"docker.io/kindest/node:v1.36.4@"+digestOf(t, img).String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,8 +130,11 @@ func TestLoadNodeImageFails(t *testing.T) {
 		docker *fakeDocker
 		says   string
 	}{
-		"unreachable":   {&fakeDocker{unreachable: true}, "Cannot connect to the Docker daemon"},
-		"full":          {&fakeDocker{answer: `{"stream":"..."}{"error":"no space left on device"}`}, "no space left on device"},
+		"unreachable": {&fakeDocker{unreachable: true}, "Cannot connect to the Docker daemon"},
+		"full": {
+			&fakeDocker{answer: `{"stream":"..."}{"error":"no space left on device"}`},
+			"no space left on device",
+		},
 		"another image": {&fakeDocker{images: other, answer: `{"stream":"Loaded"}`}, "but has a different image"},
 	}
 	for name, test := range tests {
@@ -136,7 +147,8 @@ func TestLoadNodeImageFails(t *testing.T) {
 	flip(t, blobPath(dir, layer))
 	docker := &fakeDocker{images: map[string]v1.Image{}}
 	_, err := LoadNodeImage(t.Context(), docker, openBundle(t, dir), ref)
-	if !problem.Is(err, problem.BundleCorrupt) || !strings.Contains(err.Error(), layer.String()) || len(docker.images) > 0 {
+	if !problem.Is(err, problem.BundleCorrupt) || !strings.Contains(err.Error(), layer.String()) ||
+		len(docker.images) > 0 {
 		t.Errorf("an altered layer: %v; Docker has %v", err, docker.images)
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Image returns the image of a reference. Its layers are checked while they are read: reading an altered layer ends with an
-// error that names the blob.
+// Image returns the image of a reference. Its layers are checked while they are read: reading an altered layer ends
+// with an error that names the blob.
 func (b *Bundle) Image(ref string) (v1.Image, error) {
 	e, err := b.find(ref)
 	if err != nil {
@@ -79,8 +79,8 @@ func (b *Bundle) blob(d v1.Descriptor) (io.ReadCloser, error) {
 	return &checked{file: f, want: d.Digest, hash: sha256.New(), wrap: b.corrupt}, nil
 }
 
-// checked is a blob that is hashed while it is read. If the content is not what its digest says, the last Read returns an
-// error in place of io.EOF.
+// checked is a blob that is hashed while it is read. If the content is not what its digest says, the last Read returns
+// an error in place of io.EOF.
 type checked struct {
 	file io.ReadCloser
 	want v1.Hash

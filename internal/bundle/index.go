@@ -26,17 +26,17 @@ const (
 const (
 	// AnnotationRef holds the reference of an image (image-spec, annotations.md).
 	AnnotationRef = "org.opencontainers.image.ref.name"
-	// AnnotationContainerd is what containerd names an imported image by
-	// (containerd, core/images/annotations.go).
+	// AnnotationContainerd is what containerd names an imported image by (containerd, core/images/annotations.go).
 	AnnotationContainerd = "io.containerd.image.name"
-	// AnnotationSubstitute says what an image is if it is not what its reference says. The image's config has a label of the
-	// same name.
+	// AnnotationSubstitute says what an image is if it is not what its reference says. The image's config has a label
+	// of the same name.
 	AnnotationSubstitute = "lab.substitute"
-	// AnnotationSource is the digest under which a registry served the image, or the digest of a built image if it differs
-	// from that in the bundle. It differs if it is the digest of an index of several platforms, or of a Docker manifest, which
-	// the bundle stores as an OCI manifest.
+	// AnnotationSource is the digest under which a registry served the image, or the digest of a built image if it
+	// differs from that in the bundle. It differs if it is the digest of an index of several platforms, or of a Docker
+	// manifest, which the bundle stores as an OCI manifest.
 	AnnotationSource = "lab.source-digest"
-	// annotationFile, followed by the name of a further file, is an annotation of the index. It holds the file's digest.
+	// annotationFile, followed by the name of a further file, is an annotation of the index. It holds the file's
+	// digest.
 	annotationFile = "lab.file."
 )
 
@@ -46,7 +46,8 @@ type Entry struct {
 	Ref string
 	// Digest is the digest of the image's manifest.
 	Digest v1.Hash
-	// Size is the bytes of manifest, config and layers as they are stored. A layer that images share counts for each image.
+	// Size is the bytes of manifest, config and layers as they are stored. A layer that images share counts for each
+	// image.
 	Size int64
 	// Substitute says what the image is if it is not what Ref says.
 	Substitute string
@@ -135,8 +136,8 @@ func parseLayout(raw []byte) error {
 	return nil
 }
 
-// parseIndex reads an index.json. Each entry that it returns has a valid reference, which no other entry has, and a sha256
-// digest.
+// parseIndex reads an index.json. Each entry that it returns has a valid reference, which no other entry has, and a
+// sha256 digest.
 func parseIndex(raw []byte) (contents, error) {
 	var index v1.IndexManifest
 	if err := json.Unmarshal(raw, &index); err != nil {

@@ -11,10 +11,21 @@ import (
 func TestParseReference(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("ab", 32)
 	tests := map[string]struct{ name, text, familiar string }{
-		"busybox":                        {"docker.io/library/busybox:latest", "docker.io/library/busybox:latest", "busybox:latest"},
-		"kindest/node:v1.36.4@" + digest: {"docker.io/kindest/node:v1.36.4", "docker.io/kindest/node:v1.36.4@" + digest, "kindest/node:v1.36.4"},
-		"quay.io/metallb/speaker:v1":     {"quay.io/metallb/speaker:v1", "quay.io/metallb/speaker:v1", "quay.io/metallb/speaker:v1"},
-		"127.0.0.1:5000/a@" + digest:     {"127.0.0.1:5000/a@" + digest, "127.0.0.1:5000/a@" + digest, "127.0.0.1:5000/a@" + digest},
+		"busybox": {
+			"docker.io/library/busybox:latest", "docker.io/library/busybox:latest",
+			"busybox:latest",
+		},
+		"kindest/node:v1.36.4@" +
+			digest: {
+			"docker.io/kindest/node:v1.36.4", "docker.io/kindest/node:v1.36.4@" + digest,
+			"kindest/node:v1.36.4",
+		},
+		"quay.io/metallb/speaker:v1": {
+			"quay.io/metallb/speaker:v1", "quay.io/metallb/speaker:v1",
+			"quay.io/metallb/speaker:v1",
+		},
+		"127.0.0.1:5000/a@" +
+			digest: {"127.0.0.1:5000/a@" + digest, "127.0.0.1:5000/a@" + digest, "127.0.0.1:5000/a@" + digest},
 	}
 	for in, want := range tests {
 		got, err := ParseReference(in)
@@ -39,14 +50,19 @@ func TestParseIndexRefuses(t *testing.T) {
 	entry := func(fields string) string { return `{"schemaVersion":2,"manifests":[{` + fields + `}]}` }
 	named := `,"size":9,"annotations":{"org.opencontainers.image.ref.name":"a:1"}`
 	tests := map[string]struct{ index, says string }{
-		"no JSON":       {`<html>`, "not an image index"},
-		"old schema":    {`{"schemaVersion":1}`, "schema version 1"},
-		"unnamed":       {entry(manifest + `,"size":9,"digest":"` + digest + `"`), "no annotation"},
-		"no digest":     {entry(manifest + named), "a:1"},
-		"sha512":        {entry(manifest + named + `,"digest":"sha512:` + strings.Repeat("ab", 64) + `"`), "sha512"},
-		"nested index":  {entry(`"mediaType":"application/vnd.oci.image.index.v1+json","digest":"` + digest + `"` + named), "one platform"},
-		"huge manifest": {entry(manifest + strings.Replace(named, ":9", ":999999999", 1) + `,"digest":"` + digest + `"`), "999999999 bytes"},
-		"bad file":      {`{"schemaVersion":2,"manifests":[],"annotations":{"lab.file.../x":"` + digest + `"}}`, "no plain file name"},
+		"no JSON":    {`<html>`, "not an image index"},
+		"old schema": {`{"schemaVersion":1}`, "schema version 1"},
+		"unnamed":    {entry(manifest + `,"size":9,"digest":"` + digest + `"`), "no annotation"},
+		"no digest":  {entry(manifest + named), "a:1"},
+		"sha512":     {entry(manifest + named + `,"digest":"sha512:` + strings.Repeat("ab", 64) + `"`), "sha512"},
+		"nested index": {entry(`"mediaType":"application/vnd.oci.image.index.v1+json","digest":"` + digest + `"` +
+			named), "one platform"},
+		"huge manifest": {entry(manifest + strings.Replace(named, ":9", ":999999999", 1) + `,"digest":"` + digest +
+			`"`), "999999999 bytes"},
+		"bad file": {
+			`{"schemaVersion":2,"manifests":[],"annotations":{"lab.file.../x":"` + digest + `"}}`,
+			"no plain file name",
+		},
 	}
 	for name, test := range tests {
 		if _, err := parseIndex([]byte(test.index)); err == nil || !strings.Contains(err.Error(), test.says) {
@@ -55,13 +71,15 @@ func TestParseIndexRefuses(t *testing.T) {
 	}
 }
 
-// Whatever the parser accepts must be safe to use as a file name in the layout, and
-// must survive being written and read again.
+// Whatever the parser accepts must be safe to use as a file name in the layout, and must survive being written and read
+// again.
 func FuzzParseIndex(f *testing.F) {
 	digest := "sha256:" + strings.Repeat("ab", 32)
 	f.Add([]byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":` +
-		`"application/vnd.oci.image.manifest.v1+json","size":9,"digest":"` + digest + `","platform":{"os":"linux","architecture":"arm64","variant":"v8"},` +
-		`"annotations":{"org.opencontainers.image.ref.name":"docker.io/istio/pilot:1","lab.substitute":"a substitute","lab.source-digest":"` + digest + `"}}],` +
+		`"application/vnd.oci.image.manifest.v1+json","size":9,"digest":"` + digest +
+		`","platform":{"os":"linux","architecture":"arm64","variant":"v8"},` +
+		`"annotations":{"org.opencontainers.image.ref.name":"docker.io/istio/pilot:1",` +
+		`"lab.substitute":"a substitute","lab.source-digest":"` + digest + `"}}],` +
 		`"annotations":{"lab.file.sbom.json":"` + digest + `"}}`))
 	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:../../../../etc/passwd"}]}`))
 	f.Add([]byte(`{"schemaVersion":2,"manifests":null}`))
@@ -72,7 +90,8 @@ func FuzzParseIndex(f *testing.F) {
 			return
 		}
 		check := func(h v1.Hash) {
-			if name := blobName(h); !filepath.IsLocal(name) || filepath.Dir(name) != blobDir || len(filepath.Base(name)) != 64 {
+			if name := blobName(h); !filepath.IsLocal(name) || filepath.Dir(name) != blobDir ||
+				len(filepath.Base(name)) != 64 {
 				t.Fatalf("a blob would lie at %q", name)
 			}
 		}
@@ -99,7 +118,8 @@ func FuzzParseIndex(f *testing.F) {
 			t.Fatalf("reading what was written: %v\n%s", err, out)
 		}
 		if len(again.entries) != len(c.entries) || len(again.files) != len(c.files) {
-			t.Fatalf("%d entries and %d files became %d and %d", len(c.entries), len(c.files), len(again.entries), len(again.files))
+			t.Fatalf("%d entries and %d files became %d and %d", len(c.entries), len(c.files), len(again.entries),
+				len(again.files))
 		}
 	})
 }

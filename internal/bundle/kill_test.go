@@ -201,7 +201,8 @@ func TestAKilledPullContinues(t *testing.T) {
 	if err := errors.Join(Pull(t.Context(), []string{ref}, amd64, w, Options{}), w.Commit()); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.asked("GET /v2/lab/"); len(got) != 1 || !strings.HasSuffix(got[0], fmt.Sprintf("%s bytes=%d-%d", layer, sent, sizeOf(t, img)-1)) {
+	if got := f.asked("GET /v2/lab/"); len(got) != 1 ||
+		!strings.HasSuffix(got[0], fmt.Sprintf("%s bytes=%d-%d", layer, sent, sizeOf(t, img)-1)) {
 		t.Errorf("the second pull asked for %v", got)
 	}
 	if err := openBundle(t, dir).Verify(t.Context()); err != nil {

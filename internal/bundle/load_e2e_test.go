@@ -20,15 +20,15 @@ import (
 	"sigs.k8s.io/kind/pkg/cluster/nodeutils"
 )
 
-// wipe removes the images from all nodes again, under every name that they were given,
-// with their content and snapshots, and waits until the disk is at rest: what one way
-// left must not affect the next one.
+// wipe removes the images from all nodes again, under every name that they were given, with their content and
+// snapshots, and waits until the disk is at rest: what one way left must not affect the next one.
 func (b *testCluster) wipe(tb testing.TB) {
 	tb.Helper()
 	for _, n := range b.nodes {
 		names := slices.DeleteFunc(b.images(tb, n), func(name string) bool { return slices.Contains(b.own, name) })
 		b.must(tb, n, append([]string{"ctr", "--namespace=k8s.io", "images", "rm", "--sync"}, names...)...)
-		if left := b.must(tb, n, "ctr", "--namespace=k8s.io", "snapshots", "ls"); len(b.own) == 0 && strings.Count(left, "\n") > 1 {
+		if left := b.must(tb, n, "ctr", "--namespace=k8s.io", "snapshots", "ls"); len(b.own) == 0 &&
+			strings.Count(left, "\n") > 1 {
 			tb.Fatalf("%s still has snapshots:\n%s", n, left)
 		}
 	}
@@ -51,8 +51,7 @@ func (b *testCluster) must(tb testing.TB, n nodes.Node, args ...string) string {
 	return out.String()
 }
 
-// kindLoad does what `kind load image-archive` does with all nodes
-// (kind v0.33, pkg/cmd/kind/load/image-archive).
+// kindLoad does what `kind load image-archive` does with all nodes (kind v0.33, pkg/cmd/kind/load/image-archive).
 func (b *testCluster) kindLoad(tb testing.TB, archive string) {
 	tb.Helper()
 	var wg sync.WaitGroup
@@ -99,9 +98,9 @@ func (b *testCluster) archive(tb testing.TB) string {
 	return pack(tb, dir, "")
 }
 
-// BenchmarkLoadIntoThreeNodes measures, in one run on the same three nodes, what it takes
-// until they have all images of the bundle: by this package (lab), and by what `kind load image-archive` does (kind).
-// Seconds of the clock are -s, seconds of the nodes' CPUs are -cpu-s; the latter do not depend on other load of the machine.
+// BenchmarkLoadIntoThreeNodes measures, in one run on the same three nodes, what it takes until they have all images of
+// the bundle: by this package (lab), and by what `kind load image-archive` does (kind). Seconds of the clock are -s,
+// seconds of the nodes' CPUs are -cpu-s; the latter do not depend on other load of the machine.
 func BenchmarkLoadIntoThreeNodes(b *testing.B) {
 	lab := newContainerds(b)
 	archive := lab.archive(b)
@@ -165,9 +164,8 @@ func (b *testCluster) load(tb testing.TB) {
 	}
 }
 
-// TestLoadIntoNodes loads a bundle into a cluster made from it, starts a pod on each node
-// from an image that the node has not unpacked yet, and looks that a second load sends
-// nothing.
+// TestLoadIntoNodes loads a bundle into a cluster made from it, starts a pod on each node from an image that the node
+// has not unpacked yet, and looks that a second load sends nothing.
 func TestLoadIntoNodes(t *testing.T) {
 	lab := newCluster(t)
 	lab.load(t)

@@ -32,8 +32,8 @@ import (
 
 var amd64 = v1.Platform{OS: "linux", Architecture: "amd64"}
 
-// faulty is a registry in this process whose answers a test can replace. It is a transport, so that its answers take no time and
-// a test can use the time of testing/synctest.
+// faulty is a registry in this process whose answers a test can replace. It is a transport, so that its answers take no
+// time and a test can use the time of testing/synctest.
 type faulty struct {
 	host  string
 	inner http.Handler
@@ -88,7 +88,8 @@ func (f *faulty) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, context.Cause(r.Context())
 	}
 	out := &http.Response{
-		StatusCode: w.status, Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		StatusCode: w.status, Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), Proto: "HTTP/1.1",
+		ProtoMajor: 1, ProtoMinor: 1,
 		Header: w.header, ContentLength: -1, Body: &piped{PipeReader: body, ctx: r.Context()}, Request: r,
 	}
 	if size, err := strconv.ParseInt(w.header.Get("Content-Length"), 10, 64); err == nil {
@@ -137,7 +138,8 @@ func (p *piped) Read(b []byte) (int, error) {
 
 func (f *faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
-	f.requests = append(f.requests, request{strings.TrimSpace(r.Method + " " + r.URL.Path + " " + r.Header.Get("Range")), time.Now()})
+	f.requests = append(f.requests,
+		request{strings.TrimSpace(r.Method + " " + r.URL.Path + " " + r.Header.Get("Range")), time.Now()})
 	fault := f.fault
 	f.mu.Unlock()
 	if fault != nil && fault(w, r) {
@@ -232,7 +234,10 @@ func TestPullTakesThePlatformsImage(t *testing.T) {
 			t.Fatal(err)
 		}
 		index := mutate.AppendManifests(empty.Index,
-			mutate.IndexAddendum{Add: theirs, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}}},
+			mutate.IndexAddendum{
+				Add:        theirs,
+				Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}},
+			},
 			mutate.IndexAddendum{Add: ours, Descriptor: v1.Descriptor{Platform: &amd64}})
 		tag, err := name.NewTag(f.host + "/lab/several:1")
 		if err != nil {
@@ -248,7 +253,8 @@ func TestPullTakesThePlatformsImage(t *testing.T) {
 		refs := []string{f.push(t, "lab/plain:1", plain), tag.String() + "@" + indexDigest.String()}
 		dir := newDir(t)
 		var last sync.Map
-		if err := f.pullInto(t, t.Context(), dir, Options{Progress: func(p Progress) { last.Store(p.Ref, p) }}, refs...); err != nil {
+		if err := f.pullInto(t, t.Context(), dir, Options{Progress: func(p Progress) { last.Store(p.Ref, p) }},
+			refs...); err != nil {
 			t.Fatal(err)
 		}
 		b := openBundle(t, dir)
@@ -268,7 +274,8 @@ func TestPullTakesThePlatformsImage(t *testing.T) {
 				t.Errorf("%s has layers %s, want %s", refs[i], got, layersOf(t, want))
 			}
 			p, _ := last.Load(e.Ref)
-			if got := p.(Progress); !got.Finished || got.Done != got.Total || got.Fetched != got.Total || got.Total == 0 {
+			if got := p.(Progress); !got.Finished || got.Done != got.Total || got.Fetched != got.Total ||
+				got.Total == 0 {
 				t.Errorf("%s ended with %+v", e.Ref, got)
 			}
 		}
@@ -369,7 +376,8 @@ func TestPullContinuesABlobThatIsRedirected(t *testing.T) {
 		f.set(func(w http.ResponseWriter, r *http.Request) bool {
 			digest, redirected := strings.CutPrefix(r.URL.Path, "/network/")
 			if !redirected && strings.Contains(r.URL.Path, "/blobs/") {
-				http.Redirect(w, r, "http://"+f.host+"/network/"+filepath.Base(r.URL.Path), http.StatusTemporaryRedirect)
+				http.Redirect(w, r, "http://"+f.host+"/network/"+filepath.Base(r.URL.Path),
+					http.StatusTemporaryRedirect)
 				return true
 			}
 			if !redirected {
@@ -432,8 +440,8 @@ func TestPullGivesUpAStalledConnection(t *testing.T) {
 	})
 }
 
-// TestPullOverTCP pulls from a server, with the transport that the lab uses, a blob whose connection is cut and one that is
-// redirected.
+// TestPullOverTCP pulls from a server, with the transport that the lab uses, a blob whose connection is cut and one
+// that is redirected.
 func TestPullOverTCP(t *testing.T) {
 	f := newRegistry(t)
 	img := makeSized(t, 1<<20, 2, "")
@@ -525,8 +533,10 @@ func TestASecondRunFetchesOnlyWhatIsMissing(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []string{"GET /v2/lab/second/blobs/" + cutLayer}
-		got := slices.DeleteFunc(f.asked("GET /v2/lab/"), func(r string) bool { return strings.Contains(r, config.String()) })
-		if len(got) != 1 || !strings.HasPrefix(got[0], want[0]) || !strings.Contains(got[0], "bytes=") || strings.Contains(got[0], "bytes=0-") {
+		got := slices.DeleteFunc(f.asked("GET /v2/lab/"),
+			func(r string) bool { return strings.Contains(r, config.String()) })
+		if len(got) != 1 || !strings.HasPrefix(got[0], want[0]) || !strings.Contains(got[0], "bytes=") ||
+			strings.Contains(got[0], "bytes=0-") {
 			t.Errorf("the second run asked for %v, want only the rest of %v", got, want)
 		}
 		if err := openBundle(t, dir).Verify(t.Context()); err != nil {
@@ -563,17 +573,24 @@ func TestPullRefusesAWrongDigest(t *testing.T) {
 		fault func(http.ResponseWriter, *http.Request) bool
 		says  string
 	}{
-		"manifest":       {ref, answer(digest, `{"schemaVersion":2}`), "when asked for " + digest},
-		"pinned":         {ref + "@" + other, answer(other, `{"schemaVersion":2}`), "when asked for " + other},
-		"layer":          {ref, answer(layer, strings.Repeat("x", int(length))), "serves something else as blob " + layer},
-		"too long layer": {ref, answer(layer, strings.Repeat("x", int(length)+9)), "serves something else as blob " + layer},
+		"manifest": {ref, answer(digest, `{"schemaVersion":2}`), "when asked for " + digest},
+		"pinned":   {ref + "@" + other, answer(other, `{"schemaVersion":2}`), "when asked for " + other},
+		"layer": {
+			ref, answer(layer, strings.Repeat("x", int(length))),
+			"serves something else as blob " + layer,
+		},
+		"too long layer": {
+			ref, answer(layer, strings.Repeat("x", int(length)+9)),
+			"serves something else as blob " + layer,
+		},
 	}
 	for name, test := range tests {
 		synctestRun(t, name, func(t *testing.T) {
 			f.set(test.fault)
 			dir := newDir(t)
 			err := f.pullInto(t, t.Context(), dir, Options{}, test.ref)
-			if !problem.Is(err, problem.DigestMismatch) || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), "/lab/x:1") {
+			if !problem.Is(err, problem.DigestMismatch) || !strings.Contains(err.Error(), test.says) ||
+				!strings.Contains(err.Error(), "/lab/x:1") {
 				t.Errorf("pulling gives %v, want it to say %q", err, test.says)
 			}
 			if _, err := Open(dir); err == nil {
@@ -609,7 +626,8 @@ func TestPullUsesTheUsersCredentials(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 			return true
 		})
-		if err := f.pullInto(t, t.Context(), newDir(t), Options{Keychain: keychain{"ann", "wrong"}}, ref); !problem.Is(err, problem.RegistryDenied) {
+		if err := f.pullInto(t, t.Context(), newDir(t), Options{Keychain: keychain{"ann", "wrong"}},
+			ref); !problem.Is(err, problem.RegistryDenied) {
 			t.Errorf("with a wrong password: %v", err)
 		}
 		if err := f.pullInto(t, t.Context(), newDir(t), Options{Keychain: keychain{"ann", "secret"}}, ref); err != nil {

@@ -43,7 +43,8 @@ func TestUnfinishedWriteIsNoBundle(t *testing.T) {
 	if _, err := Open(dir); !problem.Is(err, problem.BundleUnfinished) {
 		t.Errorf("while it is written: %v", err)
 	}
-	if _, err := Create(dir); !problem.Is(err, problem.BundleUnfinished) || !strings.Contains(err.Error(), "another run") {
+	if _, err := Create(dir); !problem.Is(err, problem.BundleUnfinished) ||
+		!strings.Contains(err.Error(), "another run") {
 		t.Errorf("a second writer: %v", err)
 	}
 	if err := w.Abort(); err != nil {
@@ -166,7 +167,8 @@ func TestCommitKeepsWhatOthersPutThere(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "bundle")
 	w := create(t, dir)
 	img := makeImage(t, 1, "")
-	if err := errors.Join(w.Add(t.Context(), "a.example/x:1", img, ""), w.AddFile("sbom.json", []byte("{}")), w.Commit()); err != nil {
+	if err := errors.Join(w.Add(t.Context(), "a.example/x:1", img, ""), w.AddFile("sbom.json", []byte("{}")),
+		w.Commit()); err != nil {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "README"), "bought in Berlin")
@@ -203,15 +205,19 @@ func TestAddRefuses(t *testing.T) {
 		img             v1.Image
 		says            string
 	}{
-		"unlabelled":   {t.Context(), "a.example/x:1", "", img, `lab.substitute is "substitute"`},
-		"wrong digest": {t.Context(), "a.example/x:1@sha256:" + strings.Repeat("1", 64), "substitute", img, "has the digest"},
+		"unlabelled": {t.Context(), "a.example/x:1", "", img, `lab.substitute is "substitute"`},
+		"wrong digest": {
+			t.Context(), "a.example/x:1@sha256:" + strings.Repeat("1", 64), "substitute", img,
+			"has the digest",
+		},
 		"no reference": {t.Context(), "Not A Reference", "substitute", img, "image reference"},
 		"cancelled":    {cancelled, "a.example/x:1", "substitute", img, "interrupted"},
 		"wrong layer":  {t.Context(), "a.example/x:1", "substitute", wrongImage{img}, "not what was announced"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if err := w.Add(test.ctx, test.ref, test.img, test.substitute); err == nil || !strings.Contains(err.Error(), test.says) {
+			if err := w.Add(test.ctx, test.ref, test.img, test.substitute); err == nil ||
+				!strings.Contains(err.Error(), test.says) {
 				t.Errorf("Add gives %v, want it to say %q", err, test.says)
 			}
 		})

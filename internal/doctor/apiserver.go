@@ -16,8 +16,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// apiServer predicts whether the API server of a kind cluster can be reached from here. kind publishes it on the loopback
-// address of the engine's network namespace, and the nodes' own addresses are on a Docker network.
+// apiServer predicts whether the API server of a kind cluster can be reached from here. kind publishes it on the
+// loopback address of the engine's network namespace, and the nodes' own addresses are on a Docker network.
 func (h Host) apiServer(ctx context.Context) (string, error) {
 	info, err := h.info(ctx)
 	if err != nil {
@@ -29,7 +29,8 @@ func (h Host) apiServer(ctx context.Context) (string, error) {
 	}
 	host := h.remote(own)
 	// These forward the ports that their containers publish.
-	forwards := h.GOOS != "linux" || strings.Contains(info.OperatingSystem, "Docker Desktop") || slices.Contains(info.SecurityOptions, "name=rootless")
+	forwards := h.GOOS != "linux" || strings.Contains(info.OperatingSystem, "Docker Desktop") ||
+		slices.Contains(info.SecurityOptions, "name=rootless")
 	nodes := cmp.Or(os.Getenv("KIND_EXPERIMENTAL_DOCKER_NETWORK"), "kind")
 	_, gateways := h.network(ctx, "bridge")
 	subnets, ofNodes := h.network(ctx, nodes)
@@ -49,11 +50,15 @@ func (h Host) apiServer(ctx context.Context) (string, error) {
 	case onNetwork:
 		return "this machine is on the nodes' network " + nodes, nil
 	case host != "":
-		return "", elsewhere("the Docker engine is on %s, and a kind cluster publishes its API server on the loopback address there", host)
+		return "", elsewhere(
+			"the Docker engine is on %s, and a kind cluster publishes its API server on the loopback address there",
+			host)
 	case len(gateways) == 0:
 		return "", fmt.Errorf("the Docker engine has no network with a gateway: %w", ErrHidden)
 	}
-	return "", elsewhere("the Docker engine is in another network namespace, and a kind cluster publishes its API server on the loopback address there")
+	return "", elsewhere(
+		"the Docker engine is in another network namespace, " +
+			"and a kind cluster publishes its API server on the loopback address there")
 }
 
 func elsewhere(format string, args ...any) error {
@@ -80,7 +85,8 @@ func (h Host) network(ctx context.Context, name string) (subnets []netip.Prefix,
 // remote returns the host of an engine that is reached over the network, or an empty string if that host is this one.
 func (h Host) remote(own []netip.Addr) string {
 	engine, err := url.Parse(h.Endpoint.Host)
-	if err != nil || !slices.Contains([]string{"tcp", "http", "https"}, engine.Scheme) || engine.Hostname() == "localhost" {
+	if err != nil || !slices.Contains([]string{"tcp", "http", "https"}, engine.Scheme) ||
+		engine.Hostname() == "localhost" {
 		return ""
 	}
 	if a, err := netip.ParseAddr(engine.Hostname()); err == nil && (a.IsLoopback() || slices.Contains(own, a)) {

@@ -162,7 +162,8 @@ func TestChecks(t *testing.T) {
 			"network kind",
 		},
 		{
-			"an engine in another container", func(f *fixture) { f.host.Endpoint.Host = "tcp://docker:2376"; f.addresses("127.0.0.1", "172.17.0.3") },
+			"an engine in another container",
+			func(f *fixture) { f.host.Endpoint.Host = "tcp://docker:2376"; f.addresses("127.0.0.1", "172.17.0.3") },
 			"api-server", doctor.Warning, problem.APIServerElsewhere, "on docker",
 		},
 		{
@@ -172,13 +173,15 @@ func TestChecks(t *testing.T) {
 			"loopback address",
 		},
 		{
-			"a rootless engine", func(f *fixture) { f.engine.Host.SecurityOptions = []string{"name=rootless"}; f.addresses("127.0.0.1") },
+			"a rootless engine",
+			func(f *fixture) { f.engine.Host.SecurityOptions = []string{"name=rootless"}; f.addresses("127.0.0.1") },
 			"api-server", doctor.OK,
 			problem.Kind{},
 			"forwards",
 		},
 		{
-			"no network bridge", func(f *fixture) { f.engine.Networks = nil; f.addresses("127.0.0.1") }, "api-server", doctor.Skipped,
+			"no network bridge", func(f *fixture) { f.engine.Networks = nil; f.addresses("127.0.0.1") }, "api-server",
+			doctor.Skipped,
 			problem.Kind{},
 			"not visible",
 		},
@@ -273,10 +276,20 @@ func TestKernelRules(t *testing.T) {
 		says         string
 	}{
 		{name: "all rules", output: "done\n", remote: true, want: doctor.OK, says: "rules tried"},
-		{name: "two modules missing", output: "xt_connmark\nip_set\ndone\n", remote: true, want: doctor.Warning, says: "xt_connmark, ip_set"},
+		{
+			name: "two modules missing", output: "xt_connmark\nip_set\ndone\n", remote: true, want: doctor.Warning,
+			says: "xt_connmark, ip_set",
+		},
 		{name: "no image", err: errors.New("exit status 125"), want: doctor.OK, says: "nf_tables or ip_tables"},
-		{name: "no image, and another machine", err: errors.New("exit status 125"), remote: true, want: doctor.Skipped, says: "not visible"},
-		{name: "a container that ended early", output: "xt_mark\n", remote: true, want: doctor.Skipped, says: "not visible"},
+		{
+			name: "no image, and another machine", err: errors.New("exit status 125"), remote: true,
+			want: doctor.Skipped,
+			says: "not visible",
+		},
+		{
+			name: "a container that ended early", output: "xt_mark\n", remote: true, want: doctor.Skipped,
+			says: "not visible",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t)

@@ -28,7 +28,9 @@ import (
 type Docker interface {
 	docker.Pinger
 	Info(ctx context.Context, options client.InfoOptions) (client.SystemInfoResult, error)
-	NetworkInspect(ctx context.Context, network string, options client.NetworkInspectOptions) (client.NetworkInspectResult, error)
+	NetworkInspect(
+		ctx context.Context, network string, options client.NetworkInspectOptions,
+	) (client.NetworkInspectResult, error)
 }
 
 // Host gives the checks access to the host. NewHost returns the real one.
@@ -58,8 +60,9 @@ type Host struct {
 func NewHost(api Docker, endpoint docker.Endpoint, kubeconfig string, ports []int) Host {
 	return Host{
 		Docker: api, Endpoint: endpoint, Kubeconfig: kubeconfig, Ports: ports,
-		GOOS: runtime.GOOS, ReadFile: os.ReadFile, Stat: os.Stat, Free: free, LookPath: exec.LookPath, Addresses: addresses,
-		Command: command.Run,
+		GOOS: runtime.GOOS, ReadFile: os.ReadFile, Stat: os.Stat, Free: free, LookPath: exec.LookPath,
+		Addresses: addresses,
+		Command:   command.Run,
 		Listen: func(address string) error {
 			l, err := net.Listen("tcp", address)
 			if err != nil {

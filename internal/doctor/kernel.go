@@ -11,8 +11,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// rule is one of each kind of iptables rule that istio-cni adds in pods and on nodes, with the kernel module that it needs
-// (istio, cni/pkg/iptables; https://istio.io/latest/docs/ops/deployment/platform-requirements/).
+// rule is one of each kind of iptables rule that istio-cni adds in pods and on nodes, with the kernel module that it
+// needs (istio, cni/pkg/iptables; https://istio.io/latest/docs/ops/deployment/platform-requirements/).
 type rule struct {
 	module string
 	args   string
@@ -29,14 +29,17 @@ var rules = []rule{
 	{module: "xt_owner", args: "-t nat -A POSTROUTING -p tcp -m owner --socket-exists -j ACCEPT"},
 	{module: "xt_nat", args: "-t nat -A POSTROUTING -p tcp -j SNAT --to-source 169.254.7.127"},
 	// The set does not exist; iptables notices that only after the kernel has the modules.
-	{module: "ip_set", args: "-t nat -A POSTROUTING -m set --match-set istio-inpod-probes-v4 dst -j ACCEPT", accepted: "doesn't exist"},
+	{
+		module: "ip_set", args: "-t nat -A POSTROUTING -m set --match-set istio-inpod-probes-v4 dst -j ACCEPT",
+		accepted: "doesn't exist",
+	},
 }
 
 // rulesTime bounds the container that tries the rules.
 const rulesTime = 20 * time.Second
 
-// tryRules adds the rules in a network namespace of its own: in a container of the node image, on the engine's kernel. The
-// error is ErrHidden if the engine does not have the image.
+// tryRules adds the rules in a network namespace of its own: in a container of the node image, on the engine's kernel.
+// The error is ErrHidden if the engine does not have the image.
 func (h Host) tryRules(ctx context.Context) (missing []string, err error) {
 	var script strings.Builder
 	for _, r := range rules {
@@ -50,7 +53,8 @@ func (h Host) tryRules(ctx context.Context) (missing []string, err error) {
 	bounded, cancel := context.WithTimeout(ctx, rulesTime)
 	defer cancel()
 	out, err := h.Command(bounded, command.Command{Name: "docker", Args: []string{
-		"run", "--rm", "--pull=never", "--privileged", "--network=none", "--entrypoint=sh", h.NodeImage, "-c", script.String(),
+		"run", "--rm", "--pull=never", "--privileged", "--network=none", "--entrypoint=sh", h.NodeImage, "-c",
+		script.String(),
 	}})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -65,8 +69,8 @@ func (h Host) tryRules(ctx context.Context) (missing []string, err error) {
 	return lines[:len(lines)-1], nil
 }
 
-// kernel tries the rules where the engine has the node image, and else looks for the modules, which only tells something if the
-// engine uses this machine's kernel.
+// kernel tries the rules where the engine has the node image, and else looks for the modules, which only tells
+// something if the engine uses this machine's kernel.
 func (h Host) kernel(ctx context.Context) (string, error) {
 	if h.NodeImage == "" {
 		return h.modules(ctx)
@@ -78,8 +82,10 @@ func (h Host) kernel(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", err
 	case len(missing) > 0:
-		return "", Warn(problem.New(problem.HostUnsupported, nil, "the kernel refuses the rules that need %s", strings.Join(missing, ", ")).
-			With("Load the modules on the Docker host: `sudo modprobe -a " + strings.Join(missing, " ") + "`. A kernel without them cannot redirect the traffic of pods."))
+		return "", Warn(problem.New(problem.HostUnsupported, nil, "the kernel refuses the rules that need %s",
+			strings.Join(missing, ", ")).
+			With("Load the modules on the Docker host: `sudo modprobe -a " + strings.Join(missing, " ") +
+				"`. A kernel without them cannot redirect the traffic of pods."))
 	}
 	return fmt.Sprintf("%d rules tried in a container of the node image", len(rules)), nil
 }

