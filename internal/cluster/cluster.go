@@ -147,8 +147,15 @@ type ProcessRunner interface {
 type Substituter interface {
 	// Substitutes says, by the reference of an image, what runs in its place.
 	Substitutes() (map[string]string, error)
+}
+
+// PodRunner is a provider that runs pods itself, where the machine allows it.
+type PodRunner interface {
 	// WhyNoPackets says why pods are only reported as running, and what would help; empty where they run.
 	WhyNoPackets() string
+	// TryPods tries whether pods can run on this machine, and says what was seen. The error is a problem that says which
+	// step failed and what helps.
+	TryPods(ctx context.Context) (seen string, err error)
 }
 
 // ConfigSource is a provider that gives the address at which istiod says what it would send to a proxy. It is asked where

@@ -136,6 +136,21 @@ func ClusterCheck(look func(context.Context) (summary string, ready bool, err er
 	}
 }
 
+// PodsCheck tries whether the pods of an embedded lab can run on this machine. That they cannot is a warning: the lab then
+// reports them as running.
+func PodsCheck(try func(context.Context) (seen string, err error)) Check {
+	return Check{
+		ID: "pods", Category: "host", Title: "pods can run as processes in network namespaces",
+		Run: func(ctx context.Context) (string, error) {
+			seen, err := try(ctx)
+			if err != nil {
+				err = Warn(err)
+			}
+			return seen, err
+		},
+	}
+}
+
 func (h Host) command(context.Context) (string, error) {
 	path, err := h.LookPath("docker")
 	if err != nil {

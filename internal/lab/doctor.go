@@ -33,6 +33,9 @@ func Doctor(ctx context.Context, env *session.Env) error {
 		}
 		checks = doctor.HostChecks(host)
 	}
+	if runner, is := provider.(cluster.PodRunner); is && chosen == nil {
+		checks = append(checks, doctor.PodsCheck(runner.TryPods))
+	}
 	checks = append(checks, doctor.ClusterCheck(func(ctx context.Context) (string, bool, error) {
 		if chosen != nil {
 			return "", false, chosen

@@ -54,13 +54,18 @@ func (b *buffer) reset() {
 	b.b.Reset()
 }
 
-// newBench describes a lab; its control plane is removed when the test ends.
-func newBench(t *testing.T, name string) *bench {
+// newBench describes a lab, whose pods do not run unless a setting says so; its control plane is removed when the test
+// ends.
+func newBench(t *testing.T, name string, settings ...string) *bench {
 	t.Helper()
 	dir := t.TempDir()
 	b := &bench{t: t, env: map[string]string{
 		"SM_PROVIDER": cluster.ProviderEmbedded, "SM_PACKETS": "off", "SM_CLUSTER": name, "SM_TIMEOUT": "40m", "KUBECONFIG": filepath.Join(dir, "kubeconfig"),
 	}}
+	for _, setting := range settings {
+		key, value, _ := strings.Cut(setting, "=")
+		b.env[key] = value
+	}
 	b.out, b.talk = &buffer{}, &buffer{}
 	b.Env = b.lab().Env
 	b.StateDir = filepath.Join(dir, "state")

@@ -31,6 +31,7 @@ func Install(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	s.TellSubstitutes(ctx)
+	tellSimulated(s)
 	tellChanges(s, result)
 	s.Next("mage sm:apps")
 	return nil

@@ -47,9 +47,19 @@ func Status(ctx context.Context, env *session.Env) error {
 	}
 	if known {
 		s.TellSubstitutes(ctx)
+		tellSimulated(s)
 	}
 	s.Tell("%s", next)
 	return nil
+}
+
+// tellSimulated says why the pods of a lab only seem to run, where that is so.
+func tellSimulated(s *session.Session) {
+	if runner, is := s.Provider().(cluster.PodRunner); is {
+		if why := runner.WhyNoPackets(); why != "" {
+			s.Tell("pods are only reported as running, and no packets flow: %s", why)
+		}
+	}
 }
 
 // nothingInstalled says what to do where there is nothing to show beyond the cluster itself, or gives "".

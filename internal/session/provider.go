@@ -85,7 +85,7 @@ func (e *Env) embedded() (*embedded.Embedded, error) {
 	}
 	return embedded.New(embedded.Options{
 		Later:   later,
-		Packets: e.Settings.Packets, Ztunnel: e.Settings.Ztunnel,
+		Packets: e.Settings.Packets, Ztunnel: e.Settings.Ztunnel, Addons: e.Settings.requestedAddons(),
 		Name: e.Settings.Cluster, Workers: e.Settings.Workers, StateDir: e.StateDir, Kubeconfig: e.Settings.Kubeconfig,
 		Programs: func(progress func(program, message string)) (embedded.Programs, error) {
 			return source.New(source.Options{Progress: progress})

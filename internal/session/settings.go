@@ -251,3 +251,11 @@ func (r *reader) addons(name string) []string {
 	}
 	return slices.DeleteFunc(slices.Clone(addonNames), func(addon string) bool { return !chosen[addon] })
 }
+
+// requestedAddons are the add-ons that SM_ADDONS names; none where it is not set.
+func (s Settings) requestedAddons() []string {
+	if !s.addonsSet {
+		return nil
+	}
+	return s.Addons
+}

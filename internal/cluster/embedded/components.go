@@ -146,7 +146,9 @@ func (e *Embedded) environment() []string {
 }
 
 // healthy asks a component's health endpoint as the administrator.
-func (e *Embedded) healthy(ctx context.Context, url string) error { return e.healthyFor(ctx, admin, url) }
+func (e *Embedded) healthy(ctx context.Context, url string) error {
+	return e.healthyFor(ctx, admin, url)
+}
 
 // healthyFor asks as another identity.
 func (e *Embedded) healthyFor(ctx context.Context, identity, url string) error {

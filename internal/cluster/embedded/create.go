@@ -205,6 +205,14 @@ func (e *Embedded) bring(ctx context.Context, s *state, programs Programs, paths
 	if err := e.writeKubeconfigs(s); err != nil {
 		return err
 	}
+	for _, addon := range e.opts.Addons {
+		if !slices.Contains(s.Addons, addon) {
+			s.Addons = append(s.Addons, addon)
+		}
+	}
+	if err := e.save(s); err != nil {
+		return err
+	}
 	if err := e.writeRunnerConfig(ctx, s, programs); err != nil {
 		return err
 	}

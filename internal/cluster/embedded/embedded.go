@@ -107,14 +107,14 @@ const inspectTimeout = 5 * time.Second
 
 // Inspect looks at the processes first, and where all run, at the API server and the nodes.
 func (e *Embedded) Inspect(ctx context.Context) (cluster.Info, error) {
-	info := cluster.Info{Provider: Provider, Name: e.opts.Name, Context: e.ContextName(), State: cluster.Absent}
+	info := cluster.Info{Provider: Provider, Name: e.opts.Name, Context: e.ContextName(), State: cluster.Absent, Packets: e.Packets()}
 	if _, err := os.Stat(e.dir); errors.Is(err, fs.ErrNotExist) {
 		info.Message = "there is no embedded control plane of this name"
 		return info, nil
 	} else if err != nil {
 		return info, fmt.Errorf("looking for the embedded control plane: %w", err)
 	}
-	info.Exists, info.Owned, info.Packets = true, true, e.Packets()
+	info.Exists, info.Owned = true, true
 	state, err := e.load()
 	if unreadable(err) {
 		return info, fmt.Errorf("looking at the embedded control plane: %w", err)

@@ -46,7 +46,7 @@ func (e *Embedded) makeNodes(ctx context.Context, s *state) error {
 	for _, n := range e.nodes(s) {
 		object := &corev1.Node{
 			ObjectMeta: metav1.ObjectMeta{
-				Name:        n.Name,
+				Name: n.Name,
 				Labels: map[string]string{
 					corev1.LabelHostname: n.Name, corev1.LabelOSStable: "linux", corev1.LabelArchStable: runtime.GOARCH,
 				},

@@ -188,12 +188,46 @@ func filtered(status string) bool {
 	return false
 }
 
-// podImages are the images whose pods run, given the add-ons that are wanted.
+// podImages are the images whose pods run. Those of an add-on are among them once the add-on was wanted.
 func (e *Embedded) podImages() []string {
+	const addon = "prometheus"
+	wanted := slices.Contains(e.opts.Addons, addon)
+	if s, err := e.load(); err == nil {
+		wanted = wanted || slices.Contains(s.Addons, addon)
+	}
 	return slices.DeleteFunc(source.PodImages(), func(ref string) bool {
-		return strings.Contains(ref, "/prom/") && !slices.Contains(e.opts.Addons, "prometheus") ||
-			strings.Contains(ref, "/prometheus-operator/") && !slices.Contains(e.opts.Addons, "prometheus")
+		return !wanted && (strings.Contains(ref, "/prom/") || strings.Contains(ref, "/prometheus-operator/"))
 	})
+}
+
+// TryPods says whether pods can run on this machine. It tries it with the pod runner, which it does not build.
+func (e *Embedded) TryPods(ctx context.Context) (string, error) {
+	if e.opts.Packets == PacketsOff {
+		return "not tried: SM_PACKETS=off", nil
+	}
+	if runtime.GOOS != "linux" {
+		return "", problem.New(problem.HostUnsupported, nil, "pods run on Linux only; on this system they are reported as running, and no packet flows")
+	}
+	programs, err := e.open(ctx)
+	if err != nil {
+		return "", err
+	}
+	path, err := programs.Path(ctx, podRunner)
+	if err != nil {
+		return "", err
+	}
+	if !exists(path) {
+		return "not tried yet: the pod runner, which tries it, is built by sm:install", nil
+	}
+	result, err := try(ctx, path)
+	if err != nil {
+		return "", err
+	}
+	if result.Step != "" {
+		return "", problem.New(problem.HostUnsupported, nil, "pods are only reported as running: %s: %s", result.Step, result.Error).
+			With(help(result, os.ReadFile))
+	}
+	return "namespaces, bridge, netfilter rules, connection between pods, root of a container", nil
 }
 
 // podPrograms names the programs of those images.

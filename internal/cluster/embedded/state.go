@@ -35,6 +35,8 @@ type state struct {
 	Packets      bool   `json:"packets"`
 	WhyNoPackets string `json:"whyNoPackets,omitempty"`
 	Ztunnel      string `json:"ztunnel,omitempty"`
+	// Addons are the add-ons that were wanted at any time.
+	Addons []string `json:"addons,omitempty"`
 	// Complete says that the lab was ready once.
 	Complete bool `json:"complete"`
 }

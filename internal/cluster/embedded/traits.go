@@ -16,13 +16,14 @@ var (
 	_ cluster.ProcessRunner = (*Embedded)(nil)
 	_ cluster.ConfigSource  = (*Embedded)(nil)
 	_ cluster.Substituter   = (*Embedded)(nil)
+	_ cluster.PodRunner     = (*Embedded)(nil)
 )
 
 // Traits says what an embedded control plane is like.
 func (e *Embedded) Traits() cluster.Traits {
 	return cluster.Traits{
 		Name: Provider, Title: "embedded control plane " + e.opts.Name, Owned: true, LoadBalancer: true, BuildsPrograms: true,
-		NoImages: "the embedded control plane runs no images",
+		NoImages:        "the embedded control plane runs no images",
 		AddonsOnRequest: true, NoAddons: e.noAddons(),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ func Run() (int, error) {
 		}
 		return wait(command)
 	}
-	return 0, errors.Join(errs...)
+	return 0, joined(errs)
 }
 
 func start(user bool) (*exec.Cmd, error) {
@@ -99,4 +100,13 @@ func Settle() error {
 		return fmt.Errorf("making mounts private: %w", err)
 	}
 	return nil
+}
+
+// joined puts errors on one line.
+func joined(errs []error) error {
+	var texts []string
+	for _, err := range errs {
+		texts = append(texts, err.Error())
+	}
+	return errors.New(strings.Join(texts, "; "))
 }

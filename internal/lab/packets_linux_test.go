@@ -1,0 +1,203 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"ambientlab/internal/cluster"
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/problem"
+)
+
+// TestPackets takes a lab whose pods run through every lesson, on traffic: a proof is refuted where the lesson was
+// tampered with, and holds again after the lesson's target; what is killed comes back; nothing is left at the end.
+func TestPackets(t *testing.T) {
+	b := newBench(t, "packets", "SM_PACKETS=on")
+	start := time.Now()
+	err := b.Install(t.Context())
+	if problem.Is(err, problem.HostUnsupported) {
+		t.Skipf("pods cannot run on this machine, so only the tests on configuration can: %v", err)
+	}
+	if err != nil {
+		t.Fatalf("install: %v", err)
+	}
+	t.Logf("install took %s", time.Since(start).Round(10*time.Millisecond))
+	b.do("apps", b.apps)
+	address := b.hostAddress()
+	says(t, "apps", b.talk.String(), "try: curl -H 'Host: "+names.Host+"' http://"+address+"/headers")
+	b.answers(http.MethodGet, address, http.StatusOK)
+	t.Logf("first 200 after %s", time.Since(start).Round(10*time.Millisecond))
+	b.do("waypoint", b.waypoint)
+	b.do("fault", b.fault)
+	b.do("authz", func(ctx context.Context) error { return b.Authz(ctx, "", true, false) })
+	b.answers(http.MethodPost, address, http.StatusForbidden)
+
+	b.label(`null`)
+	failure := b.fails("verify without the ingress label", b.verify)
+	if !problem.Is(failure, problem.ClaimRefuted) {
+		t.Errorf("without the ingress label: %v", failure)
+	}
+	says(t, "verify", b.out.String(), "istio.io/ingress-use-waypoint")
+	b.do("waypoint again", b.waypoint)
+	says(t, "verify", b.do("verify", b.verify), "claims proven in ", "direct-closed", "upstream Envoy", "Go node proxy")
+	says(t, "status", b.do("status", b.Status), "istio-cni ", "simulated", "lesson authz", "on, ready")
+
+	runner := b.pid("podrunner")
+	inside := descendants(t, runner)
+	for _, victim := range []struct {
+		what string
+		pid  int
+	}{
+		{"Envoy", named(t, inside, "/usr/local/bin/envoy", 0)},
+		{"the other Envoy", named(t, inside, "/usr/local/bin/envoy", 1)},
+		{"pilot-agent", named(t, inside, "/usr/local/bin/pilot-agent", 0)},
+		{"a node proxy", named(t, inside, "/usr/local/bin/ztunnel", 0)},
+		{"go-httpbin", named(t, inside, "/bin/go-httpbin", 0)},
+	} {
+		killed := kill(t, victim.pid)
+		b.answers(http.MethodGet, address, http.StatusOK)
+		t.Logf("%s killed: the next good request %s later", victim.what, time.Since(killed).Round(10*time.Millisecond))
+	}
+	for _, component := range []string{"istiod", "podrunner"} {
+		killed := kill(t, b.pid(component))
+		says(t, "status", b.do("status", b.Status), component+" does not run")
+		b.do("install", b.Install)
+		b.answers(http.MethodGet, address, http.StatusOK)
+		t.Logf("%s killed, sm:status, sm:install: the next good request %s later", component, time.Since(killed).Round(10*time.Millisecond))
+	}
+
+	inside = append(descendants(t, b.pid("podrunner")), b.pid("podrunner"))
+	b.do("delete", b.Delete)
+	for _, pid := range inside {
+		if command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && len(command) > 0 {
+			t.Errorf("process %d is left: %q", pid, command)
+		}
+	}
+	mounts := read(t, "/proc/self/mountinfo")
+	if strings.Contains(mounts, b.StateDir) {
+		t.Error("something is mounted in the lab's folder")
+	}
+	if _, err := os.Stat(b.StateDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("files are left in %s: %v", b.StateDir, err)
+	}
+}
+
+// hostAddress is where the gateway is reached from this machine.
+func (b *bench) hostAddress() string {
+	b.t.Helper()
+	service, err := b.connect().Kube().CoreV1().Services("default").Get(b.t.Context(), names.GatewayAccount, metav1.GetOptions{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(service.Annotations[cluster.HostAddress], ",")
+	return first
+}
+
+// answers sends requests through the gateway until one has the wanted answer.
+func (b *bench) answers(method, address string, want int) {
+	b.t.Helper()
+	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	last := "no request was sent"
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
+		request, err := http.NewRequestWithContext(b.t.Context(), method, "http://"+address+"/status/200", http.NoBody)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		request.Host = names.Host
+		response, err := client.Do(request)
+		if err != nil {
+			last = err.Error()
+			continue
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		if response.StatusCode == want {
+			return
+		}
+		last = response.Status
+	}
+	b.t.Fatalf("%s through the gateway: %s, want %d", method, last, want)
+}
+
+// label sets the label of Service appb that leads the gateway's requests through the waypoint.
+func (b *bench) label(value string) {
+	b.t.Helper()
+	patch := fmt.Sprintf(`{"metadata":{"labels":{"istio.io/ingress-use-waypoint":%s}}}`, value)
+	_, err := b.connect().Kube().CoreV1().Services("default").
+		Patch(b.t.Context(), names.AppB, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// pid is the process of a component.
+func (b *bench) pid(component string) int {
+	b.t.Helper()
+	var record struct{ PID int }
+	text := read(b.t, filepath.Join(b.plane().Dir(), "run", component+".json"))
+	if err := json.Unmarshal([]byte(text), &record); err != nil {
+		b.t.Fatal(err)
+	}
+	return record.PID
+}
+
+// descendants lists the processes that a process has started, and those that they have.
+func descendants(t *testing.T, pid int) []int {
+	t.Helper()
+	var all []int
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		raw, err := os.ReadFile(list)
+		if err != nil {
+			continue
+		}
+		for _, field := range strings.Fields(string(raw)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				all = append(append(all, child), descendants(t, child)...)
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// named finds the nth of some processes that runs a program.
+func named(t *testing.T, among []int, program string, n int) int {
+	t.Helper()
+	for _, pid := range among {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if first, _, _ := strings.Cut(string(raw), "\x00"); err != nil || first != program {
+			continue
+		}
+		if n == 0 {
+			return pid
+		}
+		n--
+	}
+	t.Fatalf("no process runs %s", program)
+	return 0
+}
+
+// kill kills a process, and gives the time.
+func kill(t *testing.T, pid int) time.Time {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	return time.Now()
+}
