@@ -15,8 +15,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// New makes a client for the engine that the environment selects. It does not connect; see Ping. The API version is negotiated
-// at the first request, down to 1.40 (Docker 19.03).
+// New makes a client for the engine that the environment selects. It does not connect; see Ping. The API version is
+// negotiated at the first request, down to 1.40 (Docker 19.03).
 func New(env Env) (*client.Client, Endpoint, error) {
 	ep, err := Resolve(env)
 	if err != nil {
@@ -26,7 +26,8 @@ func New(env Env) (*client.Client, Endpoint, error) {
 	if ep.TLS != nil {
 		// As with the docker command, the user's configuration decides whether the server's certificate is verified.
 		cfg, err := tlsconfig.Client(tlsconfig.Options{
-			CAFile: ep.TLS.CA, CertFile: ep.TLS.Cert, KeyFile: ep.TLS.Key, InsecureSkipVerify: ep.TLS.SkipVerify, ExclusiveRootPools: true,
+			CAFile: ep.TLS.CA, CertFile: ep.TLS.Cert, KeyFile: ep.TLS.Key,
+			InsecureSkipVerify: ep.TLS.SkipVerify, ExclusiveRootPools: true,
 		})
 		if err != nil {
 			return nil, ep, problem.New(problem.DockerNotRunning, err, "the TLS files for %s cannot be used", ep)
@@ -52,8 +53,8 @@ type Pinger interface {
 	Ping(ctx context.Context, options client.PingOptions) (client.PingResult, error)
 }
 
-// pingLimit is how long Ping waits for an answer. Docker Desktop accepts connections while its machine is paused, and does not
-// answer.
+// pingLimit is how long Ping waits for an answer. Docker Desktop accepts connections while its machine is paused, and
+// does not answer.
 const pingLimit = time.Second
 
 // Ping asks whether the engine answers. The error is a problem that says why it does not.
@@ -62,13 +63,14 @@ func Ping(ctx context.Context, p Pinger, ep Endpoint) error {
 	defer cancel()
 	_, err := p.Ping(limited, client.PingOptions{NegotiateAPIVersion: true})
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		return problem.New(problem.DockerNotRunning, err, "the Docker engine at %s does not answer within %s", ep, pingLimit)
+		return problem.New(problem.DockerNotRunning, err, "the Docker engine at %s does not answer within %s", ep,
+			pingLimit)
 	}
 	return Explain(ctx, err, ep)
 }
 
-// Explain returns the problem behind a failed request: an engine that does not run, or one that refuses this user. It returns
-// other errors as they are, and the cause of a context that has ended.
+// Explain returns the problem behind a failed request: an engine that does not run, or one that refuses this user. It
+// returns other errors as they are, and the cause of a context that has ended.
 func Explain(ctx context.Context, err error, ep Endpoint) error {
 	switch {
 	case err == nil:

@@ -32,7 +32,8 @@ func newHome(t *testing.T, current string, contexts map[string]string) home {
 	}
 	for name, host := range contexts {
 		h.write(t, filepath.Join("contexts/meta", contextID(name), "meta.json"),
-			fmt.Sprintf(`{"Name":%q,"Metadata":{},"Endpoints":{"docker":{"Host":%q,"SkipTLSVerify":false}}}`, name, host))
+			fmt.Sprintf(`{"Name":%q,"Metadata":{},"Endpoints":{"docker":{"Host":%q,"SkipTLSVerify":false}}}`, name,
+				host))
 	}
 	return h
 }
@@ -69,13 +70,31 @@ func TestResolve(t *testing.T) {
 		says     string
 	}{
 		{name: "nothing configured", want: client.DefaultDockerHost},
-		{name: "DOCKER_HOST wins over all", current: "colima", contexts: colima, env: map[string]string{"DOCKER_HOST": "tcp://127.0.0.1:2375", "DOCKER_CONTEXT": "colima"}, want: "tcp://127.0.0.1:2375"},
-		{name: "DOCKER_CONTEXT wins over the configuration", current: "gone", contexts: colima, env: map[string]string{"DOCKER_CONTEXT": "colima"}, want: "unix:///home/x/.colima/docker.sock"},
+		{
+			name: "DOCKER_HOST wins over all", current: "colima", contexts: colima,
+			env: map[string]string{
+				"DOCKER_HOST":    "tcp://127.0.0.1:2375",
+				"DOCKER_CONTEXT": "colima",
+			}, want: "tcp://127.0.0.1:2375",
+		},
+		{
+			name: "DOCKER_CONTEXT wins over the configuration", current: "gone", contexts: colima,
+			env: map[string]string{"DOCKER_CONTEXT": "colima"}, want: "unix:///home/x/.colima/docker.sock",
+		},
 		{name: "the current context", current: "colima", contexts: colima, want: "unix:///home/x/.colima/docker.sock"},
 		{name: "the context called default", current: "default", want: client.DefaultDockerHost},
-		{name: "a context that is gone", current: "gone", kind: problem.DockerNotRunning, says: `docker context "gone"`},
-		{name: "ssh", env: map[string]string{"DOCKER_HOST": "ssh://me@far"}, kind: problem.HostUnsupported, says: "over ssh"},
-		{name: "nonsense", env: map[string]string{"DOCKER_HOST": "nonsense"}, kind: problem.DockerNotRunning, says: "not valid"},
+		{
+			name: "a context that is gone", current: "gone", kind: problem.DockerNotRunning,
+			says: `docker context "gone"`,
+		},
+		{
+			name: "ssh", env: map[string]string{"DOCKER_HOST": "ssh://me@far"}, kind: problem.HostUnsupported,
+			says: "over ssh",
+		},
+		{
+			name: "nonsense", env: map[string]string{"DOCKER_HOST": "nonsense"}, kind: problem.DockerNotRunning,
+			says: "not valid",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -102,10 +121,14 @@ func TestResolveTLS(t *testing.T) {
 	if err != nil || ep.TLS == nil || ep.TLS.CA == "" || ep.TLS.Cert == "" || ep.TLS.Key == "" || ep.TLS.SkipVerify {
 		t.Errorf("context with TLS files: %+v, %v", ep, err)
 	}
-	if _, _, err := docker.New(h.env(nil)); !problem.Is(err, problem.DockerNotRunning) || !strings.Contains(err.Error(), "certificates from PEM file") {
+	if _, _, err := docker.New(h.env(nil)); !problem.Is(err, problem.DockerNotRunning) ||
+		!strings.Contains(err.Error(), "certificates from PEM file") {
 		t.Errorf("New with broken TLS files: %v", err)
 	}
-	ep, err = docker.Resolve(h.env(map[string]string{"DOCKER_HOST": "tcp://far:2376", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": filepath.Join(h.dir, ".docker/contexts/tls", contextID("far"), "docker")}))
+	ep, err = docker.Resolve(h.env(map[string]string{
+		"DOCKER_HOST": "tcp://far:2376", "DOCKER_TLS_VERIFY": "1",
+		"DOCKER_CERT_PATH": filepath.Join(h.dir, ".docker/contexts/tls", contextID("far"), "docker"),
+	}))
 	if err != nil || ep.TLS == nil || ep.TLS.Cert == "" || ep.TLS.SkipVerify {
 		t.Errorf("DOCKER_TLS_VERIFY with DOCKER_CERT_PATH: %+v, %v", ep, err)
 	}
@@ -126,7 +149,8 @@ func TestPingNamesTheCause(t *testing.T) {
 	if err := docker.Explain(t.Context(), refused, ep); !problem.Is(err, problem.DockerPermission) {
 		t.Errorf("EACCES: %v", err)
 	}
-	if err := docker.Explain(t.Context(), fmt.Errorf("open: %w", fs.ErrPermission), ep); !problem.Is(err, problem.DockerPermission) {
+	if err := docker.Explain(t.Context(), fmt.Errorf("open: %w", fs.ErrPermission), ep); !problem.Is(err,
+		problem.DockerPermission) {
 		t.Errorf("permission: %v", err)
 	}
 	other := errors.New("other")
@@ -158,7 +182,8 @@ func TestExec(t *testing.T) {
 	if !errors.As(err, &failed) || failed.Code != 3 || !strings.Contains(err.Error(), "it said no") {
 		t.Errorf("got %v, want exit code 3 and what it said", err)
 	}
-	if _, err := docker.Exec(t.Context(), e, "none", "true"); err == nil || !strings.Contains(err.Error(), "container none") {
+	if _, err := docker.Exec(t.Context(), e, "none", "true"); err == nil ||
+		!strings.Contains(err.Error(), "container none") {
 		t.Errorf("no such container: %v", err)
 	}
 }

@@ -1,6 +1,6 @@
-// Package docker finds the Docker engine that the docker command would use, and talks to it over its API. kind's library runs
-// the docker command, so both must use the same engine: DOCKER_HOST first, then DOCKER_CONTEXT, then the current context of the
-// docker configuration.
+// Package docker finds the Docker engine that the docker command would use, and talks to it over its API. kind's
+// library runs the docker command, so both must use the same engine: DOCKER_HOST first, then DOCKER_CONTEXT, then the
+// current context of the docker configuration.
 package docker
 
 import (
@@ -117,12 +117,14 @@ func fromContext(dir, name string) (Endpoint, error) {
 	path := filepath.Join(dir, "contexts", "meta", id, "meta.json")
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return Endpoint{}, problem.New(problem.DockerNotRunning, err, "docker context %q is chosen but cannot be read", name).
+		return Endpoint{}, problem.New(problem.DockerNotRunning, err, "docker context %q is chosen but cannot be read",
+			name).
 			With("List the contexts with `docker context ls` and choose one with `docker context use`.")
 	}
 	var meta contextMeta
 	if err := json.Unmarshal(raw, &meta); err != nil {
-		return Endpoint{}, problem.New(problem.DockerNotRunning, err, "docker context %q: %s is not valid JSON", name, path)
+		return Endpoint{}, problem.New(problem.DockerNotRunning, err, "docker context %q: %s is not valid JSON", name,
+			path)
 	}
 	engine, ok := meta.Endpoints["docker"]
 	if !ok || engine.Host == "" {
@@ -163,16 +165,18 @@ func tlsIn(dir string) TLSFiles {
 	return TLSFiles{CA: present("ca.pem"), Cert: present("cert.pem"), Key: present("key.pem")}
 }
 
-// checked refuses an endpoint that a lab cannot use. kind publishes the API server on the engine's loopback address, so this
-// host could not reach a cluster of an engine behind ssh.
+// checked refuses an endpoint that a lab cannot use. kind publishes the API server on the engine's loopback address, so
+// this host could not reach a cluster of an engine behind ssh.
 func checked(ep Endpoint) (Endpoint, error) {
 	if strings.HasPrefix(ep.Host, "ssh://") {
 		return Endpoint{}, problem.New(problem.HostUnsupported, nil,
-			"the Docker engine is reached over ssh (%s, docker context %q), and a kind cluster there is not reachable from here", ep.Host, ep.Context).
+			"the Docker engine is reached over ssh (%s, docker context %q), "+
+				"and a kind cluster there is not reachable from here", ep.Host, ep.Context).
 			With("Run the lab on that machine, or choose a local engine with `docker context use default`.")
 	}
 	if _, err := client.ParseHostURL(ep.Host); err != nil {
-		return Endpoint{}, problem.New(problem.DockerNotRunning, err, "the Docker engine's address %q is not valid", ep.Host)
+		return Endpoint{}, problem.New(problem.DockerNotRunning, err, "the Docker engine's address %q is not valid",
+			ep.Host)
 	}
 	return ep, nil
 }

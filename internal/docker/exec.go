@@ -31,7 +31,8 @@ type ExecError struct {
 
 // Error is the command as a user would type it, how it ended, and what it printed.
 func (e *ExecError) Error() string {
-	text := fmt.Sprintf("`docker exec %s %s` ended with exit code %d", e.Container, strings.Join(e.Command, " "), e.Code)
+	text := fmt.Sprintf("`docker exec %s %s` ended with exit code %d", e.Container, strings.Join(e.Command, " "),
+		e.Code)
 	if output := strings.TrimSpace(e.Output); output != "" {
 		text += ": " + output
 	}
@@ -39,15 +40,17 @@ func (e *ExecError) Error() string {
 }
 
 // Exec runs a command in a running container and returns its standard output. The processes of a node container of kind
-// are privileged, as the container is. If the exit code is not 0, the error is an *ExecError, and the standard output is
-// returned with it.
+// are privileged, as the container is. If the exit code is not 0, the error is an *ExecError, and the standard output
+// is returned with it.
 func Exec(ctx context.Context, api Execer, container string, command ...string) (string, error) {
 	return ExecInput(ctx, api, container, nil, command...)
 }
 
-// ExecInput is Exec for a command that reads its standard input, which input writes. An error of input other than that the
-// command stopped reading is returned as it is.
-func ExecInput(ctx context.Context, api Execer, container string, input func(io.Writer) error, command ...string) (string, error) {
+// ExecInput is Exec for a command that reads its standard input, which input writes. An error of input other than that
+// the command stopped reading is returned as it is.
+func ExecInput(ctx context.Context, api Execer, container string, input func(io.Writer) error,
+	command ...string,
+) (string, error) {
 	failed := func(err error) error {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)

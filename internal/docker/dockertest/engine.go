@@ -144,7 +144,8 @@ func matches(c Container, filters client.Filters) bool {
 
 func summary(c Container) container.Summary {
 	s := container.Summary{
-		ID: c.ID, Names: []string{"/" + c.Name}, Labels: maps.Clone(c.Labels), Created: c.Created, State: container.StateRunning,
+		ID: c.ID, Names: []string{"/" + c.Name}, Labels: maps.Clone(c.Labels), Created: c.Created,
+		State: container.StateRunning,
 	}
 	if c.Stopped {
 		s.State = container.StateExited
@@ -169,25 +170,33 @@ func summary(c Container) container.Summary {
 }
 
 // NetworkInspect gives a network whose ID is its name.
-func (e *Engine) NetworkInspect(_ context.Context, name string, _ client.NetworkInspectOptions) (client.NetworkInspectResult, error) {
+func (e *Engine) NetworkInspect(_ context.Context, name string,
+	_ client.NetworkInspectOptions,
+) (client.NetworkInspectResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	entries, ok := e.Networks[name]
 	if e.Down != nil || !ok {
-		return client.NetworkInspectResult{}, errors.Join(e.Down, errdefs.ErrNotFound.WithMessage("network "+name+" not found"))
+		return client.NetworkInspectResult{}, errors.Join(e.Down,
+			errdefs.ErrNotFound.WithMessage("network "+name+" not found"))
 	}
 	result := client.NetworkInspectResult{Network: network.Inspect{Containers: map[string]network.EndpointResource{}}}
 	result.Network.Name, result.Network.ID, result.Network.IPAM.Config = name, name, entries
 	for _, c := range e.containers {
 		if c.Network == name && c.IP != "" && !c.Stopped {
-			result.Network.Containers[c.ID] = network.EndpointResource{Name: c.Name, IPv4Address: netip.PrefixFrom(netip.MustParseAddr(c.IP), 16)}
+			result.Network.Containers[c.ID] = network.EndpointResource{
+				Name:        c.Name,
+				IPv4Address: netip.PrefixFrom(netip.MustParseAddr(c.IP), 16),
+			}
 		}
 	}
 	return result, nil
 }
 
 // ContainerRemove removes a container.
-func (e *Engine) ContainerRemove(_ context.Context, id string, _ client.ContainerRemoveOptions) (client.ContainerRemoveResult, error) {
+func (e *Engine) ContainerRemove(_ context.Context, id string,
+	_ client.ContainerRemoveOptions,
+) (client.ContainerRemoveResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	i, err := e.find(id)
@@ -200,7 +209,9 @@ func (e *Engine) ContainerRemove(_ context.Context, id string, _ client.Containe
 }
 
 // ContainerStart starts a stopped container.
-func (e *Engine) ContainerStart(_ context.Context, id string, _ client.ContainerStartOptions) (client.ContainerStartResult, error) {
+func (e *Engine) ContainerStart(_ context.Context, id string,
+	_ client.ContainerStartOptions,
+) (client.ContainerStartResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	i, err := e.find(id)
@@ -211,7 +222,9 @@ func (e *Engine) ContainerStart(_ context.Context, id string, _ client.Container
 }
 
 // ContainerLogs gives a container's log.
-func (e *Engine) ContainerLogs(_ context.Context, id string, _ client.ContainerLogsOptions) (client.ContainerLogsResult, error) {
+func (e *Engine) ContainerLogs(
+	_ context.Context, id string, _ client.ContainerLogsOptions,
+) (client.ContainerLogsResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	i, err := e.find(id)
@@ -222,7 +235,9 @@ func (e *Engine) ContainerLogs(_ context.Context, id string, _ client.ContainerL
 }
 
 // ContainerStatPath knows the files of a container by name.
-func (e *Engine) ContainerStatPath(_ context.Context, id string, o client.ContainerStatPathOptions) (client.ContainerStatPathResult, error) {
+func (e *Engine) ContainerStatPath(_ context.Context, id string,
+	o client.ContainerStatPathOptions,
+) (client.ContainerStatPathResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	i, err := e.find(id)
@@ -236,7 +251,9 @@ func (e *Engine) ContainerStatPath(_ context.Context, id string, o client.Contai
 }
 
 // CopyToContainer adds the archive's files.
-func (e *Engine) CopyToContainer(_ context.Context, id string, o client.CopyToContainerOptions) (client.CopyToContainerResult, error) {
+func (e *Engine) CopyToContainer(_ context.Context, id string,
+	o client.CopyToContainerOptions,
+) (client.CopyToContainerResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	i, err := e.find(id)
@@ -257,7 +274,9 @@ func (e *Engine) CopyToContainer(_ context.Context, id string, o client.CopyToCo
 }
 
 // ImageInspect knows only whether an image is present.
-func (e *Engine) ImageInspect(_ context.Context, ref string, _ ...client.ImageInspectOption) (client.ImageInspectResult, error) {
+func (e *Engine) ImageInspect(
+	_ context.Context, ref string, _ ...client.ImageInspectOption,
+) (client.ImageInspectResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.Down != nil {
@@ -339,7 +358,9 @@ func frame(w io.Writer, stream stdcopy.StdType, text string) {
 }
 
 // ExecInspect tells how the command ended.
-func (e *Engine) ExecInspect(_ context.Context, id string, _ client.ExecInspectOptions) (client.ExecInspectResult, error) {
+func (e *Engine) ExecInspect(
+	_ context.Context, id string, _ client.ExecInspectOptions,
+) (client.ExecInspectResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return client.ExecInspectResult{ID: id, ExitCode: e.execs[id].code}, nil
