@@ -109,6 +109,10 @@ func (e *Env) find(ctx context.Context) (cluster.Provider, error) {
 		case e.Settings.Provider == providerAuto:
 			return e.auto(ctx, noDocker)
 		}
+		var known *problem.Problem
+		if errors.As(noDocker, &known) {
+			known.With(fmt.Sprintf("No embedded control plane has the name %s, so the lab was looked for in Docker.", e.Settings.Cluster))
+		}
 		return nil, noDocker
 	}
 	kind, err := e.kind(ctx)
