@@ -9,12 +9,11 @@ import (
 	"runtime"
 	"slices"
 
-	"ambientlab/internal/lesson/names"
-
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"

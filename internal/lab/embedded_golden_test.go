@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"ambientlab/internal/lesson/names"
-
 	"ambientlab/internal/mesh"
 )
 

@@ -7,14 +7,14 @@ import (
 	"strings"
 	"time"
 
-	"ambientlab/internal/lesson/names"
-
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
+
+	"ambientlab/internal/lesson/names"
 )
 
 // overlooked turns the waypoint on where istiod does not see its pods, as turning the lesson off and on again within

@@ -10,11 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/internal/lesson/params"
-
 	"ambientlab/internal/apply"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/cluster/embedded"
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
 	"ambientlab/internal/ui"

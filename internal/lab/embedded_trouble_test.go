@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/internal/lesson/params"
-
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,6 +25,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
 
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/problem"
 )
 

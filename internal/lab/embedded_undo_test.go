@@ -11,9 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/internal/lesson/names"
-	"ambientlab/internal/lesson/params"
-
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,6 +23,8 @@ import (
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/lb"
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/manifest"
 	"ambientlab/internal/problem"
 )

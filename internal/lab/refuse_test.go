@@ -8,9 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"ambientlab/internal/lesson/params"
-
 	"ambientlab/internal/docker/dockertest"
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
 )
