@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+
+	"ambientlab/internal/problem"
 )
 
 // ManagedBy is the lab's field manager, and the value of LabelManagedBy.
@@ -45,6 +47,8 @@ type Options struct {
 	// Kinds are the kinds that those controllers work on. Objects of kinds that neither this package nor Kinds knows
 	// are ready once they exist.
 	Kinds map[schema.GroupKind]Kind
+	// Causes maps words of a warning about a pod that does not start to the problem that it shows.
+	Causes map[string]problem.Kind
 	// Generated says whether one of those controllers made an object by itself. It is asked about objects without an
 	// owner.
 	Generated func(client.Object) bool

@@ -23,6 +23,7 @@ func (c *Client) diagnose(ctx context.Context, u unreadyObject) *problem.Problem
 		kind = u.Kind
 	}
 	pods := ReadPods(ctx, c.kube, u.obj.GetNamespace(), c.podsOf(ctx, u.obj))
+	pods.Causes = c.options.Causes
 	if found := pods.Trouble(); found != nil {
 		found.Seen = u.Message + ": " + found.Seen
 		return found

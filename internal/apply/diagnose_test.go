@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
+
+	"ambientlab/internal/problem"
 )
 
 // Each file under testdata/apply/diagnose holds an object that is not ready, then what
@@ -40,7 +42,8 @@ func TestDiagnose(t *testing.T) {
 				}
 				known = append(known, typed)
 			}
-			c := &Client{kube: fake.NewClientset(known...), options: Options{Kinds: map[schema.GroupKind]Kind{
+			causes := map[string]problem.Kind{"no ztunnel connection": problem.ZtunnelDown}
+			c := &Client{kube: fake.NewClientset(known...), options: Options{Causes: causes, Kinds: map[schema.GroupKind]Kind{
 				{Group: gatewayGroup, Kind: "Gateway"}: {Pods: func(gateway *unstructured.Unstructured) string {
 					return "gateway.networking.k8s.io/gateway-name=" + gateway.GetName()
 				}},

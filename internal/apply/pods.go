@@ -17,6 +17,8 @@ type Pods struct {
 	Items []corev1.Pod
 	// Warnings are the events of type Warning of the pods' namespace, in any order.
 	Warnings []corev1.Event
+	// Causes maps words of a warning to the problem that it shows.
+	Causes map[string]problem.Kind
 	// Log gives the last lines that a container logged, of its previous run if asked; "" where they cannot be read.
 	Log func(pod, container string, previous bool) string
 }
@@ -77,15 +79,16 @@ func (p Pods) podTrouble(pod *corev1.Pod) (problem.Kind, string) {
 	}
 	reason := "is " + cmp.Or(string(pod.Status.Phase), "not seen by a kubelet yet")
 	warning := latestWarning(p.Warnings, "Pod", pod.Name)
-	switch {
-	case warning == "":
+	if warning == "" {
 		return problem.NotReady, reason
-	case strings.Contains(warning, "no ztunnel connection"):
-		// istio-cni sets up no pod's network while the node's ztunnel is not connected to it. The event is about the
-		// sandbox, and does not name Istio.
-		return problem.ZtunnelDown, reason + ": " + warning
 	}
-	return problem.NotReady, reason + ": " + warning
+	reason += ": " + warning
+	for words, kind := range p.Causes {
+		if strings.Contains(warning, words) {
+			return kind, reason
+		}
+	}
+	return problem.NotReady, reason
 }
 
 // containerTrouble says what is wrong with a container, or "" where nothing is.

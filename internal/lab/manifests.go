@@ -43,6 +43,9 @@ func manifestsStep(s *session.Session, part, what string, needs []string) engine
 		source = "an earlier SM_MANIFESTS"
 	}
 	title, asked := what+" of "+source, s.Settings.Manifests != ""
+	if removes(s, earlyManifestsPart, asked) || removes(s, manifestsPart, asked) {
+		needs = manifestsRemoval(part)
+	}
 	render := func(context.Context) (objects, error) {
 		early, late, err := splitManifests(s)
 		if part == earlyManifestsPart {
@@ -54,6 +57,15 @@ func manifestsStep(s *session.Session, part, what string, needs []string) engine
 		return s.SetStepWithout(part, title, needs, render, needsLaterLesson(s))
 	}
 	return optional(s, part, title, asked, needs, render)
+}
+
+// manifestsRemoval is what a part of SM_MANIFESTS needs where both are removed: a Namespace is deleted after the objects in
+// it.
+func manifestsRemoval(part string) []string {
+	if part == earlyManifestsPart {
+		return []string{"cluster", manifestsPart}
+	}
+	return []string{"cluster"}
 }
 
 // needsLaterLesson tells whether an object is a route that leads from or to an object of a lesson which is off. Its
@@ -167,7 +179,8 @@ func checkManifests(ctx context.Context, s *session.Session, c *charts) error {
 		owner, taken := owners[manifest.IDOf(obj.Unstructured, namespace)]
 		mode, set := obj.GetLabels()[dataplaneMode]
 		if isNamespace(obj.Unstructured) && obj.GetName() == namespace && set && mode != ambientMode {
-			wrong = append(wrong, fmt.Sprintf("%s: %s: label %s is %q, and sm:install sets it to %s", obj.File, manifest.Name(obj.Unstructured), dataplaneMode, mode, ambientMode))
+			wrong = append(wrong, fmt.Sprintf("%s: %s: label %s is %q, and sm:install sets it to %s",
+				obj.File, manifest.Name(obj.Unstructured), dataplaneMode, mode, ambientMode))
 		}
 		if taken {
 			wrong = append(wrong, fmt.Sprintf("%s: %s is part of %s", obj.File, manifest.Name(obj.Unstructured), owner))
@@ -176,8 +189,10 @@ func checkManifests(ctx context.Context, s *session.Session, c *charts) error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	return problem.New(problem.SettingConflict, nil, "SM_MANIFESTS: %s", strings.Join(wrong, "; ")).
-		With("Remove these objects from the files: the lab applies them itself.", "To change what Istio's charts make, use SM_ISTIO_VALUES.")
+	return problem.New(problem.SettingInvalid, nil, "SM_MANIFESTS:\n%s", strings.Join(wrong, "\n")).With(
+		"Remove these objects from the files: the lab applies them itself.",
+		"To change what Istio's charts make, use SM_ISTIO_VALUES.",
+	)
 }
 
 // ownersOf says of every object that these settings install, and of those of the lessons, which part of the lab applies

@@ -29,7 +29,7 @@ func TestManifestsOfTheLab(t *testing.T) {
 	engine := newEngine()
 	d := newDesk(t, &engine, "SM_MANIFESTS=testdata/manifests/own")
 	err := d.Install(t.Context())
-	refused(t, "install", err, problem.SettingConflict,
+	refused(t, "install", err, problem.SettingInvalid,
 		"testdata/manifests/own/own.yaml: Telemetry istio-system/mesh-default is part of the add-on jaeger",
 		"testdata/manifests/own/own.yaml: Namespace istio-system is part of Istio's chart base",
 		"testdata/manifests/own/own.yaml: Service appb is part of sm:apps",
@@ -83,6 +83,23 @@ func TestManifestsComeInTime(t *testing.T) {
 	}
 	if !slices.Contains(needs[earlyManifestsPart], "istio-base") {
 		t.Errorf("the Secrets of istio-system come before its Namespace: %v", needs[earlyManifestsPart])
+	}
+}
+
+// TestManifestsAreRemovedInReverse: a Namespace of an earlier SM_MANIFESTS is deleted after the objects in it.
+func TestManifestsAreRemovedInReverse(t *testing.T) {
+	b := newBed(t)
+	b.UseProvider(absent{})
+	s := b.open(t)
+	s.Found.Parts = map[string]bool{earlyManifestsPart: true, manifestsPart: true}
+	plan := installPlan(s, newCharts(b.Env, s.Provider()))
+	if err := plan.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range plan.Steps {
+		if step.ID == earlyManifestsPart && !slices.Contains(step.Needs, manifestsPart) {
+			t.Errorf("the Namespaces are deleted after %v", step.Needs)
+		}
 	}
 }
 

@@ -166,7 +166,9 @@ func (m *Mesh) readPods(ctx context.Context, namespace, gateway string) (apply.P
 	if err != nil {
 		return apply.Pods{}, err
 	}
-	return apply.ReadPods(ctx, m.kube, namespace, pods), nil
+	read := apply.ReadPods(ctx, m.kube, namespace, pods)
+	read.Causes = Causes()
+	return read, nil
 }
 
 // WaypointAddresses are those under which the gateway may know the waypoint: its pods' and its Service's. Without a

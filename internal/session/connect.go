@@ -45,6 +45,7 @@ func (s *Session) Connect(ctx context.Context) (*apply.Client, error) {
 func Client(config *rest.Config, lab string) (*apply.Client, error) {
 	return apply.New(config, lab, apply.Options{
 		Kinds:     mesh.Kinds(),
+		Causes:    mesh.Causes(),
 		Generated: func(obj client.Object) bool { return mesh.Generated(obj) || lb.Generated(obj) },
 	})
 }
