@@ -34,7 +34,7 @@ func (b *bench) overlooked() {
 	if err := <-done; err != nil {
 		b.t.Fatalf("waypoint: %v", err)
 	}
-	says(b.t, "the target", b.talk.String(), "yet pods are ready behind Service "+names.Waypoint, "reminded it by a label on Service "+names.Waypoint)
+	says(b.t, "the target", b.talk.String(), "but pods of Service "+names.Waypoint+" are ready", "notified by a label on Service "+names.Waypoint)
 }
 
 // lateEndpoints gives istiod endpoints of a Service that does not exist, and takes them away.

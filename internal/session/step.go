@@ -114,7 +114,7 @@ func (s *Session) notify(ctx context.Context, set func(context.Context) (apply.S
 		if namespace == "" {
 			namespace = rendered.Namespace
 		}
-		services, err := m.Remind(ctx, namespace, object.GetName())
+		services, err := m.Notify(ctx, namespace, object.GetName())
 		if err != nil {
 			return err
 		}
