@@ -167,7 +167,8 @@ type Effect struct {
 
 // FirstDelayed sends requests to the path of a delay until one is delayed.
 func FirstDelayed(ctx context.Context, env Env, caller Caller, fault params.Fault) (Effect, error) {
-	return until(ctx, env, caller, fault, 6, func(slow int) bool { return slow > 0 })
+	count := min(max(6, int(1/fault.Share())), 50) // of a small share, so many that one is likely to be delayed
+	return until(ctx, env, caller, fault, count, func(slow int) bool { return slow > 0 })
 }
 
 // NoneDelayed sends requests to the path of a delay until so many in a row were not delayed that it is no longer in
@@ -194,8 +195,11 @@ func until(
 			Method: "GET", Path: fault.Path, Count: count, Concurrency: min(count, concurrency/2), Rate: rate,
 			Timeout: fault.Delay + ownLimit, Run: env.NewRun(),
 		}, nil)
-		if err != nil {
-			return Effect{}, fmt.Errorf("%d requests from %s so far: %w", sent, caller, err)
+		switch {
+		case ctx.Err() != nil:
+			return Effect{}, fmt.Errorf("not within the time limit, in %d requests: %w", sent, context.Cause(ctx))
+		case err != nil:
+			return Effect{}, fmt.Errorf("after %d requests: %w", sent, err)
 		}
 		sent += count
 		if !slices.ContainsFunc(batch.Replies,
