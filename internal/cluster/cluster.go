@@ -1,6 +1,6 @@
 // Package cluster is where a lab's Kubernetes cluster comes from: a kind cluster of its own, or the one of the current
-// kubeconfig context. Package embedded has a third provider. What is true of a cluster is asked of Docker and of the API
-// server each time; nothing is kept on disk.
+// kubeconfig context. Package embedded has a third provider. What is true of a cluster is asked of Docker and of the
+// API server each time; nothing is kept on disk.
 package cluster
 
 import (
@@ -38,15 +38,15 @@ const (
 	Stopped State = "stopped"
 	// NotReady: it runs, and its API server or a node is not ready.
 	NotReady State = "not ready"
-	// Unreachable: an existing cluster whose API server does not answer, so that nobody
-	// can tell whether there is one.
+	// Unreachable: an existing cluster whose API server does not answer, so that it is unknown whether the cluster
+	// exists.
 	Unreachable State = "unreachable"
 	// Unlinked: it is ready, and the user's kubeconfig has no entry for it.
 	Unlinked State = "not in the kubeconfig"
 	// Outdated: it is ready, and its programs were built from other sources than those at hand.
 	Outdated State = "an older build"
-	// Ready: the API server answers, and all nodes of a cluster of the lab's own are
-	// Ready. The nodes of an existing cluster are their owner's affair.
+	// Ready: the API server answers, and all nodes of a cluster of the lab's own are Ready. The nodes of an existing
+	// cluster need not be.
 	Ready State = "ready"
 )
 
@@ -59,13 +59,13 @@ type Info struct {
 	State   State
 	// Message says why the state is not Ready, or what differs from the settings.
 	Message string
-	// Exists tells whether there is such a cluster, whoever made it.
+	// Exists tells whether the cluster exists, created by the lab or not.
 	Exists bool
 	// Owned tells whether the lab made the cluster, and so may delete it.
 	Owned bool
 	Nodes []Node
-	// Elsewhere counts the nodes that are no containers of this host's Docker engine, and names one; empty means that all
-	// are, or that the provider has no containers.
+	// Elsewhere counts the nodes that are no containers of this host's Docker engine, and names one; empty means that
+	// all are, or that the provider has no containers.
 	Elsewhere string
 	// Packets tells whether pods exchange real traffic in it, as it is now.
 	Packets bool
@@ -77,8 +77,8 @@ type Traits struct {
 	Name string
 	// Title names the cluster, such as "kind cluster ambient".
 	Title string
-	// Owned says that the lab creates the cluster. It may then delete the cluster, and overwrite fields that another field
-	// manager set.
+	// Owned says that the lab creates the cluster. It may then delete the cluster, and overwrite fields that another
+	// field manager set.
 	Owned bool
 	// LoadBalancer says that the lab gives out load-balancer addresses unless SM_METALLB says otherwise.
 	LoadBalancer bool
@@ -94,8 +94,8 @@ type Traits struct {
 	AddonsOnRequest bool
 	// NoAddons lists the telemetry add-ons whose pods cannot run.
 	NoAddons []string
-	// CreateCommands are the commands that create such a cluster by hand; LoadCommand loads an archive of images into its
-	// nodes.
+	// CreateCommands are the commands that create such a cluster by hand; LoadCommand loads an archive of images into
+	// its nodes.
 	CreateCommands []string
 	LoadCommand    string
 }
@@ -115,7 +115,8 @@ type Provider interface {
 	RESTConfig(ctx context.Context) (*rest.Config, error)
 	// Nodes lists the nodes. One that is a container of this host's Docker engine has a ContainerID.
 	Nodes(ctx context.Context) ([]Node, error)
-	// AddressPool gives the load-balancer addresses, or problem.SettingInvalid where there is no network to take them from.
+	// AddressPool gives the load-balancer addresses, or problem.SettingInvalid where there is no network to take them
+	// from.
 	AddressPool(ctx context.Context) (lb.Pool, error)
 }
 
@@ -158,8 +159,8 @@ type PodRunner interface {
 	TryPods(ctx context.Context) (seen string, err error)
 }
 
-// ConfigSource is a provider that gives the address at which istiod says what it would send to a proxy. It is asked where
-// no proxy runs.
+// ConfigSource is a provider that gives the address at which istiod says what it would send to a proxy. It is asked
+// where no proxy runs.
 type ConfigSource interface {
 	XDSAddress() (string, error)
 }

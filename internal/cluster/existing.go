@@ -27,22 +27,20 @@ import (
 
 // ExistingOptions say which cluster is meant.
 type ExistingOptions struct {
-	// Kubeconfig is one file or several, as KUBECONFIG is written; empty means
-	// ~/.kube/config. Its current context names the cluster.
+	// Kubeconfig is one file or several, as KUBECONFIG is written; empty means ~/.kube/config. Its current context
+	// names the cluster.
 	Kubeconfig string
-	// Docker finds out which nodes are containers on this host (a kind cluster of
-	// the user's own), which can be tuned; nil means none are.
+	// Docker finds out which nodes are containers on this host (a kind cluster of the user's own), which can be tuned;
+	// nil means none are.
 	Docker lb.Docker
 	// NoDocker is why no Docker engine could be asked, where Docker is nil.
 	NoDocker error
 }
 
-// Existing is a cluster that the lab did not make: the one of the current kubeconfig
-// context. The lab never deletes it.
+// Existing is a cluster that the lab did not make: the one of the current kubeconfig context. The lab never deletes it.
 //
-// The context that is current when it is first asked for stays the one that is meant:
-// a `kubectl config use-context` in another terminal must not lead a run that goes on
-// to another cluster.
+// The context that is current when it is first asked for stays the one that is meant: a `kubectl config use-context` in
+// another terminal must not lead a run that goes on to another cluster.
 type Existing struct {
 	opts ExistingOptions
 	kube func(*rest.Config) (kubernetes.Interface, error)
@@ -65,7 +63,10 @@ func (e *Existing) config() clientcmd.ClientConfig {
 	rules := &clientcmd.ClientConfigLoadingRules{Precedence: kubeconfigPaths(e.opts.Kubeconfig)}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: e.context})
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		rules,
+		&clientcmd.ConfigOverrides{CurrentContext: e.context},
+	)
 }
 
 // chosen gives the context that is meant, and keeps it.
@@ -78,8 +79,7 @@ func (e *Existing) chosen(current string) string {
 	return e.context
 }
 
-// Named gives context and server from the kubeconfig alone, so that they can be said
-// before anything is touched.
+// Named gives context and server from the kubeconfig alone, so that they can be said before anything is touched.
 func (e *Existing) Named() (Info, error) {
 	info := Info{Provider: ProviderExisting, State: Absent, Packets: true}
 	paths := strings.Join(kubeconfigPaths(e.opts.Kubeconfig), ", ")
@@ -94,19 +94,31 @@ func (e *Existing) Named() (Info, error) {
 	}
 	chosen, ok := raw.Contexts[info.Context]
 	if !ok {
-		return info, problem.New(problem.KubeconfigInvalid, nil, "kubeconfig %s: the current context %q does not exist", paths, info.Context)
+		return info, problem.New(
+			problem.KubeconfigInvalid,
+			nil,
+			"kubeconfig %s: the current context %q does not exist",
+			paths,
+			info.Context,
+		)
 	}
 	server, ok := raw.Clusters[chosen.Cluster]
 	if !ok {
-		return info, problem.New(problem.KubeconfigInvalid, nil, "kubeconfig %s: context %q names cluster %q, which does not exist", paths, info.Context, chosen.Cluster)
+		return info, problem.New(
+			problem.KubeconfigInvalid,
+			nil,
+			"kubeconfig %s: context %q names cluster %q, which does not exist",
+			paths,
+			info.Context,
+			chosen.Cluster,
+		)
 	}
 	info.Name, info.Server = chosen.Cluster, server.Server
 	return info, nil
 }
 
-// Inspect names the cluster and looks at its nodes. A cluster that does not answer
-// is Unreachable with the reason. One that answers is Ready; a node of it that is not
-// Ready is its owner's affair, and only a message.
+// Inspect names the cluster and looks at its nodes. A cluster that does not answer is Unreachable with the reason. One
+// that answers is Ready; if a node is not Ready, the message says so.
 func (e *Existing) Inspect(ctx context.Context) (Info, error) {
 	info, silent, err := e.look(ctx)
 	if silent != nil {
@@ -140,7 +152,9 @@ func (e *Existing) look(ctx context.Context) (info Info, silent, err error) {
 }
 
 // listNodes logs in, if need be, and lists the nodes. silent is the error of a cluster that does not answer.
-func (e *Existing) listNodes(ctx context.Context) (info Info, kube kubernetes.Interface, nodes []corev1.Node, silent, err error) {
+func (e *Existing) listNodes(
+	ctx context.Context,
+) (info Info, kube kubernetes.Interface, nodes []corev1.Node, silent, err error) {
 	info, err = e.Named()
 	if err != nil {
 		return info, nil, nil, nil, err
@@ -165,9 +179,21 @@ func (e *Existing) listNodes(ctx context.Context) (info Info, kube kubernetes.In
 	case ctx.Err() != nil:
 		err = fmt.Errorf("inspecting the cluster of context %s: %w", info.Context, context.Cause(ctx))
 	case apierrors.IsUnauthorized(err): // it does answer
-		err = problem.New(problem.ClusterLogin, err, "the cluster of context %s at %s does not accept the kubeconfig's credentials", info.Context, info.Server)
+		err = problem.New(
+			problem.ClusterLogin,
+			err,
+			"the cluster of context %s at %s does not accept the kubeconfig's credentials",
+			info.Context,
+			info.Server,
+		)
 	case apierrors.IsForbidden(err):
-		err = problem.New(problem.ApplyForbidden, err, "the cluster of context %s at %s does not let this user list its nodes", info.Context, info.Server)
+		err = problem.New(
+			problem.ApplyForbidden,
+			err,
+			"the cluster of context %s at %s does not let this user list its nodes",
+			info.Context,
+			info.Server,
+		)
 	default:
 		return info, nil, nil, err, nil
 	}
@@ -175,7 +201,13 @@ func (e *Existing) listNodes(ctx context.Context) (info Info, kube kubernetes.In
 }
 
 func unanswered(info Info, silent error) error {
-	return problem.New(problem.ClusterUnreachable, silent, "the cluster of context %s at %s does not answer", info.Context, info.Server)
+	return problem.New(
+		problem.ClusterUnreachable,
+		silent,
+		"the cluster of context %s at %s does not answer",
+		info.Context,
+		info.Server,
+	)
 }
 
 func role(n *corev1.Node) string {
@@ -194,8 +226,8 @@ func internalIP(n *corev1.Node) string {
 	return ""
 }
 
-// withContainers finds the nodes that are kind node containers on this host: same
-// name and same address. A remote cluster's node of the same name has another.
+// withContainers finds the nodes that are kind node containers on this host: same name and same address. A remote
+// cluster's node of the same name has another.
 func (e *Existing) withContainers(ctx context.Context, nodes []Node) ([]Node, error) {
 	if e.opts.Docker == nil {
 		return nodes, nil
@@ -216,8 +248,8 @@ func (e *Existing) withContainers(ctx context.Context, nodes []Node) ([]Node, er
 	return nodes, nil
 }
 
-// Create creates nothing: it makes sure that the cluster answers, is of a version that
-// Istio supports, and lets this user do what the lab needs.
+// Create creates nothing: it makes sure that the cluster answers, is of a version that Istio supports, and lets this
+// user do what the lab needs.
 func (e *Existing) Create(ctx context.Context) error {
 	info, silent, err := e.look(ctx)
 	if err != nil {
@@ -230,8 +262,7 @@ func (e *Existing) Create(ctx context.Context) error {
 	return e.Vet(ctx, info)
 }
 
-// Delete deletes nothing: the cluster is not the lab's. The lab's objects in it are
-// the plan's to remove.
+// Delete deletes nothing: the cluster is not the lab's. The lab's objects in it are the plan's to remove.
 func (e *Existing) Delete(context.Context) error { return nil }
 
 // RESTConfig connects as the current context says.
@@ -259,8 +290,7 @@ func (e *Existing) client(ctx context.Context) (kubernetes.Interface, error) {
 	return kube, nil
 }
 
-// CollectLogs writes the cluster's nodes, pods and events as JSON; the nodes' own
-// logs are not within reach.
+// CollectLogs writes the cluster's nodes, pods and events as JSON; the nodes' own logs are not within reach.
 func (e *Existing) CollectLogs(ctx context.Context, dir string) error {
 	kube, err := e.client(ctx)
 	if err != nil {

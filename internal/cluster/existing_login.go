@@ -21,15 +21,21 @@ const (
 	loginPatience = 2 * time.Second
 )
 
-// login runs the kubeconfig's login plug-in, if it has one, and so keeps its time and its failures apart from those of the API
-// server. client-go keeps the credentials for the connections of this process that follow.
+// login runs the kubeconfig's login plug-in, if it has one, and so keeps its time and its failures apart from those of
+// the API server. client-go keeps the credentials for the connections of this process that follow.
 func login(ctx context.Context, cfg *rest.Config, contextName string) error {
 	plugin := cfg.ExecProvider
 	if plugin == nil {
 		return nil
 	}
 	if _, err := exec.LookPath(plugin.Command); err != nil {
-		missing := problem.New(problem.ToolMissing, err, "context %s logs in with the plug-in %s, which is not installed", contextName, plugin.Command)
+		missing := problem.New(
+			problem.ToolMissing,
+			err,
+			"context %s logs in with the plug-in %s, which is not installed",
+			contextName,
+			plugin.Command,
+		)
 		if plugin.InstallHint != "" {
 			missing = missing.With(plugin.InstallHint)
 		}
@@ -49,7 +55,13 @@ func login(ctx context.Context, cfg *rest.Config, contextName string) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
-	return problem.New(problem.ClusterLogin, err, "context %s logs in with the plug-in %s, which gave no credentials", contextName, plugin.Command)
+	return problem.New(
+		problem.ClusterLogin,
+		err,
+		"context %s logs in with the plug-in %s, which gave no credentials",
+		contextName,
+		plugin.Command,
+	)
 }
 
 // credentials makes a request that gets the plug-in's credentials and then goes nowhere.

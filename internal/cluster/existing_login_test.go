@@ -33,8 +33,12 @@ func loginTo(t *testing.T, server, script string) *Existing {
 		}
 	}
 	config := filepath.Join(dir, "config")
-	text := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"theirs","contexts":[{"name":"theirs","context":{"cluster":"theirs","user":"theirs"}}],"clusters":[{"name":"theirs","cluster":{"server":%q,"insecure-skip-tls-verify":true}}],
-		"users":[{"name":"theirs","user":{"exec":{"apiVersion":"client.authentication.k8s.io/v1","command":%q,"interactiveMode":"Never","installHint":"get it from the shop"}}}]}`, server, plugin)
+	text := fmt.Sprintf(
+		`{"apiVersion":"v1","kind":"Config","current-context":"theirs","contexts":[{"name":"theirs","context":{"cluster":"theirs","user":"theirs"}}],"clusters":[{"name":"theirs","cluster":{"server":%q,"insecure-skip-tls-verify":true}}],
+		"users":[{"name":"theirs","user":{"exec":{"apiVersion":"client.authentication.k8s.io/v1","command":%q,"interactiveMode":"Never","installHint":"get it from the shop"}}}]}`,
+		server,
+		plugin,
+	)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +73,8 @@ func TestLoginPlugin(t *testing.T) {
 	})
 	t.Run("missing", func(t *testing.T) {
 		_, err := loginTo(t, server.URL, "").Inspect(t.Context())
-		if !problem.Is(err, problem.ToolMissing) || !strings.Contains(err.Error(), "get-token, which is not installed") || !strings.Contains(strings.Join(problem.All(err)[0].Advice, " "), "the shop") {
+		if !problem.Is(err, problem.ToolMissing) || !strings.Contains(err.Error(), "get-token, which is not installed") ||
+			!strings.Contains(strings.Join(problem.All(err)[0].Advice, " "), "the shop") {
 			t.Errorf("got %v", err)
 		}
 	})

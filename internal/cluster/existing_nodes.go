@@ -11,7 +11,10 @@ import (
 // Traits says what a cluster is like that the lab did not create.
 func (e *Existing) Traits() Traits {
 	return Traits{
-		Name: ProviderExisting, Title: "the cluster of the current kubeconfig context", UsesDocker: true, TunesNodes: e.opts.Docker != nil,
+		Name:           ProviderExisting,
+		Title:          "the cluster of the current kubeconfig context",
+		UsesDocker:     true,
+		TunesNodes:     e.opts.Docker != nil,
 		CreateCommands: []string{"kubectl cluster-info"},
 		LoadCommand:    "kind load image-archive --name <its name> <bundle as archive>",
 	}
@@ -21,7 +24,13 @@ func (e *Existing) Traits() Traits {
 func (e *Existing) Nodes(ctx context.Context) ([]Node, error) {
 	info, silent, err := e.look(ctx)
 	if err == nil && silent != nil {
-		err = problem.New(problem.ClusterUnreachable, silent, "the cluster of context %s at %s does not answer", info.Context, info.Server)
+		err = problem.New(
+			problem.ClusterUnreachable,
+			silent,
+			"the cluster of context %s at %s does not answer",
+			info.Context,
+			info.Server,
+		)
 	}
 	return info.Nodes, err
 }
@@ -34,9 +43,13 @@ func (e *Existing) AddressPool(ctx context.Context) (lb.Pool, error) {
 	}
 	containers := withContainerID(nodes)
 	if len(containers) == 0 {
-		return lb.Pool{}, problem.New(problem.SettingInvalid, nil,
+		return lb.Pool{}, problem.New(
+			problem.SettingInvalid,
+			nil,
 			"SM_METALLB=on needs nodes that are containers of a Docker network on this host, from which the addresses are taken; the cluster of context %s has %s",
-			e.chosen(""), e.elsewhere(nodes)).
+			e.chosen(""),
+			e.elsewhere(nodes),
+		).
 			With("Unset SM_METALLB, and use the load balancer that the cluster has.")
 	}
 	return lb.Find(ctx, e.opts.Docker, containers)

@@ -25,8 +25,8 @@ type Platform struct {
 	CNI map[string]any
 }
 
-// plugins are values of the istio-cni chart for a folder of CNI plug-ins. Under the key cni they win over the platform's own
-// (istio, manifests/charts/istio-cni/templates/zzz_profile.yaml).
+// plugins are values of the istio-cni chart for a folder of CNI plug-ins. Under the key cni they win over the
+// platform's own (istio, manifests/charts/istio-cni/templates/zzz_profile.yaml).
 func plugins(folder string) map[string]any {
 	return map[string]any{"cni": map[string]any{"cniBinDir": folder}}
 }
@@ -39,8 +39,9 @@ func (p Platform) Values() map[string]any {
 	return map[string]any{"global": map[string]any{"platform": p.Name}}
 }
 
-// The folders of k3s in which the container runtime looks for CNI plug-ins (https://docs.k3s.io/networking/basic-network-options).
-// The first is used since 1.32.3 (k3s-io/k3s#11076), and before that the second, or the third in k3d's images.
+// The folders of k3s in which the container runtime looks for CNI plug-ins
+// (https://docs.k3s.io/networking/basic-network-options). The first is used since 1.32.3 (k3s-io/k3s#11076), and before
+// that the second, or the third in k3d's images.
 const (
 	k3sPlugins    = "/var/lib/rancher/k3s/data/cni"
 	k3sOldPlugins = "/var/lib/rancher/k3s/data/current/bin"
@@ -93,14 +94,28 @@ func hasLabel(n *corev1.Node, prefix string) bool {
 }
 
 // clouds are the prefixes of provider IDs of clouds whose clusters have a load balancer.
-var clouds = []string{"aws://", "azure://", "digitalocean://", "gce://", "hcloud://", "ibm://", "linode://", "ocid1.", "openstack://", "ovhcloud://", "scaleway://", "vultr://"}
+var clouds = []string{
+	"aws://",
+	"azure://",
+	"digitalocean://",
+	"gce://",
+	"hcloud://",
+	"ibm://",
+	"linode://",
+	"ocid1.",
+	"openstack://",
+	"ovhcloud://",
+	"scaleway://",
+	"vultr://",
+}
 
-// balancer names what gives addresses to Services of type LoadBalancer, or is empty where nothing is known to. Gateways of
-// Istio are not looked at: one may have had its address from the lab.
+// balancer names what gives addresses to Services of type LoadBalancer, or is empty where nothing is known to. Gateways
+// of Istio are not looked at: one may have had its address from the lab.
 func balancer(nodes []corev1.Node, services []corev1.Service) string {
 	for i := range services {
 		s := &services[i]
-		if _, gateway := s.Labels["gateway.istio.io/managed"]; gateway || s.Spec.Type != corev1.ServiceTypeLoadBalancer || len(s.Status.LoadBalancer.Ingress) == 0 {
+		if _, gateway := s.Labels["gateway.istio.io/managed"]; gateway || s.Spec.Type != corev1.ServiceTypeLoadBalancer ||
+			len(s.Status.LoadBalancer.Ingress) == 0 {
 			continue
 		}
 		return fmt.Sprintf("what gave Service %s/%s its address", s.Namespace, s.Name)
@@ -117,8 +132,8 @@ func balancer(nodes []corev1.Node, services []corev1.Service) string {
 	return ""
 }
 
-// LoadBalancer names what gives addresses to Services of type LoadBalancer in the cluster, or is empty where nothing is known
-// to.
+// LoadBalancer names what gives addresses to Services of type LoadBalancer in the cluster, or is empty where nothing is
+// known to.
 func (e *Existing) LoadBalancer(ctx context.Context) (string, error) {
 	kube, nodes, err := e.nodeObjects(ctx)
 	if err != nil {
@@ -156,7 +171,9 @@ func suitable(ctx context.Context, kube kubernetes.Interface, info Info) error {
 	case !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err):
 		return problem.New(problem.ClusterUnreachable, err, "asking %s for Cilium's configuration", info.Server)
 	}
-	istiods, err := kube.AppsV1().Deployments(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: "app=istiod"})
+	istiods, err := kube.AppsV1().
+		Deployments(metav1.NamespaceAll).
+		List(ctx, metav1.ListOptions{LabelSelector: "app=istiod"})
 	switch {
 	case apierrors.IsForbidden(err):
 		return nil
@@ -173,8 +190,8 @@ func suitable(ctx context.Context, kube kubernetes.Interface, info Info) error {
 }
 
 // checkCilium refuses settings that keep istio-cni or ztunnel from getting the pods' traffic
-// (https://istio.io/latest/docs/ambient/install/platform-prerequisites/#cilium). The defaults are those of Cilium's agent and
-// of its chart, which writes this ConfigMap.
+// (https://istio.io/latest/docs/ambient/install/platform-prerequisites/#cilium). The defaults are those of Cilium's
+// agent and of its chart, which writes this ConfigMap.
 func checkCilium(config map[string]string, info Info) error {
 	var wrong, values []string
 	if config["cni-exclusive"] != "false" {
@@ -182,10 +199,22 @@ func checkCilium(config map[string]string, info Info) error {
 	}
 	replaces := config["kube-proxy-replacement"] == "true" || config["kube-proxy-replacement"] == "strict"
 	if (replaces || config["bpf-lb-sock"] == "true") && config["bpf-lb-sock-hostns-only"] != "true" {
-		wrong, values = append(wrong, "balances load in the pods' sockets (bpf-lb-sock-hostns-only is not true)"), append(values, "socketLB.hostNamespaceOnly=true")
+		wrong, values = append(
+			wrong,
+			"balances load in the pods' sockets (bpf-lb-sock-hostns-only is not true)",
+		), append(
+			values,
+			"socketLB.hostNamespaceOnly=true",
+		)
 	}
 	if config["enable-bpf-masquerade"] == "true" {
-		wrong, values = append(wrong, "masquerades with eBPF, which drops the answers to the kubelet's probes (enable-bpf-masquerade)"), append(values, "bpf.masquerade=false")
+		wrong, values = append(
+			wrong,
+			"masquerades with eBPF, which drops the answers to the kubelet's probes (enable-bpf-masquerade)",
+		), append(
+			values,
+			"bpf.masquerade=false",
+		)
 	}
 	if len(wrong) == 0 {
 		return nil

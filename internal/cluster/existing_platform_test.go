@@ -32,8 +32,8 @@ func platformNodes(t *testing.T, name string) []corev1.Node {
 	return list.Items
 }
 
-// TestPlatforms renders the istio-cni chart with each platform's values: the DaemonSet mounts the folders that the platform's
-// container runtime uses.
+// TestPlatforms renders the istio-cni chart with each platform's values: the DaemonSet mounts the folders that the
+// platform's container runtime uses.
 func TestPlatforms(t *testing.T) {
 	charts := upstream.New("../..")
 	for _, tt := range []struct{ nodes, name, plugins, configuration, namespaces string }{
@@ -65,12 +65,16 @@ func TestPlatforms(t *testing.T) {
 			for key, value := range platform.CNI {
 				cni[key] = value
 			}
-			rendered, err := charts.Istio(t.Context(), upstream.IstioValues{Base: values(), Istiod: values(), Ztunnel: values(), CNI: cni})
+			rendered, err := charts.Istio(
+				t.Context(),
+				upstream.IstioValues{Base: values(), Istiod: values(), Ztunnel: values(), CNI: cni},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			paths := hostPaths(t, rendered[upstream.CNI])
-			if paths["cni-bin-dir"] != tt.plugins || paths["cni-net-dir"] != tt.configuration || paths["cni-netns-dir"] != tt.namespaces {
+			if paths["cni-bin-dir"] != tt.plugins || paths["cni-net-dir"] != tt.configuration ||
+				paths["cni-netns-dir"] != tt.namespaces {
 				t.Errorf("mounted: %v", paths)
 			}
 		})
@@ -99,7 +103,10 @@ func hostPaths(t *testing.T, objects []*unstructured.Unstructured) map[string]st
 
 func TestLoadBalancerOfTheCluster(t *testing.T) {
 	service := func(name string, kind corev1.ServiceType, address string, labels map[string]string) runtime.Object {
-		s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "theirs", Name: name, Labels: labels}, Spec: corev1.ServiceSpec{Type: kind}}
+		s := &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "theirs", Name: name, Labels: labels},
+			Spec:       corev1.ServiceSpec{Type: kind},
+		}
 		if address != "" {
 			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: address}}
 		}
@@ -134,7 +141,10 @@ func TestLoadBalancerOfTheCluster(t *testing.T) {
 
 func TestUnsuitableClusters(t *testing.T) {
 	cilium := func(data map[string]string) runtime.Object {
-		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "cilium-config"}, Data: data}
+		return &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "cilium-config"},
+			Data:       data,
+		}
 	}
 	istiod := func(namespace string, labels map[string]string) runtime.Object {
 		return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "istiod", Labels: labels}}

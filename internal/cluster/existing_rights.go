@@ -11,8 +11,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Vet refuses a cluster of the wrong version, one in which this user may not do what the lab needs, and one in which something
-// keeps the lab's mesh from working.
+// Vet refuses a cluster of the wrong version, one in which this user may not do what the lab needs, and one in which
+// something keeps the lab's mesh from working.
 func (e *Existing) Vet(ctx context.Context, info Info) error {
 	if err := CheckVersion("the cluster of context "+info.Context, info.Version); err != nil {
 		return err
@@ -54,7 +54,13 @@ func mayInstall(ctx context.Context, kube kubernetes.Interface, info Info) error
 		}
 	}
 	if len(missing) > 0 {
-		return problem.New(problem.ApplyForbidden, nil, "this user may not, in the cluster of context %s: %s", info.Context, strings.Join(missing, ", "))
+		return problem.New(
+			problem.ApplyForbidden,
+			nil,
+			"this user may not, in the cluster of context %s: %s",
+			info.Context,
+			strings.Join(missing, ", "),
+		)
 	}
 	return nil
 }

@@ -30,8 +30,13 @@ func workerNode(name, ip string, ready corev1.ConditionStatus) *corev1.Node {
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Status: corev1.NodeStatus{
-			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}, {Type: corev1.NodeInternalIP, Address: ip}},
-			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready, Reason: "KubeletNotReady", Message: "cni plugin not initialized"}},
+			Addresses: []corev1.NodeAddress{
+				{Type: corev1.NodeHostName, Address: name},
+				{Type: corev1.NodeInternalIP, Address: ip},
+			},
+			Conditions: []corev1.NodeCondition{
+				{Type: corev1.NodeReady, Status: ready, Reason: "KubeletNotReady", Message: "cni plugin not initialized"},
+			},
 		},
 	}
 }
@@ -68,9 +73,22 @@ func TestExistingCreateOnlyChecks(t *testing.T) {
 		{name: "a vendor's version", kubeconfig: minesOnly, version: "v1.32.1-gke.1002000"},
 		{name: "too old", kubeconfig: minesOnly, version: "v1.31.9", kind: problem.ClusterVersion, says: "v1.31.9"},
 		{name: "too new", kubeconfig: minesOnly, version: "v1.37.0", kind: problem.ClusterVersion, says: "1.32 to 1.36"},
-		{name: "rights missing", kubeconfig: minesOnly, version: "v1.36.3", denied: []string{"escalate", "create"}, kind: problem.ApplyForbidden, says: "create namespaces, escalate clusterroles rbac.authorization.k8s.io"},
+		{
+			name:       "rights missing",
+			kubeconfig: minesOnly,
+			version:    "v1.36.3",
+			denied:     []string{"escalate", "create"},
+			kind:       problem.ApplyForbidden,
+			says:       "create namespaces, escalate clusterroles rbac.authorization.k8s.io",
+		},
 		{name: "no kubeconfig", version: "v1.36.3", kind: problem.ClusterNone, says: "no current context"},
-		{name: "no such context", kubeconfig: strings.Replace(minesOnly, `"current-context":"mine"`, `"current-context":"theirs"`, 1), version: "v1.36.3", kind: problem.KubeconfigInvalid, says: `"theirs" does not exist`},
+		{
+			name:       "no such context",
+			kubeconfig: strings.Replace(minesOnly, `"current-context":"mine"`, `"current-context":"theirs"`, 1),
+			version:    "v1.36.3",
+			kind:       problem.KubeconfigInvalid,
+			says:       `"theirs" does not exist`,
+		},
 		{name: "not a kubeconfig", kubeconfig: "{", version: "v1.36.3", kind: problem.KubeconfigInvalid, says: "reading"},
 	}
 	for _, tt := range tests {
@@ -90,17 +108,34 @@ func TestExistingCreateOnlyChecks(t *testing.T) {
 }
 
 func TestExistingInspect(t *testing.T) {
-	e := existing(t, minesOnly, "v1.36.3", nil, workerNode("n1", "172.18.0.2", corev1.ConditionTrue), workerNode("n2", "10.0.0.2", corev1.ConditionFalse))
+	e := existing(
+		t,
+		minesOnly,
+		"v1.36.3",
+		nil,
+		workerNode("n1", "172.18.0.2", corev1.ConditionTrue),
+		workerNode("n2", "10.0.0.2", corev1.ConditionFalse),
+	)
 	engine := &dockertest.Engine{}
 	for i, name := range []string{"n1", "n2"} {
-		engine.Add(dockertest.Container{ID: "id-" + name, Name: name, Network: "kind", IP: fmt.Sprintf("172.18.0.%d", i+2), Labels: map[string]string{node.ClusterLabel: "theirs"}})
+		engine.Add(
+			dockertest.Container{
+				ID:      "id-" + name,
+				Name:    name,
+				Network: "kind",
+				IP:      fmt.Sprintf("172.18.0.%d", i+2),
+				Labels:  map[string]string{node.ClusterLabel: "theirs"},
+			},
+		)
 	}
 	e.opts.Docker = engine
 	info, err := e.Inspect(t.Context())
-	if err != nil || info.Context != "mine" || info.Server != "https://192.0.2.1" || info.Owned || info.Version != "v1.36.3" {
+	if err != nil || info.Context != "mine" || info.Server != "https://192.0.2.1" || info.Owned ||
+		info.Version != "v1.36.3" {
 		t.Errorf("%+v, %v", info, err)
 	}
-	if info.State != Ready || info.Message != "node n2: KubeletNotReady: cni plugin not initialized" || info.Nodes[1].Running {
+	if info.State != Ready || info.Message != "node n2: KubeletNotReady: cni plugin not initialized" ||
+		info.Nodes[1].Running {
 		t.Errorf("a node that is not ready is a message: state %q: %s", info.State, info.Message)
 	}
 	if info.Nodes[0].ContainerID != "id-n1" || info.Nodes[0].Network != "kind" || info.Nodes[1].ContainerID != "" {

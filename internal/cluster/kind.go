@@ -25,16 +25,40 @@ import (
 // Containers is what the kind provider asks of the Docker engine about containers.
 type Containers interface {
 	lb.Docker
-	ContainerRemove(ctx context.Context, container string, options client.ContainerRemoveOptions) (client.ContainerRemoveResult, error)
-	ContainerStart(ctx context.Context, container string, options client.ContainerStartOptions) (client.ContainerStartResult, error)
-	ContainerLogs(ctx context.Context, container string, options client.ContainerLogsOptions) (client.ContainerLogsResult, error)
-	ContainerStatPath(ctx context.Context, container string, options client.ContainerStatPathOptions) (client.ContainerStatPathResult, error)
-	CopyToContainer(ctx context.Context, container string, options client.CopyToContainerOptions) (client.CopyToContainerResult, error)
+	ContainerRemove(
+		ctx context.Context,
+		container string,
+		options client.ContainerRemoveOptions,
+	) (client.ContainerRemoveResult, error)
+	ContainerStart(
+		ctx context.Context,
+		container string,
+		options client.ContainerStartOptions,
+	) (client.ContainerStartResult, error)
+	ContainerLogs(
+		ctx context.Context,
+		container string,
+		options client.ContainerLogsOptions,
+	) (client.ContainerLogsResult, error)
+	ContainerStatPath(
+		ctx context.Context,
+		container string,
+		options client.ContainerStatPathOptions,
+	) (client.ContainerStatPathResult, error)
+	CopyToContainer(
+		ctx context.Context,
+		container string,
+		options client.CopyToContainerOptions,
+	) (client.CopyToContainerResult, error)
 }
 
 // Images is what it asks about images.
 type Images interface {
-	ImageInspect(ctx context.Context, image string, options ...client.ImageInspectOption) (client.ImageInspectResult, error)
+	ImageInspect(
+		ctx context.Context,
+		image string,
+		options ...client.ImageInspectOption,
+	) (client.ImageInspectResult, error)
 	ImagePull(ctx context.Context, ref string, options client.ImagePullOptions) (client.ImagePullResponse, error)
 }
 
@@ -56,22 +80,21 @@ type library interface {
 type KindOptions struct {
 	// Name is the lab's and the cluster's name.
 	Name string
-	// Config is kind's configuration (kind.x-k8s.io/v1alpha4); the lab's mark is
-	// added to each node. Empty means one control plane.
+	// Config is kind's configuration (kind.x-k8s.io/v1alpha4); the lab's mark is added to each node. Empty means one
+	// control plane.
 	Config []byte
 	// NodeImage replaces the nodes' images; empty leaves the configuration's.
 	NodeImage string
-	// Kubeconfig is one file or several, as KUBECONFIG is written; empty means
-	// ~/.kube/config.
+	// Kubeconfig is one file or several, as KUBECONFIG is written; empty means ~/.kube/config.
 	Kubeconfig string
 	// Docker is the engine and Endpoint its address, for messages.
 	Docker   Docker
 	Endpoint docker.Endpoint
-	// Network is the Docker network kind puts nodes on; empty means kind's own
-	// choice, KIND_EXPERIMENTAL_DOCKER_NETWORK or "kind".
+	// Network is the Docker network kind puts nodes on; empty means kind's own choice, KIND_EXPERIMENTAL_DOCKER_NETWORK
+	// or "kind".
 	Network string
-	// LockDir holds the lock that keeps two runs from creating the same cluster at
-	// once; empty means the lab's folder in the user's cache.
+	// LockDir holds the lock that keeps two runs from creating the same cluster at once; empty means the lab's folder
+	// in the user's cache.
 	LockDir string
 }
 
@@ -116,20 +139,18 @@ func NewKind(opts KindOptions) *Kind {
 // contextName is what kind calls a cluster's kubeconfig entries.
 func (k *Kind) contextName() string { return "kind-" + k.opts.Name }
 
-// completeFile marks a cluster whose creation has finished. It is a file in the
-// first control plane's container, which Docker answers for even when the container
-// is stopped.
+// completeFile marks a cluster whose creation has finished. It is a file in the first control plane's container, which
+// Docker answers for even when the container is stopped.
 const (
 	completeDir  = "/etc/ambientlab"
 	completeFile = "complete"
 )
 
-// inspectTimeout bounds the look at a cluster's API server: one that does not answer
-// by then is reported as such.
+// inspectTimeout bounds the look at a cluster's API server: one that does not answer by then is reported as such.
 const inspectTimeout = 10 * time.Second
 
-// Inspect looks at the containers first, so that it can tell a half-created or
-// stopped cluster without an API server, and then at the nodes.
+// Inspect looks at the containers first, so that it can tell a half-created or stopped cluster without an API server,
+// and then at the nodes.
 func (k *Kind) Inspect(ctx context.Context) (Info, error) {
 	info, err := k.Find(ctx)
 	if err != nil || info.State != NotReady {
@@ -162,8 +183,8 @@ func (k *Kind) Inspect(ctx context.Context) (Info, error) {
 	return info, nil
 }
 
-// Find looks at the containers alone. A cluster whose containers are all there and running is NotReady, because its API server
-// is not asked.
+// Find looks at the containers alone. A cluster whose containers are all there and running is NotReady, because its API
+// server is not asked.
 func (k *Kind) Find(ctx context.Context) (Info, error) {
 	info := Info{Provider: ProviderKind, Name: k.opts.Name, Context: k.contextName(), State: Absent, Packets: true}
 	nodes, err := k.nodes(ctx)
@@ -215,8 +236,8 @@ func (k *Kind) nodes(ctx context.Context) ([]Node, error) {
 	return nodes, docker.Explain(ctx, err, k.opts.Endpoint)
 }
 
-// owned tells whether every Kubernetes node bears this lab's mark. A load balancer
-// cannot bear it: kind mounts nothing into it.
+// owned tells whether every Kubernetes node has this lab's mark. A load balancer cannot have it: kind mounts nothing
+// into it.
 func (k *Kind) owned(nodes []Node) bool {
 	marked := 0
 	for _, n := range nodes {
@@ -237,12 +258,20 @@ func (k *Kind) complete(ctx context.Context, nodes []Node) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	_, err := k.opts.Docker.ContainerStatPath(ctx, first.ContainerID, client.ContainerStatPathOptions{Path: completeDir + "/" + completeFile})
+	_, err := k.opts.Docker.ContainerStatPath(
+		ctx,
+		first.ContainerID,
+		client.ContainerStatPathOptions{Path: completeDir + "/" + completeFile},
+	)
 	if errdefs.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
-		return false, docker.Explain(ctx, fmt.Errorf("looking for the lab's mark in %s: %w", first.Name, err), k.opts.Endpoint)
+		return false, docker.Explain(
+			ctx,
+			fmt.Errorf("looking for the lab's mark in %s: %w", first.Name, err),
+			k.opts.Endpoint,
+		)
 	}
 	return true, nil
 }
@@ -255,8 +284,8 @@ func firstControlPlane(nodes []Node) (Node, bool) {
 	return nodes[i], true
 }
 
-// drift says how the cluster differs from the configuration, which only a new
-// cluster would have; a cluster in use is not thrown away for it.
+// drift says how the cluster differs from the configuration, which only a new cluster would have; a cluster in use is
+// not deleted for it.
 func (k *Kind) drift(nodes []Node) string {
 	want, err := roles(k.opts.Config)
 	if err != nil {
@@ -269,6 +298,11 @@ func (k *Kind) drift(nodes []Node) string {
 	if have[node.ControlPlane] == want[node.ControlPlane] && have[node.Worker] == want[node.Worker] {
 		return ""
 	}
-	return fmt.Sprintf("it has %d control plane(s) and %d worker(s), while the settings ask for %d and %d: delete and install again to change that",
-		have[node.ControlPlane], have[node.Worker], want[node.ControlPlane], want[node.Worker])
+	return fmt.Sprintf(
+		"it has %d control plane(s) and %d worker(s), while the settings ask for %d and %d: delete and install again to change that",
+		have[node.ControlPlane],
+		have[node.Worker],
+		want[node.ControlPlane],
+		want[node.Worker],
+	)
 }

@@ -15,9 +15,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// withMark adds the lab's mark to every node of kind's configuration. It works on
-// the untyped document, so that kind's own strict reading still sees, and refuses,
-// every field it does not know.
+// withMark adds the lab's mark to every node of kind's configuration. It works on the untyped document, so that kind's
+// own strict reading still sees, and refuses, every field it does not know.
 func withMark(config []byte, mark node.Mark) ([]byte, error) {
 	doc, nodes, err := parseConfig(config)
 	if err != nil {
@@ -55,8 +54,8 @@ func roles(config []byte) (map[string]int, error) {
 	return count, nil
 }
 
-// WithNodeImage gives image to the nodes for which kind's configuration names none. Those that it names are kept,
-// which kind's own way (`--image`) would override.
+// WithNodeImage gives image to the nodes for which kind's configuration names none. Those that it names are kept, which
+// kind's own way (`--image`) would override.
 func WithNodeImage(config []byte, image string) ([]byte, error) {
 	doc, nodes, err := parseConfig(config)
 	if err != nil {
@@ -75,8 +74,8 @@ func WithNodeImage(config []byte, image string) ([]byte, error) {
 }
 
 // CheckConfig refuses a configuration that kind would refuse: kind reads it only after the node images were pulled.
-// kind's own reading is internal (kind, pkg/internal/apis/config/encoding/load.go and validate.go); this is the part
-// of it that people get wrong: unknown versions, fields and roles, and no control plane.
+// kind's own reading is internal (kind, pkg/internal/apis/config/encoding/load.go and validate.go); this is the part of
+// it that people get wrong: unknown versions, fields and roles, and no control plane.
 func CheckConfig(config []byte) error {
 	if len(bytes.TrimSpace(config)) == 0 {
 		return badConfig(nil, "kind's configuration is empty")
@@ -88,7 +87,12 @@ func CheckConfig(config []byte) error {
 		return badConfig(err, "kind does not accept its configuration")
 	}
 	if cluster.APIVersion != "kind.x-k8s.io/v1alpha4" || cluster.Kind != "Cluster" {
-		return badConfig(nil, "kind's configuration has apiVersion %q and kind %q; accepted: kind.x-k8s.io/v1alpha4 and Cluster", cluster.APIVersion, cluster.Kind)
+		return badConfig(
+			nil,
+			"kind's configuration has apiVersion %q and kind %q; accepted: kind.x-k8s.io/v1alpha4 and Cluster",
+			cluster.APIVersion,
+			cluster.Kind,
+		)
 	}
 	v1alpha4.SetDefaultsCluster(&cluster)
 	controlPlanes := 0
@@ -107,8 +111,8 @@ func CheckConfig(config []byte) error {
 	return checkNetworking(cluster)
 }
 
-// checkNetworking refuses clusters whose nodes or pods stay not ready until the user adds something, and those without the
-// IPv4 addresses that the lab's load balancers need.
+// checkNetworking refuses clusters whose nodes or pods stay not ready until the user adds something, and those without
+// the IPv4 addresses that the lab's load balancers need.
 func checkNetworking(cluster v1alpha4.Cluster) error {
 	var missing string
 	switch patches := kubeadmPatches(cluster); {
@@ -119,7 +123,10 @@ func checkNetworking(cluster v1alpha4.Cluster) error {
 	case skipsPhase.MatchString(patches):
 		missing = fmt.Sprintf("a kubeadmConfigPatch skips %s, which the cluster needs", skipsPhase.FindString(patches))
 	case cluster.Networking.IPFamily == v1alpha4.IPv6Family:
-		return badConfig(nil, "kind's configuration: networking.ipFamily is ipv6; accepted: ipv4 and dual, because the lab's load balancers have IPv4 addresses")
+		return badConfig(
+			nil,
+			"kind's configuration: networking.ipFamily is ipv6; accepted: ipv4 and dual, because the lab's load balancers have IPv4 addresses",
+		)
 	default:
 		return nil
 	}
@@ -127,8 +134,8 @@ func checkNetworking(cluster v1alpha4.Cluster) error {
 		With("Remove it from the file that SM_KIND_CONFIG names; or create that cluster yourself with `kind create cluster`, install what is missing, and set INSTALL_KIND=n to use it.")
 }
 
-// noProxyMode is kind's value for a cluster without kube-proxy (kind, pkg/internal/apis/config/types.go); v1alpha4 has no name
-// for it.
+// noProxyMode is kind's value for a cluster without kube-proxy (kind, pkg/internal/apis/config/types.go); v1alpha4 has
+// no name for it.
 const noProxyMode = "none"
 
 // skipsPhase matches kubeadm's add-on phases in a patch (kubeadm init --help, skipPhases).
@@ -165,8 +172,8 @@ func NodeImages(config []byte) ([]string, error) {
 	return refs, nil
 }
 
-// parseConfig gives the document and the nodes in it; an empty one gets the single
-// control plane that kind would give it.
+// parseConfig gives the document and the nodes in it; an empty one gets the single control plane that kind would give
+// it.
 func parseConfig(config []byte) (map[string]any, []map[string]any, error) {
 	doc := make(map[string]any)
 	if err := yaml.Unmarshal(config, &doc); err != nil {

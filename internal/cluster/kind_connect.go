@@ -11,8 +11,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// RESTConfig connects with the administrator's credentials, taken from the control plane itself: the user's kubeconfig may
-// have been edited since.
+// RESTConfig connects with the administrator's credentials, taken from the control plane itself: the user's kubeconfig
+// may have been edited since.
 func (k *Kind) RESTConfig(ctx context.Context) (*rest.Config, error) {
 	entries, _, err := k.entries(ctx)
 	if err != nil {
@@ -26,8 +26,8 @@ func (k *Kind) RESTConfig(ctx context.Context) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// entries are what the user's kubeconfig gets: kind's own, with the address at which this process reaches the API server.
-// reached is false where it reaches none.
+// entries are what the user's kubeconfig gets: kind's own, with the address at which this process reaches the API
+// server. reached is false where it reaches none.
 func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, err error) {
 	if err := k.needDockerCommand(); err != nil {
 		return nil, false, err
@@ -35,7 +35,12 @@ func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, 
 	log := newProgressLog(ctx)
 	raw, err := detached(ctx, func() (string, error) { return k.library(log).KubeConfig(k.opts.Name, false) })
 	if err != nil {
-		return nil, false, problem.New(problem.ClusterUnreachable, err, "reading the kubeconfig of kind cluster %s from its control plane", k.opts.Name)
+		return nil, false, problem.New(
+			problem.ClusterUnreachable,
+			err,
+			"reading the kubeconfig of kind cluster %s from its control plane",
+			k.opts.Name,
+		)
 	}
 	entries, err = clientcmd.Load([]byte(raw))
 	if err != nil {
@@ -43,7 +48,13 @@ func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, 
 	}
 	server, ok := entries.Clusters[k.contextName()]
 	if !ok {
-		return nil, false, problem.New(problem.KubeconfigInvalid, nil, "the kubeconfig of kind cluster %s has no cluster %s", k.opts.Name, k.contextName())
+		return nil, false, problem.New(
+			problem.KubeconfigInvalid,
+			nil,
+			"the kubeconfig of kind cluster %s has no cluster %s",
+			k.opts.Name,
+			k.contextName(),
+		)
 	}
 	address, reached := k.reach(ctx, server)
 	if reached {
@@ -52,8 +63,8 @@ func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, 
 	return entries, reached, nil
 }
 
-// unthrottled takes the client's own rate limit off: the API server has a fairer one
-// (controller-runtime does the same, pkg/client/config).
+// unthrottled takes the client's own rate limit off: the API server has a fairer one (controller-runtime does the same,
+// pkg/client/config).
 func unthrottled(cfg *rest.Config) { cfg.QPS, cfg.Burst = -1, -1 }
 
 // needDockerCommand: kind's library runs the docker command for everything it does.
@@ -65,8 +76,8 @@ func (k *Kind) needDockerCommand() error {
 	return nil
 }
 
-// detached runs what takes no context (kind's library: kubernetes-sigs/kind#4169)
-// and stops waiting for it when ctx ends.
+// detached runs what takes no context (kind's library: kubernetes-sigs/kind#4169) and stops waiting for it when ctx
+// ends.
 func detached[T any](ctx context.Context, run func() (T, error)) (T, error) {
 	type outcome struct {
 		value T

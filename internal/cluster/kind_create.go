@@ -20,14 +20,12 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// cleanupTime bounds what is done after ctx has ended. mage kills the process 5 s
-// after a Ctrl-C; what is left then is a half-created cluster, which the next run
-// recognises by its mark and removes.
+// cleanupTime bounds what is done after ctx has ended. mage kills the process 5 s after a Ctrl-C; what is left then is
+// a half-created cluster, which the next run recognises by its mark and removes.
 const cleanupTime = 25 * time.Second
 
-// Create makes the cluster, or finishes or starts the one that is there. A
-// half-created one is removed and made anew. The user's kubeconfig is written, and
-// its current context changed, only once all nodes are ready.
+// Create makes the cluster, or finishes or starts the one that is there. A half-created one is removed and created
+// again. The user's kubeconfig is written, and its current context changed, only once all nodes are ready.
 func (k *Kind) Create(ctx context.Context) error {
 	if err := k.needDockerCommand(); err != nil {
 		return err
@@ -66,12 +64,11 @@ func (k *Kind) Create(ctx context.Context) error {
 
 func (k *Kind) foreign(info Info) error {
 	return problem.New(problem.ClusterForeign, nil,
-		"a kind cluster named %q exists (%d containers), and it does not bear this lab's mark", info.Name, len(info.Nodes)).
+		"a kind cluster named %q exists (%d containers), and it does not have this lab's mark", info.Name, len(info.Nodes)).
 		With("Choose another name for the lab, for example SM_CLUSTER=" + info.Name + "-lab; the lab neither uses nor deletes that cluster.")
 }
 
-// createNew makes the cluster where there is none. Whatever goes wrong, no container
-// of it stays behind.
+// createNew makes the cluster where there is none. Whatever goes wrong, no container of it stays behind.
 func (k *Kind) createNew(ctx context.Context) error {
 	if err := k.ensureImages(ctx); err != nil {
 		return err
@@ -84,9 +81,8 @@ func (k *Kind) createNew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// kind writes a kubeconfig as its last act. It gets one to throw away, because
-	// the cluster is not ready by then. The lock makes the name ours alone, so what a
-	// killed run left there is replaced.
+	// kind writes a kubeconfig at the end. It writes a temporary one, because the cluster is not ready then. The lock
+	// makes the name ours alone, so what a killed run left there is replaced.
 	scratch := filepath.Join(k.opts.LockDir, "kind-"+k.opts.Name+".scratch")
 	defer func() { _ = os.RemoveAll(scratch) }() // the next run removes it if this one could not
 	if err := os.RemoveAll(scratch); err != nil {
@@ -100,8 +96,8 @@ func (k *Kind) createNew(ctx context.Context) error {
 			kindcluster.CreateWithRawConfig(config),
 			kindcluster.CreateWithNodeImage(k.opts.NodeImage),
 			kindcluster.CreateWithKubeconfigPath(filepath.Join(scratch, "config")),
-			// kind would remove the nodes before they could be asked what went
-			// wrong, and would race with our own removal after a Ctrl-C.
+			// kind would remove the nodes before they could be asked what went wrong, and would race with our own
+			// removal after a Ctrl-C.
 			kindcluster.CreateWithRetain(true),
 		)
 	}()
@@ -126,8 +122,8 @@ func (k *Kind) createNew(ctx context.Context) error {
 	return k.abandon(ctx, done, err)
 }
 
-// signalDelay is how much earlier than our own context kind's docker commands may
-// learn of a Ctrl-C: a terminal sends it to all of them.
+// signalDelay is how much earlier than our own context kind's docker commands may get a Ctrl-C: a terminal sends it to
+// all of them.
 const signalDelay = 200 * time.Millisecond
 
 // whyCreate tells an interruption, which makes kind fail too, from a failure.
@@ -142,8 +138,8 @@ func (k *Kind) whyCreate(ctx context.Context, err error) error {
 	return k.explainCreate(bounded, err)
 }
 
-// finish waits for all nodes, which kind does not (it looks at control planes only,
-// and takes a time-out for success), and then marks the cluster complete.
+// finish waits for all nodes, which kind does not (it looks at control planes only, and takes a time-out for success),
+// and then marks the cluster complete.
 func (k *Kind) finish(ctx context.Context) error {
 	nodes, err := k.nodes(ctx)
 	if err != nil {
@@ -185,7 +181,12 @@ func (k *Kind) awaitReady(ctx context.Context, nodes []Node) error {
 func (k *Kind) markComplete(ctx context.Context, nodes []Node) error {
 	first, ok := firstControlPlane(nodes)
 	if !ok {
-		return problem.New(problem.ClusterCreateFailed, nil, "kind reported success, and cluster %s has no control plane", k.opts.Name)
+		return problem.New(
+			problem.ClusterCreateFailed,
+			nil,
+			"kind reported success, and cluster %s has no control plane",
+			k.opts.Name,
+		)
 	}
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
@@ -195,9 +196,17 @@ func (k *Kind) markComplete(ctx context.Context, nodes []Node) error {
 	if err := w.Close(); err != nil {
 		return fmt.Errorf("writing the mark: %w", err)
 	}
-	_, err := k.opts.Docker.CopyToContainer(ctx, first.ContainerID, client.CopyToContainerOptions{DestinationPath: completeDir, Content: &archive})
+	_, err := k.opts.Docker.CopyToContainer(
+		ctx,
+		first.ContainerID,
+		client.CopyToContainerOptions{DestinationPath: completeDir, Content: &archive},
+	)
 	if err != nil {
-		return docker.Explain(ctx, fmt.Errorf("marking cluster %s complete in %s: %w", k.opts.Name, first.Name, err), k.opts.Endpoint)
+		return docker.Explain(
+			ctx,
+			fmt.Errorf("marking cluster %s complete in %s: %w", k.opts.Name, first.Name, err),
+			k.opts.Endpoint,
+		)
 	}
 	return nil
 }
@@ -213,8 +222,8 @@ func (k *Kind) abandon(ctx context.Context, running <-chan error, cause error) e
 	return fmt.Errorf("creating kind cluster %s, of which nothing is left: %w", k.opts.Name, cause)
 }
 
-// revive starts what is stopped and waits for the nodes. Nothing is removed when
-// that fails: the cluster may hold the user's work.
+// revive starts what is stopped and waits for the nodes. Nothing is removed when that fails: the cluster may hold the
+// user's work.
 func (k *Kind) revive(ctx context.Context, info Info) error {
 	for _, n := range info.Nodes {
 		if n.Running {
@@ -222,7 +231,11 @@ func (k *Kind) revive(ctx context.Context, info Info) error {
 		}
 		engine.Progress(ctx, "starting node container %s", n.Name)
 		if _, err := k.opts.Docker.ContainerStart(ctx, n.ContainerID, client.ContainerStartOptions{}); err != nil {
-			return docker.Explain(ctx, problem.New(problem.ClusterCreateFailed, err, "starting node container %s of cluster %s", n.Name, k.opts.Name), k.opts.Endpoint)
+			return docker.Explain(
+				ctx,
+				problem.New(problem.ClusterCreateFailed, err, "starting node container %s of cluster %s", n.Name, k.opts.Name),
+				k.opts.Endpoint,
+			)
 		}
 		engine.Changed(ctx, engine.Change{Object: "container " + n.Name, Action: engine.Run, Detail: "started"})
 	}
@@ -232,8 +245,8 @@ func (k *Kind) revive(ctx context.Context, info Info) error {
 	return k.mergeKubeconfig(ctx, keepCurrent)
 }
 
-// ensureImages pulls the node images that Docker does not have. kind would do it by
-// itself, five times over and beyond the reach of a Ctrl-C.
+// ensureImages pulls the node images that Docker does not have. kind would do it by itself, five times over and beyond
+// the reach of a Ctrl-C.
 func (k *Kind) ensureImages(ctx context.Context) error {
 	refs := []string{k.opts.NodeImage}
 	if k.opts.NodeImage == "" {
@@ -283,7 +296,10 @@ func (k *Kind) mergeKubeconfig(ctx context.Context, choice currentContext) error
 		return err
 	}
 	if changed != "" {
-		engine.Changed(ctx, engine.Change{Object: "kubeconfig " + changed, Action: engine.Update, Detail: "context " + k.contextName()})
+		engine.Changed(
+			ctx,
+			engine.Change{Object: "kubeconfig " + changed, Action: engine.Update, Detail: "context " + k.contextName()},
+		)
 	}
 	return nil
 }

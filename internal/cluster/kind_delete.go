@@ -16,9 +16,9 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Delete removes the lab's cluster and its kubeconfig entries, a half-created one
-// too. It refuses a cluster that does not bear the lab's mark. Where there is no
-// cluster it does nothing: kubeconfig entries of that name are then someone else's.
+// Delete removes the lab's cluster and its kubeconfig entries, a half-created one too. It refuses a cluster that does
+// not have the lab's mark. Where there is no cluster it does nothing: kubeconfig entries of that name are then someone
+// else's.
 func (k *Kind) Delete(ctx context.Context) error {
 	unlock, err := k.lock(ctx)
 	if err != nil {
@@ -32,8 +32,8 @@ func (k *Kind) Delete(ctx context.Context) error {
 	if !k.owned(nodes) {
 		return k.foreign(Info{Name: k.opts.Name, Nodes: nodes})
 	}
-	// The kubeconfig first: were it the other way round, a run killed in between
-	// would leave entries that no later run recognises as the lab's.
+	// The kubeconfig first: were it the other way round, a run killed in between would leave entries that no later run
+	// recognises as the lab's.
 	if err := k.userKubeconfig().remove(ctx, k.contextName()); err != nil {
 		return err
 	}
@@ -42,17 +42,17 @@ func (k *Kind) Delete(ctx context.Context) error {
 	return k.sweep(ctx, complete && err == nil, nil)
 }
 
-// How often sweep looks, and how often it must find nothing where a container may still appear: the engine goes on with a
-// request whose client is gone, so a docker command that a killed run left behind may be about to make one more.
+// How often sweep looks, and how often it must find nothing where a container may still appear: the engine goes on with
+// a request whose client is gone, so a docker command that a killed run left behind may be about to make one more.
 const (
 	sweepInterval = 100 * time.Millisecond
 	sweepQuiet    = 5
 )
 
-// sweep removes the lab's containers of this cluster with their volumes, each as soon as it is seen, until none is left.
-// Unless the cluster is complete, it goes on until none has appeared for a while. While kind's library is at work (running is
-// not nil) it goes on as well: with the nodes gone, whatever kind tries next fails, and that ends it. kind itself returns at
-// the first node that fails, while others are still being started (kind, pkg/errors/concurrent.go).
+// sweep removes the lab's containers of this cluster with their volumes, each as soon as it is seen, until none is
+// left. Unless the cluster is complete, it goes on until none has appeared for a while. While kind's library is at work
+// (running is not nil) it goes on as well: with the nodes gone, kind's next command fails, and that ends kind. kind
+// itself returns at the first node that fails, while others are still being started (kind, pkg/errors/concurrent.go).
 func (k *Kind) sweep(ctx context.Context, complete bool, running <-chan error) error {
 	var (
 		mu       sync.Mutex
@@ -92,13 +92,25 @@ func (k *Kind) sweep(ctx context.Context, complete bool, running <-chan error) e
 			running = nil
 		case <-k.after(sweepInterval):
 		case <-ctx.Done():
-			return errors.Join(problem.New(problem.ClusterCreateFailed, context.Cause(ctx), "removing the containers of kind cluster %s", k.opts.Name), last)
+			return errors.Join(
+				problem.New(
+					problem.ClusterCreateFailed,
+					context.Cause(ctx),
+					"removing the containers of kind cluster %s",
+					k.opts.Name,
+				),
+				last,
+			)
 		}
 	}
 }
 
 func (k *Kind) remove(ctx context.Context, n Node) error {
-	_, err := k.opts.Docker.ContainerRemove(ctx, n.ContainerID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	_, err := k.opts.Docker.ContainerRemove(
+		ctx,
+		n.ContainerID,
+		client.ContainerRemoveOptions{Force: true, RemoveVolumes: true},
+	)
 	// A conflict says that the removal is already in progress.
 	if err == nil || errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
 		return nil

@@ -24,8 +24,7 @@ import (
 	"ambientlab/internal/node"
 )
 
-// The e2e tests need a Docker engine and a node image in it, named by
-// SM_E2E_NODE_IMAGE or the source-built one.
+// The e2e tests need a Docker engine and a node image in it, named by SM_E2E_NODE_IMAGE or the source-built one.
 const config = `
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
@@ -76,9 +75,8 @@ func newKind(api *client.Client, endpoint docker.Endpoint, name, kubeconfig, loc
 	})
 }
 
-// remains counts everything a create can leave behind. kind's network is shared by
-// all kind clusters and stays, as kind itself has it; other clusters may come and go
-// meanwhile and are not counted.
+// remains counts everything a create can leave behind. kind's network is shared by all kind clusters and stays, as kind
+// itself has it; other clusters may come and go meanwhile and are not counted.
 func (b *bed) remains() map[string]int {
 	b.Helper()
 	ctx := context.Background()
@@ -210,8 +208,8 @@ func TestKindCreateInspectDelete(t *testing.T) {
 		}
 	}
 
-	// Another kind cluster's provider of the same name but without the mark is covered
-	// by unit tests; here a stopped node is started again.
+	// Another kind cluster's provider of the same name but without the mark is covered by unit tests; here a stopped
+	// node is started again.
 	worker := info.Nodes[len(info.Nodes)-1]
 	if _, err := b.docker.ContainerStop(ctx, worker.ContainerID, client.ContainerStopOptions{}); err != nil {
 		t.Fatal(err)

@@ -39,7 +39,11 @@ func TestKindHalfCreated(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := info.Nodes[len(info.Nodes)-1]
-	if _, err := b.docker.ContainerRemove(ctx, last.ContainerID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+	if _, err := b.docker.ContainerRemove(
+		ctx,
+		last.ContainerID,
+		client.ContainerRemoveOptions{Force: true, RemoveVolumes: true},
+	); err != nil {
 		t.Fatal(err)
 	}
 	if info, err = k.Inspect(ctx); err != nil || info.State != cluster.Partial {

@@ -11,8 +11,8 @@ import (
 	"ambientlab/internal/engine"
 )
 
-// progressLog passes what kind says on as the progress of the step in hand. kind
-// writes from several goroutines, which engine.Progress allows.
+// progressLog passes what kind says on as the progress of the step in hand. kind writes from several goroutines, which
+// engine.Progress allows.
 type progressLog struct{ ctx context.Context }
 
 var _ log.Logger = (*progressLog)(nil)

@@ -13,7 +13,12 @@ func (k *Kind) Traits() Traits {
 		create += " --image " + images[0]
 	}
 	return Traits{
-		Name: ProviderKind, Title: "kind cluster " + k.opts.Name, Owned: true, LoadBalancer: true, UsesDocker: true, TunesNodes: true,
+		Name:           ProviderKind,
+		Title:          "kind cluster " + k.opts.Name,
+		Owned:          true,
+		LoadBalancer:   true,
+		UsesDocker:     true,
+		TunesNodes:     true,
 		CreateCommands: []string{create + " --config kind.yaml"},
 		LoadCommand:    "kind load image-archive --name " + k.opts.Name + " <bundle as archive>",
 	}

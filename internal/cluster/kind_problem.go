@@ -26,8 +26,8 @@ type cause struct {
 	advice []string
 }
 
-// causes lists the known ones, the most telling first: a full disk also makes the
-// kubelet unhealthy, and the kubelet's words alone would mislead.
+// causes lists the known ones, the most telling first: a full disk also makes the kubelet unhealthy, and the kubelet's
+// words alone would mislead.
 func causes() []cause {
 	return []cause{
 		{
@@ -37,14 +37,18 @@ func causes() []cause {
 			advice:  []string{"See what fills it with `docker system df`; `docker system prune` frees what is unused."},
 		},
 		{
-			pattern: regexp.MustCompile(`(?i)too many open files|inotify_(init|add_watch)|inotify (instances|watch)|failed to create (inotify object|fsnotify watcher)`),
-			kind:    problem.HostLimits,
-			seen:    "the host's inotify limits are used up, so a node's systemd or kubelet cannot start",
+			pattern: regexp.MustCompile(
+				`(?i)too many open files|inotify_(init|add_watch)|inotify (instances|watch)|failed to create (inotify object|fsnotify watcher)`,
+			),
+			kind: problem.HostLimits,
+			seen: "the host's inotify limits are used up, so a node's systemd or kubelet cannot start",
 		},
 		{
-			pattern: regexp.MustCompile(`(?i)(kubelet is configured to not run|unsupported|cannot run).{0,60}cgroup v1|failCgroupV1`),
-			kind:    problem.HostUnsupported,
-			seen:    "the host runs cgroup v1, which this kubelet refuses",
+			pattern: regexp.MustCompile(
+				`(?i)(kubelet is configured to not run|unsupported|cannot run).{0,60}cgroup v1|failCgroupV1`,
+			),
+			kind: problem.HostUnsupported,
+			seen: "the host runs cgroup v1, which this kubelet refuses",
 			advice: []string{
 				"Boot the host with cgroup v2 (systemd.unified_cgroup_hierarchy=1).",
 				"Or let the kubelet accept it: `failCgroupV1: false` in a KubeletConfiguration patch of the kind configuration.",
@@ -56,10 +60,12 @@ func causes() []cause {
 			seen:    "a host port that the kind configuration maps is taken",
 		},
 		{
-			pattern: regexp.MustCompile(`(?i)address pools have been fully subnetted|available,? non-overlapping ipv4 address pool`),
-			kind:    problem.HostResources,
-			seen:    "Docker has no subnet left for another network",
-			advice:  []string{"Remove unused networks with `docker network prune`."},
+			pattern: regexp.MustCompile(
+				`(?i)address pools have been fully subnetted|available,? non-overlapping ipv4 address pool`,
+			),
+			kind:   problem.HostResources,
+			seen:   "Docker has no subnet left for another network",
+			advice: []string{"Remove unused networks with `docker network prune`."},
 		},
 		{
 			pattern: regexp.MustCompile(`(?i)permission denied while trying to connect to the docker`),
@@ -88,10 +94,12 @@ func causes() []cause {
 			advice:  []string{"Remove it with `docker rm`, or choose another name with SM_CLUSTER."},
 		},
 		{
-			pattern: regexp.MustCompile(`(?i)unknown field|is not a valid|invalid configuration for node|unable to decode|unknown apiVersion`),
-			kind:    problem.SettingInvalid,
-			seen:    "kind does not accept its configuration",
-			advice:  []string{"Correct the file that SM_KIND_CONFIG names."},
+			pattern: regexp.MustCompile(
+				`(?i)unknown field|is not a valid|invalid configuration for node|unable to decode|unknown apiVersion`,
+			),
+			kind:   problem.SettingInvalid,
+			seen:   "kind does not accept its configuration",
+			advice: []string{"Correct the file that SM_KIND_CONFIG names."},
 		},
 		{
 			pattern: regexp.MustCompile(`(?i)OOMKilled|out of memory|cannot allocate memory`),
@@ -101,9 +109,8 @@ func causes() []cause {
 	}
 }
 
-// explainCreate turns kind's failure into a problem with the output of the command
-// that failed, the first known cause in it, and else what the nodes' own logs say.
-// The containers still exist.
+// explainCreate turns kind's failure into a problem with the output of the command that failed, the first known cause
+// in it, and else what the nodes' own logs say. The containers still exist.
 func (k *Kind) explainCreate(ctx context.Context, err error) error {
 	output := ""
 	if failed := kindexec.RunErrorForError(err); failed != nil {
@@ -121,8 +128,12 @@ func (k *Kind) explainCreate(ctx context.Context, err error) error {
 			return problem.New(c.kind, withOutput(err, lineOf(nodes, line)), "%s", c.seen).With(c.advice...)
 		}
 	}
-	return problem.New(problem.ClusterCreateFailed, errors.Join(withOutput(err, output), withOutput(errors.New("the nodes' logs end with"), nodes)),
-		"kind could not create cluster %s", k.opts.Name)
+	return problem.New(
+		problem.ClusterCreateFailed,
+		errors.Join(withOutput(err, output), withOutput(errors.New("the nodes' logs end with"), nodes)),
+		"kind could not create cluster %s",
+		k.opts.Name,
+	)
 }
 
 // outputLines is how much of a command's output is shown; its end tells most.
@@ -152,8 +163,8 @@ func lineOf(text, part string) string {
 	return strings.TrimSpace(line)
 }
 
-// nodeLogs gathers the kubelet's last words, or those of a container that did not
-// get so far. It is best effort: what cannot be read is left out.
+// nodeLogs gathers the end of the kubelet's log, or that of a container that has none. It is best effort: what cannot
+// be read is left out.
 func (k *Kind) nodeLogs(ctx context.Context) string {
 	nodes, err := k.nodes(ctx)
 	if err != nil {
@@ -163,7 +174,19 @@ func (k *Kind) nodeLogs(ctx context.Context) string {
 	for _, n := range nodes {
 		text := ""
 		if n.Running && n.Role != node.LoadBalancer {
-			text, _ = docker.Exec(ctx, k.opts.Docker, n.ContainerID, "journalctl", "--no-pager", "-o", "cat", "-n", "30", "-u", "kubelet")
+			text, _ = docker.Exec(
+				ctx,
+				k.opts.Docker,
+				n.ContainerID,
+				"journalctl",
+				"--no-pager",
+				"-o",
+				"cat",
+				"-n",
+				"30",
+				"-u",
+				"kubelet",
+			)
 		}
 		if strings.TrimSpace(text) == "" || strings.Contains(text, "-- No entries --") {
 			text = k.containerLog(ctx, n)
@@ -176,7 +199,11 @@ func (k *Kind) nodeLogs(ctx context.Context) string {
 }
 
 func (k *Kind) containerLog(ctx context.Context, n Node) string {
-	logs, err := k.opts.Docker.ContainerLogs(ctx, n.ContainerID, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "30"})
+	logs, err := k.opts.Docker.ContainerLogs(
+		ctx,
+		n.ContainerID,
+		client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "30"},
+	)
 	if err != nil {
 		return ""
 	}

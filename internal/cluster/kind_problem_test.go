@@ -46,12 +46,18 @@ func TestKindFailuresByOutput(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
-		// The same words may be a command's output, or stand in the log of a node
-		// that runs, or of one that does not.
+		// The same words may be a command's output, or stand in the log of a node that runs, or of one that does not.
 		t.Run(name+", from a command", func(t *testing.T) {
 			f := newFixture(t)
 			failed := kinderrors.Wrap(kinderrors.WithStack(&kindexec.RunError{
-				Command: []string{"docker", "run", "--name", "ambient-control-plane"}, Output: raw, Inner: errors.New("exit status 125"),
+				Command: []string{
+					"docker",
+					"run",
+					"--name",
+					"ambient-control-plane",
+				},
+				Output: raw,
+				Inner:  errors.New("exit status 125"),
 			}), "failed to create")
 			err := f.kind.explainCreate(t.Context(), failed)
 			expect(t, err, want, lines[len(lines)-1], "docker run --name ambient-control-plane")
@@ -60,12 +66,29 @@ func TestKindFailuresByOutput(t *testing.T) {
 			f := newFixture(t)
 			f.addNode("ambient-control-plane", 2, 0, true)
 			f.engine.Exec = func(string, []string) (string, string, int) { return string(raw), "", 0 }
-			expect(t, f.kind.explainCreate(t.Context(), errors.New("failed to init node with kubeadm")), want, "failed to init node with kubeadm")
+			expect(
+				t,
+				f.kind.explainCreate(t.Context(), errors.New("failed to init node with kubeadm")),
+				want,
+				"failed to init node with kubeadm",
+			)
 		})
 		t.Run(name+", from a dead container", func(t *testing.T) {
 			f := newFixture(t)
-			f.engine.Add(dockertest.Container{Name: "ambient-worker", Stopped: true, Log: string(raw), Labels: map[string]string{node.ClusterLabel: "ambient", node.RoleLabel: node.Worker}})
-			expect(t, f.kind.explainCreate(t.Context(), errors.New("could not find a log line")), want, "could not find a log line")
+			f.engine.Add(
+				dockertest.Container{
+					Name:    "ambient-worker",
+					Stopped: true,
+					Log:     string(raw),
+					Labels:  map[string]string{node.ClusterLabel: "ambient", node.RoleLabel: node.Worker},
+				},
+			)
+			expect(
+				t,
+				f.kind.explainCreate(t.Context(), errors.New("could not find a log line")),
+				want,
+				"could not find a log line",
+			)
 		})
 	}
 }

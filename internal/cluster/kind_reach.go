@@ -20,18 +20,20 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// kind publishes the API server on the loopback address of the Docker engine's host (kind, networking.apiServerAddress).
-// A process in a container with the engine's socket, or one whose engine is elsewhere, has another loopback address. It may
-// still have a route to the nodes' own addresses, which are in the API server's certificate.
+// kind publishes the API server on the loopback address of the Docker engine's host (kind,
+// networking.apiServerAddress). A process in a container with the engine's socket, or one whose engine is elsewhere,
+// has another loopback address. It may still have a route to the nodes' own addresses, which are in the API server's
+// certificate.
 
-// greetTime bounds a connection to an address of the API server. A refusal takes no time; an answer may, on a slow machine.
+// greetTime bounds a connection to an address of the API server. A refusal takes no time; an answer may, on a slow
+// machine.
 const greetTime = 5 * time.Second
 
 // reachInterval is how often an API server that does not answer yet is tried.
 const reachInterval = 500 * time.Millisecond
 
-// reach gives the address, host and port, at which the API server answers from here: the published one, or else one of the
-// control planes' own. ok is false where none does.
+// reach gives the address, host and port, at which the API server answers from here: the published one, or else one of
+// the control planes' own. ok is false where none does.
 func (k *Kind) reach(ctx context.Context, published *api.Cluster) (address string, ok bool) {
 	server, err := url.Parse(published.Server)
 	if err != nil {
@@ -50,8 +52,8 @@ func (k *Kind) reach(ctx context.Context, published *api.Cluster) (address strin
 	return "", false
 }
 
-// greet makes a TLS connection to a server whose certificate the authority signed for that address: another program may listen
-// at the same port of another host.
+// greet makes a TLS connection to a server whose certificate the authority signed for that address: another program may
+// listen at the same port of another host.
 func greet(ctx context.Context, address string, authority []byte) error {
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(authority) {
@@ -65,13 +67,13 @@ func greet(ctx context.Context, address string, authority []byte) error {
 	return connection.Close()
 }
 
-// closedTries is how often in a row the addresses of the API server must be out of reach: a published port may open a little
-// later than its container starts.
+// closedTries is how often in a row the addresses of the API server must be out of reach: a published port may open a
+// little later than its container starts.
 const closedTries = 6
 
-// outOfReach sends a problem if the control plane's container runs and nothing of it can be reached from here. It needs no API
-// server: Docker's proxy listens at the published address before the API server does, and a node that refuses a connection
-// can be reached.
+// outOfReach sends a problem if the control plane's container runs and nothing of it can be reached from here. It needs
+// no API server: Docker's proxy listens at the published address before the API server does, and a node that refuses a
+// connection can be reached.
 func (k *Kind) outOfReach(ctx context.Context) <-chan error {
 	found := make(chan error, 1)
 	go func() {
@@ -135,8 +137,8 @@ func connect(ctx context.Context, address string) error {
 	return connection.Close()
 }
 
-// awaitReachable waits until the API server answers from here. Where it already answers inside of its own container, waiting
-// does not help: that is a problem.
+// awaitReachable waits until the API server answers from here. Where it already answers inside of its own container,
+// waiting does not help: that is a problem.
 func (k *Kind) awaitReachable(ctx context.Context, nodes []Node) error {
 	for {
 		host, ok, err := k.reached(ctx)
@@ -184,6 +186,11 @@ func (k *Kind) answersInside(ctx context.Context, nodes []Node) bool {
 }
 
 func (k *Kind) notFromHere(host string) error {
-	return problem.New(problem.APIServerElsewhere, nil,
-		"the API server of kind cluster %s answers in its container, and neither at %s nor at its node's address from here", k.opts.Name, host)
+	return problem.New(
+		problem.APIServerElsewhere,
+		nil,
+		"the API server of kind cluster %s answers in its container, and neither at %s nor at its node's address from here",
+		k.opts.Name,
+		host,
+	)
 }

@@ -16,7 +16,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// inNamespace runs f in a network namespace that has a loopback interface of its own and nothing else, as a container has.
+// inNamespace runs f in a network namespace that has a loopback interface of its own and nothing else, as a container
+// has.
 func inNamespace(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	done := make(chan bool)
@@ -47,14 +48,18 @@ type publishedKind struct {
 }
 
 func (k *publishedKind) KubeConfig(name string, _ bool) (string, error) {
-	return fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"kind-%[1]s","contexts":[{"name":"kind-%[1]s","context":{"cluster":"kind-%[1]s","user":"kind-%[1]s"}}],"clusters":[{"name":"kind-%[1]s","cluster":{"server":"https://%[2]s","certificate-authority-data":%[3]q}}],"users":[{"name":"kind-%[1]s","user":{"token":"secret"}}]}`,
-		name, k.address, base64.StdEncoding.EncodeToString(k.authority)), nil
+	return fmt.Sprintf(
+		`{"apiVersion":"v1","kind":"Config","current-context":"kind-%[1]s","contexts":[{"name":"kind-%[1]s","context":{"cluster":"kind-%[1]s","user":"kind-%[1]s"}}],"clusters":[{"name":"kind-%[1]s","cluster":{"server":"https://%[2]s","certificate-authority-data":%[3]q}}],"users":[{"name":"kind-%[1]s","user":{"token":"secret"}}]}`,
+		name,
+		k.address,
+		base64.StdEncoding.EncodeToString(k.authority),
+	), nil
 }
 
 var _ library = (*publishedKind)(nil)
 
-// TestReachFromNamespace runs the lab's part of a create in a network namespace: the API server is published on the loopback
-// address of another one, as for a job in a container that uses the host's Docker engine.
+// TestReachFromNamespace runs the lab's part of a create in a network namespace: the API server is published on the
+// loopback address of another one, as for a job in a container that uses the host's Docker engine.
 func TestReachFromNamespace(t *testing.T) {
 	authority, published := apiServer(t, "127.0.0.1:0")
 	setup := func(t *testing.T) *fixture {
@@ -62,8 +67,11 @@ func TestReachFromNamespace(t *testing.T) {
 		f.kind.greet = greet
 		f.lib.create = func() error {
 			f.engine.Add(dockertest.Container{
-				Name: "ambient-control-plane", Network: "kind", IP: "127.0.0.2", Mounts: []string{node.Mark{Lab: "ambient"}.MountPoint()},
-				Labels: map[string]string{node.ClusterLabel: "ambient", node.RoleLabel: node.ControlPlane},
+				Name:    "ambient-control-plane",
+				Network: "kind",
+				IP:      "127.0.0.2",
+				Mounts:  []string{node.Mark{Lab: "ambient"}.MountPoint()},
+				Labels:  map[string]string{node.ClusterLabel: "ambient", node.RoleLabel: node.ControlPlane},
 			})
 			return nil
 		}

@@ -57,7 +57,10 @@ func (k *fakeKind) KubeConfig(name string, _ bool) (string, error) {
 		return "", errors.New("could not locate any control plane nodes")
 	}
 	key := "kind-" + name
-	return fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":%[1]q,"contexts":[{"name":%[1]q,"context":{"cluster":%[1]q,"user":%[1]q}}],"clusters":[{"name":%[1]q,"cluster":{"server":"https://127.0.0.1:40001"}}],"users":[{"name":%[1]q,"user":{"token":"secret"}}]}`, key), nil
+	return fmt.Sprintf(
+		`{"apiVersion":"v1","kind":"Config","current-context":%[1]q,"contexts":[{"name":%[1]q,"context":{"cluster":%[1]q,"user":%[1]q}}],"clusters":[{"name":%[1]q,"cluster":{"server":"https://127.0.0.1:40001"}}],"users":[{"name":%[1]q,"user":{"token":"secret"}}]}`,
+		key,
+	), nil
 }
 
 func (k *fakeKind) CollectLogs(string, string) error { return nil }
@@ -165,7 +168,9 @@ func TestCreateInspectDelete(t *testing.T) {
 		t.Fatal(err)
 	}
 	info := f.state(Ready)
-	if !info.Owned || !info.Exists || !info.Packets || info.Server != "https://127.0.0.1:40001" || info.Version != "v1.36.3" || len(info.Nodes) != 3 {
+	if !info.Owned || !info.Exists || !info.Packets || info.Server != "https://127.0.0.1:40001" ||
+		info.Version != "v1.36.3" ||
+		len(info.Nodes) != 3 {
 		t.Errorf("%+v", info)
 	}
 	if current, names := f.context(); current != "kind-ambient" || len(names) != 2 {
@@ -197,7 +202,13 @@ func TestForeignClusterIsLeftAlone(t *testing.T) {
 			case "none":
 				f.addNodes(0, false)
 			case "another lab's":
-				f.engine.Add(dockertest.Container{Name: "x", Labels: map[string]string{node.ClusterLabel: "ambient"}, Mounts: []string{"/etc/ambientlab/other/slot-0"}})
+				f.engine.Add(
+					dockertest.Container{
+						Name:   "x",
+						Labels: map[string]string{node.ClusterLabel: "ambient"},
+						Mounts: []string{"/etc/ambientlab/other/slot-0"},
+					},
+				)
 			default:
 				f.addNode("ambient-control-plane", 2, 0, true)
 				f.addNode("ambient-worker", 3, 0, false)
@@ -206,7 +217,8 @@ func TestForeignClusterIsLeftAlone(t *testing.T) {
 			f.state(Foreign)
 			for _, act := range []func(context.Context) error{f.kind.Create, f.kind.Delete} {
 				err := act(t.Context())
-				if !problem.Is(err, problem.ClusterForeign) || !strings.Contains(strings.Join(problem.All(err)[0].Advice, " "), "SM_CLUSTER") {
+				if !problem.Is(err, problem.ClusterForeign) ||
+					!strings.Contains(strings.Join(problem.All(err)[0].Advice, " "), "SM_CLUSTER") {
 					t.Errorf("got %v", err)
 				}
 			}
@@ -221,7 +233,12 @@ func TestHalfCreatedIsMadeAnew(t *testing.T) {
 	f := newFixture(t)
 	f.addNode("ambient-control-plane", 2, 0, true)
 	f.addNode("ambient-worker", 3, 0, true)
-	f.engine.Add(dockertest.Container{Name: "ambient-external-load-balancer", Labels: map[string]string{node.ClusterLabel: "ambient", node.RoleLabel: node.LoadBalancer}})
+	f.engine.Add(
+		dockertest.Container{
+			Name:   "ambient-external-load-balancer",
+			Labels: map[string]string{node.ClusterLabel: "ambient", node.RoleLabel: node.LoadBalancer},
+		},
+	)
 	f.state(Partial)
 	if err := f.kind.Create(t.Context()); err != nil {
 		t.Fatal(err)
@@ -278,8 +295,8 @@ func TestInterruptedCreateLeavesNothing(t *testing.T) {
 	f.lib.create = func() error {
 		f.addNode("ambient-control-plane", 2, 0, true)
 		cancel(why)
-		// kind goes on until it notices that its nodes are gone, and a docker
-		// command that was under way still makes its container.
+		// kind goes on until it notices that its nodes are gone, and a docker command that was under way still makes
+		// its container.
 		for !slices.Contains(f.engine.Removed(), "ambient-control-plane") {
 			<-f.kind.after(0)
 		}
@@ -341,7 +358,10 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	t.Run("no docker command", func(t *testing.T) {
 		f := newFixture(t)
 		f.kind.lookPath = func(string) (string, error) { return "", errors.New("not found") }
-		if err := f.kind.Create(t.Context()); !problem.Is(err, problem.ToolMissing) || !strings.Contains(err.Error(), "docker command") {
+		if err := f.kind.Create(
+			t.Context(),
+		); !problem.Is(err, problem.ToolMissing) ||
+			!strings.Contains(err.Error(), "docker command") {
 			t.Errorf("got %v", err)
 		}
 		f.untouched()
@@ -350,7 +370,8 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 		f := newFixture(t)
 		f.engine.Images = nil
 		err := f.kind.Create(t.Context())
-		if !problem.Is(err, problem.RegistryUnreachable) || !strings.Contains(err.Error(), "kindest/node:test") || f.lib.calls != 0 {
+		if !problem.Is(err, problem.RegistryUnreachable) || !strings.Contains(err.Error(), "kindest/node:test") ||
+			f.lib.calls != 0 {
 			t.Errorf("got %v, kind called %d times", err, f.lib.calls)
 		}
 		f.untouched()
@@ -380,7 +401,10 @@ func TestTwoRunsWaitForEachOther(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := f.kind.Create(cancelled); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "another run") {
+	if err := f.kind.Create(
+		cancelled,
+	); !errors.Is(err, context.Canceled) ||
+		!strings.Contains(err.Error(), "another run") {
 		t.Errorf("got %v", err)
 	}
 	created := make(chan error, 1)
@@ -432,7 +456,11 @@ type slowRemoval struct {
 	end   map[string]chan bool
 }
 
-func (e *slowRemoval) ContainerRemove(ctx context.Context, id string, o client.ContainerRemoveOptions) (client.ContainerRemoveResult, error) {
+func (e *slowRemoval) ContainerRemove(
+	ctx context.Context,
+	id string,
+	o client.ContainerRemoveOptions,
+) (client.ContainerRemoveResult, error) {
 	e.begun <- id
 	<-e.end[id]
 	return e.Engine.ContainerRemove(ctx, id, o)
@@ -442,7 +470,11 @@ func (e *slowRemoval) ContainerRemove(ctx context.Context, id string, o client.C
 func TestRemovalsDoNotWaitForEachOther(t *testing.T) {
 	f := newFixture(t)
 	f.addNode("ambient-control-plane", 2, 0, true)
-	slow := &slowRemoval{Engine: f.engine, begun: make(chan string, 100), end: map[string]chan bool{"ambient-control-plane": make(chan bool), "ambient-worker": make(chan bool)}}
+	slow := &slowRemoval{
+		Engine: f.engine,
+		begun:  make(chan string, 100),
+		end:    map[string]chan bool{"ambient-control-plane": make(chan bool), "ambient-worker": make(chan bool)},
+	}
 	f.kind.opts.Docker = slow
 	deleted := make(chan error)
 	go func() { deleted <- f.kind.Delete(t.Context()) }()

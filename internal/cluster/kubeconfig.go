@@ -58,18 +58,21 @@ func linked(paths []string, context, server string) bool {
 	return false
 }
 
-// kubeconfigFile changes the user's kubeconfig: read and written under the lock that
-// kubectl and kind use, mode 0600, and in one step, so that a kill leaves the old
-// file or the new one.
+// kubeconfigFile changes the user's kubeconfig: read and written under the lock that kubectl and kind use, mode 0600,
+// and in one step, so that a kill leaves the old file or the new one.
 type kubeconfigFile struct {
 	paths []string
 	after func(time.Duration) <-chan time.Time
 }
 
-// merge puts the entries called name in, and makes name the current context if asked
-// to, or if there is none. It gives the file it changed, or "" where all of it was
-// there.
-func (k kubeconfigFile) merge(ctx context.Context, entries *api.Config, name string, choice currentContext) (string, error) {
+// merge puts the entries called name in, and makes name the current context if asked to, or if there is none. It gives
+// the file it changed, or "" where all of it was there.
+func (k kubeconfigFile) merge(
+	ctx context.Context,
+	entries *api.Config,
+	name string,
+	choice currentContext,
+) (string, error) {
 	path := k.target(name)
 	changed := ""
 	err := k.edit(ctx, path, func(cfg *api.Config) bool {
@@ -98,8 +101,7 @@ func (k kubeconfigFile) merge(ctx context.Context, entries *api.Config, name str
 	return changed, err
 }
 
-// remove takes the entries called name out of every file, and the current context
-// where it is that one.
+// remove takes the entries called name out of every file, and the current context where it is that one.
 func (k kubeconfigFile) remove(ctx context.Context, name string) error {
 	var errs []error
 	for _, path := range k.paths {
@@ -120,8 +122,7 @@ func (k kubeconfigFile) remove(ctx context.Context, name string) error {
 	return errors.Join(errs...)
 }
 
-// target is where kubectl would write: the file that has the context, else the first
-// that exists, else the last.
+// target is where kubectl would write: the file that has the context, else the first that exists, else the last.
 func (k kubeconfigFile) target(name string) string {
 	existing := ""
 	for _, p := range k.paths {
@@ -172,8 +173,8 @@ func (k kubeconfigFile) edit(ctx context.Context, path string, change func(*api.
 	return nil
 }
 
-// replace puts a new file in the place of the old one, behind a symbolic link too. A file that cannot be replaced, because it
-// is a mount point or its directory is not writable, is overwritten.
+// replace puts a new file in the place of the old one, behind a symbolic link too. A file that cannot be replaced,
+// because it is a mount point or its directory is not writable, is overwritten.
 func replace(path string, content []byte) error {
 	path = resolved(path)
 	file, err := os.CreateTemp(filepath.Dir(path), temporary)
@@ -230,8 +231,8 @@ func overwrite(path string, content []byte) error {
 	return file.Close()
 }
 
-// check returns a problem where merge could not write the entries called name. It changes nothing but for the directory, which
-// it makes.
+// check returns a problem where merge could not write the entries called name. It changes nothing but for the
+// directory, which it makes.
 func (k kubeconfigFile) check(ctx context.Context, name string) error {
 	path := k.target(name)
 	if err := k.edit(ctx, path, func(*api.Config) bool { return false }); err != nil {
@@ -261,14 +262,14 @@ func writable(path string) error {
 	return errors.Join(file.Close(), os.Remove(file.Name()))
 }
 
-// How long another program may hold the lock before it is taken to be left over.
+// How long another program may hold the lock before the lock is reported as stale.
 const (
 	kubeconfigLockInterval = 100 * time.Millisecond
 	kubeconfigLockTries    = 100
 )
 
-// lock takes kubectl's lock: a file that only one can create. A program that was
-// killed leaves it behind, and only a person can tell.
+// lock takes kubectl's lock: a file that only one can create. A program that was killed leaves it behind, and only a
+// person can tell.
 func (k kubeconfigFile) lock(ctx context.Context, path string) (unlock func() error, err error) {
 	name := path + ".lock"
 	for range kubeconfigLockTries {

@@ -46,7 +46,13 @@ func TestKubeconfigThatIsAMountPoint(t *testing.T) {
 	if err := file.check(t.Context(), "kind-a"); err != nil {
 		t.Error(err)
 	}
-	if changed, err := file.merge(t.Context(), entries("kind-a", "https://a"), "kind-a", setCurrent); err != nil || changed != path {
+	if changed, err := file.merge(
+		t.Context(),
+		entries("kind-a", "https://a"),
+		"kind-a",
+		setCurrent,
+	); err != nil ||
+		changed != path {
 		t.Fatalf("wrote %q, %v", changed, err)
 	}
 	if cfg, err := clientcmd.LoadFromFile(path); err != nil || cfg.CurrentContext != "kind-a" || len(cfg.Contexts) != 2 {
@@ -70,7 +76,8 @@ func TestKubeconfigReadOnly(t *testing.T) {
 	f := newFixture(t)
 	f.kind.opts.Kubeconfig = path
 	err := f.kind.Create(t.Context())
-	if !problem.Is(err, problem.KubeconfigInvalid) || !strings.Contains(err.Error(), path+" cannot be written") || f.lib.calls != 0 {
+	if !problem.Is(err, problem.KubeconfigInvalid) || !strings.Contains(err.Error(), path+" cannot be written") ||
+		f.lib.calls != 0 {
 		t.Errorf("got %v, kind called %d times", err, f.lib.calls)
 	}
 }

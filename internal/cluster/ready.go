@@ -38,8 +38,7 @@ func notReady(n *corev1.Node) string {
 	return fmt.Sprintf("node %s: its kubelet has not reported yet", n.Name)
 }
 
-// lookAtNodes gives the API server's version and the first reason why a node is not
-// ready, right now.
+// lookAtNodes gives the API server's version and the first reason why a node is not ready, right now.
 func lookAtNodes(ctx context.Context, cfg *rest.Config) (version, reason string, err error) {
 	kube, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
@@ -83,8 +82,7 @@ func (r *roster) waiting() string {
 	return strings.Join(reasons, "; ")
 }
 
-// waitNodes watches until want nodes are there and all nodes are Ready. Its error
-// says which is not, and why.
+// waitNodes watches until want nodes are there and all nodes are Ready. Its error says which is not, and why.
 func waitNodes(ctx context.Context, cfg *rest.Config, want int) error {
 	kube, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
@@ -125,8 +123,7 @@ func waitNodes(ctx context.Context, cfg *rest.Config, want int) error {
 	return nil
 }
 
-// neverAnswered asks once more why no node was ever seen: the informer keeps that to
-// itself.
+// neverAnswered asks once more why no node was ever seen: the informer keeps that to itself.
 func neverAnswered(ctx context.Context, cfg *rest.Config, err error) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLook)
 	defer cancel()
@@ -134,7 +131,12 @@ func neverAnswered(ctx context.Context, cfg *rest.Config, err error) error {
 	if silent == nil {
 		return problem.New(problem.NotReady, err, "the cluster at %s has no nodes", cfg.Host)
 	}
-	return problem.New(problem.ClusterUnreachable, errors.Join(err, silent), "the API server at %s does not answer", cfg.Host)
+	return problem.New(
+		problem.ClusterUnreachable,
+		errors.Join(err, silent),
+		"the API server at %s does not answer",
+		cfg.Host,
+	)
 }
 
 // lastLook bounds a look that is made after time has run out.

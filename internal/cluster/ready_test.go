@@ -34,7 +34,10 @@ func (s *nodeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/version":
 		_ = json.NewEncoder(w).Encode(map[string]string{"gitVersion": "v1.36.3"})
 	case r.URL.Query().Get("watch") == "":
-		list := corev1.NodeList{TypeMeta: metav1.TypeMeta{Kind: "NodeList", APIVersion: "v1"}, ListMeta: metav1.ListMeta{ResourceVersion: "1"}}
+		list := corev1.NodeList{
+			TypeMeta: metav1.TypeMeta{Kind: "NodeList", APIVersion: "v1"},
+			ListMeta: metav1.ListMeta{ResourceVersion: "1"},
+		}
 		s.mu.Lock()
 		for _, n := range s.nodes {
 			list.Items = append(list.Items, *n)
@@ -44,7 +47,8 @@ func (s *nodeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Query().Get("sendInitialEvents") == "true":
 		// What an API server says that cannot stream lists; the client then lists.
 		w.WriteHeader(http.StatusUnprocessableEntity)
-		_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Reason: metav1.StatusReasonInvalid, Code: http.StatusUnprocessableEntity})
+		_ = json.NewEncoder(w).
+			Encode(metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Reason: metav1.StatusReasonInvalid, Code: http.StatusUnprocessableEntity})
 	default:
 		w.WriteHeader(http.StatusOK)
 		w.(http.Flusher).Flush()
@@ -103,16 +107,23 @@ func TestWaitNodes(t *testing.T) {
 		}
 	})
 	t.Run("time runs out", func(t *testing.T) {
-		_, cfg := serveNodes(t, workerNode("n1", "10.0.0.1", corev1.ConditionTrue), workerNode("n2", "10.0.0.2", corev1.ConditionFalse))
+		_, cfg := serveNodes(
+			t,
+			workerNode("n1", "10.0.0.1", corev1.ConditionTrue),
+			workerNode("n2", "10.0.0.2", corev1.ConditionFalse),
+		)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		why := errors.New("five minutes are over")
 		// The wait says what it waits for; that is when its time runs out here.
 		e := engine.Engine{Sink: onProgress(func(string) { cancel(why) })}
 		var err error
-		_, _ = e.Apply(ctx, engine.Plan{Name: "p", Steps: []engine.Step{{ID: "s", Title: "s", Do: func(ctx context.Context) error {
-			err = waitNodes(ctx, cfg, 3)
-			return err
-		}}}})
+		_, _ = e.Apply(
+			ctx,
+			engine.Plan{Name: "p", Steps: []engine.Step{{ID: "s", Title: "s", Do: func(ctx context.Context) error {
+				err = waitNodes(ctx, cfg, 3)
+				return err
+			}}}},
+		)
 		for _, want := range []string{"node n2: KubeletNotReady: cni plugin not initialized", "1 of 3 nodes have not joined"} {
 			if !problem.Is(err, problem.NotReady) || !errors.Is(err, why) || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want it to say %q", err, want)
@@ -140,12 +151,21 @@ func (f onProgress) Handle(ev engine.Event) {
 }
 
 func TestLookAtNodes(t *testing.T) {
-	_, cfg := serveNodes(t, workerNode("n1", "10.0.0.1", corev1.ConditionTrue), workerNode("n2", "10.0.0.2", corev1.ConditionUnknown))
+	_, cfg := serveNodes(
+		t,
+		workerNode("n1", "10.0.0.1", corev1.ConditionTrue),
+		workerNode("n2", "10.0.0.2", corev1.ConditionUnknown),
+	)
 	version, reason, err := lookAtNodes(t.Context(), cfg)
 	if err != nil || version != "v1.36.3" || !strings.Contains(reason, "node n2") {
 		t.Errorf("got %q, %q, %v", version, reason, err)
 	}
-	if got := notReady(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "new"}}); !strings.Contains(got, "has not reported") {
+	if got := notReady(
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "new"}},
+	); !strings.Contains(
+		got,
+		"has not reported",
+	) {
 		t.Errorf("a node without conditions: %q", got)
 	}
 }

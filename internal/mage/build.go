@@ -115,7 +115,8 @@ func (c compiler) key() (key string, known bool) {
 	if err != nil {
 		key = c.dir
 	}
-	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %q %t", key, c.inv.Ldflags, c.inv.Multiline))), err == nil
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q %t", key, c.inv.Ldflags, c.inv.Multiline))
+	return fmt.Sprintf("%x", sum), err == nil
 }
 
 // kept is how many compiled programs stay: those that were used last, of all checkouts.
@@ -179,7 +180,10 @@ func (c compiler) programs() []compiled {
 			all = append(all, compiled{name, info.ModTime()})
 		}
 	}
-	slices.SortFunc(all, func(a, b compiled) int { return cmp.Or(b.used.Compare(a.used), strings.Compare(a.name, b.name)) })
+	slices.SortFunc(
+		all,
+		func(a, b compiled) int { return cmp.Or(b.used.Compare(a.used), strings.Compare(a.name, b.name)) },
+	)
 	return all
 }
 

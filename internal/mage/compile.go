@@ -19,8 +19,8 @@ const (
 	interval = 30 * time.Second
 )
 
-// runGo is the Go command that Mage calls: go itself, but a build happens where the magefile is, and reports its progress on
-// talk if it takes long, unless that is to be JSON lines. It returns go's exit code.
+// runGo is the Go command that Mage calls: go itself, but a build happens where the magefile is, and reports its
+// progress on talk if it takes long, unless that is to be JSON lines. It returns go's exit code.
 func runGo(args []string, talk io.Writer) int {
 	if len(args) == 0 || args[0] != "build" {
 		return goCommand(args, talk)
@@ -60,8 +60,8 @@ func goCommand(args []string, stderr io.Writer) int {
 	}
 }
 
-// announce prints that the lab is compiled once that takes longer than patience, and its progress every interval, until done
-// is closed. It tells whether it printed anything.
+// announce prints that the lab is compiled once that takes longer than patience, and its progress every interval, until
+// done is closed. It tells whether it printed anything.
 func announce(packages *counter, done <-chan struct{}) bool {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -83,7 +83,8 @@ func announce(packages *counter, done <-chan struct{}) bool {
 	}
 }
 
-// counter counts the packages that the Go command names on its standard error, and writes everything else to its destination.
+// counter counts the packages that the Go command names on its standard error, and writes everything else to its
+// destination.
 type counter struct {
 	to io.Writer
 

@@ -20,12 +20,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// errUnknown says that a compiled lab cannot be known to be current from its inputs, so that the Go command has to look.
+// errUnknown says that a compiled lab cannot be known to be current from its inputs, so that the Go command has to
+// look.
 var errUnknown = errors.New("the inputs of the compilation are not all known")
 
-// fingerprint is a hash of everything that decides what the Go command makes of the magefile in dir: the Go command's own
-// version and settings, and the content of the module's files. Modules in the module cache do not change; go.mod and go.sum
-// say which they are. The error is errUnknown where inputs lie elsewhere, such as those of a workspace.
+// fingerprint is a hash of everything that decides what the Go command makes of the magefile in dir: the Go command's
+// own version and settings, and the content of the module's files. Modules in the module cache do not change; go.mod
+// and go.sum say which they are. The error is errUnknown where inputs lie elsewhere, such as those of a workspace.
 func fingerprint(goCommand, dir string) (string, error) {
 	root, err := moduleRoot(dir)
 	if err != nil {
@@ -163,8 +164,8 @@ func (in *inputs) addModule(root string) error {
 	return nil
 }
 
-// addPackages adds all files, tests excepted, of each directory in the tree that has a Go file, and what these files embed.
-// Nested modules are left out: a package of theirs is not part of this module.
+// addPackages adds all files, tests excepted, of each directory in the tree that has a Go file, and what these files
+// embed. Nested modules are left out: a package of theirs is not part of this module.
 func (in *inputs) addPackages(dir string, isRoot bool) error {
 	if !isRoot && isFile(filepath.Join(dir, "go.mod")) {
 		return nil

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// TestFingerprint changes one input at a time: each change of an input gives another fingerprint, and nothing else does.
+// TestFingerprint changes one input at a time: each change of an input gives another fingerprint, and nothing else
+// does.
 func TestFingerprint(t *testing.T) {
 	outside := t.TempDir()
 	write(t, filepath.Join(outside, "go.mod"), "module example.org/outside\n")
@@ -41,7 +42,8 @@ func TestFingerprint(t *testing.T) {
 		{name: "a new package", change: edit("inner/other/other.go", "package other\n")},
 		{name: "a deleted file", change: remove("inner/deep/deep.go")},
 		{name: "a renamed file", change: func(t *testing.T, dir string) {
-			if err := os.Rename(filepath.Join(dir, "inner/inner.go"), filepath.Join(dir, "inner/inner_windows.go")); err != nil {
+			inner := filepath.Join(dir, "inner")
+			if err := os.Rename(filepath.Join(inner, "inner.go"), filepath.Join(inner, "inner_windows.go")); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -59,7 +61,10 @@ func TestFingerprint(t *testing.T) {
 			write(t, filepath.Join(outside, "outside.go"), "package outside // edited\n")
 		}},
 		{name: "a replacement inside", change: edit("inner/replaced/replaced.go", "package replaced // edited\n")},
-		{name: "a replacement's go.mod", change: edit("inner/replaced/go.mod", "module example.org/replaced\n\ngo 1.25\n")},
+		{
+			name:   "a replacement's go.mod",
+			change: edit("inner/replaced/go.mod", "module example.org/replaced\n\ngo 1.25\n"),
+		},
 		{name: "a linked package", change: func(t *testing.T, _ string) {
 			write(t, filepath.Join(outside, "linked", "linked.go"), "package linked // edited\n")
 		}},

@@ -14,7 +14,8 @@ import (
 	"ambientlab/internal/mage/starter"
 )
 
-// TestSettingsOfMakefile holds the build settings against the Makefile's: where they differ, everything is compiled twice.
+// TestSettingsOfMakefile holds the build settings against the Makefile's: where they differ, everything is compiled
+// twice.
 func TestSettingsOfMakefile(t *testing.T) {
 	makefile, err := os.ReadFile("../../Makefile")
 	if err != nil {
@@ -167,7 +168,9 @@ func TestSimultaneously(t *testing.T) {
 				command.Dir = dir
 				command.Env = append(os.Environ(), "MAGEFILE_CACHE="+cache)
 				out, err := command.CombinedOutput()
-				if runs := args[len(args)-1] == "text" && args[0] != "-h"; err != nil || runs && !strings.HasSuffix(string(out), text+"\n") {
+				if runs := args[len(args)-1] == "text" &&
+					args[0] != "-h"; err != nil ||
+					runs && !strings.HasSuffix(string(out), text+"\n") {
 					t.Errorf("round %d, %v: %v\n%s", round, args, err, out)
 				}
 			})

@@ -13,8 +13,8 @@ const Variable = "AMBIENTLAB_MAGE"
 // Mark makes this process known as the starter of its children.
 func Mark() error { return os.Setenv(Variable, strconv.Itoa(os.Getpid())) }
 
-// IsParent tells whether the project's Mage is this process's parent. The arguments are os.Getenv and os.Getppid outside
-// tests.
+// IsParent tells whether the project's Mage is this process's parent. The arguments are os.Getenv and os.Getppid
+// outside tests.
 func IsParent(getenv func(string) string, parent func() int) bool {
 	return getenv(Variable) == strconv.Itoa(parent())
 }
