@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,6 +167,18 @@ func TestAuto(t *testing.T) {
 		t.Errorf("with an embedded lab of this name: %s", s.Traits.Name)
 	}
 	says(t, "the choice", there.talk.String(), "lab ambient: embedded control plane ambient")
+}
+
+// TestOwnClusterWithoutRecord: a cluster that the lab created, and in which sm:install was killed early, has no lab yet.
+func TestOwnClusterWithoutRecord(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	b := newBed(t)
+	b.UseProvider(found{server: server.URL})
+	for name, target := range b.afterInstall() {
+		refused(t, name, target(t.Context()), problem.ClusterNone, "sm:install has not recorded", "kind cluster test", "mage sm:install")
+		b.noStep(t)
+	}
 }
 
 // TestSilentDocker meets an engine that accepts connections and never answers: its problem, soon, and with the choices.

@@ -84,8 +84,11 @@ func Open(ctx context.Context, env *Env, need Need) (*Session, error) {
 		s.Found, err = s.read(ctx)
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
 	s.Config = Merge(env.Settings, s.Traits, s.Found, AsInstalled)
-	return s, err
+	return s, nil
 }
 
 // running refuses a cluster that does not exist, that the lab must not use, or whose processes have ended.
@@ -123,7 +126,7 @@ func (s *Session) Installed() error {
 	}
 	switch record := s.Found.Record; {
 	case record == nil && s.Traits.Owned:
-		return problem.New(problem.ClusterNone, nil, "sm:install has not come to record lab %q on %s", s.Settings.Cluster, where)
+		return problem.New(problem.ClusterNone, nil, "sm:install has not recorded lab %q on %s", s.Settings.Cluster, where)
 	case record == nil:
 		return problem.New(problem.ClusterNone, nil, "lab %q is not on %s", s.Settings.Cluster, where).
 			With("If you mean another cluster, choose it: kubectl config use-context.")
