@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -236,7 +237,9 @@ func FuzzServe(f *testing.F) {
 	_ = fr.WriteGoAway(1, 0, nil)
 	f.Add(b.Bytes())
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
-	f.Fuzz(func(t *testing.T, in []byte) { feed(t, append([]byte(http2.ClientPreface), in...), true) })
+	f.Fuzz(func(t *testing.T, in []byte) {
+		synctest.Test(t, func(t *testing.T) { feed(t, append([]byte(http2.ClientPreface), in...), true) })
+	})
 }
 
 // FuzzClient gives a client what a peer with a good certificate may answer.
@@ -247,10 +250,11 @@ func FuzzClient(f *testing.F) {
 	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x88}, EndHeaders: true})
 	_ = fr.WriteData(1, true, []byte("hello"))
 	f.Add(b.Bytes())
-	f.Fuzz(func(t *testing.T, in []byte) { feed(t, in, false) })
+	f.Fuzz(func(t *testing.T, in []byte) { synctest.Test(t, func(t *testing.T) { feed(t, in, false) }) })
 }
 
-// feed gives in to one side, which must end by itself once its peer has closed the connection.
+// feed gives in to one side, which must end by itself once its peer has closed the connection. Time is simulated, since
+// the server waits a second after an error.
 func feed(t *testing.T, in []byte, server bool) {
 	near, far := net.Pipe()
 	ended := make(chan struct{})
@@ -271,6 +275,7 @@ func feed(t *testing.T, in []byte, server bool) {
 		}
 		if s, err := c.Connect(t.Context(), "10.0.0.1:80", nil); err == nil {
 			_, _ = io.Copy(io.Discard, s)
+			s.Abort()
 		}
 		<-c.Done()
 	}()
