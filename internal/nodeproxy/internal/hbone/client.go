@@ -62,7 +62,7 @@ func (c *Conn) Close() { _ = c.http2.Close() }
 func (c *Conn) Connect(ctx context.Context, authority string, header http.Header) (*ClientStream, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, end)
-	s := &ClientStream{request: newRequestBody(), end: end}
+	s := &ClientStream{request: newRequestBody(c.done), end: end}
 	header = header.Clone()
 	if header == nil {
 		header = http.Header{}
@@ -139,12 +139,17 @@ func (s *ClientStream) Close() error {
 // errRequestClosed means that the transport accepts no more data for a stream.
 var errRequestClosed = errors.New("tunnel closed by the peer")
 
+// errConnectionLost means that the connection ended before the client's half of a stream did. The transport notices that
+// only when it has data to send, if the peer's half has ended.
+var errConnectionLost = errors.New("HBONE connection lost")
+
 // requestBody is the body of a CONNECT request: the transport reads from it what the stream sends.
 type requestBody struct {
-	sources  chan io.Reader // what to send next
-	finished chan struct{}  // closed once this half has ended
-	sent     chan sent      // how the last source ended
-	closed   chan struct{}  // closed once the transport reads no more
+	sources  chan io.Reader  // what to send next
+	finished chan struct{}   // closed once this half has ended
+	sent     chan sent       // how the last source ended
+	closed   chan struct{}   // closed once the transport reads no more
+	lost     <-chan struct{} // closed once the connection has ended
 	finish   func()
 	close    func()
 
@@ -158,10 +163,10 @@ type sent struct {
 	err   error
 }
 
-func newRequestBody() *requestBody {
+func newRequestBody(lost <-chan struct{}) *requestBody {
 	b := &requestBody{
 		sources: make(chan io.Reader), finished: make(chan struct{}), sent: make(chan sent, 1),
-		closed: make(chan struct{}),
+		closed: make(chan struct{}), lost: lost,
 	}
 	b.finish = sync.OnceFunc(func() { close(b.finished) })
 	b.close = sync.OnceFunc(func() { close(b.closed) })
@@ -174,10 +179,14 @@ func (b *requestBody) send(r io.Reader) (int64, error) {
 	case b.sources <- r:
 	case <-b.closed:
 		return 0, nil
+	case <-b.lost:
+		return 0, errConnectionLost
 	}
 	select {
 	case s := <-b.sent:
 		return s.count, s.err
+	case <-b.lost:
+		return 0, errConnectionLost
 	case <-b.closed:
 	}
 	select { // closed, maybe after all of r was sent

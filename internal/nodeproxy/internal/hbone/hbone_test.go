@@ -325,6 +325,40 @@ func TestLostConnectionEndsEverything(t *testing.T) {
 	}
 }
 
+// TestLostAfterTheServersEnd: a client that does not send must learn that its connection has been lost.
+func TestLostAfterTheServersEnd(t *testing.T) {
+	cn, sn := connect(t)
+	server := newServer(t)
+	go server.Serve(context.Background(), sn, func(r *Request) { _, _ = r.Accept() })
+	c, err := Client(cn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Connect(within(t), "10.0.0.1:80", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(s); err != nil {
+		t.Fatal(err)
+	}
+	silent, w := io.Pipe()
+	defer w.Close()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.ReadFrom(silent)
+		ended <- err
+	}()
+	sn.Close()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a lost connection must not look like an end")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the client never learns of the loss")
+	}
+}
+
 func TestDrainLetsStreamsEnd(t *testing.T) {
 	cn, sn := connect(t)
 	server := newServer(t)
