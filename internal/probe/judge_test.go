@@ -2,6 +2,7 @@ package probe
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -544,6 +545,28 @@ func TestJudgeShare(t *testing.T) {
 		if !slices.Equal(verdicts, tc.want) || !strings.Contains(checks[tc.which].Text, tc.text) {
 			t.Errorf("%s: %+v; want %v and %q", name, checks, tc.want, tc.text)
 		}
+	}
+}
+
+// The text gives the interval in percent, and speaks of appb's own time only where it has one.
+func TestJudgeShareText(t *testing.T) {
+	fault := params.DefaultFault()
+	e := Env{Error: 0.001, Lessons: Lessons{Fault: &fault}}
+	m := &Measurement{Replies: replies(answersOf(map[int]int{5: 400, 2005: 200})...)}
+	checks := e.judgeShare(m, []time.Duration{5 * time.Millisecond}, &observation{})
+	low, high := stats.Interval(200, 600, 0.001)
+	want := fmt.Sprintf("200 of 600 requests (33.3 %%) were delayed; the true share lies between %.1f %% and %.1f %% "+
+		"(wrong with probability 0.001), set: 50 %%", 100*low, 100*high)
+	if !strings.HasPrefix(checks[0].Text, want) {
+		t.Errorf("%s; want %s", checks[0].Text, want)
+	}
+	if strings.Contains(checks[1].Text, "appb takes") {
+		t.Error(checks[1].Text)
+	}
+	all := &Measurement{Replies: replies(answersOf(map[int]int{2005: 600})...)}
+	e.judgeShare(all, []time.Duration{5 * time.Millisecond}, &observation{})
+	if all.Share.Fast != 0 || all.Share.Least != 2005*time.Millisecond {
+		t.Errorf("without an undelayed answer: %+v", all.Share)
 	}
 }
 
