@@ -15,8 +15,11 @@ import (
 // data fills every template of every spec.
 func data() map[string]any {
 	return map[string]any{
-		"Namespace": "default", "Percent": 50.0, "Delay": "2s", "Path": "/headers", "Exact": false, "Waypoint": "cluster.local/ns/default/sa/appb-waypoint", "Principals": []string{"cluster.local/ns/default/sa/appa"},
-		"Httpbin": "httpbin:1", "Fortio": "fortio:1", "ServiceType": "ClusterIP", "Workers": 2, "WorkerList": make([]struct{}, 2), "CgroupV1": true,
+		"Namespace": "default", "Percent": 50.0, "Delay": "2s", "Path": "/headers", "Exact": false,
+		"Waypoint":   "cluster.local/ns/default/sa/appb-waypoint",
+		"Principals": []string{"cluster.local/ns/default/sa/appa"},
+		"Httpbin":    "httpbin:1", "Fortio": "fortio:1", "ServiceType": "ClusterIP", "Workers": 2,
+		"WorkerList": make([]struct{}, 2), "CgroupV1": true,
 	}
 }
 
@@ -24,7 +27,8 @@ func data() map[string]any {
 func TestEverySpecIsAccepted(t *testing.T) {
 	checked := 0
 	err := fs.WalkDir(files, ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || path == "kind.yaml" || (strings.HasPrefix(path, "istio/") && path != "istio/telemetry.yaml") {
+		if err != nil || entry.IsDir() || path == "kind.yaml" ||
+			(strings.HasPrefix(path, "istio/") && path != "istio/telemetry.yaml") {
 			return err
 		}
 		objects, err := Objects(path, data())
@@ -44,13 +48,16 @@ func TestObjectsRefusesWhatTheTypeDoesNotTake(t *testing.T) {
 	values := data()
 	values["Delay"] = "2s\n        fixedDelays: 3s"
 	_, err := Objects("lessons/fault/delay.yaml", values)
-	if err == nil || !strings.Contains(err.Error(), "spec.http[0].fault.delay.fixedDelays is not a known field; did you mean spec.http[0].fault.delay.fixedDelay?") {
+	if err == nil || !strings.Contains(err.Error(),
+		"spec.http[0].fault.delay.fixedDelays is not a known field; "+
+			"did you mean spec.http[0].fault.delay.fixedDelay?") {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestRenderRefusesAHole(t *testing.T) {
-	if _, err := Render("lessons/fault/delay.yaml", map[string]any{"Namespace": "default"}); err == nil || !strings.Contains(err.Error(), "lessons/fault/delay.yaml") {
+	if _, err := Render("lessons/fault/delay.yaml", map[string]any{"Namespace": "default"}); err == nil ||
+		!strings.Contains(err.Error(), "lessons/fault/delay.yaml") {
 		t.Errorf("got %v, want an error that names the spec", err)
 	}
 }
@@ -146,8 +153,10 @@ func TestSpecsUseTheNames(t *testing.T) {
 	}
 	for _, want := range []string{
 		"Deployment " + names.AppA, "Deployment " + names.AppB, "Service " + names.AppA, "Service " + names.AppB,
-		"ServiceAccount " + names.AppA, "ServiceAccount " + names.AppB, "Gateway " + names.Gateway, "Gateway " + names.Waypoint,
-		"VirtualService " + names.Delay, "AuthorizationPolicy " + names.GetOnly, "AuthorizationPolicy " + names.OnlyViaWaypoint,
+		"ServiceAccount " + names.AppA, "ServiceAccount " + names.AppB, "Gateway " + names.Gateway,
+		"Gateway " + names.Waypoint,
+		"VirtualService " + names.Delay, "AuthorizationPolicy " + names.GetOnly,
+		"AuthorizationPolicy " + names.OnlyViaWaypoint,
 		"host " + names.Host,
 	} {
 		if !found[want] {

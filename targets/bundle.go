@@ -6,6 +6,8 @@ import (
 	"ambientlab/internal/lab"
 )
 
+//revive:disable:line-length-limit `mage -h` reads a comment per flag and the line of variables
+
 // Bundle puts every image of the lab into one OCI layout on disk, so that a lab installs with the network unplugged.
 // Variables: SM_NODE_IMAGE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT.
 func Bundle(ctx context.Context,

@@ -10,6 +10,8 @@ import (
 	"ambientlab/internal/lesson/params"
 )
 
+//revive:disable:line-length-limit `mage -h` reads a comment per flag and the line of variables
+
 // Apps deploys appa and appb behind the Gateway and the HTTPRoute for appb.opssec.in, and says how to reach them.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_METALLB, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Apps(ctx context.Context,

@@ -6,6 +6,8 @@ import (
 	"ambientlab/internal/lab"
 )
 
+//revive:disable:line-length-limit `mage -h` reads a comment per flag and the line of variables
+
 // Status shows one table: provider, nodes, components, lessons, each ready or with the reason why not.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Status(ctx context.Context) error {

@@ -8,6 +8,8 @@ import (
 	"ambientlab/internal/lab"
 )
 
+//revive:disable:line-length-limit `mage -h` reads a comment per flag and the line of variables
+
 // Install creates or reuses the cluster and installs the mesh: MetalLB, Gateway API, ambient Istio, telemetry.
 // INSTALL_KIND=n takes the cluster of the current kubeconfig context instead of a kind cluster of the lab's own.
 // Running it again repairs what is not ready and changes nothing else.

@@ -41,7 +41,8 @@ func TestTargetsNameTheirVariables(t *testing.T) {
 			lines := strings.Split(strings.TrimSpace(target.Doc.Text()), "\n")
 			list, says := strings.CutPrefix(lines[len(lines)-1], "Variables: ")
 			if !says || !strings.HasSuffix(list, ".") {
-				t.Errorf("%s: the last line of its comment is %q, which names no variables", target.Name, lines[len(lines)-1])
+				t.Errorf("%s: the last line of its comment is %q, which names no variables", target.Name,
+					lines[len(lines)-1])
 				continue
 			}
 			last := -1

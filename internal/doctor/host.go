@@ -136,8 +136,8 @@ func ClusterCheck(look func(context.Context) (summary string, ready bool, err er
 	}
 }
 
-// PodsCheck tries whether the pods of an embedded lab can run on this machine. That they cannot is a warning: the lab then
-// reports them as running.
+// PodsCheck tries whether the pods of an embedded lab can run on this machine. That they cannot is a warning: the lab
+// then reports them as running.
 func PodsCheck(try func(context.Context) (seen string, err error)) Check {
 	return Check{
 		ID: "pods", Category: "host", Title: "pods can run as processes in network namespaces",

@@ -10,8 +10,8 @@ import (
 	"ambientlab/internal/probe"
 )
 
-// testUnmeshedControl is the control of all proofs: with appa's pod taken out of the mesh, no claim about appa that needs
-// the waypoint may come out proven, and the report must say why. The gateway's claims are not touched by it.
+// testUnmeshedControl is the control of all proofs: with appa's pod taken out of the mesh, no claim about appa that
+// needs the waypoint may come out proven, and the report must say why. The gateway's claims are not touched by it.
 func (l *lab) testUnmeshedControl(t *testing.T) {
 	const label = `{"spec":{"template":{"metadata":{"labels":{"istio.io/dataplane-mode":%s}}}}}`
 	l.patch(t, deployments, "appa", strings.Replace(label, "%s", `"none"`, 1))

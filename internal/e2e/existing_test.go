@@ -32,7 +32,8 @@ func TestExistingCluster(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := provider.Create(theirs, kind.CreateWithNodeImage(l.nodeImage(t)), kind.CreateWithRawConfig(l.kindConfig(t)), kind.CreateWithKubeconfigPath(l.kubeconfig)); err != nil {
+	if err := provider.Create(theirs, kind.CreateWithNodeImage(l.nodeImage(t)),
+		kind.CreateWithRawConfig(l.kindConfig(t)), kind.CreateWithKubeconfigPath(l.kubeconfig)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -41,7 +42,9 @@ func TestExistingCluster(t *testing.T) {
 		}
 	})
 	kube, _ := l.kube(t)
-	if _, err := kube.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}, metav1.CreateOptions{}); err != nil {
+	if _, err := kube.CoreV1().ConfigMaps("default").
+		Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}},
+			metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	before := l.everything(t)
@@ -80,7 +83,8 @@ func TestExistingCluster(t *testing.T) {
 			t.Errorf("%s had the labels %s, and has %s", name, before[name], labels)
 		}
 	}
-	containers, err := l.docker.ContainerList(t.Context(), client.ContainerListOptions{Filters: client.Filters{}.Add("label", node.ClusterLabel+"="+theirs)})
+	containers, err := l.docker.ContainerList(t.Context(),
+		client.ContainerListOptions{Filters: client.Filters{}.Add("label", node.ClusterLabel+"="+theirs)})
 	if err != nil || len(containers.Items) != 3 {
 		t.Errorf("%d node containers are left, %v", len(containers.Items), err)
 	}
@@ -115,15 +119,16 @@ func (l *lab) kindConfig(t *testing.T) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := specs.Render("kind.yaml", map[string]any{"Workers": 2, "WorkerList": make([]struct{}, 2), "CgroupV1": info.Info.CgroupVersion == "1"})
+	config, err := specs.Render("kind.yaml",
+		map[string]any{"Workers": 2, "WorkerList": make([]struct{}, 2), "CgroupV1": info.Info.CgroupVersion == "1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return config
 }
 
-// everything lists the cluster's objects with their labels, but for what comes and goes by itself: pods and what is made
-// for them, events, leases.
+// everything lists the cluster's objects with their labels, but for what comes and goes by itself: pods and what is
+// made for them, events, leases.
 func (l *lab) everything(t *testing.T) map[string]string {
 	t.Helper()
 	kube, objects := l.kube(t)
@@ -131,7 +136,10 @@ func (l *lab) everything(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	passing := []string{"leases", "events", "pods", "podmetrics", "endpoints", "endpointslices", "replicasets", "controllerrevisions", "ipaddresses", "csinodes"}
+	passing := []string{
+		"leases", "events", "pods", "podmetrics", "endpoints", "endpointslices", "replicasets",
+		"controllerrevisions", "ipaddresses", "csinodes",
+	}
 	found := map[string]string{}
 	for _, list := range lists {
 		group, err := schema.ParseGroupVersion(list.GroupVersion)
@@ -147,7 +155,8 @@ func (l *lab) everything(t *testing.T) map[string]string {
 				t.Fatal(err)
 			}
 			for _, item := range items.Items {
-				found[strings.Join([]string{item.GetKind(), group.Group, item.GetNamespace(), item.GetName()}, "/")] = metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: item.GetLabels()})
+				found[strings.Join([]string{item.GetKind(), group.Group, item.GetNamespace(), item.GetName()},
+					"/")] = metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: item.GetLabels()})
 			}
 		}
 	}

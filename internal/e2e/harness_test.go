@@ -105,7 +105,10 @@ func (l *lab) try(t *testing.T, args ...string) result {
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatalf("running %v: %v", args, err)
 	}
-	r := result{stdout: stdout.String(), stderr: stderr.String(), code: cmd.ProcessState.ExitCode(), took: time.Since(start)}
+	r := result{
+		stdout: stdout.String(), stderr: stderr.String(), code: cmd.ProcessState.ExitCode(),
+		took: time.Since(start),
+	}
 	t.Logf("%s: exit %d after %s", strings.Join(args, " "), r.code, r.took.Round(100*time.Millisecond))
 	return r
 }
@@ -146,7 +149,10 @@ func get(t *testing.T, method, address, path string) (status int, body string, t
 	}
 	request.Host = "appb.opssec.in"
 	start := time.Now()
-	response, err := (&http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil}}).Do(request)
+	response, err := (&http.Client{
+		Timeout:   20 * time.Second,
+		Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil},
+	}).Do(request)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}

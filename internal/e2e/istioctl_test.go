@@ -34,7 +34,8 @@ func (l *lab) testAsIstioctl(t *testing.T) {
 		}
 		pod, what, _ := strings.Cut(title, ": ")
 		sections++
-		command := exec.CommandContext(t.Context(), istioctl, "--kubeconfig", l.kubeconfig, "--namespace", "default", "proxy-config", strings.TrimSuffix(what, "s"), pod)
+		command := exec.CommandContext(t.Context(), istioctl, "--kubeconfig", l.kubeconfig, "--namespace", "default",
+			"proxy-config", strings.TrimSuffix(what, "s"), pod)
 		theirs, err := command.Output()
 		if err != nil {
 			t.Fatalf("%v: %v", command, err)

@@ -61,7 +61,8 @@ func TestLab(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := docker.Exec(t.Context(), l.docker, nodes[len(nodes)-1].ContainerID, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: appb.opssec.in", "http://"+ip+"/headers")
+		out, err := docker.Exec(t.Context(), l.docker, nodes[len(nodes)-1].ContainerID, "curl", "-s", "-o", "/dev/null",
+			"-w", "%{http_code}", "-H", "Host: appb.opssec.in", "http://"+ip+"/headers")
 		if err != nil || strings.TrimSpace(out) != "200" {
 			t.Errorf("GET through the gateway from node %s: %q, %v", nodes[len(nodes)-1].Name, out, err)
 		}

@@ -25,11 +25,12 @@ import (
 type inventory struct{ containers, volumes, networks, contexts int }
 
 func (i inventory) String() string {
-	return fmt.Sprintf("%d containers, %d volumes, %d networks, %d kubeconfig contexts", i.containers, i.volumes, i.networks, i.contexts)
+	return fmt.Sprintf("%d containers, %d volumes, %d networks, %d kubeconfig contexts", i.containers, i.volumes,
+		i.networks, i.contexts)
 }
 
-// leaks counts containers, volumes, networks and kubeconfig entries. kind's own network is kept by kind on purpose and is
-// not counted, nor is what belongs to other kind clusters, which may come and go meanwhile.
+// leaks counts containers, volumes, networks and kubeconfig entries. kind's own network is kept by kind on purpose and
+// is not counted, nor is what belongs to other kind clusters, which may come and go meanwhile.
 func (l *lab) leaks(t *testing.T) inventory {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -93,7 +94,8 @@ func (l *lab) resourceVersions(t *testing.T) map[string]string {
 			if !slices.Contains(resource.Verbs, "list") || resource.Name == "leases" {
 				continue
 			}
-			found, err := objects.Resource(group.WithResource(resource.Name)).List(t.Context(), metav1.ListOptions{LabelSelector: "lab.opssec.in/name=" + l.name})
+			found, err := objects.Resource(group.WithResource(resource.Name)).
+				List(t.Context(), metav1.ListOptions{LabelSelector: "lab.opssec.in/name=" + l.name})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +103,8 @@ func (l *lab) resourceVersions(t *testing.T) map[string]string {
 				if object.GetOwnerReferences() != nil {
 					continue // made by a controller, which may touch it at any time
 				}
-				versions[strings.Join([]string{object.GetKind(), object.GetNamespace(), object.GetName()}, "/")] = object.GetResourceVersion() + "@" + fmt.Sprint(object.GetGeneration())
+				versions[strings.Join([]string{object.GetKind(), object.GetNamespace(), object.GetName()},
+					"/")] = object.GetResourceVersion() + "@" + fmt.Sprint(object.GetGeneration())
 			}
 		}
 	}

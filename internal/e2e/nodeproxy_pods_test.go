@@ -57,19 +57,24 @@ func (l *lab) proxyPods(t *testing.T) *proxyPods {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		for _, ns := range []string{meshed, outside} {
-			if err := kube.CoreV1().Namespaces().Delete(ctx, ns, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			if err := kube.CoreV1().Namespaces().Delete(ctx, ns, metav1.DeleteOptions{}); err != nil &&
+				!apierrors.IsNotFound(err) {
 				t.Errorf("deleting namespace %s: %v", ns, err)
 			}
 		}
 	})
 	for ns, labels := range map[string]map[string]string{meshed: {"istio.io/dataplane-mode": "ambient"}, outside: nil} {
 		p.must(t, ns, func(ctx context.Context) error {
-			_, err := kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: labels}}, metav1.CreateOptions{})
+			_, err := kube.CoreV1().Namespaces().
+				Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: labels}},
+					metav1.CreateOptions{})
 			return err
 		})
 		for _, account := range []string{"server", "client"} {
 			p.must(t, ns+"/"+account, func(ctx context.Context) error {
-				_, err := kube.CoreV1().ServiceAccounts(ns).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+				_, err := kube.CoreV1().ServiceAccounts(ns).
+					Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}},
+						metav1.CreateOptions{})
 				return err
 			})
 		}
@@ -87,11 +92,14 @@ func (l *lab) proxyPods(t *testing.T) *proxyPods {
 			Name: "app", Image: serverImage,
 			ReadinessProbe: &corev1.Probe{
 				PeriodSeconds: 1,
-				ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/status/200", Port: intstr.FromInt32(8080)}},
+				ProbeHandler: corev1.ProbeHandler{
+					HTTPGet: &corev1.HTTPGetAction{Path: "/status/200", Port: intstr.FromInt32(8080)},
+				},
 			},
 		})
 		for name, node := range map[string]string{"same": p.server, "other": p.other} {
-			p.pod(t, ns, name, "client", node, corev1.Container{Name: "app", Image: clientImage, Args: []string{"server"}})
+			p.pod(t, ns, name, "client", node,
+				corev1.Container{Name: "app", Image: clientImage, Args: []string{"server"}})
 		}
 	}
 	for _, ns := range []string{meshed, outside} {
@@ -115,7 +123,8 @@ func (p *proxyPods) pod(t *testing.T, ns, name, account, node string, c corev1.C
 		_, err := p.kube.CoreV1().Pods(ns).Create(ctx, &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name}},
 			Spec: corev1.PodSpec{
-				NodeName: node, ServiceAccountName: account, TerminationGracePeriodSeconds: &at, Containers: []corev1.Container{c},
+				NodeName: node, ServiceAccountName: account, TerminationGracePeriodSeconds: &at,
+				Containers: []corev1.Container{c},
 			},
 		}, metav1.CreateOptions{})
 		return err
@@ -160,7 +169,9 @@ func (p *proxyPods) until(t *testing.T, what string, limit time.Duration, f func
 }
 
 // run runs fortio in a client's pod.
-func (p *proxyPods) run(ctx context.Context, ns, pod string, args ...string) (stdout, stderr string, code int, err error) {
+func (p *proxyPods) run(
+	ctx context.Context, ns, pod string, args ...string,
+) (stdout, stderr string, code int, err error) {
 	var out, errs bytes.Buffer
 	code, err = p.exec.Exec(ctx, ns, pod, "app", append([]string{"fortio"}, args...), &out, &errs)
 	return out.String(), errs.String(), code, err
@@ -171,7 +182,8 @@ func (p *proxyPods) ask(t *testing.T, ns, pod, url string, more ...string) error
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	out, errs, code, err := p.run(ctx, ns, pod, append([]string{"curl", "-quiet", "-timeout", "5s"}, append(more, url)...)...)
+	out, errs, code, err := p.run(ctx, ns, pod,
+		append([]string{"curl", "-quiet", "-timeout", "5s"}, append(more, url)...)...)
 	all := out + errs
 	switch {
 	case err != nil:
@@ -210,7 +222,8 @@ func (m measured) percentile(p float64) float64 {
 }
 
 func (p *proxyPods) load(ctx context.Context, ns, pod, url string, args ...string) (measured, error) {
-	args = append([]string{"load", "-quiet", "-json", "-", "-allow-initial-errors", "-timeout", "2s"}, append(args, url+"/status/200")...)
+	args = append([]string{"load", "-quiet", "-json", "-", "-allow-initial-errors", "-timeout", "2s"},
+		append(args, url+"/status/200")...)
 	out, errs, code, err := p.run(ctx, ns, pod, args...)
 	if err != nil {
 		return measured{}, err

@@ -76,7 +76,8 @@ func (p *proxyPods) testWire(t *testing.T) {
 		}
 		clearHere, tlsHere := here.stop(marker)
 		clearThere, tlsThere := there.stop(marker)
-		t.Logf("%s: marker in the clear in %d and %d packets, %d and %d TLS records on 15008", c.ns, clearHere, clearThere, tlsHere, tlsThere)
+		t.Logf("%s: marker in the clear in %d and %d packets, %d and %d TLS records on 15008", c.ns, clearHere,
+			clearThere, tlsHere, tlsThere)
 		switch {
 		case c.secret && (clearHere > 0 || clearThere > 0):
 			t.Error("what the mesh carries is readable on a node")
@@ -97,7 +98,8 @@ func (p *proxyPods) testPolicies(t *testing.T) {
 	apply := func(kind, resource, name string, spec map[string]any) {
 		t.Helper()
 		object := &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": "security.istio.io/v1", "kind": kind, "metadata": map[string]any{"name": name, "namespace": meshed}, "spec": spec,
+			"apiVersion": "security.istio.io/v1", "kind": kind,
+			"metadata": map[string]any{"name": name, "namespace": meshed}, "spec": spec,
 		}}
 		client := objects.Resource(istioKind(resource)).Namespace(meshed)
 		if _, err := client.Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
@@ -123,7 +125,8 @@ func (p *proxyPods) testPolicies(t *testing.T) {
 	}
 	passes := func(ns, pod string) {
 		t.Helper()
-		p.until(t, ns+"/"+pod+" passes", 20*time.Second, func() error { return p.ask(t, ns, pod, meshURL+"/status/200") })
+		p.until(t, ns+"/"+pod+" passes", 20*time.Second,
+			func() error { return p.ask(t, ns, pod, meshURL+"/status/200") })
 	}
 	t.Run("DENY by principal resets", func(t *testing.T) {
 		apply("AuthorizationPolicy", "authorizationpolicies", "deny-client", map[string]any{
@@ -136,19 +139,22 @@ func (p *proxyPods) testPolicies(t *testing.T) {
 		resets(meshed, "same")
 		resets(meshed, "other")
 		passes(outside, "other")
-		if err := objects.Resource(istioKind("authorizationpolicies")).Namespace(meshed).Delete(t.Context(), "deny-client", metav1.DeleteOptions{}); err != nil {
+		if err := objects.Resource(istioKind("authorizationpolicies")).Namespace(meshed).
+			Delete(t.Context(), "deny-client", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		passes(meshed, "other")
 	})
 	t.Run("STRICT refuses who is not in the mesh", func(t *testing.T) {
-		apply("PeerAuthentication", "peerauthentications", "strict", map[string]any{"mtls": map[string]any{"mode": "STRICT"}})
+		apply("PeerAuthentication", "peerauthentications", "strict",
+			map[string]any{"mtls": map[string]any{"mode": "STRICT"}})
 		resets(outside, "other")
 		resets(outside, "same")
 		passes(meshed, "same")
 		passes(meshed, "other")
 		p.ready(t, meshed) // the kubelet's probes are not refused
-		if err := objects.Resource(istioKind("peerauthentications")).Namespace(meshed).Delete(t.Context(), "strict", metav1.DeleteOptions{}); err != nil {
+		if err := objects.Resource(istioKind("peerauthentications")).Namespace(meshed).
+			Delete(t.Context(), "strict", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		passes(outside, "other")
@@ -179,7 +185,8 @@ func (p *proxyPods) testKills(t *testing.T) {
 		}
 		for _, pod := range list {
 			if len(nodes) == 0 || strings.Contains(" "+strings.Join(nodes, " ")+" ", " "+pod.Node+" ") {
-				if err := p.kube.CoreV1().Pods(istioSystem).Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
+				if err := p.kube.CoreV1().Pods(istioSystem).
+					Delete(t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -200,20 +207,25 @@ func (p *proxyPods) testKills(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := docker.Exec(t.Context(), p.lab.docker, p.other, "kill", "-KILL", strings.TrimSpace(pid)); err != nil {
+			if _, err := docker.Exec(t.Context(), p.lab.docker, p.other, "kill", "-KILL",
+				strings.TrimSpace(pid)); err != nil {
 				t.Fatal(err)
 			}
 		}, 15},
 		{"node proxy's pod of the server deleted", func() {
-			if err := p.kube.CoreV1().Pods(istioSystem).Delete(t.Context(), ztunnel(p.server), metav1.DeleteOptions{}); err != nil {
+			if err := p.kube.CoreV1().Pods(istioSystem).
+				Delete(t.Context(), ztunnel(p.server), metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}, 15},
 		{"istio-cni of both nodes deleted", func() { remove("k8s-app=istio-cni-node", p.server, p.other) }, 0},
 		{"istiod deleted", func() { remove("app=istiod") }, 0},
 		{"node proxies replaced by a rolling update", func() {
-			restart := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"lab.opssec.in/restarted":%q}}}}}`, time.Now().Format(time.RFC3339))
-			if _, err := p.kube.AppsV1().DaemonSets(istioSystem).Patch(t.Context(), "ztunnel", types.MergePatchType, []byte(restart), metav1.PatchOptions{}); err != nil {
+			restart := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"lab.opssec.in/restarted":%q}}}}}`,
+				time.Now().Format(time.RFC3339))
+			if _, err := p.kube.AppsV1().DaemonSets(istioSystem).
+				Patch(t.Context(), "ztunnel", types.MergePatchType, []byte(restart),
+					metav1.PatchOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}, 1},
@@ -227,7 +239,8 @@ func (p *proxyPods) testKills(t *testing.T) {
 			}
 			ended := make(chan outcome, 1)
 			go func() {
-				m, err := p.load(ctx, meshed, "other", meshURL, "-keepalive=false", "-qps", fmt.Sprint(perSecond), "-c", "4", "-t", "40s")
+				m, err := p.load(ctx, meshed, "other", meshURL, "-keepalive=false", "-qps", fmt.Sprint(perSecond), "-c",
+					"4", "-t", "40s")
 				ended <- outcome{m, err}
 			}()
 			select { // some seconds of load before, so that connections are pooled
@@ -240,7 +253,8 @@ func (p *proxyPods) testKills(t *testing.T) {
 			if o.err != nil {
 				t.Fatal(o.err)
 			}
-			t.Logf("%d answers, %d failed: %.1f s of new connections", o.m.Codes["200"], o.m.failed(), float64(o.m.failed())/perSecond)
+			t.Logf("%d answers, %d failed: %.1f s of new connections", o.m.Codes["200"], o.m.failed(),
+				float64(o.m.failed())/perSecond)
 			if o.m.failed() > k.seconds*perSecond {
 				t.Errorf("%d of the new connections failed: %v", o.m.failed(), o.m.Codes)
 			}
@@ -281,6 +295,8 @@ func (p *proxyPods) testLoad(t *testing.T) {
 		t.Errorf("%d failed: %v", mesh.failed(), mesh.Codes)
 	}
 	ms := func(m measured, q float64) float64 { return m.percentile(q) * 1000 }
-	t.Logf("outside: %.0f/s, p50 %.2f ms, p99 %.2f ms; mesh: %.0f/s, p50 %.2f ms, p99 %.2f ms", plain.QPS, ms(plain, 50), ms(plain, 99), mesh.QPS, ms(mesh, 50), ms(mesh, 99))
-	t.Logf("mesh to outside: throughput %.2f, p50 %.1f, p99 %.1f", mesh.QPS/plain.QPS, ms(mesh, 50)/ms(plain, 50), ms(mesh, 99)/ms(plain, 99))
+	t.Logf("outside: %.0f/s, p50 %.2f ms, p99 %.2f ms; mesh: %.0f/s, p50 %.2f ms, p99 %.2f ms", plain.QPS,
+		ms(plain, 50), ms(plain, 99), mesh.QPS, ms(mesh, 50), ms(mesh, 99))
+	t.Logf("mesh to outside: throughput %.2f, p50 %.1f, p99 %.1f", mesh.QPS/plain.QPS, ms(mesh, 50)/ms(plain, 50),
+		ms(mesh, 99)/ms(plain, 99))
 }

@@ -27,8 +27,11 @@ import (
 var (
 	deployments     = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 	services        = schema.GroupVersionResource{Version: "v1", Resource: "services"}
-	virtualServices = schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"}
-	policies        = schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"}
+	virtualServices = schema.GroupVersionResource{
+		Group: "networking.istio.io", Version: "v1",
+		Resource: "virtualservices",
+	}
+	policies = schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"}
 )
 
 // verify runs sm:verify and reads the report that it writes.
@@ -70,14 +73,18 @@ func (l *lab) proofs(t *testing.T, lessons probe.Lessons, only ...string) probe.
 	if err != nil {
 		t.Fatal(err)
 	}
-	return probe.Env{Lab: l.name, Namespace: "default", Lessons: lessons, Claims: lesson.Claims(), World: world, Only: only, Progress: t.Logf}
+	return probe.Env{
+		Lab: l.name, Namespace: "default", Lessons: lessons, Claims: lesson.Claims(), World: world,
+		Only: only, Progress: t.Logf,
+	}
 }
 
 // patch merges a JSON patch into an object.
 func (l *lab) patch(t *testing.T, kind schema.GroupVersionResource, name, merge string) {
 	t.Helper()
 	_, objects := l.kube(t)
-	if _, err := objects.Resource(kind).Namespace("default").Patch(t.Context(), name, types.MergePatchType, []byte(merge), metav1.PatchOptions{}); err != nil {
+	if _, err := objects.Resource(kind).Namespace("default").
+		Patch(t.Context(), name, types.MergePatchType, []byte(merge), metav1.PatchOptions{}); err != nil {
 		t.Fatalf("patching %s %s: %v", kind.Resource, name, err)
 	}
 }
@@ -86,7 +93,8 @@ func (l *lab) patch(t *testing.T, kind schema.GroupVersionResource, name, merge 
 func (l *lab) remove(t *testing.T, kind schema.GroupVersionResource, name string) {
 	t.Helper()
 	_, objects := l.kube(t)
-	if err := objects.Resource(kind).Namespace("default").Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+	if err := objects.Resource(kind).Namespace("default").
+		Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatalf("deleting %s %s: %v", kind.Resource, name, err)
 	}
 }
@@ -119,13 +127,15 @@ func (l *lab) rolledOut(t *testing.T, name string, replicas int32) {
 		if err != nil {
 			return false, err.Error()
 		}
-		pods, err := kube.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(d.Spec.Selector)})
+		pods, err := kube.CoreV1().Pods("default").
+			List(t.Context(), metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(d.Spec.Selector)})
 		if err != nil {
 			return false, err.Error()
 		}
 		s := d.Status
 		state := fmt.Sprintf("%d pods, status %+v", len(pods.Items), s)
-		return s.ObservedGeneration >= d.Generation && s.UpdatedReplicas == replicas && s.ReadyReplicas == replicas && len(pods.Items) == int(replicas), state
+		return s.ObservedGeneration >= d.Generation && s.UpdatedReplicas == replicas && s.ReadyReplicas == replicas &&
+			len(pods.Items) == int(replicas), state
 	})
 }
 

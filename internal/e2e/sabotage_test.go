@@ -51,7 +51,8 @@ func TestSabotage(t *testing.T) {
 		{
 			"policy with selector instead of targetRefs",
 			func() {
-				l.patch(t, policies, "appb-get-only", `{"spec":{"targetRefs":null,"selector":{"matchLabels":{"app":"appb"}}}}`)
+				l.patch(t, policies, "appb-get-only",
+					`{"spec":{"targetRefs":null,"selector":{"matchLabels":{"app":"appb"}}}}`)
 				until(t, "the waypoint to forget the policy", func() (bool, string) {
 					status, _, _ := get(t, http.MethodPost, ip, "/post")
 					return status != http.StatusForbidden, http.StatusText(status)
@@ -89,7 +90,8 @@ func TestSabotage(t *testing.T) {
 			"VirtualService for another host",
 			func() {
 				l.patch(t, virtualServices, "appb-delay", `{"spec":{"hosts":["appa.default.svc.cluster.local"]}}`)
-				if _, err := probe.NoneDelayed(t.Context(), l.proofs(t, allOn), probe.Gateway, *allOn.Fault); err != nil {
+				if _, err := probe.NoneDelayed(t.Context(), l.proofs(t, allOn), probe.Gateway,
+					*allOn.Fault); err != nil {
 					t.Fatal(err)
 				}
 			},
@@ -141,7 +143,8 @@ func (l *lab) measure(t *testing.T, claims []string, judge func(*testing.T, prob
 		judge(t, found.Claims[i])
 	}
 	kube, _ := l.kube(t)
-	left, err := kube.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{LabelSelector: "lab.opssec.in/caller"})
+	left, err := kube.CoreV1().Pods("default").
+		List(t.Context(), metav1.ListOptions{LabelSelector: "lab.opssec.in/caller"})
 	if err != nil {
 		t.Fatal(err)
 	}

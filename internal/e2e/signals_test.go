@@ -29,7 +29,8 @@ func (i interruption) String() string {
 	return strings.Join(strings.Fields(i.signal.String()+" in "+i.target+" at "+i.moment+" "+i.says), "_")
 }
 
-// TestSignals interrupts a lab on its way up, in every phase and by every signal, and goes on from what is left each time.
+// TestSignals interrupts a lab on its way up, in every phase and by every signal, and goes on from what is left each
+// time.
 func TestSignals(t *testing.T) {
 	l := newLab(t, "lab-signals")
 	before := l.leaks(t)
@@ -102,8 +103,9 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// interrupt runs a target and signals it at the moment. The signal goes to the process group, as a terminal's Ctrl-C does,
-// so the docker commands that kind runs get it too. A run that ends by itself before the moment is a failure of the test.
+// interrupt runs a target and signals it at the moment. The signal goes to the process group, as a terminal's Ctrl-C
+// does, so the docker commands that kind runs get it too. A run that ends by itself before the moment is a failure of
+// the test.
 func (l *lab) interrupt(t *testing.T, i interruption) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
@@ -147,7 +149,9 @@ func (l *lab) state(t *testing.T) cluster.State {
 		t.Fatal(err)
 	}
 	defer api.Close()
-	info, err := cluster.NewKind(cluster.KindOptions{Name: l.name, Kubeconfig: l.kubeconfig, Docker: api, Endpoint: endpoint}).Inspect(t.Context())
+	info, err := cluster.NewKind(
+		cluster.KindOptions{Name: l.name, Kubeconfig: l.kubeconfig, Docker: api, Endpoint: endpoint}).
+		Inspect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

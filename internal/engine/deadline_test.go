@@ -78,7 +78,8 @@ func TestKnownCausesComeFirstAtADeadline(t *testing.T) {
 				defer cancel()
 				e := engine.Engine{}
 				_, err := e.Apply(ctx, plan(
-					fails("lost", 3*time.Second, lost), fails("pull", 2*time.Second, pull), fails("full", time.Second, full),
+					fails("lost", 3*time.Second, lost), fails("pull", 2*time.Second, pull),
+					fails("full", time.Second, full),
 				))
 				want(t, "order of the failures", fmt.Sprint(err), tc.want)
 			})

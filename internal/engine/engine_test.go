@@ -65,7 +65,8 @@ func TestApplyEvents(t *testing.T) {
 		want(t, "events", rec.lines, []string{
 			"plan-started",
 			"step-started a", "step-unchanged a",
-			"step-started b", "step-progress b pulling", "note b what stays", "step-changed b create b", "step-done b 2s",
+			"step-started b", "step-progress b pulling", "note b what stays", "step-changed b create b",
+			"step-done b 2s",
 			"plan-done 2s",
 		})
 	})
@@ -163,13 +164,15 @@ func TestTimeoutSaysWhatItWaitedFor(t *testing.T) {
 			wantKind: problem.OutOfTime,
 		},
 		"wrapped": {
-			err:      func(ctx context.Context) error { return fmt.Errorf("listing: %w", ctx.Err()) },
-			want:     "S: not finished within 3s; it was waiting for: pod a: ImagePullBackOff: listing: context deadline exceeded [LAB-OUT-OF-TIME]",
+			err: func(ctx context.Context) error { return fmt.Errorf("listing: %w", ctx.Err()) },
+			want: "S: not finished within 3s; it was waiting for: pod a: ImagePullBackOff: listing: " +
+				"context deadline exceeded [LAB-OUT-OF-TIME]",
 			wantKind: problem.OutOfTime,
 		},
 		"own problem": {
-			err:      func(context.Context) error { return problem.New(problem.NotReady, nil, "Deployment a") },
-			want:     "S: Deployment a [LAB-NOT-READY] (not finished within 3s; it was waiting for: pod a: ImagePullBackOff)",
+			err: func(context.Context) error { return problem.New(problem.NotReady, nil, "Deployment a") },
+			want: "S: Deployment a [LAB-NOT-READY] (not finished within 3s; it was waiting for: pod a: " +
+				"ImagePullBackOff)",
 			wantKind: problem.NotReady,
 		},
 	} {
@@ -202,7 +205,9 @@ func TestCallerCancels(t *testing.T) {
 		defer cancel()
 		var e engine.Engine
 		_, err := e.Apply(ctx, plan(s, w.step("t", time.Second, "s")))
-		want(t, "deadline", fmt.Sprint(err), "p was stopped before its end; it was running: S (creating nodes): context deadline exceeded [LAB-OUT-OF-TIME]")
+		want(t, "deadline", fmt.Sprint(err),
+			"p was stopped before its end; it was running: S (creating nodes): "+
+				"context deadline exceeded [LAB-OUT-OF-TIME]")
 
 		bySignal, stop := context.WithCancelCause(t.Context())
 		stop(problem.New(problem.Interrupted, nil, "SIGTERM"))
@@ -222,12 +227,15 @@ func TestCheckDecides(t *testing.T) {
 		step engine.Step
 		want string
 	}{
-		"do that did not work": {engine.Step{Check: no("pod pending"), Do: nothing}, "S: still not done after it was run: pod pending [LAB-NOT-READY]"},
-		"gate":                 {engine.Step{Check: no("not yet")}, "S: not yet [LAB-NOT-READY]"},
-		"gate without words":   {engine.Step{Check: no("")}, "S: no reason given [LAB-NOT-READY]"},
-		"check that fails":     {engine.Step{Check: broken, Do: nothing}, "S: checking: no route to host"},
-		"no check":             {engine.Step{Do: nothing}, "<nil>"},
-		"empty":                {engine.Step{}, "<nil>"},
+		"do that did not work": {
+			engine.Step{Check: no("pod pending"), Do: nothing},
+			"S: still not done after it was run: pod pending [LAB-NOT-READY]",
+		},
+		"gate":               {engine.Step{Check: no("not yet")}, "S: not yet [LAB-NOT-READY]"},
+		"gate without words": {engine.Step{Check: no("")}, "S: no reason given [LAB-NOT-READY]"},
+		"check that fails":   {engine.Step{Check: broken, Do: nothing}, "S: checking: no route to host"},
+		"no check":           {engine.Step{Do: nothing}, "<nil>"},
+		"empty":              {engine.Step{}, "<nil>"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.step.ID, tc.step.Title = "s", "S"
@@ -254,7 +262,10 @@ func TestDeafAndPanickingSteps(t *testing.T) {
 		e := engine.Engine{}
 		res, err := e.Apply(t.Context(), plan(deaf, bang))
 		text := fmt.Sprint(err)
-		for _, part := range []string{"Bang: panic: boom", "Deaf: did not return within 30s after it was cancelled", problem.Internal.ID} {
+		for _, part := range []string{
+			"Bang: panic: boom", "Deaf: did not return within 30s after it was cancelled",
+			problem.Internal.ID,
+		} {
 			if !strings.Contains(text, part) {
 				t.Errorf("%q is not in the error %s", part, text)
 			}
@@ -267,7 +278,8 @@ func TestLateWordsAreDropped(t *testing.T) {
 	rec := &recorder{}
 	var kept context.Context
 	e := engine.Engine{Sink: rec}
-	_, err := e.Apply(t.Context(), plan(engine.Step{ID: "s", Do: func(ctx context.Context) error { kept = ctx; return nil }}))
+	_, err := e.Apply(t.Context(),
+		plan(engine.Step{ID: "s", Do: func(ctx context.Context) error { kept = ctx; return nil }}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,8 +302,10 @@ func TestCheckStartsTheProgress(t *testing.T) {
 		e := engine.Engine{Sink: rec}
 		_, err := e.Apply(t.Context(), plan(engine.Step{
 			ID: "s", Title: "S",
-			Check: func(context.Context) (engine.Status, error) { return engine.Status{Done: done, Message: message}, nil },
-			Do:    func(context.Context) error { done = true; return nil },
+			Check: func(context.Context) (engine.Status, error) {
+				return engine.Status{Done: done, Message: message}, nil
+			},
+			Do: func(context.Context) error { done = true; return nil },
 		}))
 		if err != nil {
 			t.Fatal(err)

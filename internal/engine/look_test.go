@@ -12,7 +12,9 @@ import (
 
 func TestPreviewChangesNothing(t *testing.T) {
 	w := newWorld("cluster")
-	noServer := func(context.Context) (engine.Status, error) { return engine.Status{}, errors.New("connection refused") }
+	noServer := func(context.Context) (engine.Status, error) {
+		return engine.Status{}, errors.New("connection refused")
+	}
 	apps := w.step("apps", 0, "cluster")
 	apps.Preview = func(context.Context) ([]engine.Change, error) {
 		return []engine.Change{{Object: "Deployment appa", Action: engine.Create}}, nil
@@ -54,10 +56,13 @@ func TestValidate(t *testing.T) {
 		plan engine.Plan
 		want string
 	}{
-		"good":    {plan(engine.Step{ID: "a"}, engine.Step{ID: "b", Needs: []string{"a"}}), "<nil>"},
-		"no id":   {plan(engine.Step{Title: "A"}), `plan p: step 1 ("A") has no ID`},
-		"twice":   {plan(engine.Step{ID: "a"}, engine.Step{ID: "a"}), `plan p: two steps have the ID "a"`},
-		"unknown": {plan(engine.Step{ID: "a", Needs: []string{"x"}}), `plan p: step "a" needs "x", which is not in the plan`},
+		"good":  {plan(engine.Step{ID: "a"}, engine.Step{ID: "b", Needs: []string{"a"}}), "<nil>"},
+		"no id": {plan(engine.Step{Title: "A"}), `plan p: step 1 ("A") has no ID`},
+		"twice": {plan(engine.Step{ID: "a"}, engine.Step{ID: "a"}), `plan p: two steps have the ID "a"`},
+		"unknown": {
+			plan(engine.Step{ID: "a", Needs: []string{"x"}}),
+			`plan p: step "a" needs "x", which is not in the plan`,
+		},
 		"cycle": {
 			plan(
 				engine.Step{ID: "z"}, engine.Step{ID: "a", Needs: []string{"z", "c"}},

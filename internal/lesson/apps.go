@@ -29,7 +29,10 @@ func Apps() Lesson {
 			if !config.LoadBalancer {
 				serviceType = "ClusterIP"
 			}
-			return map[string]any{"Httpbin": names.HttpbinImage, "Fortio": names.FortioImage, "ServiceType": serviceType}
+			return map[string]any{
+				"Httpbin": names.HttpbinImage, "Fortio": names.FortioImage,
+				"ServiceType": serviceType,
+			}
 		},
 		Images:  []string{names.HttpbinImage, names.FortioImage},
 		Plan:    appsPlan,
@@ -49,7 +52,8 @@ func appsPlan(l Lesson, s *session.Session) engine.Plan {
 }
 
 func appsMissing(by string) *problem.Problem {
-	return problem.New(problem.ObjectMissing, nil, "sm:%s needs appb, and the applications are not installed; nothing was changed", by)
+	return problem.New(problem.ObjectMissing, nil,
+		"sm:%s needs appb, and the applications are not installed; nothing was changed", by)
 }
 
 // dialTimeout is how long the gateway may take to accept a connection from this host.
@@ -63,11 +67,13 @@ func tellAccess(ctx context.Context, s *session.Session) error {
 		return err
 	}
 	if gateway == nil {
-		return problem.New(problem.ObjectMissing, nil, "Gateway %s does not exist, although it was just applied", names.Gateway)
+		return problem.New(problem.ObjectMissing, nil, "Gateway %s does not exist, although it was just applied",
+			names.Gateway)
 	}
 	address := firstAddress(gateway)
 	if !s.Info.Packets {
-		s.Tell("the gateway's address %s leads nowhere, since this lab carries no packets; see its routes: mage sm:proxyConfig -of=gateway", address)
+		s.Tell("the gateway's address %s leads nowhere, since this lab carries no packets; see its routes: "+
+			"mage sm:proxyConfig -of=gateway", address)
 		return nil
 	}
 	served, err := hostAddress(ctx, s)
@@ -80,7 +86,8 @@ func tellAccess(ctx context.Context, s *session.Session) error {
 			return nil
 		}
 	}
-	s.Tell("try: mage sm:dashboard, and in another terminal curl -H 'Host: %s' http://127.0.0.1:8080/headers", names.Host)
+	s.Tell("try: mage sm:dashboard, and in another terminal curl -H 'Host: %s' http://127.0.0.1:8080/headers",
+		names.Host)
 	return nil
 }
 
@@ -90,7 +97,8 @@ func hostAddress(ctx context.Context, s *session.Session) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	service, err := client.Kube().CoreV1().Services(s.Config.Namespace).Get(ctx, names.GatewayAccount, metav1.GetOptions{})
+	service, err := client.Kube().CoreV1().Services(s.Config.Namespace).
+		Get(ctx, names.GatewayAccount, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return "", nil
 	}

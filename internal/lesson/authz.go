@@ -43,7 +43,10 @@ func authzOf(authz params.Authz) Lesson {
 		Plan: func(l Lesson, s *session.Session) engine.Plan { return authzPlan(l, s, authz) },
 		InForce: func(s *session.Session) Wait {
 			namespace := s.Config.Namespace
-			want := mesh.Policy{Namespace: namespace, Name: names.GetOnly, Principals: authz.Principals(s.Config.TrustDomain, namespace), Methods: []string{"GET"}}
+			want := mesh.Policy{
+				Namespace: namespace, Name: names.GetOnly,
+				Principals: authz.Principals(s.Config.TrustDomain, namespace), Methods: []string{"GET"},
+			}
 			around := mesh.StrictOff(Target(s), namespace, names.OnlyViaWaypoint) // also that of an earlier -strict
 			if authz.Strict {
 				around = mesh.StrictOn(namespace, names.OnlyViaWaypoint)
@@ -53,7 +56,8 @@ func authzOf(authz params.Authz) Lesson {
 		Gone: func(s *session.Session) Wait {
 			namespace := s.Config.Namespace
 			return Wait{"The waypoint enforces no policy, nor does ztunnel", mesh.All(
-				mesh.AuthzOff(Target(s), namespace, names.GetOnly), mesh.StrictOff(Target(s), namespace, names.OnlyViaWaypoint),
+				mesh.AuthzOff(Target(s), namespace, names.GetOnly),
+				mesh.StrictOff(Target(s), namespace, names.OnlyViaWaypoint),
 			)}
 		},
 		Next: typed("mage sm:verify"), NextOff: offHint("authz"),
@@ -71,19 +75,23 @@ func describeAuthz(authz params.Authz) string {
 	return text + "; the pod can be reached around the waypoint"
 }
 
-// authzPlan makes the policies exactly what the flags say: without -strict, the policies of an earlier -strict are removed.
+// authzPlan makes the policies exactly what the flags say: without -strict, the policies of an earlier -strict are
+// removed.
 func authzPlan(l Lesson, s *session.Session, authz params.Authz) engine.Plan {
 	title := "Ways around the waypoint: open"
 	if authz.Strict {
 		title = "Ways around the waypoint: closed"
 	}
-	return engine.Plan{Name: l.Name, Title: fmt.Sprintf("Only %v may GET from appb", authz.Allowed), Steps: []engine.Step{
-		l.recordedStep(s, "AuthorizationPolicy "+names.GetOnly, "get-only.yaml"),
-		s.SetStep("strict", title, nil, func(context.Context) ([]*unstructured.Unstructured, error) {
-			if !authz.Strict {
-				return nil, nil
-			}
-			return specs.Objects("lessons/authz/strict.yaml", l.Data(s.Config))
-		}),
-	}}
+	return engine.Plan{
+		Name: l.Name, Title: fmt.Sprintf("Only %v may GET from appb", authz.Allowed),
+		Steps: []engine.Step{
+			l.recordedStep(s, "AuthorizationPolicy "+names.GetOnly, "get-only.yaml"),
+			s.SetStep("strict", title, nil, func(context.Context) ([]*unstructured.Unstructured, error) {
+				if !authz.Strict {
+					return nil, nil
+				}
+				return specs.Objects("lessons/authz/strict.yaml", l.Data(s.Config))
+			}),
+		},
+	}
 }

@@ -34,7 +34,8 @@ func (r recorded) Dump(_ context.Context, source probe.Source) (*mesh.Dump, erro
 			r.t.Fatal(err)
 		}
 		var resources []json.RawMessage
-		if err := json.Unmarshal([]byte(strings.NewReplacer(r.replace[source]...).Replace(string(text))), &resources); err != nil {
+		if err := json.Unmarshal([]byte(strings.NewReplacer(r.replace[source]...).Replace(string(text))),
+			&resources); err != nil {
 			r.t.Fatal(err)
 		}
 		return resources
@@ -76,30 +77,64 @@ func TestConfigurationClaims(t *testing.T) {
 	}{
 		{name: "as claimed", leftOut: "reach-appa direct-open unmeshed-open"},
 		{name: "another share", replace: []string{`"numerator": 500000`, `"numerator": 300000`}, refuted: faults},
-		{name: "a share of a millionth less", replace: []string{`"numerator": 500000`, `"numerator": 499999`}, refuted: faults},
+		{
+			name: "a share of a millionth less", replace: []string{`"numerator": 500000`, `"numerator": 499999`},
+			refuted: faults,
+		},
 		{name: "another delay", replace: []string{`"fixedDelay": "2s"`, `"fixedDelay": "1s"`}, refuted: faults},
 		{name: "another path", replace: []string{`"prefix": "/headers"`, `"prefix": "/ip"`}, refuted: faults},
 		{name: "an exact path", replace: []string{`"prefix": "/headers"`, `"path": "/headers"`}, refuted: faults},
 		{name: "one caller more", replace: []string{"/sa/gateway-istio\"", "/sa/another\""}, refuted: policies},
 		{name: "another policy that allows everything", replace: []string{
 			`"ns[default]-policy[appb-get-only]-rule[0]": {`,
-			`"ns[default]-policy[another]-rule[0]": {"permissions": [{"any": true}], "principals": [{"any": true}]}, "ns[default]-policy[appb-get-only]-rule[0]": {`,
+			`"ns[default]-policy[another]-rule[0]": {"permissions": [{"any": true}], "principals": [{"any": true}]}, ` +
+				`"ns[default]-policy[appb-get-only]-rule[0]": {`,
 		}, refuted: denials},
 		{name: "another method", replace: []string{`"exact": "GET"`, `"exact": "POST"`}, refuted: policies},
 		{name: "no policy", replace: []string{"policy[appb-get-only]", "policy[another]"}, refuted: policies},
-		{name: "appb not behind it", replace: []string{"inbound-vip|8000|http|appb.default", "inbound-vip|8000|http|appc.default"}, refuted: "waypoint-appa waypoint-gateway " + faults + " " + policies},
-		{name: "appa behind it", replace: []string{"inbound-vip|8000|http|appb.default", "inbound-vip|8000|http|appa.default"}, refuted: "waypoint-appa waypoint-gateway waypoint-appb-only " + faults + " " + policies},
-		{name: "the gateway goes around it", inGateway: []string{`"waypoint":`, `"another":`}, refuted: "waypoint-gateway"},
-		{name: "the gateway goes to another waypoint", inGateway: []string{`"waypoint": "POD-IP:15008"`, `"waypoint": "10.0.0.9:15008"`}, refuted: "waypoint-gateway"},
-		{name: "the gateway has no route", inGateway: []string{"appb.opssec.in", "appc.opssec.in"}, refuted: "reach-gateway"},
-		{name: "the gateway has another route", inGateway: []string{"appb.opssec.in", "appa.opssec.in"}, refuted: "reach-gateway gateway-other-host"},
-		{name: "no pod", noWaypoint: true, noProof: true},
-		{name: "what was turned off is still there", lessons: func(l *probe.Lessons) { l.Fault, l.Authz = nil, nil }, refuted: "fault-off-appa fault-off-gateway authz-off-post authz-off-outsider"},
 		{
-			name: "the whole lesson off", lessons: func(l *probe.Lessons) { l.Fault, l.Authz, l.Waypoint = nil, nil, false }, refuted: "waypoint-off-gateway",
-			leftOut: "reach-appa waypoint-off fault-off-appa authz-off-post authz-off-outsider direct-open unmeshed-open",
+			name:    "appb not behind it",
+			replace: []string{"inbound-vip|8000|http|appb.default", "inbound-vip|8000|http|appc.default"},
+			refuted: "waypoint-appa waypoint-gateway " + faults + " " + policies,
 		},
-		{name: "the strict policies missing", lessons: func(l *probe.Lessons) { l.Authz.Strict = true }, refuted: "direct-closed unmeshed-closed"},
+		{
+			name:    "appa behind it",
+			replace: []string{"inbound-vip|8000|http|appb.default", "inbound-vip|8000|http|appa.default"},
+			refuted: "waypoint-appa waypoint-gateway waypoint-appb-only " + faults + " " + policies,
+		},
+		{
+			name: "the gateway goes around it", inGateway: []string{`"waypoint":`, `"another":`},
+			refuted: "waypoint-gateway",
+		},
+		{
+			name:      "the gateway goes to another waypoint",
+			inGateway: []string{`"waypoint": "POD-IP:15008"`, `"waypoint": "10.0.0.9:15008"`},
+			refuted:   "waypoint-gateway",
+		},
+		{
+			name: "the gateway has no route", inGateway: []string{"appb.opssec.in", "appc.opssec.in"},
+			refuted: "reach-gateway",
+		},
+		{
+			name: "the gateway has another route", inGateway: []string{"appb.opssec.in", "appa.opssec.in"},
+			refuted: "reach-gateway gateway-other-host",
+		},
+		{name: "no pod", noWaypoint: true, noProof: true},
+		{
+			name: "what was turned off is still there", lessons: func(l *probe.Lessons) { l.Fault, l.Authz = nil, nil },
+			refuted: "fault-off-appa fault-off-gateway authz-off-post authz-off-outsider",
+		},
+		{
+			name:    "the whole lesson off",
+			lessons: func(l *probe.Lessons) { l.Fault, l.Authz, l.Waypoint = nil, nil, false },
+			refuted: "waypoint-off-gateway",
+			leftOut: "reach-appa waypoint-off fault-off-appa authz-off-post authz-off-outsider direct-open " +
+				"unmeshed-open",
+		},
+		{
+			name: "the strict policies missing", lessons: func(l *probe.Lessons) { l.Authz.Strict = true },
+			refuted: "direct-closed unmeshed-closed",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fault := params.DefaultFault()
@@ -107,11 +142,18 @@ func TestConfigurationClaims(t *testing.T) {
 			if c.lessons != nil {
 				c.lessons(&lessons)
 			}
-			configuration := recorded{t: t, replace: map[probe.Source][]string{probe.WaypointProxy: c.replace, probe.GatewayProxy: c.inGateway}}
+			configuration := recorded{
+				t:       t,
+				replace: map[probe.Source][]string{probe.WaypointProxy: c.replace, probe.GatewayProxy: c.inGateway},
+			}
 			if c.noWaypoint {
 				configuration.none = probe.WaypointProxy
 			}
-			report, err := probe.Run(t.Context(), probe.Env{Namespace: "default", Lessons: lessons, Claims: lesson.Claims(), Configuration: configuration})
+			report, err := probe.Run(t.Context(),
+				probe.Env{
+					Namespace: "default", Lessons: lessons, Claims: lesson.Claims(),
+					Configuration: configuration,
+				})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -130,7 +172,8 @@ func TestConfigurationClaims(t *testing.T) {
 			if got := strings.Join(report.LeftOut, " "); c.leftOut != "" && got != c.leftOut {
 				t.Errorf("left out %q, not %q", got, c.leftOut)
 			}
-			if report.Evidence != probe.OnConfiguration || !slices.ContainsFunc(report.Facts, func(f probe.Fact) bool { return f.Name == "evidence" }) {
+			if report.Evidence != probe.OnConfiguration ||
+				!slices.ContainsFunc(report.Facts, func(f probe.Fact) bool { return f.Name == "evidence" }) {
 				t.Error("the report does not say what its verdicts rest on")
 			}
 		})

@@ -27,11 +27,15 @@ func Fault(fault params.Fault) Lesson {
 		On: detail, Off: "no delay", Claims: faultClaims(),
 		Data: func(config session.Config) map[string]any {
 			return map[string]any{
-				"Namespace": config.Namespace, "Percent": fault.Percent, "Delay": fault.Delay.String(), "Path": fault.Path, "Exact": fault.Exact,
+				"Namespace": config.Namespace, "Percent": fault.Percent, "Delay": fault.Delay.String(),
+				"Path": fault.Path, "Exact": fault.Exact,
 			}
 		},
 		Plan: func(l Lesson, s *session.Session) engine.Plan {
-			return engine.Plan{Name: l.Name, Title: detail, Steps: []engine.Step{l.recordedStep(s, "VirtualService "+names.Delay, "delay.yaml")}}
+			return engine.Plan{
+				Name: l.Name, Title: detail,
+				Steps: []engine.Step{l.recordedStep(s, "VirtualService "+names.Delay, "delay.yaml")},
+			}
 		},
 		InForce: func(s *session.Session) Wait {
 			return Wait{"The waypoint runs the delay", mesh.FaultOn(Target(s), names.Delay, fault)}
@@ -55,9 +59,11 @@ func Fault(fault params.Fault) Lesson {
 // effectPatience is how long tellFirstEffect sends requests, besides one delay.
 const effectPatience = 45 * time.Second
 
-// tellFirstEffect says when a caller first noticed that the delay is on, or gone. It does not fail the target: where the
-// effect was not seen, it says so.
-func tellFirstEffect(ctx context.Context, s *session.Session, env probe.Env, began time.Time, fault params.Fault, off bool) {
+// tellFirstEffect says when a caller first noticed that the delay is on, or gone. It does not fail the target: where
+// the effect was not seen, it says so.
+func tellFirstEffect(
+	ctx context.Context, s *session.Session, env probe.Env, began time.Time, fault params.Fault, off bool,
+) {
 	if !env.Lessons.Waypoint {
 		return
 	}
@@ -76,5 +82,6 @@ func tellFirstEffect(ctx context.Context, s *session.Session, env probe.Env, beg
 		s.Tell("%s from %s: not seen (%v)", what, who, err)
 		return
 	}
-	s.Tell("%s from %s: %s after the target began, %d requests later", what, who, time.Since(began).Round(10*time.Millisecond), seen.Requests)
+	s.Tell("%s from %s: %s after the target began, %d requests later", what, who,
+		time.Since(began).Round(10*time.Millisecond), seen.Requests)
 }

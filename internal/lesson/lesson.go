@@ -1,6 +1,6 @@
-// Package lesson holds the lessons: what a learner turns on and off and observes. A lesson is a value, one file each; All is
-// the one list, and everything else loops over it: the plans, the rows of sm:status, the order of the lessons, sm:lab and
-// sm:delete.
+// Package lesson holds the lessons: what a learner turns on and off and observes. A lesson is a value, one file each;
+// All is the one list, and everything else loops over it: the plans, the rows of sm:status, the order of the lessons,
+// sm:lab and sm:delete.
 package lesson
 
 import (
@@ -57,8 +57,8 @@ type Lesson struct {
 	InForce, Gone func(*session.Session) Wait
 	// Claims are what sm:verify checks: what holds while the lesson is on, and while it is off.
 	Claims []probe.Claim
-	// Missing is the problem of a lesson that needs this one while it is off; nil for a lesson that no other needs. Lost,
-	// if not nil, says why this lesson cannot be relied on although it is on.
+	// Missing is the problem of a lesson that needs this one while it is off; nil for a lesson that no other needs.
+	// Lost, if not nil, says why this lesson cannot be relied on although it is on.
 	Missing func(by string) *problem.Problem
 	Lost    func(ctx context.Context, s *session.Session, by string) (*problem.Problem, error)
 	// Show, if not nil, shows the lesson after it was turned on.
@@ -103,7 +103,8 @@ func (l Lesson) AsRecorded(found session.Found) (recorded Lesson, on bool, err e
 	}
 	recorded, err = l.Recorded(raw)
 	if err != nil {
-		return l, on, problem.New(problem.Internal, err, "the record of lesson %s does not hold what its target wrote", l.Name)
+		return l, on, problem.New(problem.Internal, err, "the record of lesson %s does not hold what its target wrote",
+			l.Name)
 	}
 	return recorded, on, nil
 }
@@ -128,7 +129,8 @@ func (l Lesson) PlanToApply(s *session.Session) engine.Plan {
 	return plan
 }
 
-// PlanOfGone waits until the lesson is gone, after its plan was undone. It has no steps where there is nothing to wait for.
+// PlanOfGone waits until the lesson is gone, after its plan was undone. It has no steps where there is nothing to wait
+// for.
 func (l Lesson) PlanOfGone(s *session.Session) engine.Plan {
 	plan := engine.Plan{Name: l.Name + "-off", Title: "Proxies without it"}
 	if l.Gone != nil {
@@ -247,8 +249,8 @@ func (l Lesson) mayTurnOn(found session.Found, lost func(needed Lesson) (*proble
 	return nil
 }
 
-// MayTurnOff refuses to turn a lesson off while others need it. With the waypoint gone under a policy, either no request
-// could reach appb any more (-strict), or every request could. A lesson that is off may be turned off again.
+// MayTurnOff refuses to turn a lesson off while others need it. With the waypoint gone under a policy, either no
+// request could reach appb any more (-strict), or every request could. A lesson that is off may be turned off again.
 func (l Lesson) MayTurnOff(found session.Found) error {
 	if _, on := found.Lessons[l.Name]; !on {
 		return nil
@@ -268,7 +270,8 @@ func (l Lesson) MayTurnOff(found session.Found) error {
 		verb = "depend"
 	}
 	advice = append(advice, "Then run `mage sm:"+l.Name+" -off` again.")
-	return problem.New(problem.LessonNeeded, nil, "%s %s on sm:%s; nothing was changed", strings.Join(dependents, " and "), verb, l.Name).With(advice...)
+	return problem.New(problem.LessonNeeded, nil, "%s %s on sm:%s; nothing was changed",
+		strings.Join(dependents, " and "), verb, l.Name).With(advice...)
 }
 
 // NextTarget is what to type where every lesson that is on works: the first lesson that is off, or the way back.
@@ -279,5 +282,6 @@ func NextTarget(found session.Found) string {
 			return "mage sm:" + name
 		}
 	}
-	return "mage sm:" + all[len(all)-1] + " -off turns the lessons off, the last one first; mage sm:delete removes the lab"
+	return "mage sm:" + all[len(all)-1] +
+		" -off turns the lessons off, the last one first; mage sm:delete removes the lab"
 }

@@ -27,7 +27,8 @@ func on(names ...string) session.Found {
 func TestLessonsAreComplete(t *testing.T) {
 	var before []string
 	for _, l := range All() {
-		if l.Name == "" || l.Parameters == nil || l.Plan == nil || l.Data == nil || l.On == "" || l.Off == "" || l.Next == nil || l.NextOff == "" {
+		if l.Name == "" || l.Parameters == nil || l.Plan == nil || l.Data == nil || l.On == "" || l.Off == "" ||
+			l.Next == nil || l.NextOff == "" {
 			t.Errorf("lesson %q lacks something: %+v", l.Name, l)
 		}
 		if l.Invalid != nil {
@@ -36,7 +37,8 @@ func TestLessonsAreComplete(t *testing.T) {
 		for _, need := range l.Needs {
 			needed, _ := Named(need)
 			if !slices.Contains(before, need) || needed.Missing == nil {
-				t.Errorf("lesson %s needs %s, which does not come before it, or does not say what is missing", l.Name, need)
+				t.Errorf("lesson %s needs %s, which does not come before it, or does not say what is missing", l.Name,
+					need)
 			}
 			for _, deeper := range needed.Needs {
 				if !slices.Contains(l.Needs, deeper) {
@@ -60,7 +62,8 @@ func TestAsRecorded(t *testing.T) {
 	found := on("apps")
 	found.Lessons["fault"] = json.RawMessage(`{"percent": 30, "delayNanoseconds": 1000000000, "path": "/ip"}`)
 	l, isOn, err := Fault(params.DefaultFault()).AsRecorded(found)
-	if err != nil || !isOn || l.Parameters != (params.Fault{Percent: 30, Delay: time.Second, Path: "/ip"}) || !strings.Contains(l.On, "30 % of /ip") {
+	if err != nil || !isOn || l.Parameters != (params.Fault{Percent: 30, Delay: time.Second, Path: "/ip"}) ||
+		!strings.Contains(l.On, "30 % of /ip") {
 		t.Errorf("got %+v, %v, %v", l.Parameters, isOn, err)
 	}
 	found.Lessons["authz"] = json.RawMessage(`{"allowed": ["gateway-istio"], "strict": true}`)
@@ -153,13 +156,16 @@ func TestTurningOnInOrder(t *testing.T) {
 			continue
 		}
 		var seen *problem.Problem
-		if !errors.As(err, &seen) || seen.ID != tc.want.ID || !strings.Contains(strings.Join(seen.Advice, "\n"), tc.advice) {
-			t.Errorf("%s on %v gives %v, want %s with the advice %s", tc.lesson, tc.found.Lessons, err, tc.want.ID, tc.advice)
+		if !errors.As(err, &seen) || seen.ID != tc.want.ID ||
+			!strings.Contains(strings.Join(seen.Advice, "\n"), tc.advice) {
+			t.Errorf("%s on %v gives %v, want %s with the advice %s", tc.lesson, tc.found.Lessons, err, tc.want.ID,
+				tc.advice)
 		}
 	}
 	broken := errors.New("no answer")
 	fault, _ := Named("fault")
-	if err := fault.mayTurnOn(waypoint, func(Lesson) (*problem.Problem, error) { return nil, broken }); !errors.Is(err, broken) {
+	if err := fault.mayTurnOn(waypoint, func(Lesson) (*problem.Problem, error) { return nil, broken }); !errors.Is(err,
+		broken) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -180,7 +186,10 @@ func TestTurningOffInOrder(t *testing.T) {
 		{"waypoint", on("apps", "authz"), nil},
 		{"waypoint", all, []string{"mage sm:authz -off", "mage sm:fault -off", "mage sm:waypoint -off"}},
 		{"waypoint", on("apps", "waypoint", "fault"), []string{"mage sm:fault -off", "mage sm:waypoint -off"}},
-		{"apps", all, []string{"mage sm:authz -off", "mage sm:fault -off", "mage sm:waypoint -off", "mage sm:apps -off"}},
+		{"apps", all, []string{
+			"mage sm:authz -off", "mage sm:fault -off", "mage sm:waypoint -off",
+			"mage sm:apps -off",
+		}},
 	} {
 		l, _ := Named(tc.lesson)
 		err := l.MayTurnOff(tc.found)

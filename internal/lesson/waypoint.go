@@ -27,14 +27,17 @@ func Waypoint() Lesson {
 			return Wait{"appb is bound to no waypoint", mesh.WaypointOff(Target(s))}
 		},
 		Missing: func(by string) *problem.Problem {
-			return problem.New(problem.WaypointOff, nil, "sm:%s works at the waypoint, and sm:waypoint is off; nothing was changed", by)
+			return problem.New(problem.WaypointOff, nil,
+				"sm:%s works at the waypoint, and sm:waypoint is off; nothing was changed", by)
 		},
 		Lost: func(ctx context.Context, s *session.Session, by string) (*problem.Problem, error) {
 			gateway, err := s.Gateway(ctx, names.Waypoint)
 			if err != nil || gateway != nil {
 				return nil, err
 			}
-			return problem.New(problem.WaypointOff, nil, "sm:%s works at the waypoint, and Gateway %s does not exist, although sm:waypoint is on; nothing was changed", by, names.Waypoint), nil
+			return problem.New(problem.WaypointOff, nil,
+				"sm:%s works at the waypoint, and Gateway %s does not exist, although sm:waypoint is on; "+
+					"nothing was changed", by, names.Waypoint), nil
 		},
 		Show: func(ctx context.Context, s *session.Session) error {
 			return PrintProxies(ctx, s, names.Gateway, names.Waypoint)
@@ -58,7 +61,10 @@ func enrolStep(s *session.Session, id string, needs ...string) engine.Step {
 	const title = "Service appb and its ingress traffic through the waypoint"
 	list, err := specs.Objects("lessons/waypoint/service.yaml", nil)
 	if err != nil {
-		return engine.Step{ID: id, Title: title, Needs: needs, Check: func(context.Context) (engine.Status, error) { return engine.Status{}, err }}
+		return engine.Step{
+			ID: id, Title: title, Needs: needs,
+			Check: func(context.Context) (engine.Status, error) { return engine.Status{}, err },
+		}
 	}
 	service := list[0]
 	service.SetNamespace(s.Config.Namespace)
@@ -68,11 +74,12 @@ func enrolStep(s *session.Session, id string, needs ...string) engine.Step {
 // upstreamEnvoyStep applies the EnvoyFilter that the waypoint needs where the bundle's proxy is upstream Envoy. With
 // Istio's own proxy its set is empty, which removes the EnvoyFilter of an earlier installation with a substitute.
 func upstreamEnvoyStep(s *session.Session, id string) engine.Step {
-	return s.SetStep(id, "Waypoint configuration for the proxy in use", nil, func(ctx context.Context) ([]*unstructured.Unstructured, error) {
-		substitutes, err := s.Substitutes(ctx)
-		if err != nil || substitutes.Proxy() == "" {
-			return nil, err
-		}
-		return specs.Objects("lessons/waypoint/upstream-envoy.yaml", nil)
-	})
+	return s.SetStep(id, "Waypoint configuration for the proxy in use", nil,
+		func(ctx context.Context) ([]*unstructured.Unstructured, error) {
+			substitutes, err := s.Substitutes(ctx)
+			if err != nil || substitutes.Proxy() == "" {
+				return nil, err
+			}
+			return specs.Objects("lessons/waypoint/upstream-envoy.yaml", nil)
+		})
 }

@@ -20,7 +20,9 @@ func waypointClaims() []probe.Claim {
 	straight := func(service func(probe.Scene) mesh.Service) probe.ConfigurationCheck {
 		return probe.ConfigurationCheck{
 			Name: "gateway's endpoints", Of: probe.GatewayProxy,
-			Expect: func(s probe.Scene) string { return "the gateway's endpoints for " + service(s).Name + " are its pods" },
+			Expect: func(s probe.Scene) string {
+				return "the gateway's endpoints for " + service(s).Name + " are its pods"
+			},
 			Met: func(s probe.Scene, found probe.Configured) (bool, string) {
 				return mesh.SendsToPods(found.Dump, service(s))
 			},
@@ -32,17 +34,27 @@ func waypointClaims() []probe.Claim {
 	appb := func(s probe.Scene) mesh.Service { return s.Target.Service }
 	return []probe.Claim{
 		{
-			ID: "waypoint-appa", Lesson: "waypoint", Title: "appa's requests go through the waypoint, which identifies appa",
-			Learn:         "ztunnel sends what is addressed to appb's Service to the waypoint and proves the caller's identity with mutual TLS.",
-			When:          probe.All(probe.WaypointOn, probe.Admitted(probe.Appa)),
-			Shot:          probe.Shot{Caller: probe.Appa, Method: http.MethodGet, Path: probe.OtherPath, Count: probe.Several, Expect: probe.Expect{Status: http.StatusOK, Route: probe.Through}},
+			ID: "waypoint-appa", Lesson: "waypoint",
+			Title: "appa's requests go through the waypoint, which identifies appa",
+			Learn: "ztunnel sends what is addressed to appb's Service to the waypoint and proves the " +
+				"caller's identity with mutual TLS.",
+			When: probe.All(probe.WaypointOn, probe.Admitted(probe.Appa)),
+			Shot: probe.Shot{
+				Caller: probe.Appa, Method: http.MethodGet, Path: probe.OtherPath,
+				Count: probe.Several, Expect: probe.Expect{Status: http.StatusOK, Route: probe.Through},
+			},
 			Configuration: []probe.ConfigurationCheck{handled},
 		},
 		{
-			ID: "waypoint-gateway", Lesson: "waypoint", Title: "the gateway's requests go through the waypoint, which identifies the gateway",
-			Learn: "Only because the Service has the label istio.io/ingress-use-waypoint; without it the gateway goes straight to the pod.",
-			When:  probe.All(probe.WaypointOn, probe.Admitted(probe.Gateway)),
-			Shot:  probe.Shot{Caller: probe.Gateway, Method: http.MethodGet, Path: probe.OtherPath, Count: probe.Several, Expect: probe.Expect{Status: http.StatusOK, Route: probe.Through}},
+			ID: "waypoint-gateway", Lesson: "waypoint",
+			Title: "the gateway's requests go through the waypoint, which identifies the gateway",
+			Learn: "Only because the Service has the label istio.io/ingress-use-waypoint; " +
+				"without it the gateway goes straight to the pod.",
+			When: probe.All(probe.WaypointOn, probe.Admitted(probe.Gateway)),
+			Shot: probe.Shot{
+				Caller: probe.Gateway, Method: http.MethodGet, Path: probe.OtherPath, Count: probe.Several,
+				Expect: probe.Expect{Status: http.StatusOK, Route: probe.Through},
+			},
 			Configuration: []probe.ConfigurationCheck{handled, {
 				Name: "gateway's endpoints", Of: probe.GatewayProxy,
 				Expect: func(probe.Scene) string { return "the gateway's endpoints for appb are the waypoint" },
@@ -70,13 +82,20 @@ func waypointClaims() []probe.Claim {
 			ID: "waypoint-off", Lesson: "waypoint", Title: "with the lesson off, appa's requests go straight to appb",
 			Learn: "A control: the effect of the waypoint is gone with it.",
 			When:  probe.All(probe.Not(probe.WaypointOn), probe.Admitted(probe.Appa)),
-			Shot:  probe.Shot{Caller: probe.Appa, Method: http.MethodGet, Path: probe.OtherPath, Count: probe.Several, Expect: probe.Expect{Status: http.StatusOK, Route: probe.Around}},
+			Shot: probe.Shot{
+				Caller: probe.Appa, Method: http.MethodGet, Path: probe.OtherPath, Count: probe.Several,
+				Expect: probe.Expect{Status: http.StatusOK, Route: probe.Around},
+			},
 		},
 		{
-			ID: "waypoint-off-gateway", Lesson: "waypoint", Title: "with the lesson off, the gateway's requests go straight to appb",
-			Learn:         "A control: the effect of the waypoint is gone with it.",
-			When:          probe.All(probe.Not(probe.WaypointOn), probe.Admitted(probe.Gateway)),
-			Shot:          probe.Shot{Caller: probe.Gateway, Method: http.MethodGet, Path: probe.OtherPath, Count: probe.Several, Expect: probe.Expect{Status: http.StatusOK, Route: probe.Around}},
+			ID: "waypoint-off-gateway", Lesson: "waypoint",
+			Title: "with the lesson off, the gateway's requests go straight to appb",
+			Learn: "A control: the effect of the waypoint is gone with it.",
+			When:  probe.All(probe.Not(probe.WaypointOn), probe.Admitted(probe.Gateway)),
+			Shot: probe.Shot{
+				Caller: probe.Gateway, Method: http.MethodGet, Path: probe.OtherPath,
+				Count: probe.Several, Expect: probe.Expect{Status: http.StatusOK, Route: probe.Around},
+			},
 			Configuration: []probe.ConfigurationCheck{straight(appb)},
 		},
 	}

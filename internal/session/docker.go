@@ -22,7 +22,9 @@ type dockerEngine interface {
 	cluster.Docker
 	bundle.ImageEngine
 	Info(ctx context.Context, options client.InfoOptions) (client.SystemInfoResult, error)
-	DistributionInspect(ctx context.Context, image string, options client.DistributionInspectOptions) (client.DistributionInspectResult, error)
+	DistributionInspect(
+		ctx context.Context, image string, options client.DistributionInspectOptions,
+	) (client.DistributionInspectResult, error)
 }
 
 // UseDocker makes every session use a Docker engine, whatever the environment says.
@@ -45,10 +47,12 @@ func (e *Env) DockerInfo(ctx context.Context) (client.SystemInfoResult, error) {
 	}
 	info, err := e.shared.docker.Info(ctx, client.InfoOptions{})
 	if err != nil && ctx.Err() != nil && parent.Err() == nil {
-		return info, problem.New(problem.DockerNotRunning, context.Cause(ctx), "the Docker engine at %s did not answer within %s", e.shared.endpoint, engineTimeout)
+		return info, problem.New(problem.DockerNotRunning, context.Cause(ctx),
+			"the Docker engine at %s did not answer within %s", e.shared.endpoint, engineTimeout)
 	}
 	if err != nil {
-		return info, fmt.Errorf("asking the Docker engine about itself: %w", docker.Explain(ctx, err, e.shared.endpoint))
+		return info, fmt.Errorf("asking the Docker engine about itself: %w",
+			docker.Explain(ctx, err, e.shared.endpoint))
 	}
 	return info, nil
 }

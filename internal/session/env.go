@@ -40,8 +40,8 @@ type shared struct {
 	upstream      *upstream.Upstream
 }
 
-// New makes an Env: data goes to out, events to sink. It opens the bundle, so that a wrong one is refused before anything
-// is changed, and connects to nothing else.
+// New makes an Env: data goes to out, events to sink. It opens the bundle, so that a wrong one is refused before
+// anything is changed, and connects to nothing else.
 func New(settings Settings, out io.Writer, sink engine.Sink) (*Env, error) {
 	e := &Env{Settings: settings, Out: out, sink: sink, shared: &shared{upstream: upstream.New("")}}
 	if settings.Bundle != "" {

@@ -132,8 +132,8 @@ const (
 type Record struct {
 	// Lab is the lab's name.
 	Lab string
-	// Namespace, MetalLB ("on" or "off") and Addons are what was installed; Namespace and MetalLB are empty in the record of
-	// an old version.
+	// Namespace, MetalLB ("on" or "off") and Addons are what was installed; Namespace and MetalLB are empty in the
+	// record of an old version.
 	Namespace, MetalLB string
 	Addons             []string
 	Substitutes        Substitutes
@@ -151,7 +151,8 @@ func (r Record) Object() (*unstructured.Unstructured, error) {
 		"apiVersion": "v1", "kind": "ConfigMap",
 		"metadata": map[string]any{"name": recordName, "namespace": recordNamespace},
 		"data": map[string]any{
-			"lab": r.Lab, "namespace": r.Namespace, "metallb": r.MetalLB, "addons": strings.Join(r.Addons, ","), "substitutes": string(raw),
+			"lab": r.Lab, "namespace": r.Namespace, "metallb": r.MetalLB, "addons": strings.Join(r.Addons, ","),
+			"substitutes": string(raw),
 		},
 	}}, nil
 }
@@ -164,7 +165,8 @@ func recordOf(object *corev1.ConfigMap) (*Record, error) {
 	}
 	if raw := object.Data["substitutes"]; raw != "" {
 		if err := json.Unmarshal([]byte(raw), &record.Substitutes); err != nil {
-			return nil, problem.New(problem.Internal, err, "ConfigMap %s/%s does not hold what sm:install wrote", recordNamespace, recordName)
+			return nil, problem.New(problem.Internal, err, "ConfigMap %s/%s does not hold what sm:install wrote",
+				recordNamespace, recordName)
 		}
 	}
 	return record, nil
@@ -221,8 +223,9 @@ func (s *Session) BundleSubstitutes() Substitutes {
 	return found
 }
 
-// Substitutes tells which images are not what their references say: from the bundle where one is in use, from a provider
-// that runs no images, otherwise from the record. The record is read again where the cluster could not be asked when the session was opened.
+// Substitutes tells which images are not what their references say: from the bundle where one is in use, from a
+// provider that runs no images, otherwise from the record. The record is read again where the cluster could not be
+// asked when the session was opened.
 func (s *Session) Substitutes(ctx context.Context) (Substitutes, error) {
 	if s.Bundle != nil {
 		return s.BundleSubstitutes(), nil
@@ -278,7 +281,8 @@ func (s *Session) readLessons(ctx context.Context, namespace string) (map[string
 	if err != nil {
 		return nil, err
 	}
-	list, err := client.Kube().CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{LabelSelector: apply.LabelName + "=" + s.Settings.Cluster})
+	list, err := client.Kube().CoreV1().ConfigMaps(namespace).
+		List(ctx, metav1.ListOptions{LabelSelector: apply.LabelName + "=" + s.Settings.Cluster})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}

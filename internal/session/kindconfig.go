@@ -50,8 +50,8 @@ func (s Settings) readKindConfig() ([]byte, error) {
 	return raw, nil
 }
 
-// NodeImages are the images that kind nodes run: SM_NODE_IMAGE for all of them, else those that SM_KIND_CONFIG names, and
-// usual for the nodes for which it names none.
+// NodeImages are the images that kind nodes run: SM_NODE_IMAGE for all of them, else those that SM_KIND_CONFIG names,
+// and usual for the nodes for which it names none.
 func (s Settings) NodeImages(usual string) ([]string, error) {
 	if s.NodeImage != "" {
 		return []string{s.NodeImage}, nil

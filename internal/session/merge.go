@@ -14,8 +14,9 @@ type Rule int
 const (
 	// AsAsked is for sm:install: the settings alone.
 	AsAsked Rule = iota
-	// AsInstalled is for every later target: the record, unless the settings say otherwise. A status then does not call an
-	// add-on missing that was not installed, and a Gateway does not wait for an address that the lab does not give out.
+	// AsInstalled is for every later target: the record, unless the settings say otherwise. A status then does not call
+	// an add-on missing that was not installed, and a Gateway does not wait for an address that the lab does not give
+	// out.
 	AsInstalled
 	// AsRecorded is for sm:delete: the record, whatever the settings say by now.
 	AsRecorded

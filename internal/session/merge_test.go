@@ -30,26 +30,62 @@ func TestMerge(t *testing.T) {
 		{"MetalLB asked for", []string{"SM_METALLB", "on"}, theirs, nil, AsAsked, "default", all, true},
 		{"MetalLB not wanted", []string{"SM_METALLB", "off"}, own, nil, AsAsked, "default", all, false},
 		{"add-ons that cannot run", nil, simulated, nil, AsAsked, "default", "", true},
-		{"add-ons that are not asked for", nil, cluster.Traits{AddonsOnRequest: true}, nil, AsAsked, "default", "", false},
-		{"and that are", []string{"SM_ADDONS", "prometheus"}, cluster.Traits{AddonsOnRequest: true}, nil, AsAsked, "default", "prometheus", false},
+		{
+			"add-ons that are not asked for", nil,
+			cluster.Traits{AddonsOnRequest: true},
+			nil, AsAsked, "default", "",
+			false,
+		},
+		{
+			"and that are",
+			[]string{"SM_ADDONS", "prometheus"},
+			cluster.Traits{AddonsOnRequest: true},
+			nil, AsAsked,
+			"default", "prometheus", false,
+		},
 		{"sm:install goes by the settings", nil, own, shop, AsAsked, "default", all, true},
 		{"later targets by the record", nil, own, shop, AsInstalled, "shop", "prometheus", false},
 		{"of MetalLB too", nil, theirs, withMetalLB, AsInstalled, "shop", "", true},
-		{"unless the namespace is given", []string{"SM_NAMESPACE", "mine"}, own, shop, AsInstalled, "mine", "prometheus", false},
-		{"or the default namespace", []string{"SM_NAMESPACE", "default"}, own, shop, AsInstalled, "default", "prometheus", false},
-		{"unless the add-ons are given", []string{"SM_ADDONS", "kiali"}, own, shop, AsInstalled, "shop", "kiali", false},
+		{
+			"unless the namespace is given",
+			[]string{"SM_NAMESPACE", "mine"},
+			own, shop, AsInstalled, "mine",
+			"prometheus", false,
+		},
+		{
+			"or the default namespace",
+			[]string{"SM_NAMESPACE", "default"},
+			own, shop, AsInstalled, "default",
+			"prometheus", false,
+		},
+		{
+			"unless the add-ons are given",
+			[]string{"SM_ADDONS", "kiali"},
+			own, shop, AsInstalled, "shop", "kiali",
+			false,
+		},
 		{"or no add-ons", []string{"SM_ADDONS", "none"}, own, shop, AsInstalled, "shop", "", false},
 		{"unless MetalLB is given", []string{"SM_METALLB", "on"}, own, shop, AsInstalled, "shop", "prometheus", true},
 		{"an old record says less", nil, own, old, AsInstalled, "default", "", true},
-		{"sm:delete by the record alone", []string{"SM_NAMESPACE", "mine", "SM_ADDONS", "kiali", "SM_METALLB", "on"}, own, shop, AsRecorded, "shop", "prometheus", false},
-		{"without one by the settings", []string{"SM_NAMESPACE", "mine", "SM_ADDONS", "kiali"}, own, nil, AsRecorded, "mine", "kiali", true},
+		{
+			"sm:delete by the record alone",
+			[]string{"SM_NAMESPACE", "mine", "SM_ADDONS", "kiali", "SM_METALLB", "on"},
+			own, shop, AsRecorded, "shop", "prometheus", false,
+		},
+		{
+			"without one by the settings",
+			[]string{"SM_NAMESPACE", "mine", "SM_ADDONS", "kiali"},
+			own, nil, AsRecorded,
+			"mine", "kiali", true,
+		},
 	} {
 		settings, err := Load(env(tc.settings...))
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := Merge(settings, tc.traits, Found{Record: tc.record}, tc.rule)
-		if got.Namespace != tc.namespace || strings.Join(got.Addons, ",") != tc.addons || got.MetalLB != tc.metalLB || got.LoadBalancer != tc.metalLB || got.Removing != (tc.rule == AsRecorded) {
+		if got.Namespace != tc.namespace || strings.Join(got.Addons, ",") != tc.addons || got.MetalLB != tc.metalLB ||
+			got.LoadBalancer != tc.metalLB || got.Removing != (tc.rule == AsRecorded) {
 			t.Errorf("%s: got %+v", tc.name, got)
 		}
 	}

@@ -22,7 +22,8 @@ func (e *Env) imageObstacle(ctx context.Context, ref string) (string, error) {
 	if _, err := e.shared.docker.ImageInspect(ctx, ref); err == nil {
 		return "", nil
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, registryTimeout, fmt.Errorf("no registry answered within %s", registryTimeout))
+	limited, cancel := context.WithTimeoutCause(ctx, registryTimeout,
+		fmt.Errorf("no registry answered within %s", registryTimeout))
 	defer cancel()
 	if _, err := e.shared.docker.DistributionInspect(limited, ref, client.DistributionInspectOptions{}); err != nil {
 		if ctx.Err() != nil {

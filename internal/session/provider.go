@@ -11,8 +11,8 @@ import (
 	"ambientlab/internal/source"
 )
 
-// FindProvider gives the provider of the lab, the same one for every session: the one that the settings name, or where they
-// name none, the place in which a lab of this name is, and kind for a new lab.
+// FindProvider gives the provider of the lab, the same one for every session: the one that the settings name, or where
+// they name none, the place in which a lab of this name is, and kind for a new lab.
 func (e *Env) FindProvider(ctx context.Context) (cluster.Provider, error) {
 	if e.shared.provider == nil {
 		provider, err := e.choose(ctx)
@@ -35,7 +35,8 @@ func (e *Env) choose(ctx context.Context) (cluster.Provider, error) {
 		return e.kind(ctx)
 	}
 	if e.Settings.Provider == providerAuto && !e.Whole {
-		return nil, problem.New(problem.SettingInvalid, nil, "SM_PROVIDER=auto is for sm:lab alone; accepted here: kind, existing, embedded")
+		return nil, problem.New(problem.SettingInvalid, nil,
+			"SM_PROVIDER=auto is for sm:lab alone; accepted here: kind, existing, embedded")
 	}
 	return e.find(ctx)
 }
@@ -57,8 +58,8 @@ func (e *Env) kind(ctx context.Context) (*cluster.Kind, error) {
 }
 
 // existing takes the cluster of the current kubeconfig context and names it before anything is changed: another program
-// may have changed the context. Its nodes may be containers of a Docker engine. Most clusters' nodes are not, so it is no
-// error that no engine answers.
+// may have changed the context. Its nodes may be containers of a Docker engine. Most clusters' nodes are not, so it is
+// no error that no engine answers.
 func (e *Env) existing(ctx context.Context) (*cluster.Existing, error) {
 	options := cluster.ExistingOptions{Kubeconfig: e.Settings.Kubeconfig}
 	if _, err := e.DockerInfo(ctx); err != nil {
@@ -125,7 +126,8 @@ func (e *Env) find(ctx context.Context) (cluster.Provider, error) {
 	}
 	switch inKind := info.Exists && info.Owned; {
 	case inKind && plane.Exists():
-		return nil, problem.New(problem.NameAmbiguous, nil, "there are two labs with the name %s: %s and %s", e.Settings.Cluster, kind.Traits().Title, plane.Traits().Title)
+		return nil, problem.New(problem.NameAmbiguous, nil, "there are two labs with the name %s: %s and %s",
+			e.Settings.Cluster, kind.Traits().Title, plane.Traits().Title)
 	case inKind:
 		return e.found(kind)
 	case plane.Exists():
@@ -154,10 +156,12 @@ func (e *Env) auto(ctx context.Context, noDocker error) (cluster.Provider, error
 		return nil, err
 	}
 	if obstacle == "" {
-		e.Tell("provider: kind, because a Docker engine answers and the node image can be had; for the embedded control plane, set SM_PROVIDER=embedded")
+		e.Tell("provider: kind, because a Docker engine answers and the node image can be had; " +
+			"for the embedded control plane, set SM_PROVIDER=embedded")
 		return e.kind(ctx)
 	}
-	e.Tell("provider: the embedded control plane, because %s; for kind, change that, or set SM_PROVIDER=kind, which says what it needs", obstacle)
+	e.Tell("provider: the embedded control plane, because %s; for kind, change that, or set SM_PROVIDER=kind, "+
+		"which says what it needs", obstacle)
 	e.Tell("the programs of the embedded control plane are built once, which takes minutes")
 	return e.embedded()
 }

@@ -51,8 +51,8 @@ func (e *Env) Deadline(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeoutCause(ctx, e.Settings.Timeout, &overdue{limit: e.Settings.Timeout})
 }
 
-// overdue is the cause of a target's context whose time is up. It counts as context.DeadlineExceeded, which tells a target
-// that was too slow from one that was interrupted.
+// overdue is the cause of a target's context whose time is up. It counts as context.DeadlineExceeded, which tells a
+// target that was too slow from one that was interrupted.
 type overdue struct{ limit time.Duration }
 
 func (o *overdue) Error() string {
@@ -64,9 +64,9 @@ func (o *overdue) Is(target error) bool { return target == context.DeadlineExcee
 // restartPatience is how long an API server may take to answer again after it went away, on a loaded laptop.
 const restartPatience = 90 * time.Second
 
-// whileRestarting makes a step wait while the API server restarts: that may happen in the middle of any step, between two
-// of its requests, and a step is safe to run again. A preview or a status does not wait: it reports that the API server
-// does not answer.
+// whileRestarting makes a step wait while the API server restarts: that may happen in the middle of any step, between
+// two of its requests, and a step is safe to run again. A preview or a status does not wait: it reports that the API
+// server does not answer.
 func whileRestarting(step engine.Step) engine.Step {
 	if check := step.Check; check != nil {
 		step.Check = func(ctx context.Context) (status engine.Status, err error) {

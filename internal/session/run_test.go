@@ -19,10 +19,19 @@ func TestTimeIsUp(t *testing.T) {
 		err  func(context.Context) error
 		want problem.Kind
 	}{
-		"nothing known":      {context.Cause, problem.OutOfTime},
-		"an image pull":      {func(ctx context.Context) error { return problem.New(problem.ImagePull, context.Cause(ctx), "pod a") }, problem.ImagePull},
-		"no ztunnel":         {func(ctx context.Context) error { return problem.New(problem.ZtunnelDown, context.Cause(ctx), "pod a") }, problem.ZtunnelDown},
-		"only not ready yet": {func(ctx context.Context) error { return problem.New(problem.NotReady, context.Cause(ctx), "pod a") }, problem.OutOfTime},
+		"nothing known": {context.Cause, problem.OutOfTime},
+		"an image pull": {
+			func(ctx context.Context) error { return problem.New(problem.ImagePull, context.Cause(ctx), "pod a") },
+			problem.ImagePull,
+		},
+		"no ztunnel": {
+			func(ctx context.Context) error { return problem.New(problem.ZtunnelDown, context.Cause(ctx), "pod a") },
+			problem.ZtunnelDown,
+		},
+		"only not ready yet": {
+			func(ctx context.Context) error { return problem.New(problem.NotReady, context.Cause(ctx), "pod a") },
+			problem.OutOfTime,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

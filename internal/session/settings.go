@@ -1,5 +1,5 @@
-// Package session is one run of one target: the settings as they were given, what was found of the lab, the one merge of
-// both, and the connections.
+// Package session is one run of one target: the settings as they were given, what was found of the lab, the one merge
+// of both, and the connections.
 package session
 
 import (
@@ -21,11 +21,15 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// providerAuto is for sm:lab only: a lab of this name where there is one, else kind where it can be created, else embedded.
+// providerAuto is for sm:lab only: a lab of this name where there is one, else kind where it can be created, else
+// embedded.
 const providerAuto = "auto"
 
-// Settings is everything that a user can choose, read once from the environment and never changed. The struct tags are the
-// documentation: the README's table is made from them, and a test compares them with what `mage -h` names for a target.
+//revive:disable:line-length-limit struct tags cannot be broken
+
+// Settings is everything that a user can choose, read once from the environment and never changed. The struct tags are
+// the documentation: the README's table is made from them, and a test compares them with what `mage -h` names for a
+// target.
 type Settings struct {
 	Provider    string        `env:"SM_PROVIDER" default:"the place where the lab of this name is; kind for a new lab" accepts:"kind, existing, embedded; for sm:lab also auto" help:"where a new lab is created, and which lab is meant where two have the same name; INSTALL_KIND=y means kind, INSTALL_KIND=n existing; auto creates a kind cluster where that is possible, else an embedded one"`
 	Cluster     string        `env:"SM_CLUSTER" default:"ambient" accepts:"a DNS label, at most 40 characters" help:"name of the lab and of its cluster"`
@@ -47,6 +51,8 @@ type Settings struct {
 	// addonsSet and namespaceSet tell whether SM_ADDONS and SM_NAMESPACE were given; see Merge.
 	addonsSet, namespaceSet bool
 }
+
+//revive:enable:line-length-limit
 
 // addonNames lists the telemetry add-ons in the order in which they are shown.
 var addonNames = []string{"prometheus", "grafana", "jaeger", "kiali"}
@@ -80,18 +86,20 @@ func Load(getenv func(string) string) (Settings, error) {
 	}
 	r.conflicts = append(r.conflicts, s.kindConfigConflict(s.Provider)...)
 	if workers := getenv("SM_WORKERS"); workers != "" && s.KindConfig != "" {
-		r.conflict("SM_WORKERS=%s and SM_KIND_CONFIG=%s both say how many worker nodes there are", workers, s.KindConfig)
+		r.conflict("SM_WORKERS=%s and SM_KIND_CONFIG=%s both say how many worker nodes there are", workers,
+			s.KindConfig)
 	}
 	return s, r.err()
 }
 
-// kindConfigConflict says that SM_KIND_CONFIG does not go with a provider, where that is so. A provider that is still to
-// be chosen may be kind.
+// kindConfigConflict says that SM_KIND_CONFIG does not go with a provider, where that is so. A provider that is still
+// to be chosen may be kind.
 func (s Settings) kindConfigConflict(provider string) []string {
 	if s.KindConfig == "" || slices.Contains([]string{cluster.ProviderKind, providerAuto, ""}, provider) {
 		return nil
 	}
-	return []string{fmt.Sprintf("SM_KIND_CONFIG=%s is for a kind cluster, while the provider is %s", s.KindConfig, provider)}
+	return []string{fmt.Sprintf("SM_KIND_CONFIG=%s is for a kind cluster, while the provider is %s", s.KindConfig,
+		provider)}
 }
 
 // Deadlines of single steps follow SM_TIMEOUT: a user who raises it for a slow machine gets longer steps too.
@@ -100,13 +108,15 @@ const (
 	minShortStepTimeout = 2 * time.Minute
 )
 
-// StepTimeout bounds a step that waits for pods or proxies: a third of the whole target's time, and at least ten minutes.
+// StepTimeout bounds a step that waits for pods or proxies: a third of the whole target's time, and at least ten
+// minutes.
 func (s Settings) StepTimeout() time.Duration { return max(minStepTimeout, s.Timeout/3) }
 
 // ShortStepTimeout bounds a step that waits for no pod: a fifteenth of the target's time, and at least two minutes.
 func (s Settings) ShortStepTimeout() time.Duration { return max(minShortStepTimeout, s.Timeout/15) }
 
-// KubeconfigFile is the file that the kind and the embedded provider write: the first that KUBECONFIG names, or kubectl's.
+// KubeconfigFile is the file that the kind and the embedded provider write: the first that KUBECONFIG names, or
+// kubectl's.
 func (s Settings) KubeconfigFile() string {
 	if s.Kubeconfig != "" {
 		return filepath.SplitList(s.Kubeconfig)[0]
@@ -142,7 +152,11 @@ func (r *reader) wrong(name, value, accepts string) {
 // provider is what SM_PROVIDER and INSTALL_KIND say, or "" where they say nothing.
 func (r *reader) provider() string {
 	choice, legacy := r.getenv("SM_PROVIDER"), r.getenv("INSTALL_KIND")
-	byLegacy := map[string]string{"": "", "y": cluster.ProviderKind, "Y": cluster.ProviderKind, "yes": cluster.ProviderKind, "true": cluster.ProviderKind, "n": cluster.ProviderExisting, "N": cluster.ProviderExisting, "no": cluster.ProviderExisting, "false": cluster.ProviderExisting}
+	byLegacy := map[string]string{
+		"": "", "y": cluster.ProviderKind, "Y": cluster.ProviderKind,
+		"yes": cluster.ProviderKind, "true": cluster.ProviderKind, "n": cluster.ProviderExisting,
+		"N": cluster.ProviderExisting, "no": cluster.ProviderExisting, "false": cluster.ProviderExisting,
+	}
 	fromLegacy, known := byLegacy[legacy]
 	if !known {
 		r.wrong("INSTALL_KIND", legacy, "y (a kind cluster) or n (the cluster of the current kubeconfig context)")

@@ -14,7 +14,11 @@ func Documented() []Setting {
 			continue
 		}
 		tag := t.Field(i).Tag
-		settings = append(settings, Setting{Env: tag.Get("env"), Default: tag.Get("default"), Accepts: tag.Get("accepts"), Help: tag.Get("help")})
+		settings = append(settings,
+			Setting{
+				Env: tag.Get("env"), Default: tag.Get("default"), Accepts: tag.Get("accepts"),
+				Help: tag.Get("help"),
+			})
 	}
 	return settings
 }

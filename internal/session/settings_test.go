@@ -26,7 +26,8 @@ func TestLoadDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Provider != "" || s.Cluster != "ambient" || s.Namespace != "default" || s.Workers != 2 || s.Timeout != 30*time.Minute {
+	if s.Provider != "" || s.Cluster != "ambient" || s.Namespace != "default" || s.Workers != 2 ||
+		s.Timeout != 30*time.Minute {
 		t.Errorf("defaults are %+v", s)
 	}
 	if got := strings.Join(s.Addons, ","); got != "prometheus,grafana,jaeger,kiali" {
@@ -46,7 +47,8 @@ func TestLoadProvider(t *testing.T) {
 	} {
 		s, err := Load(env("INSTALL_KIND", c.legacy, "SM_PROVIDER", c.provider))
 		if err != nil || s.Provider != c.want {
-			t.Errorf("INSTALL_KIND=%q SM_PROVIDER=%q: got %q, %v; want %q", c.legacy, c.provider, s.Provider, err, c.want)
+			t.Errorf("INSTALL_KIND=%q SM_PROVIDER=%q: got %q, %v; want %q", c.legacy, c.provider, s.Provider, err,
+				c.want)
 		}
 	}
 }
@@ -127,7 +129,8 @@ func TestDocumented(t *testing.T) {
 
 func TestNodeImages(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kind.yaml")
-	text := "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes: [{role: control-plane}, {role: worker, image: 'kindest/node:v1.35.1'}]\n"
+	text := "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes: [{role: control-plane}, {role: worker, image: " +
+		"'kindest/node:v1.35.1'}]\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

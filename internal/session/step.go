@@ -32,7 +32,10 @@ func (s *Session) SetStepWithout(
 		if err != nil {
 			return apply.Set{}, err
 		}
-		return apply.Set{Name: id, Objects: s.Adapt(rendered), Namespace: s.Config.Namespace, Force: s.Traits.Owned, NotAwaited: notAwaited}, nil
+		return apply.Set{
+			Name: id, Objects: s.Adapt(rendered), Namespace: s.Config.Namespace, Force: s.Traits.Owned,
+			NotAwaited: notAwaited,
+		}, nil
 	}
 	step := apply.Step(s.Connect, id, title, needs, apply.Objects(set))
 	step.Timeout = s.Settings.StepTimeout()

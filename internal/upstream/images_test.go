@@ -26,7 +26,8 @@ spec: {jobTemplate: {spec: {template: {spec: {containers: [{name: c, image: cron
 apiVersion: v1
 kind: List
 items:
-- {apiVersion: apps/v1, kind: DaemonSet, metadata: {name: d}, spec: {template: {spec: {containers: [{name: c, image: daemon:1}]}}}}
+- {apiVersion: apps/v1, kind: DaemonSet, metadata: {name: d},
+   spec: {template: {spec: {containers: [{name: c, image: daemon:1}]}}}}
 ---
 # nothing
 ---
@@ -57,11 +58,16 @@ func TestProxyImage(t *testing.T) {
 		{`{"global":{"hub":"h","tag":"1","proxy":{"image":"proxyv2"}}}`, "h/proxyv2:1"},
 		{`{"global":{"hub":"h","tag":"1-debug","variant":"debug","proxy":{"image":"proxyv2"}}}`, "h/proxyv2:1-debug"},
 		{`{"global":{"hub":"h","tag":"1","variant":"debug","proxy":{"image":"my.test/proxy:9"}}}`, "my.test/proxy:9"},
-		{`{"global":{"hub":"h","tag":"1-debug","variant":"distroless","proxy":{"image":"proxyv2"}}}`, "h/proxyv2:1-distroless"},
+		{
+			`{"global":{"hub":"h","tag":"1-debug","variant":"distroless","proxy":{"image":"proxyv2"}}}`,
+			"h/proxyv2:1-distroless",
+		},
 		{`{"global":{}}`, ""},
 		{`not JSON`, ""},
 	} {
-		objs, err := manifest.Decode([]byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio-sidecar-injector}\ndata:\n  values: '" + tc.values + "'\n"))
+		objs, err := manifest.Decode(
+			[]byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio-sidecar-injector}\ndata:\n  values: '" +
+				tc.values + "'\n"))
 		if err != nil {
 			t.Fatal(err)
 		}

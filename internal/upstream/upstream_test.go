@@ -92,14 +92,17 @@ func TestIstioValuesReachTheObjects(t *testing.T) {
 
 func TestIstioRefuses(t *testing.T) {
 	for name, values := range map[string]map[string]any{
-		"retired hub":          {"global": map[string]any{"hub": "registry.istio.io/release"}},
-		"retired mirror":       {"hub": "gcr.io/istio-release"},
-		"retired image":        {"containers": []any{map[string]any{"image": "gcr.io/istio-release/pilot:1.31.1"}}},
-		"another profile":      {"profile": "demo"},
-		"two profiles":         {"profile": "ambient", "global": map[string]any{"profile": "demo"}},
-		"hub under a scalar":   {"global": "none"},
-		"unknown platform":     {"global": map[string]any{"platform": "toaster"}},
-		"values of wrong type": {"global": map[string]any{"imagePullSecrets": map[string]any{"a": 1.5}}, "defaults": map[string]any{"x": 1}},
+		"retired hub":        {"global": map[string]any{"hub": "registry.istio.io/release"}},
+		"retired mirror":     {"hub": "gcr.io/istio-release"},
+		"retired image":      {"containers": []any{map[string]any{"image": "gcr.io/istio-release/pilot:1.31.1"}}},
+		"another profile":    {"profile": "demo"},
+		"two profiles":       {"profile": "ambient", "global": map[string]any{"profile": "demo"}},
+		"hub under a scalar": {"global": "none"},
+		"unknown platform":   {"global": map[string]any{"platform": "toaster"}},
+		"values of wrong type": {
+			"global":   map[string]any{"imagePullSecrets": map[string]any{"a": 1.5}},
+			"defaults": map[string]any{"x": 1},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := New("").Istio(t.Context(), IstioValues{Istiod: values})
@@ -173,8 +176,8 @@ func TestKialiFindsItsNeighbours(t *testing.T) {
 	}
 }
 
-// An object belongs to one part of the lab: two parts that hold the same one would
-// take it from each other at every run.
+// An object belongs to one part of the lab: two parts that hold the same one would take it from each other at every
+// run.
 func TestNoObjectIsInTwoParts(t *testing.T) {
 	u := New("")
 	parts, err := u.Istio(t.Context(), IstioValues{})

@@ -1,5 +1,5 @@
-// Package names holds what the lab's own objects are called and which images they run. The YAML in specs writes the same
-// names out; a test of package specs compares them.
+// Package names holds what the lab's own objects are called and which images they run. The YAML in specs writes the
+// same names out; a test of package specs compares them.
 package names
 
 // The two applications, the Gateway that leads to them, and the waypoint.

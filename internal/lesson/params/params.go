@@ -1,5 +1,5 @@
-// Package params holds the parameters of the lessons: what a learner chooses, how it is checked, and what is recorded in
-// the cluster. The lessons, the checks of a proxy's configuration and the traffic proofs share these types.
+// Package params holds the parameters of the lessons: what a learner chooses, how it is checked, and what is recorded
+// in the cluster. The lessons, the checks of a proxy's configuration and the traffic proofs share these types.
 package params
 
 import (
@@ -64,7 +64,9 @@ func (f Fault) Validate() error {
 		wrong = append(wrong, fmt.Sprintf("-delay=%v is not accepted; accepted: 10ms to 1m", f.Delay))
 	}
 	if !strings.HasPrefix(f.Path, "/") || strings.ContainsAny(f.Path, " ?#\n\t\"\\") {
-		wrong = append(wrong, fmt.Sprintf("-path=%q is not accepted; accepted: a path that starts with / and holds no space, quote, ? or #", f.Path))
+		wrong = append(wrong,
+			fmt.Sprintf("-path=%q is not accepted; accepted: a path that starts with / and holds no space, quote, "+
+				"? or #", f.Path))
 	}
 	if len(wrong) > 0 {
 		return problem.New(problem.SettingInvalid, nil, "%s", strings.Join(wrong, "\n"))
@@ -83,13 +85,15 @@ type Authz struct {
 // Callers are the ServiceAccounts that sm:authz lets in unless told otherwise.
 func Callers() []string { return []string{names.AppA, names.GatewayAccount} }
 
-// NewAuthz lets in all Callers but those in without, a list separated by commas or spaces. An unknown name is refused with
-// problem.SettingInvalid.
+// NewAuthz lets in all Callers but those in without, a list separated by commas or spaces. An unknown name is refused
+// with problem.SettingInvalid.
 func NewAuthz(without string, strict bool) (Authz, error) {
 	allowed := Callers()
 	for _, name := range strings.FieldsFunc(without, func(c rune) bool { return c == ',' || c == ' ' }) {
 		if !slices.Contains(Callers(), name) {
-			return Authz{}, problem.New(problem.SettingInvalid, nil, "-without=%q is not accepted; accepted: %s, %s or both with a comma", without, names.AppA, names.GatewayAccount)
+			return Authz{}, problem.New(problem.SettingInvalid, nil,
+				"-without=%q is not accepted; accepted: %s, %s or both with a comma", without, names.AppA,
+				names.GatewayAccount)
 		}
 		allowed = slices.DeleteFunc(allowed, func(account string) bool { return account == name })
 	}

@@ -37,7 +37,8 @@ func TestFaultValidate(t *testing.T) {
 		{Fault{Percent: 50, Delay: time.Second, Path: `/a"b`}, "-path="},
 		{Fault{Percent: 50, Delay: time.Second, Path: "/a?b"}, "-path="},
 	} {
-		if err := tc.fault.Validate(); !problem.Is(err, problem.SettingInvalid) || !strings.Contains(err.Error(), tc.says) {
+		if err := tc.fault.Validate(); !problem.Is(err, problem.SettingInvalid) ||
+			!strings.Contains(err.Error(), tc.says) {
 			t.Errorf("%+v: got %v, want a refusal of %s", tc.fault, err, tc.says)
 		}
 	}
@@ -67,7 +68,8 @@ func TestNewAuthz(t *testing.T) {
 		{"appa,appa", "gateway-istio", "appa"},
 	} {
 		got, err := NewAuthz(tc.without, true)
-		if err != nil || strings.Join(got.Allowed, ",") != tc.allowed || strings.Join(got.Without(), ",") != tc.taken || !got.Strict {
+		if err != nil || strings.Join(got.Allowed, ",") != tc.allowed || strings.Join(got.Without(), ",") != tc.taken ||
+			!got.Strict {
 			t.Errorf("without %q: got %+v without %v, %v; want %q", tc.without, got, got.Without(), err, tc.allowed)
 		}
 		for _, account := range Callers() {

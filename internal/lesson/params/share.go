@@ -2,9 +2,9 @@ package params
 
 import "strings"
 
-// Millionths is the share of delayed requests that istiod sends to the proxies, in millionths. istiod truncates, it does
-// not round (istio.io/istio, pilot/pkg/networking/core/route/route.go, translatePercentToFractionalPercent), so that
-// 1.14 % becomes 11399 millionths.
+// Millionths is the share of delayed requests that istiod sends to the proxies, in millionths. istiod truncates, it
+// does not round (istio.io/istio, pilot/pkg/networking/core/route/route.go, translatePercentToFractionalPercent), so
+// that 1.14 % becomes 11399 millionths.
 func (f Fault) Millionths() uint32 { return uint32(f.Percent * 10000) }
 
 // Share is the share of requests that the proxies delay, 0 to 1.

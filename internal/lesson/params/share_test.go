@@ -17,12 +17,16 @@ func TestMillionthsAreTheOnesOfIstiod(t *testing.T) {
 	if err != nil {
 		t.Fatalf("finding the pinned module istio.io/istio: %v", err)
 	}
-	source, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(folder)), "pilot/pkg/networking/core/route/route.go"))
+	source, err := os.ReadFile(
+		filepath.Join(strings.TrimSpace(string(folder)), "pilot/pkg/networking/core/route/route.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	body := regexp.MustCompile(`(?s)func translatePercentToFractionalPercent\(.*?\n}`).Find(source)
-	for _, want := range []string{`Numerator:   uint32(p.Value * 10000),`, `Denominator: xdstype.FractionalPercent_MILLION,`} {
+	for _, want := range []string{
+		`Numerator:   uint32(p.Value * 10000),`,
+		`Denominator: xdstype.FractionalPercent_MILLION,`,
+	} {
 		if !strings.Contains(string(body), want) {
 			t.Errorf("istiod no longer computes %q:\n%s", want, body)
 		}
@@ -33,7 +37,8 @@ func TestMillionthsAreTheOnesOfIstiod(t *testing.T) {
 func TestEveryPercentageWithTwoDecimals(t *testing.T) {
 	differ := 0
 	for hundredths := 1; hundredths <= 10000; hundredths++ {
-		percent, err := strconv.ParseFloat(strconv.Itoa(hundredths/100)+"."+strconv.Itoa(hundredths%100/10)+strconv.Itoa(hundredths%10), 64)
+		percent, err := strconv.ParseFloat(strconv.Itoa(hundredths/100)+"."+strconv.Itoa(hundredths%100/10)+
+			strconv.Itoa(hundredths%10), 64)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +63,8 @@ func TestCovers(t *testing.T) {
 	prefix, exact := DefaultFault(), DefaultFault()
 	exact.Exact = true
 	for path, want := range map[string][2]bool{
-		"/headers": {true, true}, "/headers/x": {true, false}, "/headers2": {true, false}, "/header": {false, false}, "/ip": {false, false},
+		"/headers": {true, true}, "/headers/x": {true, false}, "/headers2": {true, false}, "/header": {false, false},
+		"/ip": {false, false},
 	} {
 		if prefix.Covers(path) != want[0] || exact.Covers(path) != want[1] {
 			t.Errorf("%s: prefix %v, exact %v", path, prefix.Covers(path), exact.Covers(path))

@@ -59,7 +59,10 @@ func TestAddresses(t *testing.T) {
 }
 
 func TestLast(t *testing.T) {
-	for in, want := range map[string]string{"10.244.0.0/16": "10.244.255.254", "10.0.0.0/30": "10.0.0.2", "192.168.3.0/24": "192.168.3.254"} {
+	for in, want := range map[string]string{
+		"10.244.0.0/16": "10.244.255.254", "10.0.0.0/30": "10.0.0.2",
+		"192.168.3.0/24": "192.168.3.254",
+	} {
 		if got := Last(netip.MustParsePrefix(in)).String(); got != want {
 			t.Errorf("%s: %s", in, got)
 		}
@@ -67,7 +70,10 @@ func TestLast(t *testing.T) {
 }
 
 func service(name, ip string, ports ...corev1.ServicePort) *corev1.Service {
-	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "ns"}, Spec: corev1.ServiceSpec{ClusterIP: ip, Ports: ports}}
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "ns"},
+		Spec:       corev1.ServiceSpec{ClusterIP: ip, Ports: ports},
+	}
 }
 
 func endpoints(port string, number int32, ready bool, addresses ...string) *discoveryv1.EndpointSlice {
@@ -82,19 +88,32 @@ func endpoints(port string, number int32, ready bool, addresses ...string) *disc
 
 func TestServices(t *testing.T) {
 	all := []*corev1.Service{
-		service("b", "10.96.0.9", corev1.ServicePort{Name: "http", Port: 80}, corev1.ServicePort{Name: "none", Port: 81}),
+		service("b", "10.96.0.9", corev1.ServicePort{Name: "http", Port: 80},
+			corev1.ServicePort{Name: "none", Port: 81}),
 		service("a", "10.96.0.2", corev1.ServicePort{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP}),
 		service("headless", corev1.ClusterIPNone, corev1.ServicePort{Name: "http", Port: 80}),
 	}
 	of := map[string][]*discoveryv1.EndpointSlice{
-		"b":        {endpoints("http", 8080, true, "10.244.0.3", "10.244.0.2"), endpoints("http", 8080, true, "10.244.0.3"), endpoints("http", 8080, false, "10.244.0.4")},
+		"b": {
+			endpoints("http", 8080, true, "10.244.0.3", "10.244.0.2"),
+			endpoints("http", 8080, true, "10.244.0.3"), endpoints("http", 8080, false, "10.244.0.4"),
+		},
 		"a":        {endpoints("dns", 5353, true, "10.244.0.5")},
 		"headless": {endpoints("http", 1, true, "10.244.0.6")},
 	}
 	got := Services(all, func(_, name string) []*discoveryv1.EndpointSlice { return of[name] })
 	want := []Service{
-		{Address: netip.MustParseAddrPort("10.96.0.2:53"), UDP: true, Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.244.0.5:5353")}},
-		{Address: netip.MustParseAddrPort("10.96.0.9:80"), Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.244.0.2:8080"), netip.MustParseAddrPort("10.244.0.3:8080")}},
+		{
+			Address: netip.MustParseAddrPort("10.96.0.2:53"), UDP: true,
+			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.244.0.5:5353")},
+		},
+		{
+			Address: netip.MustParseAddrPort("10.96.0.9:80"),
+			Endpoints: []netip.AddrPort{
+				netip.MustParseAddrPort("10.244.0.2:8080"),
+				netip.MustParseAddrPort("10.244.0.3:8080"),
+			},
+		},
 	}
 	if !slices.EqualFunc(got, want, func(a, b Service) bool {
 		return a.Address == b.Address && a.UDP == b.UDP && slices.Equal(a.Endpoints, b.Endpoints)
@@ -104,12 +123,17 @@ func TestServices(t *testing.T) {
 }
 
 func TestHosts(t *testing.T) {
-	got := Hosts("ns", "pod", "10.244.0.2", []*corev1.Service{service("b", "10.96.0.9"), service("headless", corev1.ClusterIPNone)})
-	want := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.244.0.2\tpod\n10.96.0.9\tb.ns.svc.cluster.local b.ns.svc b.ns b\n"
+	got := Hosts("ns", "pod", "10.244.0.2",
+		[]*corev1.Service{service("b", "10.96.0.9"), service("headless", corev1.ClusterIPNone)})
+	want := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.244.0.2\tpod\n" +
+		"10.96.0.9\tb.ns.svc.cluster.local b.ns.svc b.ns b\n"
 	if got != want {
 		t.Errorf("%q", got)
 	}
-	if other := Hosts("other", "pod", "", []*corev1.Service{service("b", "10.96.0.9")}); other != "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.96.0.9\tb.ns.svc.cluster.local b.ns.svc b.ns\n" {
+	if other := Hosts("other", "pod", "",
+		[]*corev1.Service{service("b",
+			"10.96.0.9")}); other != "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"+
+		"10.96.0.9\tb.ns.svc.cluster.local b.ns.svc b.ns\n" {
 		t.Errorf("from another namespace: %q", other)
 	}
 }

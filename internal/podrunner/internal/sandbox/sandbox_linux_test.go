@@ -113,8 +113,12 @@ func pod(t *testing.T, mounts ...Mount) *Sandbox {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image := config.Image{Libraries: true, Files: []config.File{{Path: "/bin/act", Source: self}}, Directories: []string{"/own"}}
-	if err := s.MakeRoot("c", Root{Image: image, Mounts: mounts, Files: map[string]string{"/etc/hosts": "names"}}); err != nil {
+	image := config.Image{
+		Libraries: true, Files: []config.File{{Path: "/bin/act", Source: self}},
+		Directories: []string{"/own"},
+	}
+	if err := s.MakeRoot("c",
+		Root{Image: image, Mounts: mounts, Files: map[string]string{"/etc/hosts": "names"}}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -144,14 +148,33 @@ func TestProcess(t *testing.T) {
 		output  string
 		code    int
 	}{
-		"exit code":           {Command{Args: []string{"/bin/act", "act", "exit", "xxx"}}, "", 3},
-		"found in PATH":       {Command{Args: []string{"act", "act", "exit", ""}, Env: []string{"PATH=/nothing:/bin"}}, "", 0},
-		"files of the root":   {Command{Args: []string{"/bin/act", "act", "cat", "/etc/hosts", "/data/inner/file", "/data2/file"}}, "namescontentcontent", 0},
-		"standard input":      {Command{Args: []string{"/bin/act", "act", "cat"}, Stdin: strings.NewReader("in")}, "in", 0},
-		"read-only volume":    {Command{Args: []string{"/bin/act", "act", "write", "/data/inner/x"}}, "open /data/inner/x: read-only file system\n", 1},
-		"writable volume":     {Command{Args: []string{"/bin/act", "act", "write", "/data2/x"}}, "", 0},
-		"no way out":          {Command{Args: []string{"/bin/act", "act", "cat", s.Dir()}}, "open " + s.Dir() + ": no such file or directory\n", 1},
-		"where it is":         {Command{Args: []string{"/bin/act", "act", "where"}, Dir: "/own", Env: []string{"NAME=x"}}, "/own the-host 1 x", 0},
+		"exit code": {Command{Args: []string{"/bin/act", "act", "exit", "xxx"}}, "", 3},
+		"found in PATH": {
+			Command{Args: []string{"act", "act", "exit", ""}, Env: []string{"PATH=/nothing:/bin"}},
+			"", 0,
+		},
+		"files of the root": {
+			Command{Args: []string{"/bin/act", "act", "cat", "/etc/hosts", "/data/inner/file", "/data2/file"}},
+			"namescontentcontent", 0,
+		},
+		"standard input": {
+			Command{Args: []string{"/bin/act", "act", "cat"}, Stdin: strings.NewReader("in")},
+			"in",
+			0,
+		},
+		"read-only volume": {
+			Command{Args: []string{"/bin/act", "act", "write", "/data/inner/x"}},
+			"open /data/inner/x: read-only file system\n", 1,
+		},
+		"writable volume": {Command{Args: []string{"/bin/act", "act", "write", "/data2/x"}}, "", 0},
+		"no way out": {
+			Command{Args: []string{"/bin/act", "act", "cat", s.Dir()}},
+			"open " + s.Dir() + ": no such file or directory\n", 1,
+		},
+		"where it is": {
+			Command{Args: []string{"/bin/act", "act", "where"}, Dir: "/own", Env: []string{"NAME=x"}},
+			"/own the-host 1 x", 0,
+		},
 		"its output, by path": {Command{Args: []string{"/bin/act", "act", "write", "/dev/stdout"}}, "written", 0},
 	} {
 		if output, code := does(t, s, c.command); output != c.output || code != c.code {
@@ -164,7 +187,8 @@ func TestProcess(t *testing.T) {
 	if err := s.WriteFile("c", "etc/hosts", "other names"); err != nil {
 		t.Fatal(err)
 	}
-	if output, _ := does(t, s, Command{Args: []string{"/bin/act", "act", "cat", "/etc/hosts"}}); output != "other names" {
+	if output, _ := does(t, s,
+		Command{Args: []string{"/bin/act", "act", "cat", "/etc/hosts"}}); output != "other names" {
 		t.Errorf("after a change: %q", output)
 	}
 }
@@ -173,7 +197,8 @@ func TestProcess(t *testing.T) {
 func TestEnd(t *testing.T) {
 	shared := t.TempDir()
 	s := pod(t, Mount{Source: shared, Path: "/shared"})
-	process, err := s.Start(Command{Container: "c", Args: []string{"/bin/act", "act", "parent"}, Stdout: io.Discard, Stderr: io.Discard})
+	process, err := s.Start(
+		Command{Container: "c", Args: []string{"/bin/act", "act", "parent"}, Stdout: io.Discard, Stderr: io.Discard})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +210,8 @@ func TestEnd(t *testing.T) {
 		}
 	}
 	children := func() string {
-		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", outer(t, process.PID()), outer(t, process.PID())))
+		raw, _ := os.ReadFile(
+			fmt.Sprintf("/proc/%d/task/%d/children", outer(t, process.PID()), outer(t, process.PID())))
 		return strings.TrimSpace(string(raw))
 	}
 	child := children()
@@ -218,7 +244,8 @@ func outer(t *testing.T, pid int) int {
 		}
 		for line := range strings.Lines(string(raw)) {
 			numbers := strings.Fields(line)
-			if len(numbers) > 3 && numbers[0] == "NSpid:" && numbers[len(numbers)-2] == fmt.Sprint(pid) && numbers[len(numbers)-1] == "1" {
+			if len(numbers) > 3 && numbers[0] == "NSpid:" && numbers[len(numbers)-2] == fmt.Sprint(pid) &&
+				numbers[len(numbers)-1] == "1" {
 				var found int
 				_, _ = fmt.Sscan(numbers[1], &found)
 				return found
