@@ -1,5 +1,5 @@
-// Package dockertest is a Docker engine in memory: what the lab asks of an engine,
-// answered from a list of containers and networks, for tests.
+// Package dockertest is a Docker engine in memory: what the lab asks of an engine, answered from a list of containers
+// and networks, for tests.
 package dockertest
 
 import (
@@ -47,8 +47,7 @@ type Container struct {
 	Log string
 }
 
-// Engine answers the lab's requests. Fill in its fields before use; its methods may
-// be called side by side.
+// Engine answers the lab's requests. Fill in its fields before use; its methods may be called side by side.
 type Engine struct {
 	// Networks are the networks' IPAM entries by name.
 	Networks map[string][]network.IPAMConfig
@@ -345,8 +344,7 @@ func (e *Engine) ExecAttach(_ context.Context, id string, _ client.ExecAttachOpt
 	return client.ExecAttachResult{HijackedResponse: client.NewHijackedResponse(theirs, "")}, nil
 }
 
-// frame writes one piece of a multiplexed stream: the stream's number, three zeros,
-// the length, the text.
+// frame writes one piece of a multiplexed stream: the stream's number, three zeros, the length, the text.
 func frame(w io.Writer, stream stdcopy.StdType, text string) {
 	if text == "" {
 		return
