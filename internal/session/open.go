@@ -14,13 +14,14 @@ import (
 type Need int
 
 const (
-	// MayBeAbsent is for targets that create the lab or only show it. Whatever state the cluster is in, there is a session.
+	// MayBeAbsent is for targets that create the lab or only show it. Whatever state the cluster is in, there is a
+	// session.
 	MayBeAbsent Need = iota
-	// OnlyFound is for sm:delete: it is MayBeAbsent, but a cluster that the lab created is asked nothing, since it may not
-	// answer.
+	// OnlyFound is for sm:delete: it is MayBeAbsent, but a cluster that the lab created is asked nothing, since it may
+	// not answer.
 	OnlyFound
-	// MustBeInstalled is for targets that work in a lab: its cluster exists and runs, and sm:install has recorded the lab
-	// in it.
+	// MustBeInstalled is for targets that work in a lab: its cluster exists and runs, and sm:install has recorded the
+	// lab in it.
 	MustBeInstalled
 )
 
@@ -73,7 +74,8 @@ func Open(ctx context.Context, env *Env, need Need) (*Session, error) {
 	if s.Unloadable != nil { // nor did sm:install load it
 		return nil, s.Unloadable
 	}
-	// Like the steps that follow, this waits while the API server restarts. A cluster that does not run was refused above.
+	// Like the steps that follow, this waits while the API server restarts. A cluster that does not run was refused
+	// above.
 	err = apply.Retry(ctx, restartPatience, func(ctx context.Context) error {
 		if s.Found.Record, err = s.readRecord(ctx); err != nil {
 			return err
@@ -112,13 +114,14 @@ func Usable(info cluster.Info) error {
 		return problem.New(problem.ClusterForeign, nil, "%s cluster %q: %s", info.Provider, info.Name, info.Message).
 			With(fmt.Sprintf("To use it as it is: kubectl config use-context %s, and INSTALL_KIND=n.", info.Context))
 	case cluster.Unreachable:
-		return problem.New(problem.ClusterUnreachable, nil, "the cluster of context %s at %s does not answer: %s", info.Context, info.Server, info.Message)
+		return problem.New(problem.ClusterUnreachable, nil, "the cluster of context %s at %s does not answer: %s",
+			info.Context, info.Server, info.Message)
 	}
 	return nil
 }
 
-// Installed refuses a cluster without this lab's record: the current context may lead to another cluster than the one that
-// sm:install worked on.
+// Installed refuses a cluster without this lab's record: the current context may lead to another cluster than the one
+// that sm:install worked on.
 func (s *Session) Installed() error {
 	where := s.Info.Provider + " cluster " + s.Info.Name
 	if !s.Traits.Owned {
@@ -126,12 +129,14 @@ func (s *Session) Installed() error {
 	}
 	switch record := s.Found.Record; {
 	case record == nil && s.Traits.Owned:
-		return problem.New(problem.ClusterNone, nil, "sm:install has not recorded lab %q on %s", s.Settings.Cluster, where)
+		return problem.New(problem.ClusterNone, nil, "sm:install has not recorded lab %q on %s", s.Settings.Cluster,
+			where)
 	case record == nil:
 		return problem.New(problem.ClusterNone, nil, "lab %q is not on %s", s.Settings.Cluster, where).
 			With("If you mean another cluster, choose it: kubectl config use-context.")
 	case record.Lab != s.Settings.Cluster:
-		return problem.New(problem.ObjectOfAnotherLab, nil, "on %s is lab %q, not %q", where, record.Lab, s.Settings.Cluster).
+		return problem.New(problem.ObjectOfAnotherLab, nil, "on %s is lab %q, not %q", where, record.Lab,
+			s.Settings.Cluster).
 			With("To use that lab: SM_CLUSTER=" + record.Lab + ".")
 	}
 	return nil
@@ -151,7 +156,8 @@ func (s *Session) usableBundle() (*bundle.Bundle, error) {
 		return nil, nil
 	case s.Info.Exists && s.Info.Elsewhere != "":
 		return nil, problem.New(problem.SettingInvalid, nil,
-			"SM_BUNDLE=%s needs nodes that are kind containers on this host, because images can be loaded into no others; the cluster of context %s has %s",
+			"SM_BUNDLE=%s needs nodes that are kind containers on this host, because images can be loaded into no "+
+				"others; the cluster of context %s has %s",
 			s.Settings.Bundle, s.Info.Context, s.Info.Elsewhere).
 			With("Unset SM_BUNDLE, and let the nodes pull their images.")
 	}

@@ -112,7 +112,8 @@ func (e *Env) find(ctx context.Context) (cluster.Provider, error) {
 		}
 		var known *problem.Problem
 		if errors.As(noDocker, &known) {
-			known.With(fmt.Sprintf("No embedded control plane has the name %s, so the lab was looked for in Docker.", e.Settings.Cluster))
+			known.With(fmt.Sprintf("No embedded control plane has the name %s, so the lab was looked for in Docker.",
+				e.Settings.Cluster))
 		}
 		return nil, noDocker
 	}

@@ -139,8 +139,8 @@ func (s *ClientStream) Close() error {
 // errRequestClosed means that the transport accepts no more data for a stream.
 var errRequestClosed = errors.New("tunnel closed by the peer")
 
-// errConnectionLost means that the connection ended before the client's half of a stream did. The transport notices that
-// only when it has data to send, if the peer's half has ended.
+// errConnectionLost means that the connection ended before the client's half of a stream did. The transport notices
+// that only when it has data to send, if the peer's half has ended.
 var errConnectionLost = errors.New("HBONE connection lost")
 
 // requestBody is the body of a CONNECT request: the transport reads from it what the stream sends.
