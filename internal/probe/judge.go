@@ -38,47 +38,45 @@ func judgeStatus(expect Expect, m Measurement, seen *observation) Check {
 // nothing of a delay.
 func judgeOwnStatus(m Measurement, seen *observation) Check {
 	own := map[string]int{}
-	unknown := 0
+	unknown, others := 0, 0
 	for _, c := range seen.mine {
 		switch c.Details {
 		case observe.ViaUpstream:
 			own[fmt.Sprint(c.Status)]++
 		case "":
 			unknown++
+		default:
+			others++
 		}
 	}
-	statuses := listStatuses(m, "") + inParentheses(m.Errors)
-	noAnswer := fmt.Sprint(traffic.NoAnswer)
-	switch {
-	case m.Statuses[noAnswer] > 0:
+	text := fmt.Sprintf("the answers were %s%s", listStatuses(m, ""), inParentheses(m.Errors))
+	refuted := Check{
+		"status", Refuted, text + "; expected: appb's own" +
+			reasonsNot(seen, func(c observe.Crossing) bool { return c.Details == observe.ViaUpstream }),
+	}
+	switch unanswered := m.Statuses[fmt.Sprint(traffic.NoAnswer)]; {
+	case unanswered > 0:
+		text = fmt.Sprintf("%d of %d requests got no HTTP answer%s", unanswered, m.Sent, inParentheses(m.Errors))
+		return Check{"status", Refuted, text}
+	case others > 0:
+		return refuted
+	case len(seen.mine) < m.Sent:
 		return Check{
-			"status", Refuted,
-			fmt.Sprintf("%d of %d requests got no HTTP answer%s", m.Statuses[noAnswer], m.Sent,
-				inParentheses(m.Errors)),
-		}
-	case len(seen.mine) == 0:
-		return Check{
-			"status", Inconclusive,
-			fmt.Sprintf("the answers were %s; the waypoint's log does not hold them, "+
-				"so that it cannot be said whether they are appb's own", statuses),
+			"status", Inconclusive, fmt.Sprintf("%s; the waypoint's log holds %d of them, "+
+				"so that it cannot be said whether all are appb's own", text, len(seen.mine)),
 		}
 	case unknown > 0:
 		return Check{
 			"status", Inconclusive,
-			fmt.Sprintf("the answers were %s; the waypoint's access log does not tell who gave them (no "+
-				"%%RESPONSE_CODE_DETAILS%%)", statuses),
+			text + "; the waypoint's access log does not tell who gave them (no %RESPONSE_CODE_DETAILS%)",
 		}
 	}
 	for status, n := range m.Statuses {
-		if own[status] < n && len(seen.mine) >= m.Sent {
-			return Check{
-				"status", Refuted,
-				fmt.Sprintf("the answers were %s; expected: appb's own", statuses) +
-					reasonsNot(seen, func(c observe.Crossing) bool { return c.Details == observe.ViaUpstream }),
-			}
+		if own[status] < n {
+			return refuted
 		}
 	}
-	return Check{"status", Proven, fmt.Sprintf("all %d answers are appb's own: %s", m.Sent, statuses)}
+	return Check{"status", Proven, fmt.Sprintf("all %d answers are appb's own: %s", m.Sent, listStatuses(m, ""))}
 }
 
 // listStatuses lists how many answers had which status, but for one status.

@@ -104,7 +104,7 @@ func TestJudgeOwnStatus(t *testing.T) {
 			crossings(3, own), Refuted,
 			"1 of 3 requests got no HTTP answer",
 		},
-		"no log": {map[string]int{"418": 3}, nil, Inconclusive, "log does not hold them"},
+		"no log": {map[string]int{"418": 3}, nil, Inconclusive, "log holds 0 of them"},
 		"a log that does not tell": {
 			map[string]int{"418": 3},
 			append(crossings(2, own), observe.Crossing{Status: 418}), Inconclusive, "does not tell who gave them",
@@ -119,7 +119,7 @@ func TestJudgeOwnStatus(t *testing.T) {
 			append(crossings(2, own), crossings(2, observe.Crossing{Status: 418, Details: "x"})...), Refuted,
 			"appb's own",
 		},
-		"a line is missing": {map[string]int{"418": 3}, crossings(2, own), Proven, "appb's own"},
+		"a line is missing": {map[string]int{"418": 3}, crossings(2, own), Inconclusive, "log holds 2 of them"},
 	} {
 		m := Measurement{Sent: 3, Statuses: tc.statuses}
 		expectCheck(t, name, judgeStatus(Expect{Status: OwnStatus}, m, &observation{mine: tc.mine}), tc.verdict,
