@@ -29,7 +29,7 @@ test: ## unit, golden and integration tests; needs Go alone
 
 TOOL = $(GO) tool -modfile=internal/tools/go.mod
 # Packages where the rules for line width and import order are not applied yet.
-UNWRAPPED := internal/apply internal/cluster internal/lab internal/mage internal/mesh
+UNWRAPPED := internal/lab internal/mesh
 WRAPPED = $(filter-out $(UNWRAPPED:%=%/%.go),$(patsubst ./%,%,$(shell find . -name '*.go' -not -path './.*')))
 # $(call none,COMMAND) fails if COMMAND prints the names of files, and prints them.
 none = @files="$$($(1))" && test -z "$$files" || { echo "$$files"; exit 1; }

@@ -19,8 +19,8 @@ import (
 	"ambientlab/internal/source"
 )
 
-// controlPlane is a real etcd, API server and controller manager, without any node. It
-// is started once for the whole package.
+// controlPlane is a real etcd, API server and controller manager, without any node. It is started once for the whole
+// package.
 type controlPlane struct {
 	config *rest.Config
 	stop   func()
@@ -29,8 +29,8 @@ type controlPlane struct {
 // sharedControlPlane starts the control plane when the first test asks for it.
 var sharedControlPlane = sync.OnceValues(startControlPlane)
 
-// binaries gives a folder with the control plane's programs: the one that envtest's
-// own variable names, or else one with what the bundle's builder makes from source.
+// binaries gives a folder with the control plane's programs: the one that envtest's own variable names, or else one
+// with what the bundle's builder makes from source.
 func binaries(ctx context.Context, dir string) (string, error) {
 	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
 		return assets, nil

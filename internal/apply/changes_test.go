@@ -23,12 +23,17 @@ func TestChangesAreComputedOnce(t *testing.T) {
 		}},
 		Data: map[string]string{"k": "1"},
 	}
-	c.api = interceptor.NewClient(fake.NewClientBuilder().WithScheme(scheme.Scheme).WithRESTMapper(c.mapper).WithObjects(known).Build(), interceptor.Funcs{
-		Get: func(ctx context.Context, w client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+	c.api = interceptor.NewClient(fake.NewClientBuilder().WithScheme(scheme.Scheme).WithRESTMapper(c.mapper).
+		WithObjects(known).Build(), interceptor.Funcs{
+		Get: func(
+			ctx context.Context, w client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption,
+		) error {
 			reads++
 			return w.Get(ctx, key, obj, opts...)
 		},
-		Apply: func(ctx context.Context, w client.WithWatch, obj runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+		Apply: func(
+			ctx context.Context, w client.WithWatch, obj runtime.ApplyConfiguration, opts ...client.ApplyOption,
+		) error {
 			o := &client.ApplyOptions{}
 			o.ApplyOptions(opts)
 			if len(o.DryRun) > 0 {

@@ -89,7 +89,8 @@ const (
 // lastLines gives the last lines of a container's log that are not blank.
 func lastLines(ctx context.Context, kube kubernetes.Interface, namespace, pod, container string, previous bool) string {
 	stream, err := kube.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{
-		Container: container, Previous: previous, TailLines: ptr.To[int64](logTail), LimitBytes: ptr.To[int64](logBytes),
+		Container: container, Previous: previous, TailLines: ptr.To[int64](logTail),
+		LimitBytes: ptr.To[int64](logBytes),
 	}).Stream(ctx)
 	if err != nil {
 		return ""

@@ -14,8 +14,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Each file under testdata/apply/diagnose holds an object that is not ready, then what
-// else is in the cluster. The object's annotation is the problem that is to be named.
+// Each file under testdata/apply/diagnose holds an object that is not ready, then what else is in the cluster. The
+// object's annotation is the problem that is to be named.
 func TestDiagnose(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(statusDir, "diagnose", "*.yaml"))
 	if err != nil || len(files) == 0 {
@@ -43,11 +43,14 @@ func TestDiagnose(t *testing.T) {
 				known = append(known, typed)
 			}
 			causes := map[string]problem.Kind{"no ztunnel connection": problem.ZtunnelDown}
-			c := &Client{kube: fake.NewClientset(known...), options: Options{Causes: causes, Kinds: map[schema.GroupKind]Kind{
-				{Group: gatewayGroup, Kind: "Gateway"}: {Pods: func(gateway *unstructured.Unstructured) string {
-					return "gateway.networking.k8s.io/gateway-name=" + gateway.GetName()
+			c := &Client{
+				kube: fake.NewClientset(known...),
+				options: Options{Causes: causes, Kinds: map[schema.GroupKind]Kind{
+					{Group: gatewayGroup, Kind: "Gateway"}: {Pods: func(gateway *unstructured.Unstructured) string {
+						return "gateway.networking.k8s.io/gateway-name=" + gateway.GetName()
+					}},
 				}},
-			}}}
+			}
 			d := c.diagnose(t.Context(), unreadyObject{objs[0], State{Message: "waiting"}})
 			if got, want := d.ID+" "+d.Seen, objs[0].GetAnnotations()["want"]; got != want {
 				t.Errorf("got  %s\nwant %s", got, want)

@@ -10,10 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// differences lists the fields in which two states of one object differ, as
-// "path: before → after", in the order of their paths. What the server keeps for
-// itself, and the status, are not compared: a dry run may touch them and a write of
-// the same intent would not.
+// differences lists the fields in which two states of one object differ, as "path: before → after", in the order of
+// their paths. What the server keeps for itself, and the status, are not compared: a dry run may touch them and a write
+// of the same intent would not.
 func differences(before, after *unstructured.Unstructured) []string {
 	secret := after.GetKind() == "Secret"
 	var found []string
@@ -59,8 +58,8 @@ func ignored(path string) bool {
 	}
 }
 
-// change says how one value became another: of texts of several lines the first line
-// that differs, of lists the elements that came and went.
+// change says how one value became another: of texts of several lines the first line that differs, of lists the
+// elements that came and went.
 func change(a, b any) string {
 	as, aIsText := a.(string)
 	bs, bIsText := b.(string)
@@ -121,8 +120,7 @@ func nameChange(a, b []string) string {
 	return strings.Join(parts, " ")
 }
 
-// elementName names a list's element by its name where both states agree on it, so
-// that a container is not called [0].
+// elementName names a list's element by its name where both states agree on it, so that a container is not called [0].
 func elementName(i int, a, b any) string {
 	am, _ := a.(map[string]any)
 	bm, _ := b.(map[string]any)

@@ -14,15 +14,22 @@ func TestDifferences(t *testing.T) {
 	}{
 		{
 			"noise",
-			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a, resourceVersion: '1', generation: 1, uid: u, managedFields: [{manager: x}]}, data: {k: v}, status: {a: 1}}",
-			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a, resourceVersion: '2', generation: 2, managedFields: []}, data: {k: v}, status: {a: 2}}",
+			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a, resourceVersion: '1', generation: 1, uid: u, " +
+				"managedFields: [{manager: x}]}, data: {k: v}, status: {a: 1}}",
+			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a, resourceVersion: '2', generation: 2, " +
+				"managedFields: []}, data: {k: v}, status: {a: 2}}",
 			nil,
 		},
 		{
 			"values and elements by name",
-			"{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: i:1}, {name: d, image: i:1}], count: 1}}",
-			"{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {x: y}}, spec: {containers: [{name: c, image: i:2}, {name: d, image: i:1}]}}",
-			[]string{"metadata.labels: none → {1 fields}", "spec.containers[c].image: i:1 → i:2", "spec.count: 1 → none"},
+			"{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: i:1}, {name: d, " +
+				"image: i:1}], count: 1}}",
+			"{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {x: y}}, spec: {containers: [{name: c, image: " +
+				"i:2}, {name: d, image: i:1}]}}",
+			[]string{
+				"metadata.labels: none → {1 fields}", "spec.containers[c].image: i:1 → i:2",
+				"spec.count: 1 → none",
+			},
 		},
 		{
 			"lists of another length, elements without a name",
@@ -39,7 +46,8 @@ func TestDifferences(t *testing.T) {
 		{
 			"broken lines",
 			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: 'short'}}",
-			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: \"" + strings.Repeat("ab\\n", 40) + "\"}}",
+			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: \"" + strings.Repeat("ab\\n", 40) +
+				"\"}}",
 			[]string{"data.k: line 1: short → ab"},
 		},
 		{

@@ -12,10 +12,9 @@ import (
 // AnnotationApplied holds a digest of what the lab applied, on CRDs.
 const AnnotationApplied = "lab.opssec.in/applied"
 
-// fingerprint puts a digest of a CRD into its annotations. A server-side dry run of a
-// CRD costs the API server about a tenth of a second of CPU, and Istio and the Gateway
-// API bring 25 of them: a second run would spend most of its time on proving that none
-// changed.
+// fingerprint puts a digest of a CRD into its annotations. A server-side dry run of a CRD costs the API server about a
+// tenth of a second of CPU, and Istio and the Gateway API bring 25 of them: a second run would spend most of its time
+// on proving that none changed.
 func fingerprint(obj *unstructured.Unstructured) {
 	if obj.GroupVersionKind().GroupKind() != crdKind() {
 		return
@@ -38,9 +37,9 @@ func annotate(obj *unstructured.Unstructured, key, value string) {
 	obj.SetAnnotations(annotations)
 }
 
-// unchanged tells without the server that a write would change nothing: the digest
-// says that the lab applied just this, so that no field is to be taken out, and every
-// field of it is in the live object as it was applied. "No" means "ask the server".
+// unchanged tells without the server that a write would change nothing: the digest says that the lab applied just this,
+// so that no field is to be taken out, and every field of it is in the live object as it was applied. "No" means "ask
+// the server".
 func unchanged(obj, live *unstructured.Unstructured) bool {
 	digest := obj.GetAnnotations()[AnnotationApplied]
 	return digest != "" && digest == live.GetAnnotations()[AnnotationApplied] && within(obj.Object, live.Object)

@@ -34,7 +34,8 @@ func objects(t *testing.T, text string) []*unstructured.Unstructured {
 }
 
 func configMap(name, key, value string) string {
-	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\ndata: {" + key + ": '" + value + "'}\n---\n"
+	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\ndata: {" + key + ": '" + value +
+		"'}\n---\n"
 }
 
 // fixed is a Part of a Set that is known.

@@ -71,7 +71,8 @@ func TestPruneAndHeal(t *testing.T) {
 
 	// Someone else's change of a field that the lab does not set stays.
 	patch := []byte(`{"data":{"theirs":"1"}}`)
-	if _, err := c.Kube().CoreV1().ConfigMaps(ns).Patch(t.Context(), "a", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := c.Kube().CoreV1().ConfigMaps(ns).
+		Patch(t.Context(), "a", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := mustDiff(t, c, set); len(got) > 0 {
@@ -106,15 +107,18 @@ func TestConflictNamesTheOwner(t *testing.T) {
 	set := Set{Name: "part", Namespace: ns, Objects: objects(t, configMap("a", "k", "1"))}
 	mustApply(t, c, set)
 	patch := []byte(`{"data":{"k":"theirs"}}`)
-	_, err := c.Kube().CoreV1().ConfigMaps(ns).Patch(t.Context(), "a", types.MergePatchType, patch, metav1.PatchOptions{FieldManager: "kubectl-edit"})
+	_, err := c.Kube().CoreV1().ConfigMaps(ns).
+		Patch(t.Context(), "a", types.MergePatchType, patch, metav1.PatchOptions{FieldManager: "kubectl-edit"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := short(mustDiff(t, c, set)); len(got) != 1 || !strings.Contains(got[0], "conflict: field .data.k is owned by kubectl-edit") {
+	if got := short(mustDiff(t, c, set)); len(got) != 1 ||
+		!strings.Contains(got[0], "conflict: field .data.k is owned by kubectl-edit") {
 		t.Errorf("diff: %v", got)
 	}
 	_, err = c.Apply(t.Context(), set)
-	if !problem.Is(err, problem.ApplyConflict) || !strings.Contains(err.Error(), "field .data.k is owned by kubectl-edit") {
+	if !problem.Is(err, problem.ApplyConflict) ||
+		!strings.Contains(err.Error(), "field .data.k is owned by kubectl-edit") {
 		t.Errorf("apply: %v", err)
 	}
 	set.Force = true
@@ -151,7 +155,10 @@ func crd(kind string) string {
 func TestKindsAndTheirObjectsInOneSet(t *testing.T) {
 	c := cluster(t, "kinds")
 	ns := namespace(t, c)
-	set := Set{Name: "part", Namespace: ns, Objects: objects(t, "apiVersion: lab.test/v1\nkind: Gadget\nmetadata: {name: g}\n---\n"+crd("Gadget"))}
+	set := Set{
+		Name: "part", Namespace: ns,
+		Objects: objects(t, "apiVersion: lab.test/v1\nkind: Gadget\nmetadata: {name: g}\n---\n"+crd("Gadget")),
+	}
 	if got := mustDiff(t, c, set); len(got) != 2 {
 		t.Errorf("diff before: %v", short(got))
 	}
@@ -188,16 +195,21 @@ func TestUnknownKindIsAProblemAtOnce(t *testing.T) {
 	c := cluster(t, "unknown")
 	ns := namespace(t, c)
 	start := time.Now()
-	set := Set{Name: "part", Namespace: ns, Objects: objects(t, "apiVersion: lab.test/v1\nkind: Nothing\nmetadata: {name: g}\n")}
+	set := Set{
+		Name: "part", Namespace: ns,
+		Objects: objects(t, "apiVersion: lab.test/v1\nkind: Nothing\nmetadata: {name: g}\n"),
+	}
 	_, err := c.Apply(t.Context(), set)
 	if !problem.Is(err, problem.KindUnknown) || time.Since(start) > 10*time.Second {
 		t.Errorf("after %v: %v", time.Since(start), err)
 	}
 	set.Namespace, set.Objects = "no-such-namespace", objects(t, configMap("a", "k", "1"))
-	if got := short(mustDiff(t, c, set)); len(got) != 1 || !strings.Contains(got[0], "namespace no-such-namespace does not exist yet") {
+	if got := short(mustDiff(t, c, set)); len(got) != 1 ||
+		!strings.Contains(got[0], "namespace no-such-namespace does not exist yet") {
 		t.Errorf("diff: %v", got)
 	}
-	if _, err := c.Apply(t.Context(), set); !problem.Is(err, problem.ApplyRejected) || !strings.Contains(err.Error(), "namespace no-such-namespace does not exist") {
+	if _, err := c.Apply(t.Context(), set); !problem.Is(err, problem.ApplyRejected) ||
+		!strings.Contains(err.Error(), "namespace no-such-namespace does not exist") {
 		t.Errorf("apply: %v", err)
 	}
 }
@@ -205,7 +217,11 @@ func TestUnknownKindIsAProblemAtOnce(t *testing.T) {
 func TestOverlay(t *testing.T) {
 	c := cluster(t, "overlay")
 	ns := namespace(t, c)
-	o := Overlay{Name: "waypoint", Object: objects(t, "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: "+ns+", labels: {istio.io/use-waypoint: w}}\n")[0]}
+	o := Overlay{
+		Name: "waypoint",
+		Object: objects(t, "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: "+ns+
+			", labels: {istio.io/use-waypoint: w}}\n")[0],
+	}
 	step := Step(func(context.Context) (*Client, error) { return c, nil }, "o", "an overlay", nil, o)
 	if status, err := step.Check(t.Context()); err != nil || status.Done {
 		t.Errorf("before the object: %+v %v", status, err)
@@ -216,7 +232,11 @@ func TestOverlay(t *testing.T) {
 	if err := step.Undo(t.Context()); err != nil {
 		t.Errorf("undo without the object: %v", err)
 	}
-	app := Set{Name: "app", Namespace: ns, Objects: objects(t, "apiVersion: v1\nkind: Service\nmetadata: {name: s, labels: {app: s}}\nspec: {ports: [{port: 80}]}\n")}
+	app := Set{
+		Name: "app", Namespace: ns,
+		Objects: objects(t,
+			"apiVersion: v1\nkind: Service\nmetadata: {name: s, labels: {app: s}}\nspec: {ports: [{port: 80}]}\n"),
+	}
 	mustApply(t, c, app)
 	if err := step.Do(t.Context()); err != nil {
 		t.Fatal(err)
@@ -238,7 +258,8 @@ func TestOverlay(t *testing.T) {
 	if _, there := svc.Labels["istio.io/use-waypoint"]; err != nil || there || svc.Labels["app"] != "s" {
 		t.Errorf("after undo: %v %v", svc.Labels, err)
 	}
-	if want := []string{"kubectl -n " + ns + " label service s istio.io/use-waypoint=w"}; !cmp.Equal(want, step.Explain()) {
+	if want := []string{"kubectl -n " + ns + " label service s istio.io/use-waypoint=w"}; !cmp.Equal(want,
+		step.Explain()) {
 		t.Errorf("explain: %q", step.Explain())
 	}
 }
@@ -275,9 +296,10 @@ func TestClusterChangesBetweenCheckAndDo(t *testing.T) {
 	ns := namespace(t, c)
 	maps := c.Kube().CoreV1().ConfigMaps(ns)
 	text := configMap("updated", "k", "1") + configMap("deleted", "k", "1") + configMap("pruned", "k", "1")
-	step := Step(func(context.Context) (*Client, error) { return c, nil }, "part", "a step", nil, Objects(func(context.Context) (Set, error) {
-		return Set{Name: "part", Namespace: ns, Objects: objects(t, text)}, nil
-	}))
+	step := Step(func(context.Context) (*Client, error) { return c, nil }, "part", "a step", nil,
+		Objects(func(context.Context) (Set, error) {
+			return Set{Name: "part", Namespace: ns, Objects: objects(t, text)}, nil
+		}))
 	if err := step.Do(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +335,10 @@ func TestClusterChangesBetweenCheckAndDo(t *testing.T) {
 	}
 	theirs := func(name string, labels map[string]string) {
 		t.Helper()
-		obj := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Data: map[string]string{"theirs": "1"}}
+		obj := &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
+			Data:       map[string]string{"theirs": "1"},
+		}
 		if _, err := maps.Create(t.Context(), obj, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -337,7 +362,8 @@ func TestClusterChangesBetweenCheckAndDo(t *testing.T) {
 	check()
 	theirs("new", nil)
 	do()
-	if live, err := maps.Get(t.Context(), "new", metav1.GetOptions{}); err != nil || !adopted(live) || live.Data["theirs"] != "1" {
+	if live, err := maps.Get(t.Context(), "new", metav1.GetOptions{}); err != nil || !adopted(live) ||
+		live.Data["theirs"] != "1" {
 		t.Errorf("created meanwhile: %v %v", live, err)
 	}
 	text += configMap("taken", "k", "1")
@@ -348,8 +374,9 @@ func TestClusterChangesBetweenCheckAndDo(t *testing.T) {
 	}
 
 	// Fields are set on an object that exists, and never create one.
-	overlay := Step(func(context.Context) (*Client, error) { return c, nil }, "o", "an overlay", nil, Overlay{Name: "o", Object: objects(t,
-		"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: new, namespace: "+ns+", labels: {a: b}}\n")[0]})
+	overlay := Step(func(context.Context) (*Client, error) { return c, nil }, "o", "an overlay", nil,
+		Overlay{Name: "o", Object: objects(t,
+			"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: new, namespace: "+ns+", labels: {a: b}}\n")[0]})
 	if status, err := overlay.Check(t.Context()); err != nil || status.Done {
 		t.Fatalf("%+v %v", status, err)
 	}

@@ -21,9 +21,12 @@ func offline() *Client {
 	mapper.Add(schema.GroupVersionKind{Version: "v1", Kind: "Namespace"}, meta.RESTScopeRoot)
 	mapper.Add(crdKind().WithVersion("v1"), meta.RESTScopeRoot)
 	mapper.Add(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}, meta.RESTScopeNamespace)
-	mapper.Add(schema.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "ClusterRole"}, meta.RESTScopeRoot)
-	mapper.Add(schema.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "ClusterRoleBinding"}, meta.RESTScopeRoot)
-	mapper.Add(schema.GroupVersionKind{Group: admissionGroup, Version: "v1", Kind: "ValidatingWebhookConfiguration"}, meta.RESTScopeRoot)
+	mapper.Add(schema.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "ClusterRole"},
+		meta.RESTScopeRoot)
+	mapper.Add(schema.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "ClusterRoleBinding"},
+		meta.RESTScopeRoot)
+	mapper.Add(schema.GroupVersionKind{Group: admissionGroup, Version: "v1", Kind: "ValidatingWebhookConfiguration"},
+		meta.RESTScopeRoot)
 	return &Client{lab: "lab", mapper: mapper}
 }
 
@@ -76,7 +79,8 @@ metadata: {name: space}
 		}
 	}
 	want := []string{
-		"Namespace space", "CustomResourceDefinition widgets.lab.test", "ConfigMap ns/c", "ClusterRole r", "ClusterRoleBinding b",
+		"Namespace space", "CustomResourceDefinition widgets.lab.test", "ConfigMap ns/c", "ClusterRole r",
+		"ClusterRoleBinding b",
 		"Deployment elsewhere/d", "ValidatingWebhookConfiguration hook", "Widget ns/w",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -89,14 +93,19 @@ metadata: {name: space}
 
 // An object that is not awaited is written like the others, and is not among those that the step waits for.
 func TestNotAwaited(t *testing.T) {
-	in := objects(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: now}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: later}\n")
-	set := Set{Name: "part", Objects: in, NotAwaited: func(obj *unstructured.Unstructured) bool { return obj.GetName() == "later" }}
+	in := objects(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: now}\n---\napiVersion: v1\nkind: "+
+		"ConfigMap\nmetadata: {name: later}\n")
+	set := Set{
+		Name: "part", Objects: in,
+		NotAwaited: func(obj *unstructured.Unstructured) bool { return obj.GetName() == "later" },
+	}
 	writes, err := offline().writes(set)
 	if err != nil {
 		t.Fatal(err)
 	}
 	computed := &changeSet{writes: writes}
-	if awaited := computed.awaited(); len(computed.objects()) != 2 || len(awaited) != 1 || awaited[0].GetName() != "now" {
+	if awaited := computed.awaited(); len(computed.objects()) != 2 || len(awaited) != 1 ||
+		awaited[0].GetName() != "now" {
 		t.Errorf("of %v it waits for %v", computed.objects(), awaited)
 	}
 }
@@ -126,8 +135,12 @@ func TestObjectsRefuses(t *testing.T) {
 // Objects written as Go literals hold ints, at which Kubernetes' own DeepCopy panics.
 func TestGoLiteralsAreTaken(t *testing.T) {
 	literal := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "v1", "kind": "Service", "metadata": map[string]any{"name": "a", "labels": map[string]string{"x": "y"}},
-		"spec": map[string]any{"ports": []map[string]any{{"port": 80, "nodePort": int32(30080)}}, "externalIPs": []string{"192.0.2.1"}},
+		"apiVersion": "v1", "kind": "Service",
+		"metadata": map[string]any{"name": "a", "labels": map[string]string{"x": "y"}},
+		"spec": map[string]any{
+			"ports":       []map[string]any{{"port": 80, "nodePort": int32(30080)}},
+			"externalIPs": []string{"192.0.2.1"},
+		},
 	}}
 	objs, err := offline().objects(Set{Name: "p", Objects: []*unstructured.Unstructured{literal}})
 	if err != nil {

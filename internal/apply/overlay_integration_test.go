@@ -29,7 +29,8 @@ func TestOverlayDeletesItsNamespace(t *testing.T) {
 		}
 	}
 	theirs := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}
-	if _, err := c.Kube().CoreV1().ConfigMaps("overlaid-used").Create(t.Context(), theirs, metav1.CreateOptions{}); err != nil {
+	if _, err := c.Kube().CoreV1().ConfigMaps("overlaid-used").
+		Create(t.Context(), theirs, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	// It names another namespace by now: all are taken back nevertheless.

@@ -73,7 +73,8 @@ func (p Pods) podTrouble(pod *corev1.Pod) (problem.Kind, string) {
 	}
 	for _, s := range pod.Status.ContainerStatuses {
 		// Exit code 0 does not help a server: Istio's pilot-agent exits with 0 when its Envoy cannot start.
-		if s.State.Terminated != nil && cmp.Or(pod.Spec.RestartPolicy, corev1.RestartPolicyAlways) == corev1.RestartPolicyAlways {
+		if s.State.Terminated != nil &&
+			cmp.Or(pod.Spec.RestartPolicy, corev1.RestartPolicyAlways) == corev1.RestartPolicyAlways {
 			return problem.CrashLoop, p.exitReason(pod, s)
 		}
 	}
@@ -102,7 +103,8 @@ func (p Pods) containerTrouble(pod *corev1.Pod, s corev1.ContainerStatus) (probl
 		case "ContainerCreating", "PodInitializing", "":
 			return problem.Kind{}, "" // the pod's warnings say more
 		default:
-			return problem.NotReady, strings.TrimSuffix(fmt.Sprintf("waits: container %s: %s: %s", s.Name, w.Reason, w.Message), ": ")
+			return problem.NotReady,
+				strings.TrimSuffix(fmt.Sprintf("waits: container %s: %s: %s", s.Name, w.Reason, w.Message), ": ")
 		}
 	}
 	failed := s.State.Terminated != nil && s.State.Terminated.ExitCode != 0
@@ -113,8 +115,8 @@ func (p Pods) containerTrouble(pod *corev1.Pod, s corev1.ContainerStatus) (probl
 	return problem.Kind{}, ""
 }
 
-// pullError gives the registry's error. While the kubelet backs off, the pod's status only says that it does; the attempt
-// before is in the events.
+// pullError gives the registry's error. While the kubelet backs off, the pod's status only says that it does; the
+// attempt before is in the events.
 func (p Pods) pullError(pod *corev1.Pod, w *corev1.ContainerStateWaiting) string {
 	if w.Reason != "ImagePullBackOff" || strings.Contains(w.Message, "failed") {
 		return w.Message

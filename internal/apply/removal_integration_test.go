@@ -14,9 +14,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// What a controller makes for the lab's objects often bears their labels: istiod copies
-// a Gateway's to the Deployment and the Service it makes. They are not the part's to
-// prune, and go with their owner.
+// What a controller makes for the lab's objects often bears their labels: istiod copies a Gateway's to the Deployment
+// and the Service it makes. They are not the part's to prune, and go with their owner.
 func TestByProductsAreLeftToTheirOwner(t *testing.T) {
 	c := cluster(t, "byproducts")
 	ns := namespace(t, c)
@@ -44,11 +43,19 @@ func TestByProductsAreLeftToTheirOwner(t *testing.T) {
 func TestAdoptedIsGivenBack(t *testing.T) {
 	c := cluster(t, "adopt")
 	ns := namespace(t, c)
-	theirs := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"team": "x"}}, Data: map[string]string{"k": "1", "own": "2"}}
+	theirs := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"team": "x"}},
+		Data:       map[string]string{"k": "1", "own": "2"},
+	}
 	if _, err := c.Kube().CoreV1().ConfigMaps(ns).Create(t.Context(), theirs, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	set := Set{Name: "part", Namespace: ns, Objects: objects(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: '1', added: '3'}\n---\n"+configMap("mine", "k", "1"))}
+	set := Set{
+		Name: "part", Namespace: ns,
+		Objects: objects(t,
+			"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: '1', added: '3'}\n---\n"+
+				configMap("mine", "k", "1")),
+	}
 	mustApply(t, c, set)
 	if got := mustDiff(t, c, set); len(got) > 0 {
 		t.Errorf("a second run would change %v", short(got))
@@ -57,7 +64,10 @@ func TestAdoptedIsGivenBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"update ConfigMap " + ns + "/a fields of the lab removed: the object existed before the lab", "delete ConfigMap " + ns + "/mine"}
+	want := []string{
+		"update ConfigMap " + ns + "/a fields of the lab removed: the object existed before the lab",
+		"delete ConfigMap " + ns + "/mine",
+	}
 	if diff := cmp.Diff(want, short(got), sorted()); diff != "" {
 		t.Error(diff)
 	}
@@ -84,21 +94,31 @@ func TestAdoptedIsGivenBack(t *testing.T) {
 
 func TestWhatOthersUseIsLeft(t *testing.T) {
 	c := cluster(t, "inuse")
-	set := Set{Name: "part", Objects: objects(t, crd("Tool")+"apiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-shared}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-own}\n---\n"+
-		"apiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-secret}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-custom}\n")}
+	set := Set{
+		Name: "part",
+		Objects: objects(t,
+			crd("Tool")+"apiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-shared}\n---\napiVersion: v1\nkind: "+
+				"Namespace\nmetadata: {name: inuse-own}\n---\n"+
+				"apiVersion: v1\nkind: Namespace\nmetadata: {name: inuse-secret}\n---\napiVersion: v1\nkind: "+
+				"Namespace\nmetadata: {name: inuse-custom}\n"),
+	}
 	mustApply(t, c, set)
 	ns := namespace(t, c)
 	tool := objects(t, "apiVersion: lab.test/v1\nkind: Tool\nmetadata: {name: theirs, namespace: "+ns+"}\n")[0]
 	if err := c.Client().Create(t.Context(), tool); err != nil {
 		t.Fatal(err)
 	}
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "theirs"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+	}
 	awaitAccount(t, c, "inuse-shared")
 	if _, err := c.Kube().CoreV1().Pods("inuse-shared").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "password"}}
-	if _, err := c.Kube().CoreV1().Secrets("inuse-secret").Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+	if _, err := c.Kube().CoreV1().Secrets("inuse-secret").
+		Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	custom := objects(t, "apiVersion: lab.test/v1\nkind: Tool\nmetadata: {name: theirs, namespace: inuse-custom}\n")[0]
@@ -113,7 +133,8 @@ func TestWhatOthersUseIsLeft(t *testing.T) {
 		"delete Namespace inuse-own",
 		"update Namespace inuse-secret left in place: Secret inuse-secret/password is not the lab's and needs it",
 		"update Namespace inuse-custom left in place: Tool inuse-custom/theirs is not the lab's and needs it",
-		"update CustomResourceDefinition tools.lab.test left in place: Tool inuse-custom/theirs and 1 more are not the lab's and need it",
+		"update CustomResourceDefinition tools.lab.test left in place: " +
+			"Tool inuse-custom/theirs and 1 more are not the lab's and need it",
 		"update Namespace inuse-shared left in place: Pod inuse-shared/theirs is not the lab's and needs it",
 	}
 	if diff := cmp.Diff(want, short(got), sorted()); diff != "" {
@@ -124,8 +145,7 @@ func TestWhatOthersUseIsLeft(t *testing.T) {
 	}
 }
 
-// awaitAccount waits for the ServiceAccount that a new namespace gets, without which
-// no pod is accepted.
+// awaitAccount waits for the ServiceAccount that a new namespace gets, without which no pod is accepted.
 func awaitAccount(t *testing.T, c *Client, ns string) {
 	t.Helper()
 	account := objects(t, "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default, namespace: "+ns+"}\n")
@@ -143,13 +163,15 @@ func TestDeleteStuckNamesTheFinalizer(t *testing.T) {
 	set := Set{Name: "part", Namespace: ns, Objects: objects(t, configMap("a", "k", "1"))}
 	mustApply(t, c, set)
 	patch := []byte(`{"metadata":{"finalizers":["lab.test/hold"]}}`)
-	if _, err := c.Kube().CoreV1().ConfigMaps(ns).Patch(t.Context(), "a", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := c.Kube().CoreV1().ConfigMaps(ns).
+		Patch(t.Context(), "a", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := c.Delete(ctx, set)
-	if !problem.Is(err, problem.DeleteStuck) || !strings.Contains(err.Error(), "waits for its finalizers lab.test/hold") {
+	if !problem.Is(err, problem.DeleteStuck) ||
+		!strings.Contains(err.Error(), "waits for its finalizers lab.test/hold") {
 		t.Errorf("got %v", err)
 	}
 	// An apply sees the old object out before it makes the new one.
@@ -159,7 +181,8 @@ func TestDeleteStuckNamesTheFinalizer(t *testing.T) {
 		done <- err
 	}()
 	patch = []byte(`{"metadata":{"finalizers":null}}`)
-	if _, err := c.Kube().CoreV1().ConfigMaps(ns).Patch(t.Context(), "a", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := c.Kube().CoreV1().ConfigMaps(ns).
+		Patch(t.Context(), "a", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {

@@ -27,7 +27,8 @@ import (
 // status makes an error as the API server sends it.
 func status(code int32, reason metav1.StatusReason, message string, causes ...metav1.StatusCause) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message, Details: &metav1.StatusDetails{Causes: causes},
+		Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message,
+		Details: &metav1.StatusDetails{Causes: causes},
 	}}
 }
 
@@ -43,23 +44,43 @@ func TestPassing(t *testing.T) {
 		err  error
 		want string // of the reason; "" where the error does not pass
 	}{
-		"webhook":               {silentWebhook(), `a webhook does not answer yet: "validation.istio.io"`},
-		"wrapped":               {fmt.Errorf("reading: %w", silentWebhook()), "a webhook does not answer yet"},
-		"conversion":            {status(500, metav1.StatusReasonInternalError, "conversion webhook for metallb.io/v1beta1, Kind=BGPPeer failed: Post: EOF"), "a webhook"},
-		"terminating":           {status(403, metav1.StatusReasonForbidden, "forbidden", metav1.StatusCause{Type: "NamespaceTerminating"}), "its namespace is still being deleted"},
-		"refused by a webhook":  {status(403, metav1.StatusReasonForbidden, `admission webhook "x" denied the request: no`), ""},
-		"field conflict":        {conflictWith("kubectl"), ""},
-		"write conflict":        {apierrors.NewConflict(configMaps, "a", errors.New("the object has been modified")), "another client"},
+		"webhook": {silentWebhook(), `a webhook does not answer yet: "validation.istio.io"`},
+		"wrapped": {fmt.Errorf("reading: %w", silentWebhook()), "a webhook does not answer yet"},
+		"conversion": {
+			status(500, metav1.StatusReasonInternalError,
+				"conversion webhook for metallb.io/v1beta1, Kind=BGPPeer failed: Post: EOF"), "a webhook",
+		},
+		"terminating": {
+			status(403, metav1.StatusReasonForbidden, "forbidden", metav1.StatusCause{Type: "NamespaceTerminating"}),
+			"its namespace is still being deleted",
+		},
+		"refused by a webhook": {
+			status(403, metav1.StatusReasonForbidden, `admission webhook "x" denied the request: no`), "",
+		},
+		"field conflict": {conflictWith("kubectl"), ""},
+		"write conflict": {
+			apierrors.NewConflict(configMaps, "a", errors.New("the object has been modified")),
+			"another client",
+		},
 		"another object":        {apierrors.NewConflict(configMaps, "a", errors.New("uid mismatch: x")), ""},
 		"created meanwhile":     {apierrors.NewAlreadyExists(configMaps, "a"), "another client"},
 		"too many requests":     {apierrors.NewTooManyRequests("slow", 1), "the API server is busy"},
 		"API server restarting": {fmt.Errorf("dial: %w", syscall.ECONNREFUSED), "the API server does not answer"},
-		"half an answer":        {fmt.Errorf("reading response body: %w", io.ErrUnexpectedEOF), "the API server does not answer"},
-		"no greeting":           {errors.New("Patch \"https://127.0.0.1:1\": net/http: TLS handshake timeout"), "the API server does not answer"},
-		"still starting":        {status(403, metav1.StatusReasonForbidden, "not yet ready to handle request"), "the API server is still starting"},
-		"etcd":                  {status(500, metav1.StatusReasonInternalError, "etcdserver: request timed out"), "etcd is busy"},
-		"invalid":               {status(422, metav1.StatusReasonInvalid, "spec.x: Required value"), ""},
-		"missing":               {apierrors.NewNotFound(configMaps, "a"), ""},
+		"half an answer": {
+			fmt.Errorf("reading response body: %w", io.ErrUnexpectedEOF),
+			"the API server does not answer",
+		},
+		"no greeting": {
+			errors.New("Patch \"https://127.0.0.1:1\": net/http: TLS handshake timeout"),
+			"the API server does not answer",
+		},
+		"still starting": {
+			status(403, metav1.StatusReasonForbidden, "not yet ready to handle request"),
+			"the API server is still starting",
+		},
+		"etcd":    {status(500, metav1.StatusReasonInternalError, "etcdserver: request timed out"), "etcd is busy"},
+		"invalid": {status(422, metav1.StatusReasonInvalid, "spec.x: Required value"), ""},
+		"missing": {apierrors.NewNotFound(configMaps, "a"), ""},
 	} {
 		reason, ok := transient(tc.err)
 		if ok != (tc.want != "") || !strings.Contains(reason, tc.want) {
@@ -70,7 +91,8 @@ func TestPassing(t *testing.T) {
 
 func conflictWith(manager string) error {
 	return apierrors.NewApplyConflict([]metav1.StatusCause{{
-		Type: metav1.CauseTypeFieldManagerConflict, Message: `conflict with "` + manager + `" using apps/v1`, Field: ".spec.replicas",
+		Type: metav1.CauseTypeFieldManagerConflict, Message: `conflict with "` + manager + `" using apps/v1`,
+		Field: ".spec.replicas",
 	}}, "Apply failed with 1 conflict")
 }
 
@@ -81,18 +103,37 @@ func TestRejected(t *testing.T) {
 		kind problem.Kind
 		want string
 	}{
-		"conflict":  {conflictWith("kubectl-scale"), problem.ApplyConflict, "field .spec.replicas is owned by kubectl-scale"},
-		"rights":    {status(403, metav1.StatusReasonForbidden, "User x cannot patch"), problem.ApplyForbidden, "cannot patch"},
-		"admission": {status(403, metav1.StatusReasonForbidden, `admission webhook "x" denied the request: no`), problem.ApplyRejected, "denied"},
-		"no kind":   {&meta.NoKindMatchError{GroupKind: schema.GroupKind{Kind: "ConfigMap"}}, problem.KindUnknown, "does not serve"},
-		"bare 404":  {status(404, metav1.StatusReasonNotFound, "the server could not find the requested resource"), problem.KindUnknown, "does not serve"},
-		"invalid":   {status(422, metav1.StatusReasonInvalid, "spec.x: Required value"), problem.ApplyRejected, "Required value"},
+		"conflict": {
+			conflictWith("kubectl-scale"), problem.ApplyConflict,
+			"field .spec.replicas is owned by kubectl-scale",
+		},
+		"rights": {
+			status(403, metav1.StatusReasonForbidden, "User x cannot patch"), problem.ApplyForbidden,
+			"cannot patch",
+		},
+		"admission": {
+			status(403, metav1.StatusReasonForbidden, `admission webhook "x" denied the request: no`),
+			problem.ApplyRejected, "denied",
+		},
+		"no kind": {
+			&meta.NoKindMatchError{GroupKind: schema.GroupKind{Kind: "ConfigMap"}}, problem.KindUnknown,
+			"does not serve",
+		},
+		"bare 404": {
+			status(404, metav1.StatusReasonNotFound, "the server could not find the requested resource"),
+			problem.KindUnknown, "does not serve",
+		},
+		"invalid": {
+			status(422, metav1.StatusReasonInvalid, "spec.x: Required value"), problem.ApplyRejected,
+			"Required value",
+		},
 	} {
 		if err := rejected(obj, tc.err); !problem.Is(err, tc.kind) || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if got := showManagers(objects(t, "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: d}\n")[0]); got !=
+	if got := showManagers(
+		objects(t, "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: d}\n")[0]); got !=
 		"kubectl -n d get gateway.networking.istio.io g --show-managed-fields -o yaml" {
 		t.Error(got)
 	}
@@ -102,8 +143,11 @@ func TestRejected(t *testing.T) {
 func scripted(f func(dryRun bool) error, known ...client.Object) *Client {
 	c := offline()
 	scheme := runtime.NewScheme()
-	c.api = interceptor.NewClient(fake.NewClientBuilder().WithScheme(scheme).WithRESTMapper(c.mapper).WithObjects(known...).Build(), interceptor.Funcs{
-		Apply: func(_ context.Context, _ client.WithWatch, _ runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+	c.api = interceptor.NewClient(fake.NewClientBuilder().WithScheme(scheme).WithRESTMapper(c.mapper).
+		WithObjects(known...).Build(), interceptor.Funcs{
+		Apply: func(
+			_ context.Context, _ client.WithWatch, _ runtime.ApplyConfiguration, opts ...client.ApplyOption,
+		) error {
 			o := &client.ApplyOptions{}
 			o.ApplyOptions(opts)
 			return f(len(o.DryRun) > 0)
@@ -181,8 +225,10 @@ func TestRetryCountsFromTheFirstFailure(t *testing.T) {
 		lasts    time.Duration // at most
 	}{
 		"at work for long before the first": {[]time.Duration{2 * time.Minute, 0, 0}, nil, 2*time.Minute + time.Second},
-		"refused twice, and long between":   {[]time.Duration{2 * time.Minute, 0, 80 * time.Second, 0, 80 * time.Second, 0, 0}, nil, 5 * time.Minute},
-		"never again":                       {make([]time.Duration, 1000), refused, patience},
+		"refused twice, and long between": {
+			[]time.Duration{2 * time.Minute, 0, 80 * time.Second, 0, 80 * time.Second, 0, 0}, nil, 5 * time.Minute,
+		},
+		"never again": {make([]time.Duration, 1000), refused, patience},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -200,7 +246,8 @@ func TestRetryCountsFromTheFirstFailure(t *testing.T) {
 				if !errors.Is(err, tc.want) {
 					t.Errorf("got %v", err)
 				}
-				if lasted := time.Since(start); lasted > tc.lasts || tc.want != nil && lasted < tc.lasts-2*longestPause {
+				if lasted := time.Since(start); lasted > tc.lasts || tc.want != nil &&
+					lasted < tc.lasts-2*longestPause {
 					t.Errorf("lasted %v", lasted)
 				}
 			})

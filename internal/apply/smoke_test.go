@@ -58,7 +58,8 @@ func TestUpstreamIsAppliedOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s: %d objects, %d planned in %v, %d changed in %v, diff again in %v", set.Name, len(set.Objects), len(plan), planned, len(done), applied, time.Since(start))
+		t.Logf("%s: %d objects, %d planned in %v, %d changed in %v, diff again in %v", set.Name, len(set.Objects),
+			len(plan), planned, len(done), applied, time.Since(start))
 		if len(plan) != len(set.Objects) || len(done) != len(set.Objects) {
 			t.Errorf("%s: planned %d and changed %d of %d", set.Name, len(plan), len(done), len(set.Objects))
 		}

@@ -29,7 +29,8 @@ kind: Job
 metadata: {name: once}
 `)}
 	want := []string{
-		"kubectl apply --server-side --field-manager=ambientlab -f apps.yaml   # Deployment a, Gateway edge/gateway, Job once",
+		"kubectl apply --server-side --field-manager=ambientlab -f apps.yaml   # Deployment a, Gateway edge/gateway, " +
+			"Job once",
 		"kubectl -n lab rollout status deployment/a",
 		"kubectl -n edge wait --for=condition=Programmed gateway/gateway",
 		"kubectl -n lab wait --for=condition=Complete job/once",
@@ -64,9 +65,10 @@ func TestStepReportsItsErrors(t *testing.T) {
 
 // What was installed from files that no longer exist can still be deleted.
 func TestUndoRendersNothing(t *testing.T) {
-	c := live(t, interceptor.Funcs{}, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default", Labels: map[string]string{
-		LabelManagedBy: ManagedBy, LabelName: "lab", LabelPart: "s",
-	}}})
+	c := live(t, interceptor.Funcs{},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default", Labels: map[string]string{
+			LabelManagedBy: ManagedBy, LabelName: "lab", LabelPart: "s",
+		}}})
 	c.resources = func(context.Context) ([]*metav1.APIResourceList, error) {
 		return []*metav1.APIResourceList{{GroupVersion: "v1", APIResources: []metav1.APIResource{
 			{Kind: "ConfigMap", Namespaced: true, Verbs: metav1.Verbs{"list", "delete"}},
@@ -83,7 +85,8 @@ func TestUndoRendersNothing(t *testing.T) {
 }
 
 func TestExplainOverlay(t *testing.T) {
-	label := objects(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: lab, labels: {istio.io/dataplane-mode: ambient}}\n")[0]
+	label := objects(t,
+		"apiVersion: v1\nkind: Namespace\nmetadata: {name: lab, labels: {istio.io/dataplane-mode: ambient}}\n")[0]
 	for want, o := range map[string]*unstructured.Unstructured{
 		"kubectl label namespace lab istio.io/dataplane-mode=ambient": label,
 		"kubectl -n x apply --server-side --field-manager=ambientlab-o -f o.yaml   # ConfigMap x/a": objects(t,

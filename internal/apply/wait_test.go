@@ -25,7 +25,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-const deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {selector: {matchLabels: {app: a}}}\n"
+const deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {selector: {matchLabels: {app: " +
+	"a}}}\n"
 
 // live is a client of a small cluster without controllers.
 func live(t *testing.T, funcs interceptor.Funcs, known ...client.Object) *Client {
@@ -36,7 +37,8 @@ func live(t *testing.T, funcs interceptor.Funcs, known ...client.Object) *Client
 	if err := scheme.AddToScheme(kinds); err != nil {
 		t.Fatal(err)
 	}
-	c.api = interceptor.NewClient(fake.NewClientBuilder().WithScheme(kinds).WithRESTMapper(c.mapper).WithObjects(known...).
+	c.api = interceptor.NewClient(fake.NewClientBuilder().WithScheme(kinds).WithRESTMapper(c.mapper).
+		WithObjects(known...).
 		WithStatusSubresource(&appsv1.Deployment{}).Build(), funcs)
 	c.kube = kubefake.NewClientset()
 	return c
@@ -52,7 +54,10 @@ func makeAvailable(t *testing.T, c *Client) {
 	if err := c.Client().Get(t.Context(), client.ObjectKeyFromObject(d), d); err != nil {
 		t.Fatal(err)
 	}
-	d.Status = appsv1.DeploymentStatus{ObservedGeneration: 1, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1, AvailableReplicas: 1}
+	d.Status = appsv1.DeploymentStatus{
+		ObservedGeneration: 1, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1,
+		AvailableReplicas: 1,
+	}
 	if err := c.Client().Status().Update(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
@@ -61,10 +66,14 @@ func makeAvailable(t *testing.T, c *Client) {
 func TestWaitLooksAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		watches := 0
-		c := live(t, interceptor.Funcs{Watch: func(ctx context.Context, c client.WithWatch, l client.ObjectList, o ...client.ListOption) (watch.Interface, error) {
-			watches++
-			return c.Watch(ctx, l, o...)
-		}}, newDeployment())
+		c := live(t, interceptor.Funcs{
+			Watch: func(
+				ctx context.Context, c client.WithWatch, l client.ObjectList, o ...client.ListOption,
+			) (watch.Interface, error) {
+				watches++
+				return c.Watch(ctx, l, o...)
+			},
+		}, newDeployment())
 		makeAvailable(t, c)
 		start := time.Now()
 		if err := c.Wait(t.Context(), Set{Name: "p", Objects: objects(t, deployment)}); err != nil {
@@ -98,18 +107,22 @@ func TestWaitEndsWithTheEvent(t *testing.T) {
 func TestWaitSurvivesBrokenWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tries atomic.Int32
-		c := live(t, interceptor.Funcs{Watch: func(ctx context.Context, c client.WithWatch, l client.ObjectList, o ...client.ListOption) (watch.Interface, error) {
-			switch tries.Add(1) {
-			case 1:
-				return nil, errors.New("connection reset by peer")
-			case 2:
-				w := watch.NewFake()
-				w.Stop() // the server ended it
-				return w, nil
-			default:
-				return c.Watch(ctx, l, o...)
-			}
-		}}, newDeployment())
+		c := live(t, interceptor.Funcs{
+			Watch: func(
+				ctx context.Context, c client.WithWatch, l client.ObjectList, o ...client.ListOption,
+			) (watch.Interface, error) {
+				switch tries.Add(1) {
+				case 1:
+					return nil, errors.New("connection reset by peer")
+				case 2:
+					w := watch.NewFake()
+					w.Stop() // the server ended it
+					return w, nil
+				default:
+					return c.Watch(ctx, l, o...)
+				}
+			},
+		}, newDeployment())
 		done := make(chan error, 1)
 		go func() { done <- c.Wait(t.Context(), Set{Name: "p", Objects: objects(t, deployment)}) }()
 		if err := sleep(t.Context(), 3*time.Second); err != nil {
@@ -134,7 +147,9 @@ func TestWaitNamesTheReason(t *testing.T) {
 			Spec:       corev1.PodSpec{NodeName: "worker"},
 			Status: corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{
 				Name: "c", Image: "nowhere.test/a:1",
-				State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "no such host"}},
+				State: corev1.ContainerState{
+					Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "no such host"},
+				},
 			}}},
 		}
 		c.kube = kubefake.NewClientset(pod)
@@ -143,7 +158,9 @@ func TestWaitNamesTheReason(t *testing.T) {
 		start := time.Now()
 		err := c.Wait(ctx, Set{Name: "p", Objects: objects(t, deployment)})
 		if !problem.Is(err, problem.ImagePull) || !errors.Is(err, context.DeadlineExceeded) ||
-			!strings.Contains(err.Error(), "Deployment default/a:") || !strings.Contains(err.Error(), "pod a-1 on node worker cannot get image nowhere.test/a:1: ErrImagePull: no such host") {
+			!strings.Contains(err.Error(), "Deployment default/a:") ||
+			!strings.Contains(err.Error(),
+				"pod a-1 on node worker cannot get image nowhere.test/a:1: ErrImagePull: no such host") {
 			t.Errorf("got %v", err)
 		}
 		if time.Since(start) != time.Minute {
@@ -152,8 +169,8 @@ func TestWaitNamesTheReason(t *testing.T) {
 	})
 }
 
-// Whoever calls a wait off, by Ctrl-C or because another step failed, gets it back at
-// once, and not a problem of the objects.
+// Whoever calls a wait off, by Ctrl-C or because another step failed, gets it back at once, and not a problem of the
+// objects.
 func TestWaitReturnsWhenCalledOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := live(t, interceptor.Funcs{}, newDeployment())
@@ -174,7 +191,10 @@ func TestWaitEndsEarlyForWhatFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default"},
-			Status:     corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "The node was low on memory."},
+			Status: corev1.PodStatus{
+				Phase: corev1.PodFailed, Reason: "Evicted",
+				Message: "The node was low on memory.",
+			},
 		}
 		c := live(t, interceptor.Funcs{}, pod, newDeployment())
 		set := Set{Name: "p", Objects: objects(t, deployment+"---\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\n")}
@@ -189,7 +209,8 @@ func TestWaitEndsEarlyForWhatFailed(t *testing.T) {
 			t.Errorf("after %v", time.Since(start))
 		}
 		reason, err := c.Ready(t.Context(), set)
-		if err != nil || !strings.HasPrefix(reason, "Pod default/a: it failed") || !strings.HasSuffix(reason, "(and 1 more not ready)") {
+		if err != nil || !strings.HasPrefix(reason, "Pod default/a: it failed") ||
+			!strings.HasSuffix(reason, "(and 1 more not ready)") {
 			t.Errorf("ready: %q %v", reason, err)
 		}
 	})
@@ -206,7 +227,8 @@ func TestReadyOfWhatIsNotThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	makeAvailable(t, c)
-	if reason, err := c.Ready(t.Context(), Set{Name: "p", Objects: objects(t, deployment)}); err != nil || reason != "" {
+	if reason, err := c.Ready(t.Context(), Set{Name: "p", Objects: objects(t, deployment)}); err != nil ||
+		reason != "" {
 		t.Errorf("%q %v", reason, err)
 	}
 }

@@ -36,7 +36,8 @@ webhooks:
 	}
 	// istiod and MetalLB write their authority into the configuration; that is no drift.
 	patch := []byte(`[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":"` + authority + `"}]`)
-	if _, err := c.Kube().AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(t.Context(), "silent", types.JSONPatchType, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := c.Kube().AdmissionregistrationV1().ValidatingWebhookConfigurations().
+		Patch(t.Context(), "silent", types.JSONPatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := mustDiff(t, c, hooks); len(got) > 0 {

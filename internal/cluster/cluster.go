@@ -154,8 +154,8 @@ type Substituter interface {
 type PodRunner interface {
 	// WhyNoPackets says why pods are only reported as running, and what would help; empty where they run.
 	WhyNoPackets() string
-	// TryPods tries whether pods can run on this machine, and says what was seen. The error is a problem that says which
-	// step failed and what helps.
+	// TryPods tries whether pods can run on this machine, and says what was seen. The error is a problem that says
+	// which step failed and what helps.
 	TryPods(ctx context.Context) (seen string, err error)
 }
 

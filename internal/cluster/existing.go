@@ -141,7 +141,8 @@ func (e *Existing) look(ctx context.Context) (info Info, silent, err error) {
 			info.Message = reason
 		}
 		info.Version = n.Status.NodeInfo.KubeletVersion
-		info.Nodes = append(info.Nodes, Node{Name: n.Name, Role: role(n), InternalIP: internalIP(n), Running: reason == ""})
+		info.Nodes = append(info.Nodes,
+			Node{Name: n.Name, Role: role(n), InternalIP: internalIP(n), Running: reason == ""})
 	}
 	if v, err := kube.Discovery().ServerVersion(); err == nil {
 		info.Version = v.GitVersion

@@ -73,7 +73,8 @@ func TestLoginPlugin(t *testing.T) {
 	})
 	t.Run("missing", func(t *testing.T) {
 		_, err := loginTo(t, server.URL, "").Inspect(t.Context())
-		if !problem.Is(err, problem.ToolMissing) || !strings.Contains(err.Error(), "get-token, which is not installed") ||
+		if !problem.Is(err, problem.ToolMissing) ||
+			!strings.Contains(err.Error(), "get-token, which is not installed") ||
 			!strings.Contains(strings.Join(problem.All(err)[0].Advice, " "), "the shop") {
 			t.Errorf("got %v", err)
 		}
@@ -85,7 +86,8 @@ func TestLoginPlugin(t *testing.T) {
 		}
 	})
 	t.Run("prints something else", func(t *testing.T) {
-		if _, err := loginTo(t, server.URL, "echo hello\n").Inspect(t.Context()); !problem.Is(err, problem.ClusterLogin) {
+		if _, err := loginTo(t, server.URL, "echo hello\n").
+			Inspect(t.Context()); !problem.Is(err, problem.ClusterLogin) {
 			t.Errorf("got %v", err)
 		}
 	})

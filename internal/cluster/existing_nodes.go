@@ -46,7 +46,8 @@ func (e *Existing) AddressPool(ctx context.Context) (lb.Pool, error) {
 		return lb.Pool{}, problem.New(
 			problem.SettingInvalid,
 			nil,
-			"SM_METALLB=on needs nodes that are containers of a Docker network on this host, from which the addresses are taken; the cluster of context %s has %s",
+			"SM_METALLB=on needs nodes that are containers of a Docker network on this host, "+
+				"from which the addresses are taken; the cluster of context %s has %s",
 			e.chosen(""),
 			e.elsewhere(nodes),
 		).

@@ -114,7 +114,8 @@ var clouds = []string{
 func balancer(nodes []corev1.Node, services []corev1.Service) string {
 	for i := range services {
 		s := &services[i]
-		if _, gateway := s.Labels["gateway.istio.io/managed"]; gateway || s.Spec.Type != corev1.ServiceTypeLoadBalancer ||
+		if _, gateway := s.Labels["gateway.istio.io/managed"]; gateway ||
+			s.Spec.Type != corev1.ServiceTypeLoadBalancer ||
 			len(s.Status.LoadBalancer.Ingress) == 0 {
 			continue
 		}
@@ -125,7 +126,8 @@ func balancer(nodes []corev1.Node, services []corev1.Service) string {
 		if n.Name == "docker-desktop" || n.Name == "desktop-control-plane" {
 			return "Docker Desktop"
 		}
-		if slices.ContainsFunc(clouds, func(prefix string) bool { return strings.HasPrefix(n.Spec.ProviderID, prefix) }) {
+		if slices.ContainsFunc(clouds,
+			func(prefix string) bool { return strings.HasPrefix(n.Spec.ProviderID, prefix) }) {
 			return n.Spec.ProviderID
 		}
 	}
@@ -182,8 +184,11 @@ func suitable(ctx context.Context, kube kubernetes.Interface, info Info) error {
 	}
 	for _, istiod := range istiods.Items {
 		if istiod.Labels[apply.LabelName] == "" {
-			return problem.New(problem.ClusterUnsuitable, nil, "the cluster of context %s has an Istio that the lab did not install: Deployment %s/%s", info.Context, istiod.Namespace, istiod.Name).
-				With("Use another cluster, or uninstall that Istio: two of them change the same CRDs, webhooks and pods.")
+			return problem.New(problem.ClusterUnsuitable, nil,
+				"the cluster of context %s has an Istio that the lab did not install: Deployment %s/%s", info.Context,
+				istiod.Namespace, istiod.Name).
+				With("Use another cluster, or uninstall that Istio: two of them change the same CRDs, " +
+					"webhooks and pods.")
 		}
 	}
 	return nil
@@ -195,7 +200,8 @@ func suitable(ctx context.Context, kube kubernetes.Interface, info Info) error {
 func checkCilium(config map[string]string, info Info) error {
 	var wrong, values []string
 	if config["cni-exclusive"] != "false" {
-		wrong, values = append(wrong, "removes other CNI plug-ins (cni-exclusive)"), append(values, "cni.exclusive=false")
+		wrong, values = append(wrong, "removes other CNI plug-ins (cni-exclusive)"),
+			append(values, "cni.exclusive=false")
 	}
 	replaces := config["kube-proxy-replacement"] == "true" || config["kube-proxy-replacement"] == "strict"
 	if (replaces || config["bpf-lb-sock"] == "true") && config["bpf-lb-sock-hostns-only"] != "true" {
@@ -219,6 +225,8 @@ func checkCilium(config map[string]string, info Info) error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	return problem.New(problem.ClusterUnsuitable, nil, "Cilium in the cluster of context %s %s", info.Context, strings.Join(wrong, "; it ")).
-		With("Change Cilium's chart: helm upgrade cilium cilium/cilium -n kube-system --reuse-values --set " + strings.Join(values, " --set "))
+	return problem.New(problem.ClusterUnsuitable, nil, "Cilium in the cluster of context %s %s", info.Context,
+		strings.Join(wrong, "; it ")).
+		With("Change Cilium's chart: helm upgrade cilium cilium/cilium -n kube-system --reuse-values --set " +
+			strings.Join(values, " --set "))
 }

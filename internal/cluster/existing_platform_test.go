@@ -39,12 +39,18 @@ func TestPlatforms(t *testing.T) {
 	for _, tt := range []struct{ nodes, name, plugins, configuration, namespaces string }{
 		{"kind", "", "/opt/cni/bin", "/etc/cni/net.d", "/var/run/netns"},
 		{"k3s", "k3s", "/var/lib/rancher/k3s/data/cni", "/var/lib/rancher/k3s/agent/etc/cni/net.d", "/var/run/netns"},
-		{"k3s-1.32.2", "k3s", "/var/lib/rancher/k3s/data/current/bin", "/var/lib/rancher/k3s/agent/etc/cni/net.d", "/var/run/netns"},
+		{
+			"k3s-1.32.2", "k3s", "/var/lib/rancher/k3s/data/current/bin", "/var/lib/rancher/k3s/agent/etc/cni/net.d",
+			"/var/run/netns",
+		},
 		{"k3d", "k3d", "/var/lib/rancher/k3s/data/cni", "/var/lib/rancher/k3s/agent/etc/cni/net.d", "/var/run/netns"},
 		{"k3d-1.32.1", "k3d", "/bin", "/var/lib/rancher/k3s/agent/etc/cni/net.d", "/var/run/netns"},
 		{"minikube", "minikube", "/opt/cni/bin", "/etc/cni/net.d", "/var/run/docker/netns"},
 		{"minikube-containerd", "", "/opt/cni/bin", "/etc/cni/net.d", "/var/run/netns"},
-		{"microk8s", "microk8s", "/var/snap/microk8s/current/opt/cni/bin", "/var/snap/microk8s/current/args/cni-network", "/var/run/netns"},
+		{
+			"microk8s", "microk8s", "/var/snap/microk8s/current/opt/cni/bin",
+			"/var/snap/microk8s/current/args/cni-network", "/var/run/netns",
+		},
 		{"docker-desktop", "", "/opt/cni/bin", "/etc/cni/net.d", "/var/run/netns"},
 		{"gke", "gke", "/home/kubernetes/bin", "/etc/cni/net.d", "/var/run/netns"},
 		{"openshift", "openshift", "/var/lib/cni/bin", "/etc/cni/multus/net.d", "/var/run/netns"},
@@ -123,10 +129,23 @@ func TestLoadBalancerOfTheCluster(t *testing.T) {
 		want    string
 	}{
 		{name: "nothing", objects: []runtime.Object{named("n1", "kind://docker/theirs/n1")}},
-		{name: "a Service with an address", objects: []runtime.Object{service("traefik", corev1.ServiceTypeLoadBalancer, "172.18.0.3", nil)}, want: "theirs/traefik"},
-		{name: "a Service without one", objects: []runtime.Object{service("traefik", corev1.ServiceTypeLoadBalancer, "", nil)}},
+		{
+			name:    "a Service with an address",
+			objects: []runtime.Object{service("traefik", corev1.ServiceTypeLoadBalancer, "172.18.0.3", nil)},
+			want:    "theirs/traefik",
+		},
+		{
+			name:    "a Service without one",
+			objects: []runtime.Object{service("traefik", corev1.ServiceTypeLoadBalancer, "", nil)},
+		},
 		{name: "another type", objects: []runtime.Object{service("web", corev1.ServiceTypeClusterIP, "", nil)}},
-		{name: "a gateway of Istio", objects: []runtime.Object{service("gateway-istio", corev1.ServiceTypeLoadBalancer, "172.18.255.240", map[string]string{"gateway.istio.io/managed": "istio.io-gateway-controller"})}},
+		{
+			name: "a gateway of Istio",
+			objects: []runtime.Object{
+				service("gateway-istio", corev1.ServiceTypeLoadBalancer, "172.18.255.240",
+					map[string]string{"gateway.istio.io/managed": "istio.io-gateway-controller"}),
+			},
+		},
 		{name: "a cloud", objects: []runtime.Object{named("n1", "gce://project/zone/n1")}, want: "gce://"},
 		{name: "Docker Desktop", objects: []runtime.Object{named("docker-desktop", "")}, want: "Docker Desktop"},
 	} {
@@ -154,14 +173,46 @@ func TestUnsuitableClusters(t *testing.T) {
 		object runtime.Object
 		says   []string
 	}{
-		{name: "Cilium's defaults", object: cilium(map[string]string{"cni-exclusive": "true", "kube-proxy-replacement": "false"}), says: []string{"cni-exclusive", "cni.exclusive=false"}},
-		{name: "Cilium in the place of kube-proxy", object: cilium(map[string]string{"cni-exclusive": "false", "kube-proxy-replacement": "true"}), says: []string{"bpf-lb-sock-hostns-only", "socketLB.hostNamespaceOnly=true"}},
-		{name: "Cilium's socket load balancer", object: cilium(map[string]string{"cni-exclusive": "false", "bpf-lb-sock": "true"}), says: []string{"socketLB.hostNamespaceOnly=true"}},
-		{name: "Cilium's masquerading", object: cilium(map[string]string{"cni-exclusive": "false", "enable-bpf-masquerade": "true"}), says: []string{"bpf.masquerade=false"}},
-		{name: "Cilium as Istio wants it", object: cilium(map[string]string{"cni-exclusive": "false", "kube-proxy-replacement": "true", "bpf-lb-sock": "true", "bpf-lb-sock-hostns-only": "true"})},
-		{name: "a sidecar Istio", object: istiod("istio-system", map[string]string{"app": "istiod"}), says: []string{"istio-system/istiod", "did not install"}},
-		{name: "a revision elsewhere", object: istiod("mesh", map[string]string{"app": "istiod", "istio.io/rev": "1-20"}), says: []string{"mesh/istiod"}},
-		{name: "a lab's Istio", object: istiod("istio-system", map[string]string{"app": "istiod", apply.LabelName: "ambient"})},
+		{
+			name:   "Cilium's defaults",
+			object: cilium(map[string]string{"cni-exclusive": "true", "kube-proxy-replacement": "false"}),
+			says:   []string{"cni-exclusive", "cni.exclusive=false"},
+		},
+		{
+			name:   "Cilium in the place of kube-proxy",
+			object: cilium(map[string]string{"cni-exclusive": "false", "kube-proxy-replacement": "true"}),
+			says:   []string{"bpf-lb-sock-hostns-only", "socketLB.hostNamespaceOnly=true"},
+		},
+		{
+			name:   "Cilium's socket load balancer",
+			object: cilium(map[string]string{"cni-exclusive": "false", "bpf-lb-sock": "true"}),
+			says:   []string{"socketLB.hostNamespaceOnly=true"},
+		},
+		{
+			name:   "Cilium's masquerading",
+			object: cilium(map[string]string{"cni-exclusive": "false", "enable-bpf-masquerade": "true"}),
+			says:   []string{"bpf.masquerade=false"},
+		},
+		{
+			name: "Cilium as Istio wants it",
+			object: cilium(map[string]string{
+				"cni-exclusive": "false", "kube-proxy-replacement": "true",
+				"bpf-lb-sock": "true", "bpf-lb-sock-hostns-only": "true",
+			}),
+		},
+		{
+			name: "a sidecar Istio", object: istiod("istio-system", map[string]string{"app": "istiod"}),
+			says: []string{"istio-system/istiod", "did not install"},
+		},
+		{
+			name:   "a revision elsewhere",
+			object: istiod("mesh", map[string]string{"app": "istiod", "istio.io/rev": "1-20"}),
+			says:   []string{"mesh/istiod"},
+		},
+		{
+			name:   "a lab's Istio",
+			object: istiod("istio-system", map[string]string{"app": "istiod", apply.LabelName: "ambient"}),
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := existing(t, minesOnly, "v1.36.3", nil, tt.object).Create(t.Context())

@@ -43,9 +43,10 @@ func needs() []authorizationv1.ResourceAttributes {
 func mayInstall(ctx context.Context, kube kubernetes.Interface, info Info) error {
 	var missing []string
 	for _, attributes := range needs() {
-		review, err := kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
-			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &attributes},
-		}, metav1.CreateOptions{})
+		review, err := kube.AuthorizationV1().SelfSubjectAccessReviews().
+			Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &attributes},
+			}, metav1.CreateOptions{})
 		if err != nil {
 			return problem.New(problem.ClusterUnreachable, err, "asking %s what this user may do", info.Server)
 		}

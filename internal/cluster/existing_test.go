@@ -35,7 +35,10 @@ func workerNode(name, ip string, ready corev1.ConditionStatus) *corev1.Node {
 				{Type: corev1.NodeInternalIP, Address: ip},
 			},
 			Conditions: []corev1.NodeCondition{
-				{Type: corev1.NodeReady, Status: ready, Reason: "KubeletNotReady", Message: "cni plugin not initialized"},
+				{
+					Type: corev1.NodeReady, Status: ready, Reason: "KubeletNotReady",
+					Message: "cni plugin not initialized",
+				},
 			},
 		},
 	}
@@ -52,11 +55,12 @@ func existing(t *testing.T, kubeconfig, gitVersion string, denied []string, obje
 	}
 	kube := fake.NewClientset(append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system"}})...)
 	kube.Discovery().(*discovery.FakeDiscovery).FakedServerVersion = &version.Info{GitVersion: gitVersion}
-	kube.PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
-		review := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
-		review.Status.Allowed = !slices.Contains(denied, review.Spec.ResourceAttributes.Verb)
-		return true, review, nil
-	})
+	kube.PrependReactor("create", "selfsubjectaccessreviews",
+		func(a clienttesting.Action) (bool, runtime.Object, error) {
+			review := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
+			review.Status.Allowed = !slices.Contains(denied, review.Spec.ResourceAttributes.Verb)
+			return true, review, nil
+		})
 	e := NewExisting(ExistingOptions{Kubeconfig: path})
 	e.kube = func(*rest.Config) (kubernetes.Interface, error) { return kube, nil }
 	return e
@@ -72,7 +76,10 @@ func TestExistingCreateOnlyChecks(t *testing.T) {
 		{name: "good", kubeconfig: minesOnly, version: "v1.36.3"},
 		{name: "a vendor's version", kubeconfig: minesOnly, version: "v1.32.1-gke.1002000"},
 		{name: "too old", kubeconfig: minesOnly, version: "v1.31.9", kind: problem.ClusterVersion, says: "v1.31.9"},
-		{name: "too new", kubeconfig: minesOnly, version: "v1.37.0", kind: problem.ClusterVersion, says: "1.32 to 1.36"},
+		{
+			name: "too new", kubeconfig: minesOnly, version: "v1.37.0", kind: problem.ClusterVersion,
+			says: "1.32 to 1.36",
+		},
 		{
 			name:       "rights missing",
 			kubeconfig: minesOnly,
@@ -89,7 +96,10 @@ func TestExistingCreateOnlyChecks(t *testing.T) {
 			kind:       problem.KubeconfigInvalid,
 			says:       `"theirs" does not exist`,
 		},
-		{name: "not a kubeconfig", kubeconfig: "{", version: "v1.36.3", kind: problem.KubeconfigInvalid, says: "reading"},
+		{
+			name: "not a kubeconfig", kubeconfig: "{", version: "v1.36.3", kind: problem.KubeconfigInvalid,
+			says: "reading",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

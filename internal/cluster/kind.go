@@ -225,7 +225,8 @@ func (k *Kind) Find(ctx context.Context) (Info, error) {
 func (k *Kind) Vet(_ context.Context, info Info) error {
 	var wrong *problem.Problem
 	if err := CheckVersion("kind cluster "+k.opts.Name, info.Version); errors.As(err, &wrong) {
-		return wrong.With("Take the cluster away with `mage sm:delete`, and choose another node image with SM_NODE_IMAGE.")
+		return wrong.With("Take the cluster away with `mage sm:delete`, " +
+			"and choose another node image with SM_NODE_IMAGE.")
 	}
 	return nil
 }
@@ -299,7 +300,8 @@ func (k *Kind) drift(nodes []Node) string {
 		return ""
 	}
 	return fmt.Sprintf(
-		"it has %d control plane(s) and %d worker(s), while the settings ask for %d and %d: delete and install again to change that",
+		"it has %d control plane(s) and %d worker(s), while the settings ask for %d and %d: "+
+			"delete and install again to change that",
 		have[node.ControlPlane],
 		have[node.Worker],
 		want[node.ControlPlane],

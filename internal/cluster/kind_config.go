@@ -102,7 +102,8 @@ func CheckConfig(config []byte) error {
 			controlPlanes++
 		case v1alpha4.WorkerRole:
 		default:
-			return badConfig(nil, "kind's configuration: nodes[%d] has role %q; accepted: control-plane and worker", i, n.Role)
+			return badConfig(nil, "kind's configuration: nodes[%d] has role %q; accepted: control-plane and worker", i,
+				n.Role)
 		}
 	}
 	if controlPlanes == 0 {
@@ -125,13 +126,15 @@ func checkNetworking(cluster v1alpha4.Cluster) error {
 	case cluster.Networking.IPFamily == v1alpha4.IPv6Family:
 		return badConfig(
 			nil,
-			"kind's configuration: networking.ipFamily is ipv6; accepted: ipv4 and dual, because the lab's load balancers have IPv4 addresses",
+			"kind's configuration: networking.ipFamily is ipv6; accepted: ipv4 and dual, "+
+				"because the lab's load balancers have IPv4 addresses",
 		)
 	default:
 		return nil
 	}
 	return problem.New(problem.SettingInvalid, nil, "kind's configuration: %s", missing).
-		With("Remove it from the file that SM_KIND_CONFIG names; or create that cluster yourself with `kind create cluster`, install what is missing, and set INSTALL_KIND=n to use it.")
+		With("Remove it from the file that SM_KIND_CONFIG names; or create that cluster yourself with `kind create " +
+			"cluster`, install what is missing, and set INSTALL_KIND=n to use it.")
 }
 
 // noProxyMode is kind's value for a cluster without kube-proxy (kind, pkg/internal/apis/config/types.go); v1alpha4 has

@@ -26,9 +26,20 @@ func TestCheckConfig(t *testing.T) {
 		{name: "an unknown role", config: head + "nodes: [{role: master}]", says: `nodes[0] has role "master"`},
 		{name: "no CNI plug-in", config: head + "networking: {disableDefaultCNI: true}", says: "disableDefaultCNI"},
 		{name: "no kube-proxy", config: head + "networking: {kubeProxyMode: none}", says: "kubeProxyMode: none"},
-		{name: "kube-proxy skipped", config: head + "kubeadmConfigPatches: [\"kind: InitConfiguration\\nskipPhases: [addon/kube-proxy]\"]", says: "addon/kube-proxy"},
-		{name: "CoreDNS skipped on a node", config: head + "nodes: [{role: control-plane, kubeadmConfigPatches: [\"kind: InitConfiguration\\nskipPhases: [addon/coredns]\"]}]", says: "addon/coredns"},
-		{name: "another phase skipped", config: head + "kubeadmConfigPatches: [\"kind: InitConfiguration\\nskipPhases: [preflight]\"]"},
+		{
+			name:   "kube-proxy skipped",
+			config: head + "kubeadmConfigPatches: [\"kind: InitConfiguration\\nskipPhases: [addon/kube-proxy]\"]",
+			says:   "addon/kube-proxy",
+		},
+		{
+			name: "CoreDNS skipped on a node",
+			config: head + "nodes: [{role: control-plane, kubeadmConfigPatches: [\"kind: " +
+				"InitConfiguration\\nskipPhases: [addon/coredns]\"]}]", says: "addon/coredns",
+		},
+		{
+			name:   "another phase skipped",
+			config: head + "kubeadmConfigPatches: [\"kind: InitConfiguration\\nskipPhases: [preflight]\"]",
+		},
 		{name: "IPv6 only", config: head + "networking: {ipFamily: ipv6}", says: "accepted: ipv4 and dual"},
 		{name: "both families", config: head + "networking: {ipFamily: dual, kubeProxyMode: nftables}"},
 		{name: "workers only", config: head + "nodes: [{role: worker}]", says: "no node of role control-plane"},

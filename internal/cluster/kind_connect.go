@@ -103,7 +103,8 @@ func (k *Kind) CollectLogs(ctx context.Context, dir string) error {
 		return err
 	}
 	log := newProgressLog(ctx)
-	_, err := detached(ctx, func() (struct{}, error) { return struct{}{}, k.library(log).CollectLogs(k.opts.Name, dir) })
+	_, err := detached(ctx,
+		func() (struct{}, error) { return struct{}{}, k.library(log).CollectLogs(k.opts.Name, dir) })
 	if err != nil {
 		return fmt.Errorf("collecting the logs of kind cluster %s into %s: %w", k.opts.Name, dir, err)
 	}

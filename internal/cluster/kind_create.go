@@ -64,8 +64,10 @@ func (k *Kind) Create(ctx context.Context) error {
 
 func (k *Kind) foreign(info Info) error {
 	return problem.New(problem.ClusterForeign, nil,
-		"a kind cluster named %q exists (%d containers), and it does not have this lab's mark", info.Name, len(info.Nodes)).
-		With("Choose another name for the lab, for example SM_CLUSTER=" + info.Name + "-lab; the lab neither uses nor deletes that cluster.")
+		"a kind cluster named %q exists (%d containers), and it does not have this lab's mark", info.Name,
+		len(info.Nodes)).
+		With("Choose another name for the lab, for example SM_CLUSTER=" + info.Name +
+			"-lab; the lab neither uses nor deletes that cluster.")
 }
 
 // createNew makes the cluster where there is none. Whatever goes wrong, no container of it stays behind.
@@ -152,7 +154,8 @@ func (k *Kind) finish(ctx context.Context) error {
 		return err
 	}
 	engine.Changed(ctx, engine.Change{
-		Object: "kind cluster " + k.opts.Name, Action: engine.Create, Detail: fmt.Sprintf("%d nodes", kubernetesNodes(nodes)),
+		Object: "kind cluster " + k.opts.Name, Action: engine.Create,
+		Detail: fmt.Sprintf("%d nodes", kubernetesNodes(nodes)),
 	})
 	return nil
 }
@@ -217,7 +220,8 @@ func (k *Kind) abandon(ctx context.Context, running <-chan error, cause error) e
 	defer cancel()
 	engine.Progress(cleanup, "removing the unfinished cluster %s", k.opts.Name)
 	if err := k.sweep(cleanup, false, running); err != nil {
-		return fmt.Errorf("%w; and removing the unfinished cluster failed, which the next run will try again: %w", cause, err)
+		return fmt.Errorf("%w; and removing the unfinished cluster failed, which the next run will try again: %w",
+			cause, err)
 	}
 	return fmt.Errorf("creating kind cluster %s, of which nothing is left: %w", k.opts.Name, cause)
 }
@@ -233,7 +237,8 @@ func (k *Kind) revive(ctx context.Context, info Info) error {
 		if _, err := k.opts.Docker.ContainerStart(ctx, n.ContainerID, client.ContainerStartOptions{}); err != nil {
 			return docker.Explain(
 				ctx,
-				problem.New(problem.ClusterCreateFailed, err, "starting node container %s of cluster %s", n.Name, k.opts.Name),
+				problem.New(problem.ClusterCreateFailed, err, "starting node container %s of cluster %s", n.Name,
+					k.opts.Name),
 				k.opts.Endpoint,
 			)
 		}
@@ -268,8 +273,10 @@ func (k *Kind) ensureImages(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return fmt.Errorf("pulling node image %s: %w", ref, context.Cause(ctx))
 			}
-			return problem.New(problem.RegistryUnreachable, err, "node image %s is not in Docker and cannot be pulled", ref).
-				With("Put it there with `docker pull " + ref + "` or `docker load`, or name another with SM_NODE_IMAGE.")
+			return problem.New(problem.RegistryUnreachable, err, "node image %s is not in Docker and cannot be pulled",
+				ref).
+				With("Put it there with `docker pull " + ref +
+					"` or `docker load`, or name another with SM_NODE_IMAGE.")
 		}
 		engine.Changed(ctx, engine.Change{Object: "image " + ref, Action: engine.Create, Detail: "pulled"})
 	}

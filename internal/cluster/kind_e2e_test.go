@@ -53,7 +53,9 @@ func newBed(t *testing.T) *bed {
 	}
 	t.Cleanup(func() { _ = api.Close() })
 	b := &bed{T: t, docker: api, endpoint: endpoint, kubeconfig: filepath.Join(t.TempDir(), "config")}
-	mine := `{"apiVersion":"v1","kind":"Config","current-context":"mine","contexts":[{"name":"mine","context":{"cluster":"mine","user":"mine"}}],"clusters":[{"name":"mine","cluster":{"server":"https://192.0.2.1"}}],"users":[{"name":"mine","user":{"token":"x"}}]}`
+	mine := `{"apiVersion":"v1","kind":"Config","current-context":"mine","contexts":[{"name":"mine",` +
+		`"context":{"cluster":"mine","user":"mine"}}],"clusters":[{"name":"mine",` +
+		`"cluster":{"server":"https://192.0.2.1"}}],"users":[{"name":"mine","user":{"token":"x"}}]}`
 	if err := os.WriteFile(b.kubeconfig, []byte(mine), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +237,10 @@ func TestKindInterrupted(t *testing.T) {
 	b := newBed(t)
 	k := b.kind("f-e2e")
 	before := b.remains()
-	for _, moment := range []string{"Preparing nodes", "Writing configuration", "Starting control-plane", "Joining worker nodes"} {
+	for _, moment := range []string{
+		"Preparing nodes", "Writing configuration", "Starting control-plane",
+		"Joining worker nodes",
+	} {
 		t.Run(moment, func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(context.Background())
 			defer cancel(nil)

@@ -38,7 +38,8 @@ func causes() []cause {
 		},
 		{
 			pattern: regexp.MustCompile(
-				`(?i)too many open files|inotify_(init|add_watch)|inotify (instances|watch)|failed to create (inotify object|fsnotify watcher)`,
+				`(?i)too many open files|inotify_(init|add_watch)|inotify ` +
+					`(instances|watch)|failed to create (inotify object|fsnotify watcher)`,
 			),
 			kind: problem.HostLimits,
 			seen: "the host's inotify limits are used up, so a node's systemd or kubelet cannot start",
@@ -51,7 +52,8 @@ func causes() []cause {
 			seen: "the host runs cgroup v1, which this kubelet refuses",
 			advice: []string{
 				"Boot the host with cgroup v2 (systemd.unified_cgroup_hierarchy=1).",
-				"Or let the kubelet accept it: `failCgroupV1: false` in a KubeletConfiguration patch of the kind configuration.",
+				"Or let the kubelet accept it: `failCgroupV1: " +
+					"false` in a KubeletConfiguration patch of the kind configuration.",
 			},
 		},
 		{

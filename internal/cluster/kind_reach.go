@@ -96,7 +96,8 @@ func (k *Kind) outOfReach(ctx context.Context) <-chan error {
 			}
 			if closed == closedTries {
 				found <- problem.New(problem.APIServerElsewhere, nil,
-					"the nodes of kind cluster %s run, and neither the published address of the API server, %s, nor the node's own, %s, can be reached from here",
+					"the nodes of kind cluster %s run, and neither the published address of the API server, %s, "+
+						"nor the node's own, %s, can be reached from here",
 					k.opts.Name, strings.Join(published, ", "), strings.Join(own, ", "))
 			}
 		}
@@ -158,7 +159,8 @@ func (k *Kind) awaitReachable(ctx context.Context, nodes []Node) error {
 		select {
 		case <-k.after(reachInterval):
 		case <-ctx.Done():
-			return problem.New(problem.ClusterUnreachable, context.Cause(ctx), "the API server at %s does not answer", host)
+			return problem.New(problem.ClusterUnreachable, context.Cause(ctx), "the API server at %s does not answer",
+				host)
 		}
 	}
 }
@@ -189,7 +191,8 @@ func (k *Kind) notFromHere(host string) error {
 	return problem.New(
 		problem.APIServerElsewhere,
 		nil,
-		"the API server of kind cluster %s answers in its container, and neither at %s nor at its node's address from here",
+		"the API server of kind cluster %s answers in its container, "+
+			"and neither at %s nor at its node's address from here",
 		k.opts.Name,
 		host,
 	)

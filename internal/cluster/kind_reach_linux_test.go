@@ -49,7 +49,10 @@ type publishedKind struct {
 
 func (k *publishedKind) KubeConfig(name string, _ bool) (string, error) {
 	return fmt.Sprintf(
-		`{"apiVersion":"v1","kind":"Config","current-context":"kind-%[1]s","contexts":[{"name":"kind-%[1]s","context":{"cluster":"kind-%[1]s","user":"kind-%[1]s"}}],"clusters":[{"name":"kind-%[1]s","cluster":{"server":"https://%[2]s","certificate-authority-data":%[3]q}}],"users":[{"name":"kind-%[1]s","user":{"token":"secret"}}]}`,
+		`{"apiVersion":"v1","kind":"Config","current-context":"kind-%[1]s","contexts":[{"name":"kind-%[1]s",`+
+			`"context":{"cluster":"kind-%[1]s","user":"kind-%[1]s"}}],"clusters":[{"name":"kind-%[1]s",`+
+			`"cluster":{"server":"https://%[2]s","certificate-authority-data":%[3]q}}],"users":[{"name":"kind-%[1]s",`+
+			`"user":{"token":"secret"}}]}`,
 		name,
 		k.address,
 		base64.StdEncoding.EncodeToString(k.authority),
@@ -77,7 +80,10 @@ func TestReachFromNamespace(t *testing.T) {
 		}
 		f.engine.Exec = func(string, []string) (string, string, int) { return "ok", "", 0 }
 		f.kind.library = func(*progressLog) library {
-			return &publishedKind{fakeKind: fakeKind{f: f, create: f.lib.create}, address: published, authority: authority}
+			return &publishedKind{
+				fakeKind: fakeKind{f: f, create: f.lib.create}, address: published,
+				authority: authority,
+			}
 		}
 		return f
 	}

@@ -53,7 +53,9 @@ func apiServer(t *testing.T, address string) (authority []byte, listens string) 
 		t.Error(err)
 		return nil, ""
 	}
-	server := &httptest.Server{Config: &http.Server{Handler: http.NotFoundHandler(), ErrorLog: log.New(io.Discard, "", 0)}}
+	server := &httptest.Server{
+		Config: &http.Server{Handler: http.NotFoundHandler(), ErrorLog: log.New(io.Discard, "", 0)},
+	}
 	server.Listener = listener
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{raw}, PrivateKey: key}}}
 	server.StartTLS()
@@ -144,7 +146,10 @@ func TestOutOfReach(t *testing.T) {
 		{name: "the published address answers", own: syscall.ENETUNREACH},
 		{name: "the node has a route", published: syscall.ECONNREFUSED, own: syscall.ECONNREFUSED},
 		{name: "no route to the node", published: syscall.ECONNREFUSED, own: syscall.ENETUNREACH, problem: true},
-		{name: "no answer from the node", published: syscall.ECONNREFUSED, own: context.DeadlineExceeded, problem: true},
+		{
+			name: "no answer from the node", published: syscall.ECONNREFUSED, own: context.DeadlineExceeded,
+			problem: true,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t)

@@ -58,7 +58,9 @@ func (k *fakeKind) KubeConfig(name string, _ bool) (string, error) {
 	}
 	key := "kind-" + name
 	return fmt.Sprintf(
-		`{"apiVersion":"v1","kind":"Config","current-context":%[1]q,"contexts":[{"name":%[1]q,"context":{"cluster":%[1]q,"user":%[1]q}}],"clusters":[{"name":%[1]q,"cluster":{"server":"https://127.0.0.1:40001"}}],"users":[{"name":%[1]q,"user":{"token":"secret"}}]}`,
+		`{"apiVersion":"v1","kind":"Config","current-context":%[1]q,"contexts":[{"name":%[1]q,`+
+			`"context":{"cluster":%[1]q,"user":%[1]q}}],"clusters":[{"name":%[1]q,`+
+			`"cluster":{"server":"https://127.0.0.1:40001"}}],"users":[{"name":%[1]q,"user":{"token":"secret"}}]}`,
 		key,
 	), nil
 }
@@ -75,7 +77,9 @@ type fixture struct {
 	readyErr   error
 }
 
-const minesOnly = `{"apiVersion":"v1","kind":"Config","current-context":"mine","contexts":[{"name":"mine","context":{"cluster":"mine","user":"mine"}}],"clusters":[{"name":"mine","cluster":{"server":"https://192.0.2.1"}}],"users":[{"name":"mine","user":{"token":"x"}}]}`
+const minesOnly = `{"apiVersion":"v1","kind":"Config","current-context":"mine","contexts":[{"name":"mine",` +
+	`"context":{"cluster":"mine","user":"mine"}}],"clusters":[{"name":"mine",` +
+	`"cluster":{"server":"https://192.0.2.1"}}],"users":[{"name":"mine","user":{"token":"x"}}]}`
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()

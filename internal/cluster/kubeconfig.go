@@ -240,7 +240,8 @@ func (k kubeconfigFile) check(ctx context.Context, name string) error {
 	}
 	if err := writable(resolved(path)); err != nil {
 		return problem.New(problem.KubeconfigInvalid, err, "kubeconfig %s cannot be written", path).
-			With("Name a file that can be written with KUBECONFIG. In a container, mount the directory of the kubeconfig, and not read-only.")
+			With("Name a file that can be written with KUBECONFIG. In a container, " +
+				"mount the directory of the kubeconfig, and not read-only.")
 	}
 	return nil
 }
@@ -280,7 +281,8 @@ func (k kubeconfigFile) lock(ctx context.Context, path string) (unlock func() er
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			return nil, problem.New(problem.KubeconfigInvalid, err, "locking kubeconfig %s", path).
-				With("kubectl and kind make that file too: its directory must be writable. Name a file in another one with KUBECONFIG.")
+				With("kubectl and kind make that file too: its directory must be writable. " +
+					"Name a file in another one with KUBECONFIG.")
 		}
 		select {
 		case <-k.after(kubeconfigLockInterval):

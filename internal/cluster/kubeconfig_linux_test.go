@@ -55,7 +55,8 @@ func TestKubeconfigThatIsAMountPoint(t *testing.T) {
 		changed != path {
 		t.Fatalf("wrote %q, %v", changed, err)
 	}
-	if cfg, err := clientcmd.LoadFromFile(path); err != nil || cfg.CurrentContext != "kind-a" || len(cfg.Contexts) != 2 {
+	if cfg, err := clientcmd.LoadFromFile(path); err != nil || cfg.CurrentContext != "kind-a" ||
+		len(cfg.Contexts) != 2 {
 		t.Errorf("%+v, %v", cfg, err)
 	}
 	// The new content is shorter.

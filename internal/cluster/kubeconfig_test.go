@@ -42,7 +42,8 @@ func TestKubeconfigPaths(t *testing.T) {
 
 func TestKubeconfigGoesWhereKubectlPutsIt(t *testing.T) {
 	dir := t.TempDir()
-	first, second, third := filepath.Join(dir, "first"), filepath.Join(dir, "sub", "second"), filepath.Join(dir, "third")
+	first, second, third := filepath.Join(dir, "first"), filepath.Join(dir, "sub", "second"),
+		filepath.Join(dir, "third")
 	file := kubeconfigFile{paths: []string{first, second, third}, after: immediately}
 	changed, err := file.merge(t.Context(), entries("kind-a", "https://a"), "kind-a", setCurrent)
 	if err != nil || changed != third {

@@ -48,7 +48,11 @@ func (s *nodeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// What an API server says that cannot stream lists; the client then lists.
 		w.WriteHeader(http.StatusUnprocessableEntity)
 		_ = json.NewEncoder(w).
-			Encode(metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Reason: metav1.StatusReasonInvalid, Code: http.StatusUnprocessableEntity})
+			Encode(metav1.Status{
+				TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
+				Status:   metav1.StatusFailure, Reason: metav1.StatusReasonInvalid,
+				Code: http.StatusUnprocessableEntity,
+			})
 	default:
 		w.WriteHeader(http.StatusOK)
 		w.(http.Flusher).Flush()
@@ -124,7 +128,10 @@ func TestWaitNodes(t *testing.T) {
 				return err
 			}}}},
 		)
-		for _, want := range []string{"node n2: KubeletNotReady: cni plugin not initialized", "1 of 3 nodes have not joined"} {
+		for _, want := range []string{
+			"node n2: KubeletNotReady: cni plugin not initialized",
+			"1 of 3 nodes have not joined",
+		} {
 			if !problem.Is(err, problem.NotReady) || !errors.Is(err, why) || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want it to say %q", err, want)
 			}
@@ -137,7 +144,8 @@ func TestWaitNodesWithoutAnAPIServer(t *testing.T) {
 	why := errors.New("five minutes are over")
 	cancel(why)
 	err := waitNodes(ctx, &rest.Config{Host: "https://127.0.0.1:1"}, 3)
-	if !problem.Is(err, problem.ClusterUnreachable) || !errors.Is(err, why) || !strings.Contains(err.Error(), "refused") {
+	if !problem.Is(err, problem.ClusterUnreachable) || !errors.Is(err, why) ||
+		!strings.Contains(err.Error(), "refused") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -43,7 +43,8 @@ func TestFingerprint(t *testing.T) {
 		{name: "a deleted file", change: remove("inner/deep/deep.go")},
 		{name: "a renamed file", change: func(t *testing.T, dir string) {
 			inner := filepath.Join(dir, "inner")
-			if err := os.Rename(filepath.Join(inner, "inner.go"), filepath.Join(inner, "inner_windows.go")); err != nil {
+			if err := os.Rename(filepath.Join(inner, "inner.go"),
+				filepath.Join(inner, "inner_windows.go")); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -85,9 +86,10 @@ func TestFingerprint(t *testing.T) {
 			write(t, filepath.Join(outside, "linked", "linked.go"), "package linked\n")
 			dir := t.TempDir()
 			for name, text := range map[string]string{
-				"go.mod":                     gomod(outside),
-				"magefile.go":                "package main\n",
-				"inner/inner.go":             "package inner\n\n//go:embed all:files/*/*.yaml\n//go:embed \"quoted/a file.txt\" `other`\nvar x embed.FS\n",
+				"go.mod":      gomod(outside),
+				"magefile.go": "package main\n",
+				"inner/inner.go": "package inner\n\n//go:embed all:files/*/*.yaml\n//go:embed \"quoted/a " +
+					"file.txt\" `other`\nvar x embed.FS\n",
 				"inner/files/sub/a.yaml":     "a\n",
 				"inner/quoted/a file.txt":    "a\n",
 				"inner/deep/deep.go":         "package deep\n",
@@ -150,7 +152,8 @@ func TestFingerprintUnknown(t *testing.T) {
 }
 
 func gomod(outside string) string {
-	return "module example\n\ngo 1.26\n\nreplace example.org/outside => " + outside + "\n\nreplace example.org/replaced v1.0.0 => ./inner/replaced\n"
+	return "module example\n\ngo 1.26\n\nreplace example.org/outside => " + outside +
+		"\n\nreplace example.org/replaced v1.0.0 => ./inner/replaced\n"
 }
 
 func edit(name, text string) func(*testing.T, string) {

@@ -43,7 +43,8 @@ func TestCounter(t *testing.T) {
 	if packages.count() != 3 {
 		t.Errorf("counted %d packages, there were 3", packages.count())
 	}
-	const want = "go: downloading golang.org/x/sys v0.48.0\n# ambientlab/internal/lab\nlab.go:3:1: syntax error\nno newline at the end"
+	const want = "go: downloading golang.org/x/sys v0.48.0\n# ambientlab/internal/lab\nlab.go:3:1: " +
+		"syntax error\nno newline at the end"
 	if talk.String() != want {
 		t.Errorf("passed on:\n%s\nwant:\n%s", talk.String(), want)
 	}
@@ -162,7 +163,14 @@ func TestSimultaneously(t *testing.T) {
 	for round, text := range []string{"first", "second", "second", "third", "fourth", "fifth"} {
 		write(t, filepath.Join(dir, "inner", "inner.go"), fmt.Sprintf("package inner\n\nconst Text = %q\n", text))
 		var group sync.WaitGroup
-		for _, args := range [][]string{{"text"}, {"-l"}, {"text"}, {"-h", "text"}, {"-v", "text"}, {"-compile", filepath.Join(cache, "lab")}} {
+		for _, args := range [][]string{
+			{"text"},
+			{"-l"},
+			{"text"},
+			{"-h", "text"},
+			{"-v", "text"},
+			{"-compile", filepath.Join(cache, "lab")},
+		} {
 			group.Go(func() {
 				command := exec.Command(program, args...)
 				command.Dir = dir

@@ -98,7 +98,9 @@ func stand(object *unstructured.Unstructured, w workload) ([]*unstructured.Unstr
 		},
 		"spec": map[string]any{
 			"serviceAccountName": pod.ServiceAccountName,
-			"containers":         []any{map[string]any{"name": pod.Containers[0].Name, "image": pod.Containers[0].Image}},
+			"containers": []any{
+				map[string]any{"name": pod.Containers[0].Name, "image": pod.Containers[0].Image},
+			},
 		},
 	}}), nil
 }

@@ -69,14 +69,16 @@ webhooks:
 		},
 		{
 			"MetalLB's controller looks for its pod",
-			"{apiVersion: apps/v1, kind: Deployment, metadata: {name: controller, namespace: metallb-system}, spec: {template: {spec: {serviceAccountName: controller, containers: [{name: controller, image: c}]}}}}",
+			"{apiVersion: apps/v1, kind: Deployment, metadata: {name: controller, namespace: metallb-system}, spec: " +
+				"{template: {spec: {serviceAccountName: controller, containers: [{name: controller, image: c}]}}}}",
 			"ConfigMap Pod",
 			[]string{"controller-process", "lab.opssec.in/stands-for"},
 			nil,
 		},
 		{
 			"a budget for pods that are not there",
-			"{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {name: istiod, namespace: istio-system}}", "", nil, nil,
+			"{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {name: istiod, namespace: istio-system}}", "",
+			nil, nil,
 		},
 		{
 			"other workloads are simulated, and say so",
@@ -91,10 +93,16 @@ webhooks:
 		},
 		{
 			"a configuration of webhooks that nobody serves goes",
-			"{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {name: metallb}, webhooks: [{name: x, clientConfig: {service: {name: metallb-webhook-service, namespace: metallb-system}}}]}",
+			"{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {name: " +
+				"metallb}, webhooks: [{name: x, clientConfig: {service: {name: metallb-webhook-service, namespace: " +
+				"metallb-system}}}]}",
 			"", nil, nil,
 		},
-		{"anything else stays", "{apiVersion: v1, kind: Service, metadata: {name: istiod, namespace: istio-system}}", "Service", nil, []string{Simulated}},
+		{
+			"anything else stays", "{apiVersion: v1, kind: Service, metadata: {name: istiod, namespace: istio-system}}",
+			"Service", nil,
+			[]string{Simulated},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := object(t, c.in)

@@ -67,7 +67,10 @@ type process struct {
 func (e *Embedded) component(s *state, name, path string) process {
 	own := func(arguments ...string) process {
 		return process{
-			spec:  spec{Name: name, Path: path, Args: arguments, Env: e.environment(), Dir: filepath.Join(e.dir, "run")},
+			spec: spec{
+				Name: name, Path: path, Args: arguments, Env: e.environment(),
+				Dir: filepath.Join(e.dir, "run"),
+			},
 			ready: func(context.Context) error { return nil },
 		}
 	}
@@ -80,12 +83,16 @@ func (e *Embedded) component(s *state, name, path string) process {
 	case etcd:
 		c := own(
 			"--name=lab", "--data-dir="+filepath.Join(e.dir, "etcd"),
-			"--listen-client-urls="+s.address("https", portEtcd), "--advertise-client-urls="+s.address("https", portEtcd),
-			"--listen-peer-urls="+s.address("https", portEtcdPeer), "--initial-advertise-peer-urls="+s.address("https", portEtcdPeer),
+			"--listen-client-urls="+s.address("https", portEtcd),
+			"--advertise-client-urls="+s.address("https", portEtcd),
+			"--listen-peer-urls="+s.address("https", portEtcdPeer),
+			"--initial-advertise-peer-urls="+s.address("https", portEtcdPeer),
 			"--initial-cluster=lab="+s.address("https", portEtcdPeer),
 			// Loopback is open to every user of the machine, and etcd holds every Secret.
-			"--client-cert-auth", "--trusted-ca-file="+e.pki("ca.crt"), "--cert-file="+e.pki("etcd.crt"), "--key-file="+e.pki("etcd.key"),
-			"--peer-client-cert-auth", "--peer-trusted-ca-file="+e.pki("ca.crt"), "--peer-cert-file="+e.pki("etcd.crt"), "--peer-key-file="+e.pki("etcd.key"),
+			"--client-cert-auth", "--trusted-ca-file="+e.pki("ca.crt"), "--cert-file="+e.pki("etcd.crt"),
+			"--key-file="+e.pki("etcd.key"),
+			"--peer-client-cert-auth", "--peer-trusted-ca-file="+e.pki("ca.crt"), "--peer-cert-file="+e.pki("etcd.crt"),
+			"--peer-key-file="+e.pki("etcd.key"),
 			// A lab that a power failure takes is made anew; waiting for the disk at each write is what makes etcd slow
 			// on a laptop.
 			"--unsafe-no-fsync", "--log-level=warn",
@@ -102,7 +109,8 @@ func (e *Embedded) component(s *state, name, path string) process {
 			// Each of its forty controllers fetches a token of its own first. At the usual 20 requests a second, which
 			// are for sparing an API server that many share, that alone takes seconds.
 			"--kube-api-qps=1000", "--kube-api-burst=1000",
-			"--use-service-account-credentials", "--service-account-private-key-file="+e.pki(accountsKey+".key"), "--root-ca-file="+e.pki("ca.crt"),
+			"--use-service-account-credentials", "--service-account-private-key-file="+e.pki(accountsKey+".key"),
+			"--root-ca-file="+e.pki("ca.crt"),
 			"--cluster-signing-cert-file="+e.pki("ca.crt"), "--cluster-signing-key-file="+e.pki("ca.key"),
 			"--allocate-node-cidrs", "--cluster-cidr="+podRange, "--service-cluster-ip-range="+serviceRange,
 		)
@@ -126,23 +134,30 @@ func (e *Embedded) apiServerArguments(s *state) []string {
 		// Endpoints may not be on loopback, and no pod could reach it anyway.
 		"--endpoint-reconciler-type=none",
 		"--etcd-servers=" + s.address("https", portEtcd),
-		"--etcd-cafile=" + e.pki("ca.crt"), "--etcd-certfile=" + e.pki("etcd.crt"), "--etcd-keyfile=" + e.pki("etcd.key"),
-		"--tls-cert-file=" + e.pki(apiServer+".crt"), "--tls-private-key-file=" + e.pki(apiServer+".key"), "--client-ca-file=" + e.pki("ca.crt"),
+		"--etcd-cafile=" + e.pki("ca.crt"), "--etcd-certfile=" + e.pki("etcd.crt"),
+		"--etcd-keyfile=" + e.pki("etcd.key"),
+		"--tls-cert-file=" + e.pki(apiServer+".crt"), "--tls-private-key-file=" + e.pki(apiServer+".key"),
+		"--client-ca-file=" + e.pki("ca.crt"),
 		"--cert-dir=" + filepath.Join(e.dir, "run"),
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-		"--service-account-key-file=" + e.pki(accountsKey+".key"), "--service-account-signing-key-file=" + e.pki(accountsKey+".key"),
+		"--service-account-key-file=" + e.pki(accountsKey+".key"),
+		"--service-account-signing-key-file=" + e.pki(accountsKey+".key"),
 		"--service-cluster-ip-range=" + serviceRange,
 		// The pod runner serves exec, logs and port-forward, at the address of this type that it gives each node.
-		"--kubelet-client-certificate=" + e.pki(kubeletClient+".crt"), "--kubelet-client-key=" + e.pki(kubeletClient+".key"),
+		"--kubelet-client-certificate=" + e.pki(kubeletClient+".crt"),
+		"--kubelet-client-key=" + e.pki(kubeletClient+".key"),
 		"--kubelet-certificate-authority=" + e.pki("ca.crt"), "--kubelet-preferred-address-types=InternalDNS",
 		"--authorization-mode=Node,RBAC", "--anonymous-auth=false", "--allow-privileged", "--profiling=false",
 	}
 }
 
-// environment is the little that a component needs of one. It is the same whoever starts it, so that a component is
-// not restarted because of another shell.
+// environment is the little that a component needs of one. It is the same whoever starts it, so that a component is not
+// restarted because of another shell.
 func (e *Embedded) environment() []string {
-	return []string{"HOME=" + filepath.Join(e.dir, "run"), "TMPDIR=" + filepath.Join(e.dir, "tmp"), "PATH=/usr/bin:/bin"}
+	return []string{
+		"HOME=" + filepath.Join(e.dir, "run"), "TMPDIR=" + filepath.Join(e.dir, "tmp"),
+		"PATH=/usr/bin:/bin",
+	}
 }
 
 // healthy asks a component's health endpoint as the administrator.
@@ -162,7 +177,10 @@ func (e *Embedded) healthyFor(ctx context.Context, identity, url string) error {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(root)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}, DisableKeepAlives: true}
+	transport := &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}},
+		DisableKeepAlives: true,
+	}
 	return answers(ctx, transport, url)
 }
 
@@ -187,8 +205,8 @@ func answers(ctx context.Context, transport http.RoundTripper, url string) error
 	return nil
 }
 
-// accountsServed tells whether the controller manager works: pods cannot be made before it has given the namespace
-// its ServiceAccount and root certificate.
+// accountsServed tells whether the controller manager works: pods cannot be made before it has given the namespace its
+// ServiceAccount and root certificate.
 func (e *Embedded) accountsServed(ctx context.Context) error {
 	config, err := e.RESTConfig(ctx)
 	if err != nil {
@@ -198,7 +216,8 @@ func (e *Embedded) accountsServed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := kube.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{}); err != nil {
+	if _, err := kube.CoreV1().ServiceAccounts(metav1.NamespaceDefault).
+		Get(ctx, "default", metav1.GetOptions{}); err != nil {
 		return err
 	}
 	_, err = kube.CoreV1().ConfigMaps(metav1.NamespaceDefault).Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})

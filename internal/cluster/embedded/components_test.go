@@ -21,7 +21,8 @@ func TestLoopback(t *testing.T) {
 	}
 	for _, p := range all {
 		for _, argument := range p.spec.Args {
-			if strings.Contains(argument, "0.0.0.0") || strings.Contains(argument, "=:") || strings.Contains(argument, "[::]") {
+			if strings.Contains(argument, "0.0.0.0") || strings.Contains(argument, "=:") ||
+				strings.Contains(argument, "[::]") {
 				t.Errorf("%s: %s", p.spec.Name, argument)
 			}
 		}

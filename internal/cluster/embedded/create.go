@@ -89,8 +89,8 @@ type packets struct {
 	why string
 }
 
-// buildAll builds every program that may be needed, after the choice whether pods run: without pods that run, their programs
-// are not built.
+// buildAll builds every program that may be needed, after the choice whether pods run: without pods that run, their
+// programs are not built.
 func (e *Embedded) buildAll(ctx context.Context) (Programs, map[string]string, packets, error) {
 	programs, err := e.open(ctx)
 	if err != nil {
@@ -116,12 +116,14 @@ func (e *Embedded) buildAll(ctx context.Context) (Programs, map[string]string, p
 	return programs, pathsOf(components, built), choice, nil
 }
 
-// chosen is the choice of a lab that exists, or the one for a new lab. It is made once: what is installed depends on it.
+// chosen is the choice of a lab that exists, or the one for a new lab. It is made once: what is installed depends on
+// it.
 func (e *Embedded) chosen(ctx context.Context, programs Programs) (choice packets, err error) {
 	s, err := e.load()
 	if err == nil && s.Complete {
 		if e.opts.Packets == PacketsOn && !s.Packets || e.opts.Packets == PacketsOff && s.Packets {
-			return choice, problem.New(problem.SettingConflict, nil, "SM_PACKETS=%s, and the lab was created otherwise", e.opts.Packets).
+			return choice, problem.New(problem.SettingConflict, nil, "SM_PACKETS=%s, and the lab was created otherwise",
+				e.opts.Packets).
 				With("Delete the lab with `mage sm:delete` and create it again, or leave SM_PACKETS unset.")
 		}
 		return packets{s.Packets, s.WhyNoPackets}, nil
@@ -134,7 +136,8 @@ func (e *Embedded) chosen(ctx context.Context, programs Programs) (choice packet
 func (e *Embedded) open(ctx context.Context) (Programs, error) {
 	programs, err := e.opts.Programs(func(program, message string) { engine.Progress(ctx, "%s: %s", program, message) })
 	if err != nil {
-		return nil, problem.New(problem.HostUnsupported, err, "the embedded control plane's programs are built from the lab's own checkout")
+		return nil, problem.New(problem.HostUnsupported, err,
+			"the embedded control plane's programs are built from the lab's own checkout")
 	}
 	return programs, nil
 }
@@ -185,7 +188,8 @@ func (e *Embedded) prepare(choice packets) (*state, error) {
 	}
 	ports, err := freePorts(portNames())
 	if err != nil {
-		return nil, problem.New(problem.PortInUse, err, "the embedded control plane needs %d free ports", len(portNames()))
+		return nil, problem.New(problem.PortInUse, err, "the embedded control plane needs %d free ports",
+			len(portNames()))
 	}
 	s := &state{
 		Name: e.opts.Name, Created: time.Now().UTC(), Workers: e.opts.Workers, Ports: ports,
@@ -276,7 +280,8 @@ func (e *Embedded) link(ctx context.Context, s *state) error {
 	}
 	path, err := e.kubeconfig().Link(ctx, entries, e.ContextName())
 	if path != "" {
-		engine.Changed(ctx, engine.Change{Object: "kubeconfig " + path, Action: engine.Update, Detail: "context " + e.ContextName()})
+		engine.Changed(ctx,
+			engine.Change{Object: "kubeconfig " + path, Action: engine.Update, Detail: "context " + e.ContextName()})
 	}
 	return err
 }

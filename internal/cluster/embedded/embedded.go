@@ -77,7 +77,10 @@ func New(opts Options) (*Embedded, error) {
 		}
 		opts.StateDir = dir
 	}
-	return &Embedded{opts: opts, dir: filepath.Join(opts.StateDir, opts.Name), after: time.After, starter: start, builds: &builds{}}, nil
+	return &Embedded{
+		opts: opts, dir: filepath.Join(opts.StateDir, opts.Name), after: time.After, starter: start,
+		builds: &builds{},
+	}, nil
 }
 
 // DefaultStateDir is ambientlab/embedded in the user's folder for state: not in the cache, which people empty, because
@@ -107,7 +110,10 @@ const inspectTimeout = 5 * time.Second
 
 // Inspect looks at the processes first, and where all run, at the API server and the nodes.
 func (e *Embedded) Inspect(ctx context.Context) (cluster.Info, error) {
-	info := cluster.Info{Provider: Provider, Name: e.opts.Name, Context: e.ContextName(), State: cluster.Absent, Packets: e.Packets()}
+	info := cluster.Info{
+		Provider: Provider, Name: e.opts.Name, Context: e.ContextName(), State: cluster.Absent,
+		Packets: e.Packets(),
+	}
 	if _, err := os.Stat(e.dir); errors.Is(err, fs.ErrNotExist) {
 		info.Message = "there is no embedded control plane of this name"
 		return info, nil
@@ -156,7 +162,8 @@ func (e *Embedded) Inspect(ctx context.Context) (cluster.Info, error) {
 	case reason != "":
 		info.State, info.Message = cluster.NotReady, reason
 	case len(old) > 0:
-		info.State, info.Message = cluster.Outdated, "built from other sources than those of this checkout: "+strings.Join(old, ", ")
+		info.State, info.Message = cluster.Outdated,
+			"built from other sources than those of this checkout: "+strings.Join(old, ", ")
 	case !e.kubeconfig().Linked(e.ContextName(), info.Server):
 		info.State, info.Message = cluster.Unlinked, "the kubeconfig has no entry for it"
 	default:

@@ -21,7 +21,8 @@ func newLab(t *testing.T, name string) *Embedded {
 	t.Helper()
 	dir := t.TempDir()
 	e, err := New(Options{
-		Name: name, Workers: 2, Packets: PacketsOff, StateDir: filepath.Join(dir, "state"), Kubeconfig: filepath.Join(dir, "kubeconfig"),
+		Name: name, Workers: 2, Packets: PacketsOff, StateDir: filepath.Join(dir, "state"),
+		Kubeconfig: filepath.Join(dir, "kubeconfig"),
 		Programs: func(progress func(string, string)) (Programs, error) {
 			return source.New(source.Options{Progress: progress})
 		},
@@ -131,8 +132,8 @@ func TestLife(t *testing.T) {
 			t.Errorf("process %d still runs", known.PID)
 		}
 	}
-	// Another lab on this machine may have been given one of the ports by now, so a port that is taken says nothing; that
-	// none of this lab's processes lives does: a listening port goes with its process.
+	// Another lab on this machine may have been given one of the ports by now, so a port that is taken says nothing;
+	// that none of this lab's processes lives does: a listening port goes with its process.
 	if _, err := os.Stat(e.opts.StateDir); !os.IsNotExist(err) {
 		t.Errorf("files are left: %v", err)
 	}

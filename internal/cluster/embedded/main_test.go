@@ -36,7 +36,10 @@ func TestSweep(t *testing.T) {
 	}{{"gone", false}, {"lives", true}} {
 		root := filepath.Join(parent, "ambientlab-test-"+c.name)
 		dir := filepath.Join(root, "TestX", "001")
-		e, err := New(Options{Name: "left", StateDir: filepath.Join(dir, "state"), Kubeconfig: filepath.Join(dir, "kubeconfig")})
+		e, err := New(Options{
+			Name: "left", StateDir: filepath.Join(dir, "state"),
+			Kubeconfig: filepath.Join(dir, "kubeconfig"),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

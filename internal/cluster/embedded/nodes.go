@@ -58,21 +58,25 @@ func (e *Embedded) makeNodes(ctx context.Context, s *state) error {
 		if n.Role == "control-plane" {
 			object.Labels["node-role.kubernetes.io/control-plane"] = ""
 			if s.Workers > 0 {
-				object.Spec.Taints = []corev1.Taint{{Key: "node-role.kubernetes.io/control-plane", Effect: corev1.TaintEffectNoSchedule}}
+				object.Spec.Taints = []corev1.Taint{
+					{Key: "node-role.kubernetes.io/control-plane", Effect: corev1.TaintEffectNoSchedule},
+				}
 			}
 		}
-		if _, err := kube.CoreV1().Nodes().Create(ctx, object, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		if _, err := kube.CoreV1().Nodes().Create(ctx, object, metav1.CreateOptions{}); err != nil &&
+			!apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("creating node %s: %w", n.Name, err)
 		}
 	}
-	return e.whileAllRun(ctx, func(ctx context.Context) error { return cluster.WaitNodes(ctx, config, len(e.nodes(s))) })
+	return e.whileAllRun(ctx,
+		func(ctx context.Context) error { return cluster.WaitNodes(ctx, config, len(e.nodes(s))) })
 }
 
 // aliveInterval is how often a wait looks whether those it waits for still live.
 const aliveInterval = 500 * time.Millisecond
 
-// whileAllRun ends a wait when a component dies: the pod runner, which makes nodes ready, and the scheduler have nothing that
-// could be asked whether they work, so their end is all that can be seen of a failure.
+// whileAllRun ends a wait when a component dies: the pod runner, which makes nodes ready, and the scheduler have
+// nothing that could be asked whether they work, so their end is all that can be seen of a failure.
 func (e *Embedded) whileAllRun(ctx context.Context, wait func(context.Context) error) error {
 	waiting, cancel := context.WithCancelCause(ctx)
 	group := errgroup.Group{}

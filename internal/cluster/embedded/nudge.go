@@ -24,7 +24,11 @@ func (e *Embedded) nudge(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
-	crds := objects.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	crds := objects.Resource(
+		schema.GroupVersionResource{
+			Group: "apiextensions.k8s.io", Version: "v1",
+			Resource: "customresourcedefinitions",
+		})
 	list, err := crds.List(ctx, v1.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("listing CustomResourceDefinitions: %w", err)
@@ -33,8 +37,10 @@ func (e *Embedded) nudge(ctx context.Context) error {
 		if !stranded(&list.Items[i]) {
 			continue
 		}
-		patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"lab.opssec.in/nudged":%q}}}`, time.Now().UTC().Format(time.RFC3339Nano))
-		if _, err := crds.Patch(ctx, list.Items[i].GetName(), types.MergePatchType, patch, v1.PatchOptions{}); err != nil {
+		patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"lab.opssec.in/nudged":%q}}}`,
+			time.Now().UTC().Format(time.RFC3339Nano))
+		if _, err := crds.Patch(ctx, list.Items[i].GetName(), types.MergePatchType, patch,
+			v1.PatchOptions{}); err != nil {
 			return fmt.Errorf("touching CustomResourceDefinition %s: %w", list.Items[i].GetName(), err)
 		}
 	}

@@ -38,8 +38,11 @@ func (e *Embedded) pki(file string) string { return filepath.Join(e.dir, "pki", 
 func identities() map[string]pkix.Name {
 	account := func(namespace, name string) pkix.Name {
 		return pkix.Name{
-			CommonName:   "system:serviceaccount:" + namespace + ":" + name,
-			Organization: []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
+			CommonName: "system:serviceaccount:" + namespace + ":" + name,
+			Organization: []string{
+				"system:serviceaccounts", "system:serviceaccounts:" + namespace,
+				"system:authenticated",
+			},
 		}
 	}
 	return map[string]pkix.Name{
@@ -48,10 +51,11 @@ func identities() map[string]pkix.Name {
 		admin:             {CommonName: "ambientlab", Organization: []string{"system:masters"}},
 		controllerManager: {CommonName: "system:kube-controller-manager"},
 		scheduler:         {CommonName: "system:kube-scheduler"},
-		podRunner:         {CommonName: podRunner, Organization: []string{"system:masters"}}, // it is every node's kubelet
-		kubeletClient:     {CommonName: kubeletClient},
-		istiod:            account("istio-system", "istiod"),
-		metallb:           account("metallb-system", "controller"),
+		// it is every node's kubelet
+		podRunner:     {CommonName: podRunner, Organization: []string{"system:masters"}},
+		kubeletClient: {CommonName: kubeletClient},
+		istiod:        account("istio-system", "istiod"),
+		metallb:       account("metallb-system", "controller"),
 	}
 }
 
@@ -138,7 +142,10 @@ func (e *Embedded) issue(ca *authority, name string, subject pkix.Name, now time
 	if name == etcd || name == apiServer || name == podRunner {
 		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
 		template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(serviceIP)}
-		template.DNSNames = []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
+		template.DNSNames = []string{
+			"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+			"kubernetes.default.svc.cluster.local",
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
 	if err != nil {
@@ -147,7 +154,8 @@ func (e *Embedded) issue(ca *authority, name string, subject pkix.Name, now time
 	return e.writeCertificate(name, der)
 }
 
-// entries are what a kubeconfig holds for an identity. embed puts the keys themselves in, so that the file stands alone.
+// entries are what a kubeconfig holds for an identity. embed puts the keys themselves in, so that the file stands
+// alone.
 func (e *Embedded) entries(s *state, name, identity string) (*api.Config, error) {
 	read := func(file string) []byte {
 		content, err := os.ReadFile(e.pki(file))
@@ -158,7 +166,10 @@ func (e *Embedded) entries(s *state, name, identity string) (*api.Config, error)
 	}
 	config := api.NewConfig()
 	config.Clusters[name] = &api.Cluster{Server: s.server(), CertificateAuthorityData: read(authorityName + ".crt")}
-	config.AuthInfos[name] = &api.AuthInfo{ClientCertificateData: read(identity + ".crt"), ClientKeyData: read(identity + ".key")}
+	config.AuthInfos[name] = &api.AuthInfo{
+		ClientCertificateData: read(identity + ".crt"),
+		ClientKeyData:         read(identity + ".key"),
+	}
 	config.Contexts[name] = &api.Context{Cluster: name, AuthInfo: name}
 	config.CurrentContext = name
 	if len(config.AuthInfos[name].ClientKeyData) == 0 || len(config.Clusters[name].CertificateAuthorityData) == 0 {

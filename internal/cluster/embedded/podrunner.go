@@ -39,8 +39,8 @@ const (
 // kubeletClient is the name by which the API server shows itself to the pod runner, and to nothing else.
 const kubeletClient = "kube-apiserver-kubelet-client"
 
-// Packets tells whether the lab's pods run and exchange packets. For a lab that does not exist yet it is what Create will
-// most likely choose.
+// Packets tells whether the lab's pods run and exchange packets. For a lab that does not exist yet it is what Create
+// will most likely choose.
 func (e *Embedded) Packets() bool {
 	if s, err := e.load(); err == nil {
 		return s.Packets
@@ -48,7 +48,8 @@ func (e *Embedded) Packets() bool {
 	return e.opts.Packets != PacketsOff && runtime.GOOS == "linux"
 }
 
-// WhyNoPackets says why the pods of the lab only seem to run; it is empty where they do, or where the lab does not exist.
+// WhyNoPackets says why the pods of the lab only seem to run; it is empty where they do, or where the lab does not
+// exist.
 func (e *Embedded) WhyNoPackets() string {
 	s, err := e.load()
 	if err != nil || s.Packets {
@@ -100,14 +101,15 @@ func (e *Embedded) choosePackets(ctx context.Context, programs Programs) (packet
 		return err == nil, "", err
 	}
 	if e.opts.Packets == PacketsOn {
-		return false, "", problem.New(problem.HostUnsupported, nil, "SM_PACKETS=on, and pods cannot run on this machine: %s", why)
+		return false, "", problem.New(problem.HostUnsupported, nil,
+			"SM_PACKETS=on, and pods cannot run on this machine: %s", why)
 	}
 	engine.Progress(ctx, "pods are only reported as running, since they cannot run on this machine: %s", why)
 	return false, why, nil
 }
 
-// obstacle says what keeps pods from running on this machine: the step that failed, its error and what helps; empty means
-// that nothing does. The error is for programs that cannot be built.
+// obstacle says what keeps pods from running on this machine: the step that failed, its error and what helps; empty
+// means that nothing does. The error is for programs that cannot be built.
 func (e *Embedded) obstacle(ctx context.Context, programs Programs) (string, error) {
 	if runtime.GOOS != "linux" {
 		return "pods run on Linux only; on this system a kind cluster (SM_PROVIDER=kind) has pods that run", nil
@@ -155,27 +157,34 @@ func help(result trialResult, read func(string) ([]byte, error)) string {
 		}
 		return strings.TrimSpace(string(raw))
 	}
-	for _, limit := range []string{"user/max_user_namespaces", "user/max_net_namespaces", "user/max_pid_namespaces", "user/max_mnt_namespaces", "user/max_uts_namespaces"} {
+	for _, limit := range []string{
+		"user/max_user_namespaces", "user/max_net_namespaces", "user/max_pid_namespaces",
+		"user/max_mnt_namespaces", "user/max_uts_namespaces",
+	} {
 		if value(limit) == "0" {
 			return "sysctl " + strings.ReplaceAll(limit, "/", ".") + " is 0: raise it as root, with sysctl -w"
 		}
 	}
-	if result.Step == "namespaces" || strings.Contains(result.Error, "operation not permitted") || strings.Contains(result.Error, "permission denied") {
+	if result.Step == "namespaces" || strings.Contains(result.Error, "operation not permitted") ||
+		strings.Contains(result.Error, "permission denied") {
 		if value("kernel/unprivileged_userns_clone") == "0" {
 			return "sysctl kernel.unprivileged_userns_clone is 0: set it to 1 as root, or run the lab as root"
 		}
 		if value("kernel/apparmor_restrict_unprivileged_userns") == "1" {
-			return "AppArmor keeps users from making namespaces: set sysctl kernel.apparmor_restrict_unprivileged_userns to 0 as root, or run the lab as root"
+			return "AppArmor keeps users from making namespaces: " +
+				"set sysctl kernel.apparmor_restrict_unprivileged_userns to 0 as root, or run the lab as root"
 		}
 		if status, err := read("/proc/self/status"); err == nil && filtered(string(status)) {
-			return "a seccomp filter, such as that of a container, forbids it: start the container with --security-opt seccomp=unconfined or --privileged"
+			return "a seccomp filter, such as that of a container, forbids it: " +
+				"start the container with --security-opt seccomp=unconfined or --privileged"
 		}
 		return "run the lab as root, or allow users to make namespaces"
 	}
 	if strings.Contains(result.Error, "no space left") {
 		return "a limit of namespaces is reached: see the sysctls user.max_*_namespaces"
 	}
-	return "the kernel needs veth, bridge and nf_tables with NAT; where it lacks them, SM_PROVIDER=kind or SM_PACKETS=off is left"
+	return "the kernel needs veth, bridge and nf_tables with NAT; where it lacks them, " +
+		"SM_PROVIDER=kind or SM_PACKETS=off is left"
 }
 
 // filtered tells by /proc/self/status whether system calls are filtered (proc(5), Seccomp).
@@ -206,7 +215,8 @@ func (e *Embedded) TryPods(ctx context.Context) (string, error) {
 		return "not tried: SM_PACKETS=off", nil
 	}
 	if runtime.GOOS != "linux" {
-		return "", problem.New(problem.HostUnsupported, nil, "pods run on Linux only; on this system they are reported as running, and no packet flows")
+		return "", problem.New(problem.HostUnsupported, nil,
+			"pods run on Linux only; on this system they are reported as running, and no packet flows")
 	}
 	programs, err := e.open(ctx)
 	if err != nil {
@@ -224,7 +234,8 @@ func (e *Embedded) TryPods(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if result.Step != "" {
-		return "", problem.New(problem.HostUnsupported, nil, "pods are only reported as running: %s: %s", result.Step, result.Error).
+		return "", problem.New(problem.HostUnsupported, nil, "pods are only reported as running: %s: %s", result.Step,
+			result.Error).
 			With(help(result, os.ReadFile))
 	}
 	return "namespaces, bridge, netfilter rules, connection between pods, root of a container", nil
@@ -301,7 +312,8 @@ func (e *Embedded) writeRunnerConfig(ctx context.Context, s *state, programs Pro
 		Dir: filepath.Join(e.dir, runnerDir), Kubeconfig: e.componentKubeconfig(podRunner), Simulate: !s.Packets,
 		PodRange: podRange, ServiceRange: serviceRange,
 		Kubelet: runnerKubelet{
-			Port: s.Ports[portKubelet], Certificate: e.pki(podRunner + ".crt"), Key: e.pki(podRunner + ".key"), ClientCA: e.pki("ca.crt"), Client: kubeletClient,
+			Port: s.Ports[portKubelet], Certificate: e.pki(podRunner + ".crt"), Key: e.pki(podRunner + ".key"),
+			ClientCA: e.pki("ca.crt"), Client: kubeletClient,
 		},
 	}
 	for _, node := range e.nodes(s) {
@@ -334,7 +346,8 @@ func (e *Embedded) runnerImage(ctx context.Context, s *state, programs Programs,
 	if isZtunnel(ref) && s.Ztunnel != "" {
 		return runnerImage{
 			Reference: ref, Files: []runnerFile{{"/usr/local/bin/ztunnel", s.Ztunnel}}, Libraries: true,
-			Entrypoint: []string{"/usr/local/bin/ztunnel"}, Environment: []string{"ISTIO_META_ISTIO_VERSION=" + upstream.IstioVersion},
+			Entrypoint:  []string{"/usr/local/bin/ztunnel"},
+			Environment: []string{"ISTIO_META_ISTIO_VERSION=" + upstream.IstioVersion},
 		}, nil
 	}
 	unpacked, err := programs.Unpack(ctx, ref)
@@ -376,12 +389,14 @@ func (e *Embedded) runnerInput() string {
 
 // runs tells whether the pods of a workload run: the runner has a program for each image, and needs no node's network.
 func (e *Embedded) runsPodsOf(object *unstructured.Unstructured) bool {
-	if host, _, _ := unstructured.NestedBool(object.Object, "spec", "template", "spec", "hostNetwork"); host || !e.Packets() {
+	if host, _, _ := unstructured.NestedBool(object.Object, "spec", "template", "spec", "hostNetwork"); host ||
+		!e.Packets() {
 		return false
 	}
 	images := upstream.Images([]*unstructured.Unstructured{object})
 	return len(images) > 0 && !slices.ContainsFunc(images, func(image string) bool {
-		return !slices.ContainsFunc(e.podImages(), func(ref string) bool { return repository(ref) == repository(image) })
+		return !slices.ContainsFunc(e.podImages(),
+			func(ref string) bool { return repository(ref) == repository(image) })
 	})
 }
 

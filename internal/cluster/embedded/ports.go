@@ -24,7 +24,8 @@ const (
 
 func portNames() []string {
 	return []string{
-		portEtcd, portEtcdPeer, portAPI, portIstiodHTTP, portIstiodXDS, portIstiodHook, portIstiodStat, portMetalStat, portMetalProbe,
+		portEtcd, portEtcdPeer, portAPI, portIstiodHTTP, portIstiodXDS, portIstiodHook, portIstiodStat, portMetalStat,
+		portMetalProbe,
 		portKubelet, portGateway,
 	}
 }
@@ -36,8 +37,8 @@ const (
 	lastPort  = 31999
 )
 
-// freePorts finds a free port on 127.0.0.1 for each name. All are held until the last is found, so that no two are
-// the same.
+// freePorts finds a free port on 127.0.0.1 for each name. All are held until the last is found, so that no two are the
+// same.
 func freePorts(names []string) (map[string]int, error) {
 	found := make(map[string]int, len(names))
 	var held []net.Listener

@@ -39,8 +39,8 @@ func (s spec) digest() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// record says which process a component is. A process ID alone does not: the system gives it to another process
-// once the first is gone. Together with the time that the process started, it names one process only.
+// record says which process a component is. A process ID alone does not: the system gives it to another process once
+// the first is gone. Together with the time that the process started, it names one process only.
 type record struct {
 	PID     int    `json:"pid"`
 	Started string `json:"started"`
@@ -69,8 +69,8 @@ func (e *Embedded) record(name string) (record, error) {
 	}
 	var r record
 	if err := json.Unmarshal(raw, &r); err != nil {
-		// It names no process, as that of a dead one does, and is replaced or removed like it: an error here would
-		// keep every target from working, sm:delete too.
+		// It names no process, as that of a dead one does, and is replaced or removed like it: an error here would keep
+		// every target from working, sm:delete too.
 		return record{}, nil
 	}
 	return r, nil
@@ -146,13 +146,16 @@ const (
 var errDied = errors.New("the process ended")
 
 // await asks ready again and again: a process that is only starting has nothing to watch yet.
-func (e *Embedded) await(ctx context.Context, name string, ended func() (bool, error), ready func(context.Context) error) error {
+func (e *Embedded) await(
+	ctx context.Context, name string, ended func() (bool, error), ready func(context.Context) error,
+) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("it took longer than %s", startLimit))
 	defer cancel()
 	var last error
 	for {
 		if over, err := ended(); over {
-			return problem.New(problem.ClusterCreateFailed, errors.Join(errDied, err), "%s ended; its log says:\n%s", name, lastLines(e.log(name), quotedLines))
+			return problem.New(problem.ClusterCreateFailed, errors.Join(errDied, err), "%s ended; its log says:\n%s",
+				name, lastLines(e.log(name), quotedLines))
 		}
 		if err := ready(ctx); err == nil {
 			return nil
@@ -162,7 +165,8 @@ func (e *Embedded) await(ctx context.Context, name string, ended func() (bool, e
 		select {
 		case <-e.after(readyInterval):
 		case <-ctx.Done():
-			return problem.New(problem.NotReady, errors.Join(context.Cause(ctx), last), "%s is not ready; its log ends with:\n%s", name, lastLines(e.log(name), quotedLines))
+			return problem.New(problem.NotReady, errors.Join(context.Cause(ctx), last),
+				"%s is not ready; its log ends with:\n%s", name, lastLines(e.log(name), quotedLines))
 		}
 	}
 }
@@ -197,7 +201,8 @@ func (e *Embedded) stop(ctx context.Context, name string, hard bool) error {
 		return fmt.Errorf("looking whether process %d is %s: %w", known.PID, name, unknown)
 	}
 	if err == nil && running {
-		// The pod runner ends its pods, which write into the lab's folder, when it is asked to; killed, it ends before they do.
+		// The pod runner ends its pods, which write into the lab's folder, when it is asked to; killed, it ends before
+		// they do.
 		if !hard || name == podRunner {
 			_ = process.Signal(syscall.SIGTERM)
 			if e.gone(ctx, known, grace) {

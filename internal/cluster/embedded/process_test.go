@@ -21,8 +21,9 @@ func plain(t *testing.T) *Embedded {
 	t.Helper()
 	dir := t.TempDir()
 	e, err := New(Options{
-		Name: "plain", Packets: PacketsOff, StateDir: filepath.Join(dir, "state"), Kubeconfig: filepath.Join(dir, "kubeconfig"),
-		Programs: func(func(string, string)) (Programs, error) { return nil, errors.New("no programs in this test") },
+		Name: "plain", Packets: PacketsOff, StateDir: filepath.Join(dir, "state"),
+		Kubeconfig: filepath.Join(dir, "kubeconfig"),
+		Programs:   func(func(string, string)) (Programs, error) { return nil, errors.New("no programs in this test") },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +35,10 @@ func plain(t *testing.T) *Embedded {
 }
 
 func shell(e *Embedded, name, script string) spec {
-	return spec{Name: name, Path: "/bin/sh", Args: []string{"-c", script}, Env: e.environment(), Dir: filepath.Join(e.dir, "run")}
+	return spec{
+		Name: name, Path: "/bin/sh", Args: []string{"-c", script}, Env: e.environment(),
+		Dir: filepath.Join(e.dir, "run"),
+	}
 }
 
 func always(context.Context) error { return nil }
@@ -68,7 +72,8 @@ func TestDeadOnArrival(t *testing.T) {
 	e := plain(t)
 	never := func(context.Context) error { return errors.New("not yet") }
 	err := e.ensure(t.Context(), shell(e, etcd, "echo first; echo the disk is full >&2; exit 3"), never)
-	if err == nil || !strings.Contains(err.Error(), "the disk is full") || !strings.Contains(err.Error(), "exit status 3") {
+	if err == nil || !strings.Contains(err.Error(), "the disk is full") ||
+		!strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("got %v", err)
 	}
 	var known *problem.Problem

@@ -30,8 +30,8 @@ type state struct {
 	Workers int       `json:"workers"`
 	// Ports are those on 127.0.0.1, by what listens there.
 	Ports map[string]int `json:"ports"`
-	// Packets says that the pods of the lab run, WhyNoPackets why they do not. Ztunnel is the ztunnel that runs in place of the
-	// node proxy.
+	// Packets says that the pods of the lab run, WhyNoPackets why they do not. Ztunnel is the ztunnel that runs in
+	// place of the node proxy.
 	Packets      bool   `json:"packets"`
 	WhyNoPackets string `json:"whyNoPackets,omitempty"`
 	Ztunnel      string `json:"ztunnel,omitempty"`

@@ -22,17 +22,19 @@ var (
 // Traits says what an embedded control plane is like.
 func (e *Embedded) Traits() cluster.Traits {
 	return cluster.Traits{
-		Name: Provider, Title: "embedded control plane " + e.opts.Name, Owned: true, LoadBalancer: true, BuildsPrograms: true,
+		Name: Provider, Title: "embedded control plane " + e.opts.Name, Owned: true, LoadBalancer: true,
+		BuildsPrograms:  true,
 		NoImages:        "the embedded control plane runs no images",
 		AddonsOnRequest: true, NoAddons: e.noAddons(),
 	}
 }
 
-// noAddons are the add-ons whose pods cannot run. What Grafana, Jaeger and Kiali serve is made by JavaScript builds, which
-// no Go module holds; Prometheus runs where packets flow.
+// noAddons are the add-ons whose pods cannot run. What Grafana, Jaeger and Kiali serve is made by JavaScript builds,
+// which no Go module holds; Prometheus runs where packets flow.
 func (e *Embedded) noAddons() []string {
 	all := []string{"prometheus", "grafana", "jaeger", "kiali"}
-	if e.Packets() || !e.Exists() && e.opts.Packets != "off" { // whether packets flow is decided when the lab is created
+	// whether packets flow is decided when the lab is created
+	if e.Packets() || !e.Exists() && e.opts.Packets != "off" {
 		return all[1:]
 	}
 	return all

@@ -120,7 +120,8 @@ func (e *Embedded) Start(ctx context.Context, component string) error {
 		return err
 	}
 	if asked == nil {
-		return problem.New(problem.NotReady, nil, "the cluster does not say how %s is to be run: ConfigMap %s is missing", component, processName(component))
+		return problem.New(problem.NotReady, nil,
+			"the cluster does not say how %s is to be run: ConfigMap %s is missing", component, processName(component))
 	}
 	return e.startWorkload(ctx, s, component, *asked)
 }
@@ -211,7 +212,10 @@ func (e *Embedded) workload(s *state, component, path string, asked settings) pr
 	}
 	slices.Sort(env)
 	c := process{
-		spec:  spec{Name: component, Path: path, Args: slices.Clone(asked.Args), Env: env, Dir: filepath.Join(e.dir, "run"), Server: s.server()},
+		spec: spec{
+			Name: component, Path: path, Args: slices.Clone(asked.Args), Env: env,
+			Dir: filepath.Join(e.dir, "run"), Server: s.server(),
+		},
 		ready: func(context.Context) error { return nil },
 	}
 	listen := func(port string) string { return fmt.Sprintf("127.0.0.1:%d", s.Ports[port]) }
@@ -235,10 +239,12 @@ func (e *Embedded) workload(s *state, component, path string, asked settings) pr
 	case metallb:
 		c.spec.Args = append(c.spec.Args,
 			"--kubeconfig="+e.componentKubeconfig(metallb), "--webhook-mode=disabled", "--disable-cert-rotation",
-			fmt.Sprintf("--port=%d", s.Ports[portMetalStat]), fmt.Sprintf("--health-probe-port=%d", s.Ports[portMetalProbe]),
+			fmt.Sprintf("--port=%d", s.Ports[portMetalStat]),
+			fmt.Sprintf("--health-probe-port=%d", s.Ports[portMetalProbe]),
 		)
 		// The secret is the speakers', which exchange it over a network that is not there.
-		c.spec.Env = append(c.spec.Env, "METALLB_ML_SECRET_NAME=", "METALLB_DEPLOYMENT=", "METALLB_NAMESPACE=metallb-system")
+		c.spec.Env = append(c.spec.Env, "METALLB_ML_SECRET_NAME=", "METALLB_DEPLOYMENT=",
+			"METALLB_NAMESPACE=metallb-system")
 		c.ready = func(ctx context.Context) error {
 			return answers(ctx, http.DefaultTransport, "http://"+listen(portMetalProbe)+"/healthz")
 		}

@@ -15,7 +15,8 @@ import (
 	"ambientlab/internal/filelock"
 )
 
-// Remove deletes the lab of a name in a folder for state, as the tests lay them out: the kubeconfig is beside that folder.
+// Remove deletes the lab of a name in a folder for state, as the tests lay them out: the kubeconfig is beside that
+// folder.
 type Remove func(ctx context.Context, stateDir, name string) error
 
 const (
