@@ -33,6 +33,15 @@ func All() []Lesson {
 	}
 }
 
+// Claims lists what the lessons claim, in the order of the lessons.
+func Claims() []probe.Claim {
+	var all []probe.Claim
+	for _, l := range All() {
+		all = append(all, l.Claims...)
+	}
+	return all
+}
+
 // Lesson is something that a learner turns on and off, with the parameters that were chosen for it.
 type Lesson struct {
 	// Name is that of its target, without sm:.
