@@ -33,7 +33,7 @@ func TestOverlayDeletesItsNamespace(t *testing.T) {
 		Create(t.Context(), theirs, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	// It names another namespace by now: all are taken back nevertheless.
+	// It names another namespace by now: the fields are removed from every object of the kind.
 	if err := overlay("another").remove(t.Context(), c, "mesh"); err != nil {
 		t.Fatal(err)
 	}

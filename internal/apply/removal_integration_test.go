@@ -14,10 +14,10 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// What a controller makes for the lab's objects often bears their labels: istiod copies a Gateway's to the Deployment
-// and the Service it makes. They are not the part's to prune, and go with their owner.
-func TestByProductsAreLeftToTheirOwner(t *testing.T) {
-	c := cluster(t, "byproducts")
+// What a controller makes for the lab's objects may have their labels: istiod copies those of a Gateway to the Deployment
+// and the Service that it makes. They are not pruned with the part, and are deleted with their owner.
+func TestOwnedObjectsAreLeftToTheirOwner(t *testing.T) {
+	c := cluster(t, "owned-by-controller")
 	ns := namespace(t, c)
 	set := Set{Name: "part", Namespace: ns, Objects: objects(t, configMap("owner", "k", "1"))}
 	mustApply(t, c, set)
@@ -40,7 +40,7 @@ func TestByProductsAreLeftToTheirOwner(t *testing.T) {
 	}
 }
 
-func TestAdoptedIsGivenBack(t *testing.T) {
+func TestAdoptedStays(t *testing.T) {
 	c := cluster(t, "adopt")
 	ns := namespace(t, c)
 	theirs := &corev1.ConfigMap{
@@ -92,7 +92,7 @@ func TestAdoptedIsGivenBack(t *testing.T) {
 	}
 }
 
-func TestWhatOthersUseIsLeft(t *testing.T) {
+func TestWhatOthersNeedStays(t *testing.T) {
 	c := cluster(t, "inuse")
 	set := Set{
 		Name: "part",
