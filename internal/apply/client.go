@@ -107,9 +107,6 @@ func (c *Client) Kube() kubernetes.Interface { return c.kube }
 // Client returns controller-runtime's client.
 func (c *Client) Client() client.Client { return c.api }
 
-// Lab returns the lab's name.
-func (c *Client) Lab() string { return c.lab }
-
 // parallel limits the requests that one call sends at a time.
 const parallel = 8
 

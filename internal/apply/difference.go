@@ -11,8 +11,8 @@ import (
 )
 
 // differences lists the fields in which two states of one object differ, as "path: before → after", in the order of
-// their paths. What the server keeps for itself, and the status, are not compared: a dry run may touch them and a write
-// of the same intent would not.
+// their paths. The status and the fields that only the server sets are not compared: a dry run may change them where the
+// write itself would not.
 func differences(before, after *unstructured.Unstructured) []string {
 	secret := after.GetKind() == "Secret"
 	var found []string
@@ -58,8 +58,8 @@ func ignored(path string) bool {
 	}
 }
 
-// change says how one value became another: of texts of several lines the first line that differs, of lists the
-// elements that came and went.
+// change describes how a value changes: for texts of several lines the first line that differs, for lists the elements
+// that are added and removed.
 func change(a, b any) string {
 	as, aIsText := a.(string)
 	bs, bIsText := b.(string)
@@ -104,7 +104,7 @@ func names(list []any) []string {
 	return out
 }
 
-// nameChange says which names came (+) and which went (-); it is empty where none did.
+// nameChange lists the names that were added (+) and removed (-).
 func nameChange(a, b []string) string {
 	var parts []string
 	for _, name := range a {
@@ -120,7 +120,7 @@ func nameChange(a, b []string) string {
 	return strings.Join(parts, " ")
 }
 
-// elementName names a list's element by its name where both states agree on it, so that a container is not called [0].
+// elementName returns the name of a list's element where both states have the same one, and its index otherwise.
 func elementName(i int, a, b any) string {
 	am, _ := a.(map[string]any)
 	bm, _ := b.(map[string]any)

@@ -12,9 +12,8 @@ import (
 // AnnotationApplied holds a digest of what the lab applied, on CRDs.
 const AnnotationApplied = "lab.opssec.in/applied"
 
-// fingerprint puts a digest of a CRD into its annotations. A server-side dry run of a CRD costs the API server about a
-// tenth of a second of CPU, and Istio and the Gateway API bring 25 of them: a second run would spend most of its time
-// on proving that none changed.
+// fingerprint puts a digest of a CRD into its annotations. The dry run of a CRD is expensive for the API server, and
+// Istio and the Gateway API have 25 of them: without the digest most of a second run would be spent on dry runs of CRDs.
 func fingerprint(obj *unstructured.Unstructured) {
 	if obj.GroupVersionKind().GroupKind() != crdKind() {
 		return
@@ -37,15 +36,15 @@ func annotate(obj *unstructured.Unstructured, key, value string) {
 	obj.SetAnnotations(annotations)
 }
 
-// unchanged tells without the server that a write would change nothing: the digest says that the lab applied just this,
-// so that no field is to be taken out, and every field of it is in the live object as it was applied. "No" means "ask
-// the server".
+// unchanged says without the API server that a write would change nothing: the digest shows that the lab applied the same
+// CRD before, so that no field has to be removed, and the live object has every field of it. If it returns false the API
+// server has to be asked.
 func unchanged(obj, live *unstructured.Unstructured) bool {
 	digest := obj.GetAnnotations()[AnnotationApplied]
 	return digest != "" && digest == live.GetAnnotations()[AnnotationApplied] && within(obj.Object, live.Object)
 }
 
-// within tells whether all that a holds is in b too. Lists must correspond one to one.
+// within says whether b has every field of a. Lists must have the same length.
 func within(a, b any) bool {
 	switch a := a.(type) {
 	case map[string]any:

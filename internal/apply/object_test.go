@@ -172,7 +172,7 @@ func TestNewRefusesNamesThatAreNoLabels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Config().QPS != -1 || c.Lab() != "lab" || c.Client() == nil || c.Kube() == nil {
+	if c.Config().QPS != -1 || c.lab != "lab" || c.Client() == nil || c.Kube() == nil {
 		t.Errorf("%+v", c)
 	}
 }
