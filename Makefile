@@ -28,16 +28,14 @@ test: ## unit, golden and integration tests; needs Go alone
 	for module in $(NESTED); do (cd $$module && $(GO) vet ./... && $(GO) test ./...) || exit 1; done
 
 TOOL = $(GO) tool -modfile=internal/tools/go.mod
-# Packages where the rules for line width and import order are not applied yet.
-UNWRAPPED := internal/lab internal/mesh
-WRAPPED = $(filter-out $(UNWRAPPED:%=%/%.go),$(patsubst ./%,%,$(shell find . -name '*.go' -not -path './.*')))
+GO_FILES = $(patsubst ./%,%,$(shell find . -name '*.go' -not -path './.*'))
 # $(call none,COMMAND) fails if COMMAND prints the names of files, and prints them.
 none = @files="$$($(1))" && test -z "$$files" || { echo "$$files"; exit 1; }
 
 lint: ## formatting (gofumpt), import order (gci), line width of 120 (revive), vet and staticcheck
 	$(call none,$(TOOL) gofumpt -l magefile.go specs targets internal)
-	$(call none,$(TOOL) gci list -s standard -s default -s 'prefix(ambientlab)' $(WRAPPED))
-	$(TOOL) revive -config internal/tools/revive.toml $(WRAPPED)
+	$(call none,$(TOOL) gci list -s standard -s default -s 'prefix(ambientlab)' $(GO_FILES))
+	$(TOOL) revive -config internal/tools/revive.toml $(GO_FILES)
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 

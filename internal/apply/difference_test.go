@@ -121,5 +121,6 @@ const crdText = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: widgets.lab.test}
-spec: {group: lab.test, scope: Namespaced, names: {kind: Widget, plural: widgets}, versions: [{name: v1, served: true, storage: true}]}
+spec: {group: lab.test, scope: Namespaced, names: {kind: Widget, plural: widgets},
+  versions: [{name: v1, served: true, storage: true}]}
 `

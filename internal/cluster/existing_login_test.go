@@ -34,8 +34,11 @@ func loginTo(t *testing.T, server, script string) *Existing {
 	}
 	config := filepath.Join(dir, "config")
 	text := fmt.Sprintf(
-		`{"apiVersion":"v1","kind":"Config","current-context":"theirs","contexts":[{"name":"theirs","context":{"cluster":"theirs","user":"theirs"}}],"clusters":[{"name":"theirs","cluster":{"server":%q,"insecure-skip-tls-verify":true}}],
-		"users":[{"name":"theirs","user":{"exec":{"apiVersion":"client.authentication.k8s.io/v1","command":%q,"interactiveMode":"Never","installHint":"get it from the shop"}}}]}`,
+		`{"apiVersion":"v1","kind":"Config","current-context":"theirs",
+		"contexts":[{"name":"theirs","context":{"cluster":"theirs","user":"theirs"}}],
+		"clusters":[{"name":"theirs","cluster":{"server":%q,"insecure-skip-tls-verify":true}}],
+		"users":[{"name":"theirs","user":{"exec":{"apiVersion":"client.authentication.k8s.io/v1","command":%q,
+		"interactiveMode":"Never","installHint":"get it from the shop"}}}]}`,
 		server,
 		plugin,
 	)

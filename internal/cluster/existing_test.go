@@ -216,7 +216,9 @@ func TestExistingStaysWithItsContext(t *testing.T) {
 	if _, err := e.Named(); err != nil {
 		t.Fatal(err)
 	}
-	changed := `{"apiVersion":"v1","kind":"Config","current-context":"other","clusters":[{"name":"mine","cluster":{"server":"https://192.0.2.1"}},{"name":"other","cluster":{"server":"https://192.0.2.2"}}],
+	changed := `{"apiVersion":"v1","kind":"Config","current-context":"other",
+		"clusters":[{"name":"mine","cluster":{"server":"https://192.0.2.1"}},
+		{"name":"other","cluster":{"server":"https://192.0.2.2"}}],
 		"contexts":[{"name":"mine","context":{"cluster":"mine"}},{"name":"other","context":{"cluster":"other"}}]}`
 	if err := os.WriteFile(e.opts.Kubeconfig, []byte(changed), 0o600); err != nil {
 		t.Fatal(err)

@@ -19,14 +19,17 @@ func All(ctx context.Context, env *session.Env) error {
 			return err
 		}
 	}
-	return closing(ctx, func(ctx context.Context) error { return Verify("")(ctx, whole) }, func(ctx context.Context, proven bool) error {
-		return Status(ctx, env.With(!proven)) // a failure's advice says what to do next
-	})
+	return closing(ctx, func(ctx context.Context) error { return Verify("")(ctx, whole) },
+		func(ctx context.Context, proven bool) error {
+			return Status(ctx, env.With(!proven)) // a failure's advice says what to do next
+		})
 }
 
-// closing ends sm:lab: whatever the proofs say, the status follows, since it shows what is not ready where a claim is not
-// proven. The exit code is that of the proofs first.
-func closing(ctx context.Context, verify func(context.Context) error, status func(ctx context.Context, proven bool) error) error {
+// closing ends sm:lab: whatever the proofs say, the status follows, since it shows what is not ready where a claim is
+// not proven. The exit code is that of the proofs first.
+func closing(
+	ctx context.Context, verify func(context.Context) error, status func(ctx context.Context, proven bool) error,
+) error {
 	failed := verify(ctx)
 	if ctx.Err() != nil {
 		return failed

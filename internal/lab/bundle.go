@@ -29,7 +29,8 @@ const (
 func BundleCreate(from, to string) Target {
 	return func(ctx context.Context, env *session.Env) error {
 		if !slices.Contains([]string{fromRegistry, fromSource}, from) {
-			return problem.New(problem.SettingInvalid, nil, "-from=%q is not accepted; accepted: registry or source", from)
+			return problem.New(problem.SettingInvalid, nil, "-from=%q is not accepted; accepted: registry or source",
+				from)
 		}
 		if to == "" {
 			return problem.New(problem.SettingInvalid, nil, "-to is missing; accepted: a folder to write the bundle to")
@@ -47,7 +48,8 @@ func BundleCreate(from, to string) Target {
 		if from == fromSource {
 			step.Do = func(ctx context.Context) error { return build(ctx, env, pods, folder) }
 		}
-		if _, err := env.ApplyWithoutLab(ctx, engine.Plan{Name: "bundle", Title: "Images from " + from, Steps: []engine.Step{step}}); err != nil {
+		if _, err := env.ApplyWithoutLab(ctx,
+			engine.Plan{Name: "bundle", Title: "Images from " + from, Steps: []engine.Step{step}}); err != nil {
 			return err
 		}
 		return BundleShow(folder)(ctx, env)
@@ -101,12 +103,16 @@ func build(ctx context.Context, env *session.Env, refs []string, folder string) 
 	return writer.Commit()
 }
 
-func buildInto(ctx context.Context, env *session.Env, builder *source.Builder, writer *bundle.Writer, refs []string, progress func(component, message string)) error {
+func buildInto(
+	ctx context.Context, env *session.Env, builder *source.Builder, writer *bundle.Writer, refs []string,
+	progress func(component, message string),
+) error {
 	var built []source.Image
 	for _, ref := range refs {
 		image, err := builder.Image(ctx, ref)
 		if errors.Is(err, source.ErrUnknownImage) {
-			env.Tell("not in this bundle: %s cannot be built from Go modules and Debian packages; leave it out with SM_ADDONS", ref)
+			env.Tell("not in this bundle: %s cannot be built from Go modules and Debian packages; "+
+				"leave it out with SM_ADDONS", ref)
 			continue
 		}
 		if err != nil {
@@ -114,7 +120,11 @@ func buildInto(ctx context.Context, env *session.Env, builder *source.Builder, w
 		}
 		built = append(built, image)
 	}
-	node, err := nodeimage.Build(ctx, nodeimage.Options{Binaries: builder, CacheDir: filepath.Join(filepath.Dir(builder.CacheDir), "nodeimage"), Progress: progress})
+	node, err := nodeimage.Build(ctx,
+		nodeimage.Options{
+			Binaries: builder, CacheDir: filepath.Join(filepath.Dir(builder.CacheDir), "nodeimage"),
+			Progress: progress,
+		})
 	if err != nil {
 		return fmt.Errorf("building the node image: %w", err)
 	}
@@ -140,7 +150,8 @@ func buildInto(ctx context.Context, env *session.Env, builder *source.Builder, w
 func nodeSource(node nodeimage.Image) (source.Image, error) {
 	image := source.Image{Ref: node.Ref, Image: node.Image, Substitute: nodeimage.Substitute}
 	for _, p := range node.Packages {
-		image.Modules = append(image.Modules, source.Component{Kind: source.KindDebian, Name: p.Name, Version: p.Version, Arch: p.Architecture})
+		image.Modules = append(image.Modules,
+			source.Component{Kind: source.KindDebian, Name: p.Name, Version: p.Version, Arch: p.Architecture})
 	}
 	for _, name := range slices.Sorted(maps.Keys(node.Programs)) {
 		modules, err := source.GoComponents(name, node.Programs[name])
@@ -179,7 +190,8 @@ func BundleVerify(path string) Target {
 		if err := opened.Verify(ctx); err != nil {
 			return err
 		}
-		if _, err = fmt.Fprintf(env.Out, "%s: every blob has the digest of its name, %d images\n", path, len(opened.Images())); err != nil {
+		if _, err = fmt.Fprintf(env.Out, "%s: every blob has the digest of its name, %d images\n", path,
+			len(opened.Images())); err != nil {
 			return fmt.Errorf("printing the verdict: %w", err)
 		}
 		env.Next("SM_BUNDLE=%s mage sm:install", path)

@@ -37,13 +37,14 @@ func dashboards(namespace string) []dashboard {
 	}
 }
 
-// Dashboard is the target that forwards a local port to each dashboard that is installed, prints the addresses on stdout, and
-// keeps them until it is interrupted. A port that is taken is replaced by a free one. A dashboard that cannot be reached has
-// the reason in its row and does not stop the others, unless it is the one to open.
+// Dashboard is the target that forwards a local port to each dashboard that is installed, prints the addresses on
+// stdout, and keeps them until it is interrupted. A port that is taken is replaced by a free one. A dashboard that
+// cannot be reached has the reason in its row and does not stop the others, unless it is the one to open.
 func Dashboard(open string) Target {
 	return func(ctx context.Context, env *session.Env) error {
 		if open != "" && !slices.ContainsFunc(dashboards(""), func(d dashboard) bool { return d.name == open }) {
-			return problem.New(problem.SettingInvalid, nil, "-open=%q is not accepted; accepted: kiali, grafana, jaeger, prometheus or gateway", open)
+			return problem.New(problem.SettingInvalid, nil,
+				"-open=%q is not accepted; accepted: kiali, grafana, jaeger, prometheus or gateway", open)
 		}
 		s, err := session.Open(ctx, env, session.MustBeInstalled)
 		if err != nil {
@@ -91,7 +92,8 @@ func needPackets(s *session.Session, target string) error {
 	if s.Info.Packets {
 		return nil
 	}
-	return problem.New(problem.HostUnsupported, nil, "%s needs pods that exchange packets; in %s they do not", target, s.Traits.Title).
+	return problem.New(problem.HostUnsupported, nil, "%s needs pods that exchange packets; in %s they do not", target,
+		s.Traits.Title).
 		With("Use a kind cluster (SM_PROVIDER=kind) or one of your own (INSTALL_KIND=n).")
 }
 
@@ -104,8 +106,13 @@ type forwarded struct {
 	forwards  []*mesh.Forward
 }
 
-func openAll(ctx context.Context, kube kubernetes.Interface, forwarder *mesh.Forwarder, all []dashboard) (*forwarded, error) {
-	f := &forwarded{table: ui.Table{Header: []string{"WHAT", "ADDRESS"}}, addresses: map[string]string{}, failed: map[string]error{}}
+func openAll(
+	ctx context.Context, kube kubernetes.Interface, forwarder *mesh.Forwarder, all []dashboard,
+) (*forwarded, error) {
+	f := &forwarded{
+		table: ui.Table{Header: []string{"WHAT", "ADDRESS"}}, addresses: map[string]string{},
+		failed: map[string]error{},
+	}
 	for _, d := range all {
 		forward, err := d.open(ctx, kube, forwarder)
 		if ctx.Err() != nil {
@@ -131,7 +138,9 @@ func openAll(ctx context.Context, kube kubernetes.Interface, forwarder *mesh.For
 }
 
 // open forwards a local port to the dashboard; nil means that it is not installed.
-func (d dashboard) open(ctx context.Context, kube kubernetes.Interface, forwarder *mesh.Forwarder) (*mesh.Forward, error) {
+func (d dashboard) open(
+	ctx context.Context, kube kubernetes.Interface, forwarder *mesh.Forwarder,
+) (*mesh.Forward, error) {
 	_, err := kube.CoreV1().Services(d.namespace).Get(ctx, d.service, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -158,7 +167,8 @@ func (f *forwarded) enough(open string) error {
 		return nil
 	}
 	if len(f.errs) == 0 {
-		return problem.New(problem.NotReady, nil, "neither the gateway nor any dashboard is installed").With("Run `mage sm:apps` for the gateway; SM_ADDONS says which dashboards `mage sm:install` brings.")
+		return problem.New(problem.NotReady, nil, "neither the gateway nor any dashboard is installed").
+			With("Run `mage sm:apps` for the gateway; SM_ADDONS says which dashboards `mage sm:install` brings.")
 	}
 	return fmt.Errorf("nothing could be forwarded: %w", errors.Join(f.errs...))
 }

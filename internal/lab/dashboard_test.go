@@ -47,26 +47,39 @@ func serving(t *testing.T, ready map[string]bool) string {
 	mux.HandleFunc("GET /api/v1/namespaces/{namespace}/services/{name}", func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
 		if _, installed := ready[name]; !installed {
-			answer(w, http.StatusNotFound, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Failure", Code: 404, Reason: metav1.StatusReasonNotFound})
+			answer(w, http.StatusNotFound,
+				metav1.Status{
+					TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Failure", Code: 404,
+					Reason: metav1.StatusReasonNotFound,
+				})
 			return
 		}
-		service := corev1.Service{TypeMeta: metav1.TypeMeta{Kind: "Service", APIVersion: "v1"}, ObjectMeta: metav1.ObjectMeta{Name: name}}
+		service := corev1.Service{
+			TypeMeta:   metav1.TypeMeta{Kind: "Service", APIVersion: "v1"},
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+		}
 		service.Spec.Selector = map[string]string{"app": name}
 		for _, port := range []int32{80, 3000, 9090, 20001} {
 			service.Spec.Ports = append(service.Spec.Ports, corev1.ServicePort{Port: port})
 		}
 		answer(w, http.StatusOK, service)
 	})
-	mux.HandleFunc("GET /api/v1/namespaces/kube-system/configmaps/ambientlab-record", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, corev1.ConfigMap{TypeMeta: metav1.TypeMeta{Kind: "ConfigMap", APIVersion: "v1"}, Data: map[string]string{"lab": "ambient"}})
-	})
+	mux.HandleFunc("GET /api/v1/namespaces/kube-system/configmaps/ambientlab-record",
+		func(w http.ResponseWriter, _ *http.Request) {
+			answer(w, http.StatusOK,
+				corev1.ConfigMap{
+					TypeMeta: metav1.TypeMeta{Kind: "ConfigMap", APIVersion: "v1"},
+					Data:     map[string]string{"lab": "ambient"},
+				})
+		})
 	mux.HandleFunc("GET /api/v1/namespaces/{namespace}/pods", func(w http.ResponseWriter, r *http.Request) {
 		name := strings.TrimPrefix(r.URL.Query().Get("labelSelector"), "app=")
 		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name + "-1"}}
 		if ready[name] {
 			pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 		}
-		answer(w, http.StatusOK, corev1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}, Items: []corev1.Pod{pod}})
+		answer(w, http.StatusOK,
+			corev1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}, Items: []corev1.Pod{pod}})
 	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
@@ -110,7 +123,8 @@ func dashboardOn(t *testing.T, server, open string) (rows []string, err error) {
 
 // TestDashboardGoesOnWithoutOne is about a Kiali that does not get ready: the others, and the gateway, are forwarded.
 func TestDashboardGoesOnWithoutOne(t *testing.T) {
-	rows, err := dashboardOn(t, serving(t, map[string]bool{"gateway-istio": true, "kiali": false, "prometheus": true}), "")
+	rows, err := dashboardOn(t, serving(t, map[string]bool{"gateway-istio": true, "kiali": false, "prometheus": true}),
+		"")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,11 +147,27 @@ func TestDashboardFails(t *testing.T) {
 		kind  problem.Kind
 		says  string
 	}{
-		"nothing is ready":         {map[string]bool{"kiali": false, "grafana": false}, "", problem.ProxyUnreachable, "nothing could be forwarded"},
-		"nothing is installed":     {nil, "", problem.NotReady, "neither the gateway nor any dashboard is installed"},
-		"the one to open":          {map[string]bool{"gateway-istio": true, "kiali": false}, "kiali", problem.ProxyUnreachable, "kiali cannot be opened"},
-		"the one to open, missing": {map[string]bool{"gateway-istio": true}, "kiali", problem.NotReady, "kiali is not installed"},
-		"a word that is none":      {map[string]bool{"gateway-istio": true}, "kial", problem.SettingInvalid, "accepted: kiali"},
+		"nothing is ready": {
+			map[string]bool{"kiali": false, "grafana": false},
+			"", problem.ProxyUnreachable,
+			"nothing could be forwarded",
+		},
+		"nothing is installed": {nil, "", problem.NotReady, "neither the gateway nor any dashboard is installed"},
+		"the one to open": {
+			map[string]bool{"gateway-istio": true, "kiali": false},
+			"kiali",
+			problem.ProxyUnreachable, "kiali cannot be opened",
+		},
+		"the one to open, missing": {
+			map[string]bool{"gateway-istio": true},
+			"kiali", problem.NotReady,
+			"kiali is not installed",
+		},
+		"a word that is none": {
+			map[string]bool{"gateway-istio": true},
+			"kial", problem.SettingInvalid,
+			"accepted: kiali",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := dashboardOn(t, serving(t, tc.ready), tc.open)

@@ -13,8 +13,8 @@ import (
 	"ambientlab/internal/session"
 )
 
-// Delete removes the cluster that the lab created. On another cluster it removes the lab's own objects, the lessons first,
-// and leaves everything else as it was.
+// Delete removes the cluster that the lab created. On another cluster it removes the lab's own objects, the lessons
+// first, and leaves everything else as it was.
 func Delete(ctx context.Context, env *session.Env) error {
 	s, err := session.Open(ctx, env, session.OnlyFound)
 	if err != nil {
@@ -28,7 +28,11 @@ func Delete(ctx context.Context, env *session.Env) error {
 		s.Next("mage sm:install creates it")
 		return nil
 	}
-	if _, err := s.Apply(ctx, engine.Plan{Name: "delete", Title: "Delete " + s.Traits.Title, Steps: []engine.Step{deleteStep(s)}}); err != nil {
+	if _, err := s.Apply(ctx,
+		engine.Plan{
+			Name: "delete", Title: "Delete " + s.Traits.Title,
+			Steps: []engine.Step{deleteStep(s)},
+		}); err != nil {
 		return err
 	}
 	s.Next("mage sm:install creates a new one")
@@ -56,8 +60,8 @@ func deleteStep(s *session.Session) engine.Step {
 }
 
 // deleteObjects removes what is installed, whatever the settings say now: the record and the labels in the cluster say
-// what that is. It also works without the record, which may never have been written, or which an interrupted sm:delete may
-// have removed. Plan by plan first, since only the plans know what needs what; then what no plan knows any more.
+// what that is. It also works without the record, which may never have been written, or which an interrupted sm:delete
+// may have removed. Plan by plan first, since only the plans know what needs what; then what no plan knows any more.
 func deleteObjects(ctx context.Context, s *session.Session) error {
 	if err := session.Usable(s.Info); err != nil {
 		return err
@@ -66,7 +70,8 @@ func deleteObjects(ctx context.Context, s *session.Session) error {
 		return s.Found.Err
 	}
 	if err := s.Installed(); problem.Is(err, problem.ClusterNone) || problem.Is(err, problem.ObjectOfAnotherLab) {
-		s.Tell("this lab's record is not there: %v; what has the labels of lab %q is removed all the same", err, s.Settings.Cluster)
+		s.Tell("this lab's record is not there: %v; what has the labels of lab %q is removed all the same", err,
+			s.Settings.Cluster)
 	} else if err != nil {
 		return err
 	}
@@ -104,19 +109,28 @@ func remainderPlan(s *session.Session) engine.Plan {
 		}
 	}
 	return engine.Plan{Name: "delete", Title: "What is left of the lab", Steps: []engine.Step{
-		{ID: "rest", Title: "Every other object with the lab's labels", Timeout: s.Settings.StepTimeout(), Do: with(func(ctx context.Context, client *apply.Client) error {
-			_, err := client.DeleteAll(ctx, session.RecordPart)
-			return err
-		})},
-		{ID: "by-products", Title: "What istiod created in every namespace", Needs: needs("rest"), Timeout: s.Settings.StepTimeout(), Do: with(func(ctx context.Context, client *apply.Client) error {
-			if s.Found.Record == nil {
-				return nil // nothing says that it was the lab's istiod
-			}
-			return mesh.DeleteGenerated(ctx, client, s.Found.Record.Created)
-		})},
-		{ID: session.RecordPart, Title: "Record of the installation", Needs: needs("by-products"), Timeout: s.Settings.ShortStepTimeout(), Do: with(func(ctx context.Context, client *apply.Client) error {
-			_, err := client.Delete(ctx, apply.Set{Name: session.RecordPart})
-			return err
-		})},
+		{
+			ID: "rest", Title: "Every other object with the lab's labels", Timeout: s.Settings.StepTimeout(),
+			Do: with(func(ctx context.Context, client *apply.Client) error {
+				_, err := client.DeleteAll(ctx, session.RecordPart)
+				return err
+			}),
+		},
+		{
+			ID: "by-products", Title: "What istiod created in every namespace", Needs: needs("rest"),
+			Timeout: s.Settings.StepTimeout(), Do: with(func(ctx context.Context, client *apply.Client) error {
+				if s.Found.Record == nil {
+					return nil // nothing says that it was the lab's istiod
+				}
+				return mesh.DeleteGenerated(ctx, client, s.Found.Record.Created)
+			}),
+		},
+		{
+			ID: session.RecordPart, Title: "Record of the installation", Needs: needs("by-products"),
+			Timeout: s.Settings.ShortStepTimeout(), Do: with(func(ctx context.Context, client *apply.Client) error {
+				_, err := client.Delete(ctx, apply.Set{Name: session.RecordPart})
+				return err
+			}),
+		},
 	}}
 }

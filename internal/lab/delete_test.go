@@ -17,11 +17,20 @@ func TestLabShowsTheStatusWhateverTheProofsSay(t *testing.T) {
 		shown          bool
 		exit           int
 	}{
-		"all proven":       {shown: true},
-		"refuted":          {verify: refuted, shown: true, exit: problem.ClaimRefuted.Exit()},
-		"both":             {verify: refuted, status: problem.New(problem.ClusterUnreachable, nil, "gone"), shown: true, exit: problem.ClaimRefuted.Exit()},
-		"no status":        {status: problem.New(problem.ClusterUnreachable, nil, "gone"), shown: true, exit: problem.ClusterUnreachable.Exit()},
-		"interrupted then": {verify: problem.New(problem.Interrupted, nil, "by SIGINT"), interrupted: true, exit: problem.Interrupted.Exit()},
+		"all proven": {shown: true},
+		"refuted":    {verify: refuted, shown: true, exit: problem.ClaimRefuted.Exit()},
+		"both": {
+			verify: refuted, status: problem.New(problem.ClusterUnreachable, nil, "gone"), shown: true,
+			exit: problem.ClaimRefuted.Exit(),
+		},
+		"no status": {
+			status: problem.New(problem.ClusterUnreachable, nil, "gone"), shown: true,
+			exit: problem.ClusterUnreachable.Exit(),
+		},
+		"interrupted then": {
+			verify: problem.New(problem.Interrupted, nil, "by SIGINT"), interrupted: true,
+			exit: problem.Interrupted.Exit(),
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
@@ -40,7 +49,8 @@ func TestLabShowsTheStatusWhateverTheProofsSay(t *testing.T) {
 				return tc.status
 			})
 			if shown != tc.shown || problem.ExitCode(err) != tc.exit {
-				t.Errorf("status shown: %v, want %v; exit code %d, want %d", shown, tc.shown, problem.ExitCode(err), tc.exit)
+				t.Errorf("status shown: %v, want %v; exit code %d, want %d", shown, tc.shown, problem.ExitCode(err),
+					tc.exit)
 			}
 		})
 	}

@@ -11,8 +11,8 @@ import (
 	"ambientlab/internal/ui"
 )
 
-// Doctor checks this host, and the cluster where there is one, for what is known to break a lab. It changes nothing; its
-// exit code is that of the first failure.
+// Doctor checks this host, and the cluster where there is one, for what is known to break a lab. It changes nothing;
+// its exit code is that of the first failure.
 func Doctor(ctx context.Context, env *session.Env) error {
 	var checks []doctor.Check
 	provider, chosen := env.FindProvider(ctx)

@@ -72,7 +72,8 @@ func (b *bench) processes() int {
 		words, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		environment, _ := os.ReadFile(filepath.Join(dir, "environ"))
 		where, _ := os.Readlink(filepath.Join(dir, "cwd"))
-		if bytes.Contains(words, []byte(b.StateDir)) || bytes.Contains(environment, []byte(b.StateDir)) || strings.HasPrefix(where, b.StateDir) {
+		if bytes.Contains(words, []byte(b.StateDir)) || bytes.Contains(environment, []byte(b.StateDir)) ||
+			strings.HasPrefix(where, b.StateDir) {
 			found++
 		}
 	}

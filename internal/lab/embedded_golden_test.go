@@ -66,7 +66,8 @@ func compare(t *testing.T, name string, resources []json.RawMessage) {
 		return
 	}
 	if want := read(t, path); got != want {
-		t.Errorf("istiod sends other %s than testdata/embedded holds (write them with -update, and read the difference):\n%s", name, firstDifference(want, got))
+		t.Errorf("istiod sends other %s than testdata/embedded holds (write them with -update, "+
+			"and read the difference):\n%s", name, firstDifference(want, got))
 	}
 }
 
@@ -96,7 +97,8 @@ func canonical(t *testing.T, resources []json.RawMessage) string {
 		}
 		return seen[ip]
 	})
-	return regexp.MustCompile(`(appa|appb|appb-waypoint|gateway-istio)-[a-z0-9]{8,10}-[a-z0-9]{5}\b`).ReplaceAllString(text, "$1-POD")
+	return regexp.MustCompile(`(appa|appb|appb-waypoint|gateway-istio)-[a-z0-9]{8,10}-[a-z0-9]{5}\b`).
+		ReplaceAllString(text, "$1-POD")
 }
 
 func firstDifference(want, got string) string {

@@ -19,12 +19,15 @@ import (
 // killed wants the death of every component noticed with its log's last lines, and healed.
 func (b *bench) killed() {
 	for _, component := range []string{
-		"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "podrunner", "metallb-controller", "istiod",
+		"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "podrunner", "metallb-controller",
+		"istiod",
 	} {
 		b.killAndWait(component)
 		status := b.do("status", b.Status)
-		lines := strings.Split(strings.TrimSpace(read(b.t, filepath.Join(b.plane().Dir(), "logs", component+".log"))), "\n")
-		says(b.t, "status", oneSpace(status), component+" does not run; its log ends with:", beginning(oneSpace(lines[len(lines)-1])))
+		lines := strings.Split(strings.TrimSpace(read(b.t, filepath.Join(b.plane().Dir(), "logs", component+".log"))),
+			"\n")
+		says(b.t, "status", oneSpace(status), component+" does not run; its log ends with:",
+			beginning(oneSpace(lines[len(lines)-1])))
 		if err := b.fails("waypoint", b.waypoint); problem.ExitCode(err) != problem.ClusterStopped.Exit() {
 			b.t.Errorf("a lesson without %s: %v", component, err)
 		}
@@ -58,14 +61,16 @@ func (b *bench) planned() {
 	if err := b.kube().AppsV1().DaemonSets("istio-system").Delete(ctx, "ztunnel", metav1.DeleteOptions{}); err != nil {
 		b.t.Fatal(err)
 	}
-	virtualServices := b.dynamic().Resource(schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"})
+	virtualServices := b.dynamic().
+		Resource(schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"})
 	if err := virtualServices.Namespace("default").Delete(ctx, "appb-delay", metav1.DeleteOptions{}); err != nil {
 		b.t.Fatal(err)
 	}
 	b.killAndWait("istiod")
 	before := b.files()
 	b.readOnly("a plan", func(ctx context.Context) error { return b.Plan(ctx, "") })
-	says(b.t, "the plan", b.out.String(), "DaemonSet istio-system/ztunnel", "VirtualService default/appb-delay", "process istiod")
+	says(b.t, "the plan", b.out.String(), "DaemonSet istio-system/ztunnel", "VirtualService default/appb-delay",
+		"process istiod")
 	after := b.files()
 	for _, path := range slices.Sorted(maps.Keys(before)) {
 		if before[path] != after[path] {

@@ -49,7 +49,8 @@ func (b *bench) loopbackOnly() {
 			}
 			sockets++
 			// 127.0.0.1 and ::1, as the kernel writes them on a little-endian machine.
-			if !strings.HasPrefix(address, "0100007F:") && !strings.HasPrefix(address, "00000000000000000000000001000000:") {
+			if !strings.HasPrefix(address, "0100007F:") &&
+				!strings.HasPrefix(address, "00000000000000000000000001000000:") {
 				b.t.Errorf("%s listens on %s", filepath.Base(path), address)
 			}
 		}

@@ -34,7 +34,8 @@ func (b *bench) overlooked() {
 	if err := <-done; err != nil {
 		b.t.Fatalf("waypoint: %v", err)
 	}
-	says(b.t, "the target", b.talk.String(), "but pods of Service "+names.Waypoint+" are ready", "notified by a label on Service "+names.Waypoint)
+	says(b.t, "the target", b.talk.String(), "but pods of Service "+names.Waypoint+" are ready",
+		"notified by a label on Service "+names.Waypoint)
 }
 
 // lateEndpoints gives istiod endpoints of a Service that does not exist, and takes them away.
@@ -47,12 +48,17 @@ func (b *bench) lateEndpoints(service string) {
 		}
 	}
 	// istiod compares the identities of endpoints, so the pod must have the waypoint's.
-	accounts, pods, slices := kube.CoreV1().ServiceAccounts(namespace), kube.CoreV1().Pods(namespace), kube.DiscoveryV1().EndpointSlices(namespace)
-	_, err := accounts.Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: service}}, metav1.CreateOptions{})
+	accounts, pods, slices := kube.CoreV1().ServiceAccounts(namespace), kube.CoreV1().Pods(namespace),
+		kube.DiscoveryV1().EndpointSlices(namespace)
+	_, err := accounts.Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: service}},
+		metav1.CreateOptions{})
 	check(err)
 	_, err = pods.Create(ctx, &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "late"},
-		Spec:       corev1.PodSpec{ServiceAccountName: service, Containers: []corev1.Container{{Name: "late", Image: "late"}}},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: service,
+			Containers:         []corev1.Container{{Name: "late", Image: "late"}},
+		},
 	}, metav1.CreateOptions{})
 	check(err)
 	var ip string
@@ -63,14 +69,16 @@ func (b *bench) lateEndpoints(service string) {
 		return ip != ""
 	})
 	log := filepath.Join(b.plane().Dir(), "logs", "istiod.log")
-	taken, dropped := "Full push, new service "+namespace+"/"+service+".", "service "+service+"."+namespace+".svc.cluster.local at shard Kubernetes/Kubernetes has no endpoints"
+	taken, dropped := "Full push, new service "+namespace+"/"+service+".",
+		"service "+service+"."+namespace+".svc.cluster.local at shard Kubernetes/Kubernetes has no endpoints"
 	before := read(b.t, log)
 	_, err = slices.Create(ctx, &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Name: "late", Labels: map[string]string{discoveryv1.LabelServiceName: service}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("mesh"), Port: ptr.To[int32](15008)}},
 		Endpoints: []discoveryv1.Endpoint{{
-			Addresses: []string{ip}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: namespace, Name: "late"},
+			Addresses: []string{ip},
+			TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: namespace, Name: "late"},
 		}},
 	}, metav1.CreateOptions{})
 	check(err)
@@ -97,7 +105,8 @@ func (b *bench) cordon(on bool) {
 		b.t.Fatal(err)
 	}
 	for _, node := range nodes.Items {
-		if _, err := b.kube().CoreV1().Nodes().Patch(b.t.Context(), node.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		if _, err := b.kube().CoreV1().Nodes().
+			Patch(b.t.Context(), node.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 			b.t.Fatal(err)
 		}
 	}
@@ -105,7 +114,9 @@ func (b *bench) cordon(on bool) {
 
 // gatewayMessage is what istiod says of a Gateway.
 func (b *bench) gatewayMessage(name string) string {
-	gateway, err := b.dynamic().Resource(schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}).Namespace("default").Get(b.t.Context(), name, metav1.GetOptions{})
+	gateway, err := b.dynamic().
+		Resource(schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}).
+		Namespace("default").Get(b.t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		return ""
 	}

@@ -55,7 +55,8 @@ spec:
 	if !problem.Is(err, problem.ClaimRefuted) {
 		b.t.Errorf("got %v", err)
 	}
-	says(b.t, "verify", b.out.String(), "policy[everybody]", "no PeerAuthentication asks for STRICT mutual TLS for appb")
+	says(b.t, "verify", b.out.String(), "policy[everybody]",
+		"no PeerAuthentication asks for STRICT mutual TLS for appb")
 	if err := policies.Delete(ctx, "everybody", metav1.DeleteOptions{}); err != nil {
 		b.t.Error(err)
 	}
@@ -68,7 +69,10 @@ func (b *bench) debugClosed() {
 	if err := json.Unmarshal([]byte(read(b.t, filepath.Join(b.plane().Dir(), "lab.json"))), &state); err != nil {
 		b.t.Fatal(err)
 	}
-	for path, want := range map[string]int{"/ready": http.StatusOK, "/debug/configz": http.StatusNotFound, "/debug/syncz": http.StatusNotFound} {
+	for path, want := range map[string]int{
+		"/ready": http.StatusOK, "/debug/configz": http.StatusNotFound,
+		"/debug/syncz": http.StatusNotFound,
+	} {
 		response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", state.Ports["istiod-http"], path))
 		if err != nil {
 			b.t.Fatal(err)

@@ -59,7 +59,8 @@ func newBench(t *testing.T, name string, settings ...string) *bench {
 	t.Helper()
 	dir := t.TempDir()
 	b := &bench{t: t, env: map[string]string{
-		"SM_PROVIDER": cluster.ProviderEmbedded, "SM_PACKETS": "off", "SM_CLUSTER": name, "SM_TIMEOUT": "40m", "KUBECONFIG": filepath.Join(dir, "kubeconfig"),
+		"SM_PROVIDER": cluster.ProviderEmbedded, "SM_PACKETS": "off", "SM_CLUSTER": name, "SM_TIMEOUT": "40m",
+		"KUBECONFIG": filepath.Join(dir, "kubeconfig"),
 	}}
 	for _, setting := range settings {
 		key, value, _ := strings.Cut(setting, "=")
@@ -187,18 +188,23 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.do("apps", b.apps)
 	b.refused("fault without a waypoint", problem.WaypointOff, b.fault)
 	b.refused("authz without a waypoint", problem.WaypointOff, b.authz)
-	b.do("fault off, though it never was on", func(ctx context.Context) error { return b.Fault(ctx, params.DefaultFault(), true) })
-	says(t, "verify without lessons", b.do("verify", b.verify), "waypoint-off-gateway", "4 of 4 claims proven on configuration")
+	b.do("fault off, though it never was on",
+		func(ctx context.Context) error { return b.Fault(ctx, params.DefaultFault(), true) })
+	says(t, "verify without lessons", b.do("verify", b.verify), "waypoint-off-gateway",
+		"4 of 4 claims proven on configuration")
 	b.do("waypoint", b.waypoint)
 	b.do("fault", b.fault)
 	b.do("authz", b.authz)
 	b.golden()
 	dir := t.TempDir()
 	says(t, "verify", b.do("verify", func(ctx context.Context) error { return b.Verify(ctx, dir) }),
-		"fault-appa ", "authz-post-appa ", "waypoint-appb-only ", "13 of 13 claims proven on configuration", "only traffic can decide them: 3 (reach-appa, direct-open, unmeshed-open)")
+		"fault-appa ", "authz-post-appa ", "waypoint-appb-only ", "13 of 13 claims proven on configuration",
+		"only traffic can decide them: 3 (reach-appa, direct-open, unmeshed-open)")
 	says(t, "the report", read(t, filepath.Join(dir, "report.json")), "no request was sent")
-	says(t, "status", b.do("status", b.Status), "simulated", "process ", "lesson fault", "50 % of /headers* delayed by 2s")
-	says(t, "proxyConfig", b.do("proxyConfig", func(ctx context.Context) error { return b.ProxyConfig(ctx, "") }), "inbound-vip|8000|http|appb", "appb.opssec.in")
+	says(t, "status", b.do("status", b.Status), "simulated", "process ", "lesson fault",
+		"50 % of /headers* delayed by 2s")
+	says(t, "proxyConfig", b.do("proxyConfig", func(ctx context.Context) error { return b.ProxyConfig(ctx, "") }),
+		"inbound-vip|8000|http|appb", "appb.opssec.in")
 
 	b.readOnly("every plan changes nothing", func(ctx context.Context) error { return b.Plan(ctx, "") })
 	says(t, "traffic", b.fails("traffic", func(ctx context.Context) error {
@@ -212,11 +218,14 @@ func TestEmbeddedFlow(t *testing.T) {
 	b.do("nobody", func(ctx context.Context) error {
 		return b.Authz(ctx, "appa,gateway-istio", true, false)
 	})
-	says(t, "verify", b.do("verify", b.verify), "direct-closed ", "unmeshed-closed ", "authz-taken-out-appa ", "claims proven on configuration")
+	says(t, "verify", b.do("verify", b.verify), "direct-closed ", "unmeshed-closed ", "authz-taken-out-appa ",
+		"claims proven on configuration")
 	b.sabotaged()
 
-	b.refused("waypoint off under authz -strict", problem.LessonNeeded, func(ctx context.Context) error { return b.Waypoint(ctx, true) })
-	b.refused("apps off under all of them", problem.LessonNeeded, func(ctx context.Context) error { return b.Apps(ctx, true) })
+	b.refused("waypoint off under authz -strict", problem.LessonNeeded,
+		func(ctx context.Context) error { return b.Waypoint(ctx, true) })
+	b.refused("apps off under all of them", problem.LessonNeeded,
+		func(ctx context.Context) error { return b.Apps(ctx, true) })
 	for _, off := range []struct {
 		name   string
 		target func(context.Context) error
@@ -264,7 +273,8 @@ func (b *bench) foreseen() {
 	b.t.Helper()
 	planner := b.lab()
 	plan := b.do("plan", func(ctx context.Context) error { return planner.Plan(ctx, "install") })
-	says(b.t, "a plan before there is anything", plan, "+ embedded cluster flow", "there is no cluster yet whose API server could check these objects", "> process istiod")
+	says(b.t, "a plan before there is anything", plan, "+ embedded cluster flow",
+		"there is no cluster yet whose API server could check these objects", "> process istiod")
 	if strings.Contains(plan, "cannot be looked at") || strings.Contains(plan, "comes after") {
 		b.t.Errorf("a plan without a cluster leaves steps out:\n%s", plan)
 	}

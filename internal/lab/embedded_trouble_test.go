@@ -157,7 +157,9 @@ func (b *bench) drift() {
 // one that it found, the other is named.
 func (b *bench) conflict() {
 	ctx := b.t.Context()
-	virtualServices := b.dynamic().Resource(schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"}).Namespace("default")
+	virtualServices := b.dynamic().
+		Resource(schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"}).
+		Namespace("default")
 	seize := func() {
 		b.t.Helper()
 		theirs := &unstructured.Unstructured{}
@@ -175,13 +177,15 @@ spec:
 		if err := yaml.Unmarshal([]byte(text), &theirs.Object); err != nil {
 			b.t.Fatal(err)
 		}
-		if _, err := virtualServices.Apply(ctx, "appb-delay", theirs, metav1.ApplyOptions{FieldManager: "somebody-else", Force: true}); err != nil {
+		if _, err := virtualServices.Apply(ctx, "appb-delay", theirs,
+			metav1.ApplyOptions{FieldManager: "somebody-else", Force: true}); err != nil {
 			b.t.Fatal(err)
 		}
 	}
 	seize()
 	guest := b.lab("SM_PROVIDER=existing")
-	err := b.fails("fault on a cluster that the lab found", func(ctx context.Context) error { return guest.Fault(ctx, params.DefaultFault(), false) })
+	err := b.fails("fault on a cluster that the lab found",
+		func(ctx context.Context) error { return guest.Fault(ctx, params.DefaultFault(), false) })
 	var known *problem.Problem
 	if !errors.As(err, &known) || known.ID != problem.ApplyConflict.ID {
 		b.t.Errorf("got %v", err)
@@ -200,7 +204,10 @@ func (b *bench) webhook() {
 			http.Error(w, "no review", http.StatusBadRequest)
 			return
 		}
-		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Result: &metav1.Status{Message: "the house does not want it"}}
+		review.Response = &admissionv1.AdmissionResponse{
+			UID:    review.Request.UID,
+			Result: &metav1.Status{Message: "the house does not want it"},
+		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(review)
 	}))
@@ -219,7 +226,10 @@ func (b *bench) webhook() {
 			ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &server.URL, CABundle: ca.Bytes()},
 			Rules: []admissionregistrationv1.RuleWithOperations{{
 				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.OperationAll},
-				Rule:       admissionregistrationv1.Rule{APIGroups: []string{"security.istio.io"}, APIVersions: []string{"*"}, Resources: []string{"authorizationpolicies"}, Scope: &scope},
+				Rule: admissionregistrationv1.Rule{
+					APIGroups:   []string{"security.istio.io"},
+					APIVersions: []string{"*"}, Resources: []string{"authorizationpolicies"}, Scope: &scope,
+				},
 			}},
 		}},
 	}, metav1.CreateOptions{})
@@ -242,7 +252,11 @@ func (b *bench) webhook() {
 // crdsDeleted takes Istio's CRDs away, and with them every object of their kinds.
 func (b *bench) crdsDeleted() {
 	ctx := b.t.Context()
-	crds := b.dynamic().Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	crds := b.dynamic().
+		Resource(schema.GroupVersionResource{
+			Group: "apiextensions.k8s.io", Version: "v1",
+			Resource: "customresourcedefinitions",
+		})
 	for _, name := range []string{"virtualservices.networking.istio.io", "authorizationpolicies.security.istio.io"} {
 		if err := crds.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 			b.t.Fatal(err)

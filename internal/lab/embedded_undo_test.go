@@ -29,8 +29,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// foundCluster is an embedded control plane as a cluster that the lab found: the provider is that of an existing cluster,
-// and only what cannot be had without pods is the embedded one's: istiod and MetalLB run as processes.
+// foundCluster is an embedded control plane as a cluster that the lab found: the provider is that of an existing
+// cluster, and only what cannot be had without pods is the embedded one's: istiod and MetalLB run as processes.
 type foundCluster struct {
 	*cluster.Existing
 	plane *embedded.Embedded
@@ -75,7 +75,10 @@ func (f foundCluster) WhyNoPackets() string                    { return f.plane.
 func (b *bench) guest(settings ...string) bed {
 	b.t.Helper()
 	made := b.lab(append([]string{"SM_PROVIDER=existing"}, settings...)...)
-	made.UseProvider(foundCluster{cluster.NewExisting(cluster.ExistingOptions{Kubeconfig: made.Settings.Kubeconfig}), b.plane()})
+	made.UseProvider(foundCluster{
+		cluster.NewExisting(cluster.ExistingOptions{Kubeconfig: made.Settings.Kubeconfig}),
+		b.plane(),
+	})
 	return made
 }
 
@@ -110,7 +113,8 @@ func (b *bench) census() map[string]string {
 				b.t.Fatalf("listing %s: %v", kind.Name, err)
 			}
 			for _, o := range objects.Items {
-				all[fmt.Sprintf("%s.%s %s/%s", kind.Kind, gv.Group, o.Namespace, o.Name)] = fmt.Sprint(o.Labels, o.Annotations)
+				all[fmt.Sprintf("%s.%s %s/%s", kind.Kind, gv.Group, o.Namespace, o.Name)] = fmt.Sprint(o.Labels,
+					o.Annotations)
 			}
 		}
 	}
@@ -279,7 +283,11 @@ func (b *bench) oldGatewayAPI() {
 	if difference := cmp.Diff(before, b.census()); difference != "" {
 		b.t.Errorf("it touched something:\n%s", difference)
 	}
-	crds := b.dynamic().Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	crds := b.dynamic().
+		Resource(schema.GroupVersionResource{
+			Group: "apiextensions.k8s.io", Version: "v1",
+			Resource: "customresourcedefinitions",
+		})
 	if err := crds.Delete(b.t.Context(), "gateways.gateway.networking.k8s.io", metav1.DeleteOptions{}); err != nil {
 		b.t.Fatal(err)
 	}
@@ -314,7 +322,9 @@ func (b *bench) imagePull() {
 		b.saysItCannotPull(ctx)
 	}()
 	// No scheduler takes the pod, so that nobody but the test says how it is.
-	err := b.fails("install of an image that nobody has", b.guest("SM_TIMEOUT=40s", "SM_NAMESPACE=shop", "SM_METALLB=on", "SM_ADDONS=prometheus", "SM_MANIFESTS="+write(b.t, `
+	err := b.fails("install of an image that nobody has",
+		b.guest("SM_TIMEOUT=40s", "SM_NAMESPACE=shop", "SM_METALLB=on", "SM_ADDONS=prometheus",
+			"SM_MANIFESTS="+write(b.t, `
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: stuck}
@@ -346,7 +356,9 @@ func (b *bench) saysItCannotPull(ctx context.Context) {
 				pod := &list.Items[i]
 				pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
 					Name: "c", Image: "nowhere.example.com/stuck:1",
-					State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "no such host"}},
+					State: corev1.ContainerState{
+						Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "no such host"},
+					},
 				}}
 				_, _ = pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{}) // a conflict is tried again
 			}
@@ -363,7 +375,8 @@ func (b *bench) deselect() {
 	b.t.Helper()
 	b.talk.reset()
 	b.do("install less", b.guest("SM_METALLB=off", "SM_NAMESPACE=shop", "SM_ADDONS=none").Install)
-	says(b.t, "install", b.talk.String(), "prometheus, a telemetry add-on"+removed, "MetalLB"+removed, "Manifests of an earlier SM_MANIFESTS"+removed)
+	says(b.t, "install", b.talk.String(), "prometheus, a telemetry add-on"+removed, "MetalLB"+removed,
+		"Manifests of an earlier SM_MANIFESTS"+removed)
 	owned, err := b.connect().Owned(b.t.Context())
 	if err != nil {
 		b.t.Fatal(err)

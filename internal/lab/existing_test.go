@@ -19,7 +19,8 @@ import (
 
 func existingDesk(t *testing.T, a *apiServer, docker *engineInMemory, settings ...string) bed {
 	t.Helper()
-	return newDesk(t, docker, append([]string{"INSTALL_KIND=n", "SM_ADDONS=none", "KUBECONFIG=" + a.kubeconfig(t)}, settings...)...)
+	return newDesk(t, docker,
+		append([]string{"INSTALL_KIND=n", "SM_ADDONS=none", "KUBECONFIG=" + a.kubeconfig(t)}, settings...)...)
 }
 
 // TestExistingWithoutRecord: a context that leads to another cluster than the lab's must not be worked on.
@@ -30,7 +31,8 @@ func TestExistingWithoutRecord(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		a.beyond = cancel // nothing beyond the record needs to be looked at
-		refused(t, name, target(ctx), problem.ClusterNone, `"ambient"`, "context mine", a.URL, "mage sm:install", "kubectl config use-context")
+		refused(t, name, target(ctx), problem.ClusterNone, `"ambient"`, "context mine", a.URL, "mage sm:install",
+			"kubectl config use-context")
 	}
 	a.record = map[string]string{"lab": "other"}
 	refused(t, "apps", d.Apps(t.Context(), false), problem.ObjectOfAnotherLab, `"other"`, "SM_CLUSTER=other")
@@ -78,7 +80,8 @@ func TestExistingVetted(t *testing.T) {
 	a.version = "v1.31.2"
 	refused(t, "an old cluster", existingDesk(t, a, nil).Install(t.Context()), problem.ClusterVersion, "v1.31.2")
 	a.version, a.denied = "v1.36.3", true
-	refused(t, "missing rights", existingDesk(t, a, nil).Install(t.Context()), problem.ApplyForbidden, "create namespaces")
+	refused(t, "missing rights", existingDesk(t, a, nil).Install(t.Context()), problem.ApplyForbidden,
+		"create namespaces")
 	a.untouched(t)
 }
 
@@ -126,7 +129,8 @@ func TestExistingMetalLB(t *testing.T) {
 	}
 	a.untouched(t)
 
-	here := newEngine(nodeContainer("theirs", "n1", node.ControlPlane, "172.18.0.2"), nodeContainer("theirs", "n2", node.Worker, "172.18.0.3"))
+	here := newEngine(nodeContainer("theirs", "n1", node.ControlPlane, "172.18.0.2"),
+		nodeContainer("theirs", "n2", node.Worker, "172.18.0.3"))
 	d := existingDesk(t, a, &here, "SM_METALLB=on")
 	s := d.open(t)
 	if err := checkBeforeInstall(t.Context(), s, newCharts(d.Env, s.Provider())); err != nil {
@@ -177,11 +181,13 @@ func TestExistingBundle(t *testing.T) {
 	for name, d := range map[string]bed{
 		"no Docker": existingDesk(t, a, nil, setting), "one node of two": existingDesk(t, a, &some, setting),
 	} {
-		refused(t, name, d.Install(t.Context()), problem.SettingInvalid, "SM_BUNDLE=", "nodes elsewhere", "Unset SM_BUNDLE")
+		refused(t, name, d.Install(t.Context()), problem.SettingInvalid, "SM_BUNDLE=", "nodes elsewhere",
+			"Unset SM_BUNDLE")
 		d.noStep(t)
 	}
 	a.record = map[string]string{"lab": "ambient"}
-	refused(t, "apps", existingDesk(t, a, &some, setting).Apps(t.Context(), false), problem.SettingInvalid, "SM_BUNDLE=")
+	refused(t, "apps", existingDesk(t, a, &some, setting).Apps(t.Context(), false), problem.SettingInvalid,
+		"SM_BUNDLE=")
 	guest := existingDesk(t, a, &some, setting)
 	if s := guest.open(t); s.Bundle != nil || !problem.Is(s.Unloadable, problem.SettingInvalid) {
 		t.Errorf("a status takes the bundle's images for those that run: %v", s.Unloadable)
@@ -209,7 +215,8 @@ func TestExistingBundle(t *testing.T) {
 		return "REF TYPE DIGEST STATUS SIZE UNPACKED\n", "", 0
 	}
 	status, err := step.Check(t.Context())
-	if want := fmt.Sprintf("%d of %d copies missing", 2*len(refs), 2*len(refs)); err != nil || status.Done || !strings.Contains(status.Message, want) {
+	if want := fmt.Sprintf("%d of %d copies missing", 2*len(refs), 2*len(refs)); err != nil || status.Done ||
+		!strings.Contains(status.Message, want) {
 		t.Errorf("%+v, %v; want %q", status, err, want)
 	}
 	says(t, "what the nodes were asked", <-asked+"\n"+<-asked, "n1: ctr", "n2: ctr")

@@ -37,13 +37,17 @@ func (engineInMemory) ImageLoad(context.Context, io.Reader, ...client.ImageLoadO
 	return nil, fmt.Errorf("this engine loads nothing")
 }
 
-func (engineInMemory) DistributionInspect(context.Context, string, client.DistributionInspectOptions) (client.DistributionInspectResult, error) {
+func (engineInMemory) DistributionInspect(
+	context.Context, string, client.DistributionInspectOptions,
+) (client.DistributionInspectResult, error) {
 	return client.DistributionInspectResult{}, fmt.Errorf("this engine has no registry")
 }
 
 // newEngine has the network of kind, and the node containers given.
 func newEngine(nodes ...dockertest.Container) engineInMemory {
-	engine := &dockertest.Engine{Networks: map[string][]network.IPAMConfig{"kind": {{Subnet: netip.MustParsePrefix("172.18.0.0/16")}}}}
+	engine := &dockertest.Engine{
+		Networks: map[string][]network.IPAMConfig{"kind": {{Subnet: netip.MustParsePrefix("172.18.0.0/16")}}},
+	}
 	for _, n := range nodes {
 		engine.Add(n)
 	}
@@ -148,8 +152,8 @@ func (absent) Inspect(context.Context) (cluster.Info, error) {
 	return cluster.Info{State: cluster.Absent}, nil
 }
 
-// apiServer is as much of an API server as a lab asks before it touches anything; what would touch something it
-// refuses and remembers.
+// apiServer is as much of an API server as a lab asks before it touches anything; what would touch something it refuses
+// and remembers.
 type apiServer struct {
 	*httptest.Server
 	version string
@@ -173,7 +177,9 @@ func newAPIServer(t *testing.T) *apiServer {
 func (a *apiServer) kubeconfig(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "config")
-	text := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"mine","contexts":[{"name":"mine","context":{"cluster":"mine"}}],"clusters":[{"name":"mine","cluster":{"server":%q}}]}`, a.URL)
+	text := fmt.Sprintf(
+		`{"apiVersion":"v1","kind":"Config","current-context":"mine","contexts":[{"name":"mine",`+
+			`"context":{"cluster":"mine"}}],"clusters":[{"name":"mine","cluster":{"server":%q}}]}`, a.URL)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +194,11 @@ func (a *apiServer) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/selfsubjectaccessreviews"):
-		say(http.StatusCreated, map[string]any{"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "status": map[string]any{"allowed": !a.denied}})
+		say(http.StatusCreated,
+			map[string]any{
+				"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+				"status": map[string]any{"allowed": !a.denied},
+			})
 	case r.Method != http.MethodGet:
 		a.mu.Lock()
 		a.touched = append(a.touched, r.Method+" "+r.URL.Path)
@@ -203,7 +213,10 @@ func (a *apiServer) answer(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/api/v1/namespaces/kube-system/configmaps/cilium-config":
 		say(http.StatusNotFound, status("NotFound", http.StatusNotFound))
 	case strings.HasSuffix(r.URL.Path, "/configmaps/ambientlab-record") && a.record != nil:
-		say(http.StatusOK, map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "ambientlab-record"}, "data": a.record})
+		say(http.StatusOK, map[string]any{
+			"apiVersion": "v1", "kind": "ConfigMap",
+			"metadata": map[string]any{"name": "ambientlab-record"}, "data": a.record,
+		})
 	default:
 		if a.beyond != nil && !strings.Contains(r.URL.Path, "/configmaps/") {
 			a.beyond()
@@ -219,7 +232,10 @@ func (a *apiServer) nodeItems() []any {
 		address, unready := strings.CutSuffix(address, "!")
 		ready := map[string]any{"type": "Ready", "status": "True"}
 		if unready {
-			ready = map[string]any{"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "cni plugin not initialized"}
+			ready = map[string]any{
+				"type": "Ready", "status": "False", "reason": "KubeletNotReady",
+				"message": "cni plugin not initialized",
+			}
 		}
 		items = append(items, map[string]any{"metadata": map[string]any{"name": name}, "status": map[string]any{
 			"addresses": []any{map[string]any{"type": "InternalIP", "address": address}}, "conditions": []any{ready},

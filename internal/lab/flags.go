@@ -21,8 +21,8 @@ type call struct {
 	flags  map[string][]string
 }
 
-// calls splits a command line into targets and their flags as Mage does: a target's flags follow it, as -name=value or, for
-// a switch, -name (magefile/mage, parse/parse.go).
+// calls splits a command line into targets and their flags as Mage does: a target's flags follow it, as -name=value or,
+// for a switch, -name (magefile/mage, parse/parse.go).
 func calls(args []string) []call {
 	var all []call
 	for _, arg := range args {
@@ -43,8 +43,8 @@ func calls(args []string) []call {
 	return slices.DeleteFunc(all, func(c call) bool { return !strings.HasPrefix(c.target, targetPrefix) })
 }
 
-// refuseRepeatedFlags refuses a flag that a target is given more than once, since Mage passes on the last value only. A flag
-// that takes a list may be repeated, unless the target itself is.
+// refuseRepeatedFlags refuses a flag that a target is given more than once, since Mage passes on the last value only. A
+// flag that takes a list may be repeated, unless the target itself is.
 func refuseRepeatedFlags(args []string) error {
 	all := calls(args)
 	count := map[string]int{}
@@ -59,9 +59,13 @@ func refuseRepeatedFlags(args []string) error {
 			switch {
 			case len(values) == 1, isList && count[c.target] == 1:
 			case isList:
-				wrong = append(wrong, fmt.Sprintf("%s is given more than once, and -%s too; accepted: one -%s=%s", c.target, name, name, strings.Join(values, ",")))
+				wrong = append(wrong,
+					fmt.Sprintf("%s is given more than once, and -%s too; accepted: one -%s=%s", c.target, name, name,
+						strings.Join(values, ",")))
 			default:
-				wrong = append(wrong, fmt.Sprintf("%s has -%s more than once: %s; accepted: once", c.target, name, strings.Join(values, ", ")))
+				wrong = append(wrong,
+					fmt.Sprintf("%s has -%s more than once: %s; accepted: once", c.target, name,
+						strings.Join(values, ", ")))
 			}
 		}
 	}
@@ -71,8 +75,8 @@ func refuseRepeatedFlags(args []string) error {
 	return nil
 }
 
-// ListFlag gives all values of a list flag that a target was given on a command line, joined with commas. last is the value
-// that Mage passed on: the last one, or "".
+// ListFlag gives all values of a list flag that a target was given on a command line, joined with commas. last is the
+// value that Mage passed on: the last one, or "".
 func ListFlag(args []string, target, flag, last string) string {
 	for _, c := range calls(args) {
 		values := c.flags[flag]

@@ -35,11 +35,12 @@ func (b bed) embeddedRemains(t *testing.T) {
 
 // ownNode is the node of a kind cluster that the lab created.
 func ownNode(lab string) engineInMemory {
-	return newEngine(nodeContainer(lab, lab+"-control-plane", node.ControlPlane, "172.18.0.2", node.Mark{Lab: lab}.MountPoint()))
+	return newEngine(nodeContainer(lab, lab+"-control-plane", node.ControlPlane, "172.18.0.2",
+		node.Mark{Lab: lab}.MountPoint()))
 }
 
-// TestLabIsFoundByItsName wants every target to use the lab where it is, to say so once, and to say nothing of Docker where
-// a lab that needs none is found.
+// TestLabIsFoundByItsName wants every target to use the lab where it is, to say so once, and to say nothing of Docker
+// where a lab that needs none is found.
 func TestLabIsFoundByItsName(t *testing.T) {
 	for name, tc := range map[string]struct {
 		settings string
@@ -48,20 +49,30 @@ func TestLabIsFoundByItsName(t *testing.T) {
 		provider string // "" means that Docker is missed
 		found    bool   // and it is said where
 	}{
-		"nowhere, with Docker":     {kind: engineOf(newEngine()), provider: cluster.ProviderKind},
-		"nowhere, without Docker":  {},
-		"kind":                     {kind: engineOf(ownNode("ambient")), provider: cluster.ProviderKind, found: true},
-		"embedded, with Docker":    {kind: engineOf(newEngine()), embedded: true, provider: cluster.ProviderEmbedded, found: true},
+		"nowhere, with Docker":    {kind: engineOf(newEngine()), provider: cluster.ProviderKind},
+		"nowhere, without Docker": {},
+		"kind":                    {kind: engineOf(ownNode("ambient")), provider: cluster.ProviderKind, found: true},
+		"embedded, with Docker": {
+			kind: engineOf(newEngine()), embedded: true, provider: cluster.ProviderEmbedded,
+			found: true,
+		},
 		"embedded, without Docker": {embedded: true, provider: cluster.ProviderEmbedded, found: true},
 		"a kind cluster of another name": {
 			kind: engineOf(ownNode("other")), embedded: true, provider: cluster.ProviderEmbedded, found: true,
 		},
 		"a kind cluster that the lab did not create": {
-			kind:     engineOf(newEngine(nodeContainer("ambient", "ambient-control-plane", node.ControlPlane, "172.18.0.2"))),
+			kind: engineOf(newEngine(
+				nodeContainer("ambient", "ambient-control-plane", node.ControlPlane, "172.18.0.2"))),
 			embedded: true, provider: cluster.ProviderEmbedded, found: true,
 		},
-		"said to be kind":     {settings: "SM_PROVIDER=kind", kind: engineOf(newEngine()), embedded: true, provider: cluster.ProviderKind},
-		"said to be embedded": {settings: "SM_PROVIDER=embedded", kind: engineOf(ownNode("ambient")), provider: cluster.ProviderEmbedded},
+		"said to be kind": {
+			settings: "SM_PROVIDER=kind", kind: engineOf(newEngine()), embedded: true,
+			provider: cluster.ProviderKind,
+		},
+		"said to be embedded": {
+			settings: "SM_PROVIDER=embedded", kind: engineOf(ownNode("ambient")),
+			provider: cluster.ProviderEmbedded,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newDesk(t, tc.kind, tc.settings)
@@ -94,7 +105,8 @@ func TestLabIsFoundByItsName(t *testing.T) {
 
 func engineOf(engine engineInMemory) *engineInMemory { return &engine }
 
-// TestNameInTwoPlaces wants a name that two labs have refused by every target, with both places, until it is said which.
+// TestNameInTwoPlaces wants a name that two labs have refused by every target, with both places, until it is said
+// which.
 func TestNameInTwoPlaces(t *testing.T) {
 	engine := ownNode("ambient")
 	b := newDesk(t, &engine)
@@ -104,7 +116,8 @@ func TestNameInTwoPlaces(t *testing.T) {
 	targets["plan"] = func(ctx context.Context) error { return b.Plan(ctx, "install") }
 	targets["sm:lab"] = func(ctx context.Context) error { return All(ctx, b.Env) }
 	for name, target := range targets {
-		refused(t, name, target(t.Context()), problem.NameAmbiguous, "kind cluster ambient", "embedded control plane ambient", "SM_PROVIDER=kind", "SM_PROVIDER=embedded")
+		refused(t, name, target(t.Context()), problem.NameAmbiguous, "kind cluster ambient",
+			"embedded control plane ambient", "SM_PROVIDER=kind", "SM_PROVIDER=embedded")
 	}
 	if err := b.Doctor(t.Context()); err == nil {
 		t.Error("sm:doctor does not notice")
@@ -169,14 +182,16 @@ func TestAuto(t *testing.T) {
 	says(t, "the choice", there.talk.String(), "lab ambient: embedded control plane ambient")
 }
 
-// TestOwnClusterWithoutRecord: a cluster that the lab created, and in which sm:install was killed early, has no lab yet.
+// TestOwnClusterWithoutRecord: a cluster that the lab created, and in which sm:install was killed early, has no lab
+// yet.
 func TestOwnClusterWithoutRecord(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(server.Close)
 	b := newBed(t)
 	b.UseProvider(found{server: server.URL})
 	for name, target := range b.afterInstall() {
-		refused(t, name, target(t.Context()), problem.ClusterNone, "sm:install has not recorded", "kind cluster test", "mage sm:install")
+		refused(t, name, target(t.Context()), problem.ClusterNone, "sm:install has not recorded", "kind cluster test",
+			"mage sm:install")
 		b.noStep(t)
 	}
 }
@@ -224,19 +239,26 @@ func TestHalfCreated(t *testing.T) {
 	}
 }
 
-// stopped makes the remains of a lab that was complete and of which no process lives, as after a restart of the machine.
+// stopped makes the remains of a lab that was complete and of which no process lives, as after a restart of the
+// machine.
 func stopped(t *testing.T) bed {
 	t.Helper()
 	l := newBed(t, "SM_PROVIDER=embedded")
 	dir := filepath.Join(l.StateDir, "ambient")
-	files := map[string]string{"lab.json": `{"name": "ambient", "workers": 2, "complete": true, "ports": {"kube-apiserver": 1}}`}
-	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "podrunner", "istiod", "metallb-controller"} {
+	files := map[string]string{
+		"lab.json": `{"name": "ambient", "workers": 2, "complete": true, "ports": {"kube-apiserver": 1}}`,
+	}
+	for _, name := range []string{
+		"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "podrunner",
+		"istiod", "metallb-controller",
+	} {
 		files["run/"+name+".json"] = `{"pid": 1, "started": "long ago"}`
 		files["logs/"+name+".log"] = "the last words of " + name + "\n"
 	}
 	for name, text := range files {
 		path := filepath.Join(dir, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700),
+			os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -250,8 +272,10 @@ func TestAfterReboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := l.out.String()
-	says(t, "status", text, "stopped", "the last words of etcd", "the last words of istiod", "the last words of podrunner", "components", "unknown")
-	if err := l.Waypoint(t.Context(), false); problem.ExitCode(err) != problem.ClusterStopped.Exit() || !strings.Contains(err.Error(), "the last words of etcd") {
+	says(t, "status", text, "stopped", "the last words of etcd", "the last words of istiod",
+		"the last words of podrunner", "components", "unknown")
+	if err := l.Waypoint(t.Context(), false); problem.ExitCode(err) != problem.ClusterStopped.Exit() ||
+		!strings.Contains(err.Error(), "the last words of etcd") {
 		t.Errorf("waypoint: %v", err)
 	}
 }
@@ -259,9 +283,14 @@ func TestAfterReboot(t *testing.T) {
 // TestFailureNamesStoppedProcesses adds the processes that ended to a failure that does not quote them, and once.
 func TestFailureNamesStoppedProcesses(t *testing.T) {
 	s := stopped(t).open(t)
-	late := problem.New(problem.NotReady, nil, "a Deployment is not ready; podrunner ended; its log says:\nthe last words of podrunner")
+	late := problem.New(problem.NotReady, nil,
+		"a Deployment is not ready; podrunner ended; its log says:\nthe last words of podrunner")
 	failing := func(err error) error {
-		_, err = s.Apply(t.Context(), engine.Plan{Name: "p", Steps: []engine.Step{{ID: "s", Title: "S", Do: func(context.Context) error { return err }}}})
+		_, err = s.Apply(t.Context(),
+			engine.Plan{
+				Name:  "p",
+				Steps: []engine.Step{{ID: "s", Title: "S", Do: func(context.Context) error { return err }}},
+			})
 		return err
 	}
 	err := failing(late)

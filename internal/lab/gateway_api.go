@@ -30,10 +30,11 @@ func gatewayAPINeeds() []string {
 	return []string{"gatewayclasses." + gatewayAPIGroup, "gateways." + gatewayAPIGroup, "httproutes." + gatewayAPIGroup}
 }
 
-// gatewayAPIStep applies the Gateway API. On a cluster that the lab did not create, CRDs that someone else installed stay as
-// they are.
+// gatewayAPIStep applies the Gateway API. On a cluster that the lab did not create, CRDs that someone else installed
+// stay as they are.
 func gatewayAPIStep(s *session.Session, id string, needs ...string) engine.Step {
-	step := s.SetStep(id, "Gateway API CRDs", needs, func(ctx context.Context) (objects, error) { return gatewayAPI(ctx, s) })
+	step := s.SetStep(id, "Gateway API CRDs", needs,
+		func(ctx context.Context) (objects, error) { return gatewayAPI(ctx, s) })
 	check := step.Check
 	step.Check = func(ctx context.Context) (engine.Status, error) {
 		status, err := check(ctx)
@@ -44,14 +45,16 @@ func gatewayAPIStep(s *session.Session, id string, needs ...string) engine.Step 
 		if err != nil || len(others) == 0 {
 			return status, err
 		}
-		status.Message += fmt.Sprintf("; %d CRDs of the Gateway API were installed by someone else and stay as they are: %s", len(others), strings.Join(describeCRDs(others), ", "))
+		status.Message += fmt.Sprintf(
+			"; %d CRDs of the Gateway API were installed by someone else and stay as they are: %s", len(others),
+			strings.Join(describeCRDs(others), ", "))
 		return status, nil
 	}
 	return step
 }
 
-// gatewayAPI gives the lab's own CRDs. Where someone else installed the Gateway API, it gives only those that the lab needs
-// and that are missing, and not the admission policy that guards all of them.
+// gatewayAPI gives the lab's own CRDs. Where someone else installed the Gateway API, it gives only those that the lab
+// needs and that are missing, and not the admission policy that guards all of them.
 func gatewayAPI(ctx context.Context, s *session.Session) (objects, error) {
 	rendered, err := s.Upstream().GatewayAPI(ctx)
 	if err != nil {
@@ -62,8 +65,10 @@ func gatewayAPI(ctx context.Context, s *session.Session) (objects, error) {
 		return rendered, err
 	}
 	return slices.DeleteFunc(rendered, func(object *unstructured.Unstructured) bool {
-		theirs := slices.ContainsFunc(others, func(crd apiextensionsv1.CustomResourceDefinition) bool { return crd.Name == object.GetName() })
-		return theirs || object.GetKind() != "CustomResourceDefinition" || !slices.Contains(gatewayAPINeeds(), object.GetName())
+		theirs := slices.ContainsFunc(others,
+			func(crd apiextensionsv1.CustomResourceDefinition) bool { return crd.Name == object.GetName() })
+		return theirs || object.GetKind() != "CustomResourceDefinition" ||
+			!slices.Contains(gatewayAPINeeds(), object.GetName())
 	}), nil
 }
 
@@ -81,8 +86,8 @@ func checkGatewayAPI(ctx context.Context, s *session.Session) error {
 	return nil
 }
 
-// othersGatewayAPI lists the CRDs of the Gateway API that are in the cluster without a lab's labels. A cluster that the lab
-// created has none.
+// othersGatewayAPI lists the CRDs of the Gateway API that are in the cluster without a lab's labels. A cluster that the
+// lab created has none.
 func othersGatewayAPI(ctx context.Context, s *session.Session) ([]apiextensionsv1.CustomResourceDefinition, error) {
 	if s.Traits.Owned {
 		return nil, nil
@@ -98,7 +103,8 @@ func othersGatewayAPI(ctx context.Context, s *session.Session) ([]apiextensionsv
 	}
 	var others []apiextensionsv1.CustomResourceDefinition
 	for _, item := range metadata.Items {
-		if !strings.HasSuffix(item.Name, "."+gatewayAPIGroup) || item.Labels[apply.LabelName] != "" || item.DeletionTimestamp != nil {
+		if !strings.HasSuffix(item.Name, "."+gatewayAPIGroup) || item.Labels[apply.LabelName] != "" ||
+			item.DeletionTimestamp != nil {
 			continue
 		}
 		crd, err := readCRD(ctx, api, item.Name)
@@ -110,7 +116,9 @@ func othersGatewayAPI(ctx context.Context, s *session.Session) ([]apiextensionsv
 	return others, tooOld(others)
 }
 
-func readCRD(ctx context.Context, api *apply.Client, name string) (crd apiextensionsv1.CustomResourceDefinition, err error) {
+func readCRD(
+	ctx context.Context, api *apply.Client, name string,
+) (crd apiextensionsv1.CustomResourceDefinition, err error) {
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(apiextensionsv1.SchemeGroupVersion.WithKind("CustomResourceDefinition"))
 	if err := api.Client().Get(ctx, client.ObjectKey{Name: name}, object); err != nil {
@@ -127,13 +135,15 @@ func tooOld(crds []apiextensionsv1.CustomResourceDefinition) error {
 	var found []string
 	for _, crd := range crds {
 		if slices.Contains(gatewayAPINeeds(), crd.Name) && !slices.Contains(servedBy(crd), gatewayAPIVersion) {
-			found = append(found, fmt.Sprintf("%s (%s) serves %s", crd.Name, versionOf(crd), strings.Join(servedBy(crd), ", ")))
+			found = append(found,
+				fmt.Sprintf("%s (%s) serves %s", crd.Name, versionOf(crd), strings.Join(servedBy(crd), ", ")))
 		}
 	}
 	if len(found) == 0 {
 		return nil
 	}
-	return problem.New(problem.GatewayAPIVersion, nil, "%s; the lab needs %s", strings.Join(found, "; "), gatewayAPIVersion)
+	return problem.New(problem.GatewayAPIVersion, nil, "%s; the lab needs %s", strings.Join(found, "; "),
+		gatewayAPIVersion)
 }
 
 func servedBy(crd apiextensionsv1.CustomResourceDefinition) []string {

@@ -16,9 +16,12 @@ import (
 	"ambientlab/internal/upstream"
 )
 
-// podImages lists the images that the lab's pods need, from the rendered manifests themselves. adapt changes the manifests
-// to what the cluster gets.
-func podImages(ctx context.Context, env *session.Env, config session.Config, substitutes session.Substitutes, c *charts, adapt func(objects) objects) ([]string, error) {
+// podImages lists the images that the lab's pods need, from the rendered manifests themselves. adapt changes the
+// manifests to what the cluster gets.
+func podImages(
+	ctx context.Context, env *session.Env, config session.Config, substitutes session.Substitutes, c *charts,
+	adapt func(objects) objects,
+) ([]string, error) {
 	rendered, err := c.render(ctx, substitutes)
 	if err != nil {
 		return nil, err
@@ -86,8 +89,10 @@ func checkBundle(ctx context.Context, s *session.Session, c *charts) error {
 		}
 	}
 	if len(missing) > 0 {
-		return problem.New(problem.ImageMissing, nil, "SM_BUNDLE=%s lacks %s", s.Settings.Bundle, strings.Join(missing, ", ")).
-			With("If the missing image is a telemetry add-on's, leave that add-on out, such as with SM_ADDONS=prometheus.")
+		return problem.New(problem.ImageMissing, nil, "SM_BUNDLE=%s lacks %s", s.Settings.Bundle,
+			strings.Join(missing, ", ")).
+			With("If the missing image is a telemetry add-on's, leave that add-on out, " +
+				"such as with SM_ADDONS=prometheus.")
 	}
 	return nil
 }
@@ -149,7 +154,11 @@ func imagesStep(s *session.Session, c *charts, id string, needs ...string) engin
 			for _, refs := range lacks {
 				missing += len(refs)
 			}
-			return engine.Status{Done: missing == 0, Message: fmt.Sprintf("%d images, %d of %d copies missing", len(refs), missing, len(refs)*len(containers))}, nil
+			return engine.Status{
+				Done: missing == 0,
+				Message: fmt.Sprintf("%d images, %d of %d copies missing", len(refs), missing,
+					len(refs)*len(containers)),
+			}, nil
 		},
 		Do: func(ctx context.Context) error {
 			refs, containers, err := toLoad(ctx, s, c)
@@ -161,7 +170,11 @@ func imagesStep(s *session.Session, c *charts, id string, needs ...string) engin
 				if done.Err != nil {
 					continue // err names it
 				}
-				engine.Changed(ctx, engine.Change{Object: "node " + done.Node, Action: engine.Update, Detail: fmt.Sprintf("%d images", len(done.Loaded))})
+				engine.Changed(ctx,
+					engine.Change{
+						Object: "node " + done.Node, Action: engine.Update,
+						Detail: fmt.Sprintf("%d images", len(done.Loaded)),
+					})
 			}
 			return err
 		},

@@ -37,9 +37,9 @@ func Install(ctx context.Context, env *session.Env) error {
 	return nil
 }
 
-// checkBeforeInstall refuses, before anything is changed, what cannot work: files of the user's that cannot be read, values
-// that Istio's charts do not take, a bundle that lacks images or cannot be loaded, a cluster that the lab must not use, a
-// Gateway API that is too old.
+// checkBeforeInstall refuses, before anything is changed, what cannot work: files of the user's that cannot be read,
+// values that Istio's charts do not take, a bundle that lacks images or cannot be loaded, a cluster that the lab must
+// not use, a Gateway API that is too old.
 func checkBeforeInstall(ctx context.Context, s *session.Session, c *charts) error {
 	if _, err := userObjects(s.Settings, s.Config.Namespace); err != nil {
 		return err
@@ -89,10 +89,13 @@ func installPlan(s *session.Session, c *charts) engine.Plan {
 		addressPoolStep(s),
 		s.SetStep("istio-base", "Istio's CRDs", needs("cluster"), c.of(s, upstream.Base)),
 		earlyManifestsStep(s, "istio-base"),
-		s.SetStep("istiod", "istiod, the control plane", needs("istio-base", "gateway-api", "images", "record", earlyManifestsPart), c.of(s, upstream.Istiod)),
+		s.SetStep("istiod", "istiod, the control plane",
+			needs("istio-base", "gateway-api", "images", "record", earlyManifestsPart), c.of(s, upstream.Istiod)),
 		s.ProcessStep("istiod-process", "istiod, a process on this machine", cluster.ProcessIstiod, "istiod"),
-		s.SetStep("istio-cni", "istio-cni on every node", needs("istio-base", "images", "node-tuning", "record", earlyManifestsPart), c.of(s, upstream.CNI)),
-		s.SetStep("ztunnel", "ztunnel on every node", needs("istiod", "istiod-process", "istio-cni"), c.of(s, upstream.Ztunnel)),
+		s.SetStep("istio-cni", "istio-cni on every node",
+			needs("istio-base", "images", "node-tuning", "record", earlyManifestsPart), c.of(s, upstream.CNI)),
+		s.SetStep("ztunnel", "ztunnel on every node", needs("istiod", "istiod-process", "istio-cni"),
+			c.of(s, upstream.Ztunnel)),
 		addonStep(s, "prometheus", "istio-base", "images", earlyManifestsPart),
 		addonStep(s, "grafana", "istio-base", "images", earlyManifestsPart),
 		addonStep(s, "jaeger", "istio-base", "images", earlyManifestsPart),
@@ -123,8 +126,8 @@ const (
 	notRequested = ": none, as it is not asked for"
 )
 
-// optional is a step for a part that the settings may leave out. A part that they no longer ask for, and that an earlier
-// run has installed, stays in the plan with an empty set, which removes it.
+// optional is a step for a part that the settings may leave out. A part that they no longer ask for, and that an
+// earlier run has installed, stays in the plan with an empty set, which removes it.
 func optional(s *session.Session, id, title string, asked bool, needs []string, render session.Render) engine.Step {
 	switch {
 	case installs(s, id, asked):
@@ -198,7 +201,8 @@ func recordStep(s *session.Session, id string, needs ...string) engine.Step {
 			metalLB = "on"
 		}
 		record, err := session.Record{
-			Lab: s.Settings.Cluster, Namespace: s.Config.Namespace, MetalLB: metalLB, Addons: s.Config.Addons, Substitutes: substitutes,
+			Lab: s.Settings.Cluster, Namespace: s.Config.Namespace, MetalLB: metalLB, Addons: s.Config.Addons,
+			Substitutes: substitutes,
 		}.Object()
 		return objects{record}, err
 	})
@@ -209,15 +213,17 @@ func recordStep(s *session.Session, id string, needs ...string) engine.Step {
 }
 
 func addonStep(s *session.Session, name string, needs ...string) engine.Step {
-	return optional(s, name, name+", a telemetry add-on", s.Config.HasAddon(name), needs, func(ctx context.Context) (objects, error) {
-		return s.Upstream().Addon(ctx, name, s.Config.Addons...)
-	})
+	return optional(s, name, name+", a telemetry add-on", s.Config.HasAddon(name), needs,
+		func(ctx context.Context) (objects, error) {
+			return s.Upstream().Addon(ctx, name, s.Config.Addons...)
+		})
 }
 
 func tracingStep(s *session.Session, id string, needs ...string) engine.Step {
-	return optional(s, id, "Traces to Jaeger", s.Config.HasAddon(upstream.Jaeger), needs, func(context.Context) (objects, error) {
-		return specs.Objects("istio/telemetry.yaml", nil)
-	})
+	return optional(s, id, "Traces to Jaeger", s.Config.HasAddon(upstream.Jaeger), needs,
+		func(context.Context) (objects, error) {
+			return specs.Objects("istio/telemetry.yaml", nil)
+		})
 }
 
 // The label by which a namespace joins the mesh.
@@ -226,14 +232,15 @@ const (
 	ambientMode   = "ambient"
 )
 
-// namespaceStep takes the applications' namespace into the mesh. The namespace itself may be older than the lab, so only
-// the label is the lab's.
+// namespaceStep takes the applications' namespace into the mesh. The namespace itself may be older than the lab, so
+// only the label is the lab's.
 func namespaceStep(s *session.Session, id string, needs ...string) engine.Step {
 	namespace := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "v1", "kind": "Namespace",
 		"metadata": map[string]any{"name": s.Config.Namespace, "labels": map[string]any{dataplaneMode: ambientMode}},
 	}}
-	return s.OverlayStep(id, "Namespace "+s.Config.Namespace+" in the mesh", needs, apply.Overlay{Name: id, Object: namespace, Create: true})
+	return s.OverlayStep(id, "Namespace "+s.Config.Namespace+" in the mesh", needs,
+		apply.Overlay{Name: id, Object: namespace, Create: true})
 }
 
 // tellChanges prints how much a run changed.

@@ -13,18 +13,32 @@ import (
 	"ambientlab/internal/session"
 )
 
-// What is installed and no longer asked for stays in the plan, so that its empty set prunes it; to be taken back, a plan
-// holds what is installed, whatever the settings say.
+// What is installed and no longer asked for stays in the plan, so that its empty set prunes it; to be taken back, a
+// plan holds what is installed, whatever the settings say.
 func TestDeselectedParts(t *testing.T) {
 	for name, tc := range map[string]struct {
 		found    session.Found
 		removing bool
 		want     string // the optional steps, with a minus those that go
 	}{
-		"nothing there":        {want: "kiali"},
-		"all there":            {found: session.Found{Parts: map[string]bool{"metallb": true, "address-pool": true, "grafana": true, "kiali": true, "telemetry": true, "manifests-first": true, "manifests": true}}, want: "-metallb -address-pool -manifests-first -grafana kiali -telemetry -manifests"},
-		"it cannot be told":    {found: session.Found{Unknown: true}, want: "-metallb -address-pool -manifests-first -prometheus -grafana -jaeger kiali -telemetry -manifests"},
-		"to be taken back":     {found: session.Found{Parts: map[string]bool{"metallb": true, "address-pool": true, "manifests": true}}, removing: true, want: "metallb address-pool manifests"},
+		"nothing there": {want: "kiali"},
+		"all there": {
+			found: session.Found{
+				Parts: map[string]bool{
+					"metallb": true, "address-pool": true, "grafana": true, "kiali": true,
+					"telemetry": true, "manifests-first": true, "manifests": true,
+				},
+			},
+			want: "-metallb -address-pool -manifests-first -grafana kiali -telemetry -manifests",
+		},
+		"it cannot be told": {
+			found: session.Found{Unknown: true},
+			want:  "-metallb -address-pool -manifests-first -prometheus -grafana -jaeger kiali -telemetry -manifests",
+		},
+		"to be taken back": {
+			found:    session.Found{Parts: map[string]bool{"metallb": true, "address-pool": true, "manifests": true}},
+			removing: true, want: "metallb address-pool manifests",
+		},
 		"nothing to take back": {removing: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -41,7 +55,11 @@ func TestDeselectedParts(t *testing.T) {
 			}
 			var got []string
 			for _, step := range plan.Steps {
-				if !slices.Contains([]string{"metallb", "address-pool", "prometheus", "grafana", "jaeger", "kiali", "telemetry", "manifests-first", "manifests"}, step.ID) {
+				if !slices.Contains(
+					[]string{
+						"metallb", "address-pool", "prometheus", "grafana", "jaeger", "kiali", "telemetry",
+						"manifests-first", "manifests",
+					}, step.ID) {
 					continue
 				}
 				suffix := removed
@@ -88,9 +106,15 @@ func TestRecordIsDeletedLast(t *testing.T) {
 
 func TestGatewayAPITooOld(t *testing.T) {
 	crd := func(name, bundle string, served ...string) apiextensionsv1.CustomResourceDefinition {
-		crd := apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{bundleVersion: bundle}}}
+		crd := apiextensionsv1.CustomResourceDefinition{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{bundleVersion: bundle}},
+		}
 		for _, version := range []string{"v1alpha2", "v1beta1", "v1"} {
-			crd.Spec.Versions = append(crd.Spec.Versions, apiextensionsv1.CustomResourceDefinitionVersion{Name: version, Served: slices.Contains(served, version)})
+			crd.Spec.Versions = append(crd.Spec.Versions,
+				apiextensionsv1.CustomResourceDefinitionVersion{
+					Name:   version,
+					Served: slices.Contains(served, version),
+				})
 		}
 		return crd
 	}
@@ -98,13 +122,22 @@ func TestGatewayAPITooOld(t *testing.T) {
 		crds []apiextensionsv1.CustomResourceDefinition
 		want string
 	}{
-		"none":             {nil, ""},
-		"new enough":       {[]apiextensionsv1.CustomResourceDefinition{crd("gateways."+gatewayAPIGroup, "v1.0.0", "v1beta1", "v1")}, ""},
-		"of no importance": {[]apiextensionsv1.CustomResourceDefinition{crd("udproutes."+gatewayAPIGroup, "v0.6.2", "v1alpha2")}, ""},
-		"too old":          {[]apiextensionsv1.CustomResourceDefinition{crd("httproutes."+gatewayAPIGroup, "v0.6.2", "v1beta1")}, "httproutes.gateway.networking.k8s.io (Gateway API v0.6.2) serves v1beta1; the lab needs v1"},
+		"none": {nil, ""},
+		"new enough": {
+			[]apiextensionsv1.CustomResourceDefinition{crd("gateways."+gatewayAPIGroup, "v1.0.0", "v1beta1", "v1")},
+			"",
+		},
+		"of no importance": {
+			[]apiextensionsv1.CustomResourceDefinition{crd("udproutes."+gatewayAPIGroup, "v0.6.2", "v1alpha2")}, "",
+		},
+		"too old": {
+			[]apiextensionsv1.CustomResourceDefinition{crd("httproutes."+gatewayAPIGroup, "v0.6.2", "v1beta1")},
+			"httproutes.gateway.networking.k8s.io (Gateway API v0.6.2) serves v1beta1; the lab needs v1",
+		},
 	} {
 		err := tooOld(tc.crds)
-		if (err != nil) != (tc.want != "") || err != nil && (!problem.Is(err, problem.GatewayAPIVersion) || !strings.Contains(err.Error(), tc.want)) {
+		if (err != nil) != (tc.want != "") || err != nil &&
+			(!problem.Is(err, problem.GatewayAPIVersion) || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -115,9 +148,13 @@ func TestLeftIsTold(t *testing.T) {
 	b.UseProvider(absent{})
 	tellLeft(b.open(t), engine.Result{Steps: []engine.StepResult{{Changes: []engine.Change{
 		{Object: "Deployment a", Action: engine.Delete},
-		{Object: "Namespace istio-system", Action: engine.Update, Detail: "left in place: Secret istio-system/password is not the lab's and needs it"},
+		{
+			Object: "Namespace istio-system", Action: engine.Update,
+			Detail: "left in place: Secret istio-system/password is not the lab's and needs it",
+		},
 	}}}})
-	if got, want := b.talk.String(), "Namespace istio-system stays: Secret istio-system/password is not the lab's and needs it\n"; !strings.HasSuffix(got, want) || strings.Count(got, "\n") != 1 {
+	want := "Namespace istio-system stays: Secret istio-system/password is not the lab's and needs it\n"
+	if got := b.talk.String(); !strings.HasSuffix(got, want) || strings.Count(got, "\n") != 1 {
 		t.Errorf("told %q", got)
 	}
 }

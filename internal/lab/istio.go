@@ -23,8 +23,9 @@ import (
 
 type objects = []*unstructured.Unstructured
 
-// charts renders Istio's four charts with the lab's values, those that the substitutes in use and the cluster's platform
-// need, and the user's own over all of them. A result is kept, since several steps ask for it several times each.
+// charts renders Istio's four charts with the lab's values, those that the substitutes in use and the cluster's
+// platform need, and the user's own over all of them. A result is kept, since several steps ask for it several times
+// each.
 type charts struct {
 	upstream *upstream.Upstream
 	extra    string           // SM_ISTIO_VALUES
@@ -36,7 +37,8 @@ type charts struct {
 
 func newCharts(env *session.Env, provider cluster.Provider) *charts {
 	return &charts{
-		upstream: env.Upstream(), extra: env.Settings.IstioValues, provider: provider, rendered: map[string]map[string]objects{},
+		upstream: env.Upstream(), extra: env.Settings.IstioValues, provider: provider,
+		rendered: map[string]map[string]objects{},
 	}
 }
 
@@ -135,15 +137,18 @@ func readIstioValues(path string) (map[string]map[string]any, error) {
 	}
 	values := map[string]map[string]any{}
 	if err := yaml.UnmarshalStrict(raw, &values); err != nil {
-		return nil, problem.New(problem.SettingFileUnreadable, err, "SM_ISTIO_VALUES=%s is not a map of charts to values", path)
+		return nil, problem.New(problem.SettingFileUnreadable, err,
+			"SM_ISTIO_VALUES=%s is not a map of charts to values", path)
 	}
 	for component := range values {
 		if !slices.Contains(upstream.Components(), component) {
-			return nil, problem.New(problem.SettingFileUnreadable, nil, "SM_ISTIO_VALUES=%s has key %q; accepted: %v", path, component, upstream.Components())
+			return nil, problem.New(problem.SettingFileUnreadable, nil, "SM_ISTIO_VALUES=%s has key %q; accepted: %v",
+				path, component, upstream.Components())
 		}
 	}
 	if refused := mesh.RefusedValues(values); len(refused) > 0 {
-		return nil, problem.New(problem.SettingInvalid, nil, "SM_ISTIO_VALUES=%s: %s", path, strings.Join(refused, "\n"))
+		return nil, problem.New(problem.SettingInvalid, nil, "SM_ISTIO_VALUES=%s: %s", path,
+			strings.Join(refused, "\n"))
 	}
 	return values, nil
 }

@@ -12,7 +12,8 @@ import (
 
 func TestMain(m *testing.M) {
 	os.Exit(embeddedtest.Main(m, func(ctx context.Context, stateDir, name string) error {
-		e, err := embedded.New(embedded.Options{Name: name, StateDir: stateDir, Kubeconfig: filepath.Join(stateDir, "..", "kubeconfig")})
+		e, err := embedded.New(
+			embedded.Options{Name: name, StateDir: stateDir, Kubeconfig: filepath.Join(stateDir, "..", "kubeconfig")})
 		if err != nil {
 			return err
 		}

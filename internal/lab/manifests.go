@@ -59,8 +59,8 @@ func manifestsStep(s *session.Session, part, what string, needs []string) engine
 	return optional(s, part, title, asked, needs, render)
 }
 
-// manifestsRemoval is what a part of SM_MANIFESTS needs where both are removed: a Namespace is deleted after the objects in
-// it.
+// manifestsRemoval is what a part of SM_MANIFESTS needs where both are removed: a Namespace is deleted after the
+// objects in it.
 func manifestsRemoval(part string) []string {
 	if part == earlyManifestsPart {
 		return []string{"cluster", manifestsPart}
@@ -86,7 +86,8 @@ func needsLaterLesson(s *session.Session) func(*unstructured.Unstructured) bool 
 		}
 	}
 	return func(obj *unstructured.Unstructured) bool {
-		return slices.ContainsFunc(referencesOf(obj, s.Config.Namespace), func(id manifest.ID) bool { return later[id] })
+		return slices.ContainsFunc(referencesOf(obj, s.Config.Namespace),
+			func(id manifest.ID) bool { return later[id] })
 	}
 }
 
@@ -122,8 +123,8 @@ func referencesOf(obj *unstructured.Unstructured, namespace string) []manifest.I
 	return all
 }
 
-// splitManifests reads SM_MANIFESTS. early holds the Namespaces, and the Secrets in a namespace that exists before istiod
-// is started.
+// splitManifests reads SM_MANIFESTS. early holds the Namespaces, and the Secrets in a namespace that exists before
+// istiod is started.
 func splitManifests(s *session.Session) (early, late objects, err error) {
 	all, err := userObjects(s.Settings, s.Config.Namespace)
 	if err != nil {

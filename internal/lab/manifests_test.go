@@ -33,7 +33,8 @@ func TestManifestsOfTheLab(t *testing.T) {
 		"testdata/manifests/own/own.yaml: Telemetry istio-system/mesh-default is part of the add-on jaeger",
 		"testdata/manifests/own/own.yaml: Namespace istio-system is part of Istio's chart base",
 		"testdata/manifests/own/own.yaml: Service appb is part of sm:apps",
-		`testdata/manifests/own/own.yaml: Namespace default: label istio.io/dataplane-mode is "none", and sm:install sets it to ambient`,
+		`testdata/manifests/own/own.yaml: Namespace default: label istio.io/dataplane-mode is "none", `+
+			`and sm:install sets it to ambient`,
 		"testdata/manifests/own/own.yaml: ConfigMap ambientlab-fault is part of sm:fault",
 		"SM_ISTIO_VALUES",
 	)
@@ -44,7 +45,8 @@ func TestManifestsOfTheLab(t *testing.T) {
 	// Without the add-on, nothing of the lab's sets the mesh's Telemetry.
 	d = newDesk(t, &engine, "SM_MANIFESTS=testdata/manifests/own", "SM_ADDONS=prometheus")
 	s := d.open(t)
-	if err := checkManifests(t.Context(), s, newCharts(d.Env, s.Provider())); strings.Contains(err.Error(), "Telemetry") {
+	if err := checkManifests(t.Context(), s, newCharts(d.Env, s.Provider())); strings.Contains(err.Error(),
+		"Telemetry") {
 		t.Error(err)
 	}
 }
@@ -109,7 +111,11 @@ func TestManifestsAreRefusedByName(t *testing.T) {
 		"differs":    {"SM_MANIFESTS=", "differs/b.yaml: Namespace shop is also in ", "differs/a.yaml"},
 		"kustomized": {"SM_MANIFESTS=", "kubectl kustomize"},
 		"empty":      {"SM_MANIFESTS=", "holds no manifest"},
-		"misspelt":   {"SM_MANIFESTS=", "misspelt/istio.yaml: AuthorizationPolicy default/x: spec.targetReffs is not a known field; did you mean spec.targetRefs?"},
+		"misspelt": {
+			"SM_MANIFESTS=",
+			"misspelt/istio.yaml: AuthorizationPolicy default/x: spec.targetReffs is not a known field; " +
+				"did you mean spec.targetRefs?",
+		},
 	} {
 		engine := newEngine()
 		d := newDesk(t, &engine, "SM_MANIFESTS=../manifest/testdata/"+folder)
@@ -121,7 +127,8 @@ func TestManifestsAreRefusedByName(t *testing.T) {
 // TestRoutesOfALaterLesson: an HTTPRoute for the lab's Gateway, or to appb, cannot be accepted before sm:apps.
 func TestRoutesOfALaterLesson(t *testing.T) {
 	route := func(spec string) *unstructured.Unstructured {
-		list, err := manifest.Decode([]byte("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: mine}\nspec: " + spec))
+		list, err := manifest.Decode(
+			[]byte("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: mine}\nspec: " + spec))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +156,9 @@ func TestRoutesOfALaterLesson(t *testing.T) {
 			t.Errorf("%s with sm:apps on is not waited for", spec)
 		}
 	}
-	service := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Service", "metadata": map[string]any{"name": "gateway"}}}
+	service := &unstructured.Unstructured{
+		Object: map[string]any{"apiVersion": "v1", "kind": "Service", "metadata": map[string]any{"name": "gateway"}},
+	}
 	if needsLaterLesson(off)(service) {
 		t.Error("an object that is no route is not waited for")
 	}

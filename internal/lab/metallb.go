@@ -47,17 +47,18 @@ func addressPoolStep(s *session.Session) engine.Step {
 	if removesMetalLB(s) {
 		needs = []string{"cluster"}
 	}
-	return optional(s, poolPart, "Load-balancer addresses", s.Config.MetalLB, needs, func(ctx context.Context) (objects, error) {
-		pool, err := s.Provider().AddressPool(ctx)
-		if err != nil && s.NoCluster() {
-			return lb.Objects(lb.Pool{}), nil // the addresses come from a network that does not exist yet
-		}
-		if err != nil {
-			return nil, err
-		}
-		engine.Progress(ctx, "addresses %v of Docker network %s", pool.Ranges, pool.Network)
-		return lb.Objects(pool), nil
-	})
+	return optional(s, poolPart, "Load-balancer addresses", s.Config.MetalLB, needs,
+		func(ctx context.Context) (objects, error) {
+			pool, err := s.Provider().AddressPool(ctx)
+			if err != nil && s.NoCluster() {
+				return lb.Objects(lb.Pool{}), nil // the addresses come from a network that does not exist yet
+			}
+			if err != nil {
+				return nil, err
+			}
+			engine.Progress(ctx, "addresses %v of Docker network %s", pool.Ranges, pool.Network)
+			return lb.Objects(pool), nil
+		})
 }
 
 // checkAddresses refuses load-balancer addresses for nodes from whose network none can be taken.

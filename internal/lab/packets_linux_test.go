@@ -78,7 +78,8 @@ func TestPackets(t *testing.T) {
 		says(t, "status", b.do("status", b.Status), component+" does not run")
 		b.do("install", b.Install)
 		b.answers(http.MethodGet, address, http.StatusOK)
-		t.Logf("%s killed, sm:status, sm:install: the next good request %s later", component, time.Since(killed).Round(10*time.Millisecond))
+		t.Logf("%s killed, sm:status, sm:install: the next good request %s later", component,
+			time.Since(killed).Round(10*time.Millisecond))
 	}
 
 	inside = append(descendants(t, b.pid("podrunner")), b.pid("podrunner"))
@@ -100,7 +101,8 @@ func TestPackets(t *testing.T) {
 // hostAddress is where the gateway is reached from this machine.
 func (b *bench) hostAddress() string {
 	b.t.Helper()
-	service, err := b.connect().Kube().CoreV1().Services("default").Get(b.t.Context(), names.GatewayAccount, metav1.GetOptions{})
+	service, err := b.connect().Kube().CoreV1().Services("default").
+		Get(b.t.Context(), names.GatewayAccount, metav1.GetOptions{})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -18,9 +18,10 @@ const parentEvery = 500 * time.Millisecond
 var errOrphaned = errors.New("the mage that started this target has ended")
 
 // withParent gives a context that ends when the parent process does, where that parent is mage. mage waits for the
-// program that it has built and passes no signal on: it ignores SIGINT, which the program gets from the terminal itself,
-// and ends on SIGTERM (mage/main.go, RunCompiled). A CI job that is cancelled would otherwise leave an install that goes
-// on, or a dashboard that keeps its ports. A program that a user compiled may outlive its parent, such as a shell.
+// program that it has built and passes no signal on: it ignores SIGINT, which the program gets from the terminal
+// itself, and ends on SIGTERM (mage/main.go, RunCompiled). A CI job that is cancelled would otherwise leave an install
+// that goes on, or a dashboard that keeps its ports. A program that a user compiled may outlive its parent, such as a
+// shell.
 func withParent(ctx context.Context, startedByMage bool, parent func() int) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	if startedByMage {
@@ -45,8 +46,8 @@ func watchParent(ctx context.Context, first int, parent func() int, gone func())
 	}
 }
 
-// startedByMage tells whether this program lies where mage keeps what it builds, under a name that is a hash: only
-// mage starts it from there. `mage -compile` writes elsewhere.
+// startedByMage tells whether this program lies where mage keeps what it builds, under a name that is a hash: only mage
+// starts it from there. `mage -compile` writes elsewhere.
 func startedByMage() bool {
 	program, err := os.Executable()
 	return err == nil && inFolder(program, mg.CacheDir())

@@ -39,7 +39,8 @@ func TestTargetEndsWithItsMage(t *testing.T) {
 // nohup is what keeps a run going when its terminal is closed.
 func TestNohup(t *testing.T) {
 	for _, ignored := range []bool{false, true} {
-		got := slices.Contains(cancelling(func(s os.Signal) bool { return ignored && s == syscall.SIGHUP }), os.Signal(syscall.SIGHUP))
+		got := slices.Contains(cancelling(func(s os.Signal) bool { return ignored && s == syscall.SIGHUP }),
+			os.Signal(syscall.SIGHUP))
 		if got == ignored {
 			t.Errorf("SIGHUP ignored: %v, and it ends a target: %v", ignored, got)
 		}
@@ -50,12 +51,18 @@ func TestInFolder(t *testing.T) {
 	dir := t.TempDir()
 	cache, link, elsewhere := filepath.Join(dir, "cache"), filepath.Join(dir, "link"), filepath.Join(dir, "elsewhere")
 	program := filepath.Join(cache, "0a1b")
-	for _, err := range []error{os.Mkdir(cache, 0o755), os.Mkdir(elsewhere, 0o755), os.Symlink(cache, link), os.WriteFile(program, nil, 0o755)} {
+	for _, err := range []error{
+		os.Mkdir(cache, 0o755), os.Mkdir(elsewhere, 0o755), os.Symlink(cache, link),
+		os.WriteFile(program, nil, 0o755),
+	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	for folder, want := range map[string]bool{cache: true, link: true, elsewhere: false, dir: false, filepath.Join(dir, "none"): false} {
+	for folder, want := range map[string]bool{
+		cache: true, link: true, elsewhere: false, dir: false,
+		filepath.Join(dir, "none"): false,
+	} {
 		if got := inFolder(program, folder); got != want {
 			t.Errorf("%s in %s: %v", program, folder, got)
 		}

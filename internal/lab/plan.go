@@ -14,8 +14,8 @@ import (
 	"ambientlab/internal/ui"
 )
 
-// Plan is the target that prints what another one, or every one, would do. Where the cluster exists its API server judges
-// the objects in a dry run. Where it does not, every object is listed as one to create.
+// Plan is the target that prints what another one, or every one, would do. Where the cluster exists its API server
+// judges the objects in a dry run. Where it does not, every object is listed as one to create.
 func Plan(of string) Target {
 	return func(ctx context.Context, env *session.Env) error {
 		names := append([]string{"install"}, lesson.Names()...)
@@ -74,8 +74,8 @@ func planOf(s *session.Session, c *charts, name string) engine.Plan {
 	return installPlan(s, c)
 }
 
-// previewWithoutCluster changes a plan for a cluster that does not exist: a step that looks at nodes or processes is not
-// done, even where it finds no node that it would have to change.
+// previewWithoutCluster changes a plan for a cluster that does not exist: a step that looks at nodes or processes is
+// not done, even where it finds no node that it would have to change.
 func previewWithoutCluster(plan engine.Plan) engine.Plan {
 	return plan.Decorate(func(step engine.Step) engine.Step {
 		check, preview := step.Check, step.Preview

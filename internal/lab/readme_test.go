@@ -63,7 +63,8 @@ func problemsTable() string {
 	var b strings.Builder
 	b.WriteString("| ID | exit | what | what to do |\n| --- | --- | --- | --- |\n")
 	for _, kind := range problem.Catalogue() {
-		fmt.Fprintf(&b, "| `%s` | %d | %s | %s |\n", kind.ID, kind.Exit(), kind.Title, strings.Join(kind.Advice, "<br>"))
+		fmt.Fprintf(&b, "| `%s` | %d | %s | %s |\n", kind.ID, kind.Exit(), kind.Title,
+			strings.Join(kind.Advice, "<br>"))
 	}
 	return b.String()
 }

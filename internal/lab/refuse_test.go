@@ -108,13 +108,36 @@ func TestRefusedBeforeTouching(t *testing.T) {
 		kind                 problem.Kind
 		says                 string
 	}{
-		{"another profile", "SM_ISTIO_VALUES", write("values.yaml", "istiod: {profile: default}"), problem.SettingInvalid, "SM_ISTIO_VALUES"},
-		{"a revision", "SM_ISTIO_VALUES", write("values.yaml", "istiod: {revision: canary}"), problem.SettingInvalid, "istiod.revision=canary"},
-		{"another cluster domain", "SM_ISTIO_VALUES", write("values.yaml", "istiod: {global: {proxy: {clusterDomain: example.org}}}"), problem.SettingInvalid, "clusterDomain=example.org"},
-		{"a retired registry", "SM_ISTIO_VALUES", write("values.yaml", "cni: {global: {hub: gcr.io/istio-release}}"), problem.SettingInvalid, "gcr.io/istio-release"},
-		{"a field unknown to kind", "SM_KIND_CONFIG", write("kind.yaml", head+"nodes: [{role: control-plane, imgae: x}]"), problem.SettingInvalid, "imgae"},
-		{"a role unknown to kind", "SM_KIND_CONFIG", write("kind.yaml", head+"nodes: [{role: master}]"), problem.SettingInvalid, "SM_KIND_CONFIG"},
-		{"an old node image in the file", "SM_KIND_CONFIG", write("kind.yaml", head+"nodes: [{image: 'kindest/node:v1.31.4@sha256:0123'}]"), problem.ClusterVersion, "v1.31.4"},
+		{
+			"another profile", "SM_ISTIO_VALUES", write("values.yaml", "istiod: {profile: default}"),
+			problem.SettingInvalid, "SM_ISTIO_VALUES",
+		},
+		{
+			"a revision", "SM_ISTIO_VALUES", write("values.yaml", "istiod: {revision: canary}"), problem.SettingInvalid,
+			"istiod.revision=canary",
+		},
+		{
+			"another cluster domain", "SM_ISTIO_VALUES",
+			write("values.yaml", "istiod: {global: {proxy: {clusterDomain: example.org}}}"), problem.SettingInvalid,
+			"clusterDomain=example.org",
+		},
+		{
+			"a retired registry", "SM_ISTIO_VALUES", write("values.yaml", "cni: {global: {hub: gcr.io/istio-release}}"),
+			problem.SettingInvalid, "gcr.io/istio-release",
+		},
+		{
+			"a field unknown to kind", "SM_KIND_CONFIG",
+			write("kind.yaml", head+"nodes: [{role: control-plane, imgae: x}]"), problem.SettingInvalid, "imgae",
+		},
+		{
+			"a role unknown to kind", "SM_KIND_CONFIG", write("kind.yaml", head+"nodes: [{role: master}]"),
+			problem.SettingInvalid, "SM_KIND_CONFIG",
+		},
+		{
+			"an old node image in the file", "SM_KIND_CONFIG",
+			write("kind.yaml", head+"nodes: [{image: 'kindest/node:v1.31.4@sha256:0123'}]"), problem.ClusterVersion,
+			"v1.31.4",
+		},
 		{"an old node image", "SM_NODE_IMAGE", "kindest/node:v1.31.4", problem.ClusterVersion, "1.32 to 1.36"},
 		{"a new node image", "SM_NODE_IMAGE", "localhost:5000/node:v1.37.0", problem.ClusterVersion, "1.32 to 1.36"},
 	} {

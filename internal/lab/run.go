@@ -1,5 +1,5 @@
-// Package lab holds the targets, one file each: a target opens a session, builds its plan and runs it. What a step does is in
-// the packages that the plans call.
+// Package lab holds the targets, one file each: a target opens a session, builds its plan and runs it. What a step does
+// is in the packages that the plans call.
 package lab
 
 import (
@@ -23,9 +23,9 @@ import (
 // Target is what a Mage target runs.
 type Target func(context.Context, *session.Env) error
 
-// Run reads the settings, runs one target with them and turns its failure into what Mage prints and exits with.
-// SIGINT, SIGTERM and SIGHUP cancel the target, and so does the end of the mage that runs it. Mage itself handles SIGINT
-// only, and waits five seconds after it (magefile/mage, mage/template.go), so a target must end soon after cancellation.
+// Run reads the settings, runs one target with them and turns its failure into what Mage prints and exits with. SIGINT,
+// SIGTERM and SIGHUP cancel the target, and so does the end of the mage that runs it. Mage itself handles SIGINT only,
+// and waits five seconds after it (magefile/mage, mage/template.go), so a target must end soon after cancellation.
 func Run(parent context.Context, target Target) error {
 	// client-go and controller-runtime log to stderr, in the middle of what is shown. What matters of it is returned as
 	// errors and reasons.

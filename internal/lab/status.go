@@ -72,7 +72,8 @@ func nothingInstalled(s *session.Session) string {
 	case cluster.Foreign:
 		return "the lab neither uses nor deletes this cluster; choose another name with SM_CLUSTER"
 	case cluster.Unreachable:
-		return fmt.Sprintf("next: see that the cluster of context %s runs, or choose another: kubectl config use-context", s.Info.Context)
+		return fmt.Sprintf("next: see that the cluster of context %s runs, or choose another: "+
+			"kubectl config use-context", s.Info.Context)
 	}
 	var known *problem.Problem
 	if !s.Traits.Owned && s.Found.RecordKnown && errors.As(s.Installed(), &known) {
@@ -85,7 +86,9 @@ func nothingInstalled(s *session.Session) string {
 const degradedLimit = 3 * time.Second
 
 // addContents adds the rows of the components and the lessons, where the cluster answers. known says whether it does.
-func addContents(ctx context.Context, s *session.Session, table *ui.Table) (found *session.Session, known bool, next string) {
+func addContents(
+	ctx context.Context, s *session.Session, table *ui.Table,
+) (found *session.Session, known bool, next string) {
 	degraded := s.Info.State == cluster.Stopped || s.Info.State == cluster.NotReady
 	broken := ""
 	switch {
@@ -95,7 +98,8 @@ func addContents(ctx context.Context, s *session.Session, table *ui.Table) (foun
 	case s.Info.State != cluster.Ready:
 		limited, cancel := ctx, context.CancelFunc(func() {})
 		if degraded {
-			limited, cancel = context.WithTimeoutCause(ctx, degradedLimit, fmt.Errorf("no answer within %s", degradedLimit))
+			limited, cancel = context.WithTimeoutCause(ctx, degradedLimit,
+				fmt.Errorf("no answer within %s", degradedLimit))
 		}
 		reread, err := s.Reread(limited)
 		cancel()

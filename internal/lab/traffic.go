@@ -56,13 +56,16 @@ func (o TrafficOptions) validate() error {
 		faults = append(faults, fmt.Sprintf("-from=%q is not accepted; accepted: appa or gateway", o.From))
 	}
 	if !strings.HasPrefix(o.Path, "/") || strings.ContainsAny(o.Path, " \n\t\"\\#") {
-		faults = append(faults, fmt.Sprintf("-path=%q is not accepted; accepted: a path that starts with / and holds no space or quote", o.Path))
+		faults = append(faults,
+			fmt.Sprintf("-path=%q is not accepted; accepted: a path that starts with / and holds no space or quote",
+				o.Path))
 	}
 	if !(o.RPS > 0 && o.RPS <= 50) {
 		faults = append(faults, fmt.Sprintf("-rps=%v is not accepted; accepted: a number above 0 and up to 50", o.RPS))
 	}
 	if o.Count < 0 || o.Count > probe.LiveLimit {
-		faults = append(faults, fmt.Sprintf("-count=%d is not accepted; accepted: 0 (until Ctrl-C) to %d", o.Count, probe.LiveLimit))
+		faults = append(faults,
+			fmt.Sprintf("-count=%d is not accepted; accepted: 0 (until Ctrl-C) to %d", o.Count, probe.LiveLimit))
 	}
 	if len(faults) > 0 {
 		return problem.New(problem.SettingInvalid, nil, "%s", strings.Join(faults, "\n"))

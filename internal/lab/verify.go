@@ -21,8 +21,8 @@ import (
 )
 
 // Verify is the target that judges every claim of the lessons that are on, on traffic, or where no packets flow on
-// configuration. It prints the verdicts on stdout and, with a folder, writes the report there. It fails unless every claim is
-// proven.
+// configuration. It prints the verdicts on stdout and, with a folder, writes the report there. It fails unless every
+// claim is proven.
 func Verify(out string) Target {
 	return func(ctx context.Context, env *session.Env) error {
 		s, err := session.Open(ctx, env, session.MustBeInstalled)
@@ -43,7 +43,8 @@ func Verify(out string) Target {
 			found, err = probe.Run(ctx, claims)
 			return err
 		}}
-		if _, err := s.Apply(ctx, engine.Plan{Name: "verify", Title: "Proofs", Steps: []engine.Step{step}}); err != nil {
+		if _, err := s.Apply(ctx,
+			engine.Plan{Name: "verify", Title: "Proofs", Steps: []engine.Step{step}}); err != nil {
 			return err
 		}
 		return conclude(s, found, out)
@@ -70,7 +71,8 @@ func conclude(s *session.Session, found probe.Report, out string) error {
 	if refuted > 0 {
 		kind = problem.ClaimRefuted
 	}
-	return problem.New(kind, nil, "of %d claims %d were refuted and %d are inconclusive", len(found.Claims), refuted, inconclusive)
+	return problem.New(kind, nil, "of %d claims %d were refuted and %d are inconclusive", len(found.Claims), refuted,
+		inconclusive)
 }
 
 // proofs gathers what the proofs need: the cluster, the lessons that are on, the substitutes in use.
@@ -80,7 +82,8 @@ func proofs(ctx context.Context, s *session.Session) (probe.Env, error) {
 		return probe.Env{}, err
 	}
 	if _, on := s.Found.Lessons["apps"]; !on {
-		return probe.Env{}, problem.New(problem.ObjectMissing, nil, "the applications are not installed, so there is nothing to judge")
+		return probe.Env{},
+			problem.New(problem.ObjectMissing, nil, "the applications are not installed, so there is nothing to judge")
 	}
 	client, err := s.Connect(ctx)
 	if err != nil {
@@ -90,7 +93,10 @@ func proofs(ctx context.Context, s *session.Session) (probe.Env, error) {
 	if err != nil {
 		return probe.Env{}, err
 	}
-	env := probe.Env{Lab: s.Settings.Cluster, Namespace: s.Config.Namespace, TrustDomain: s.Config.TrustDomain, Claims: lesson.Claims(), Lessons: lessons}
+	env := probe.Env{
+		Lab: s.Settings.Cluster, Namespace: s.Config.Namespace, TrustDomain: s.Config.TrustDomain,
+		Claims: lesson.Claims(), Lessons: lessons,
+	}
 	if !s.Info.Packets {
 		env.Configuration = probe.NewConfiguration(m, lesson.Target(s))
 	} else {
@@ -123,7 +129,8 @@ func parametersOf[T any](found session.Found, name string) (*T, error) {
 	}
 	parameters := new(T)
 	if err := json.Unmarshal(raw, parameters); err != nil {
-		return nil, problem.New(problem.Internal, err, "the record of lesson %s does not hold what its target wrote", name)
+		return nil, problem.New(problem.Internal, err, "the record of lesson %s does not hold what its target wrote",
+			name)
 	}
 	return parameters, nil
 }

@@ -87,7 +87,8 @@ func Text() { fmt.Println(inner.Text) }
 
 // Show shows.
 func Show() {
-	fmt.Println(os.Getenv("CGO_ENABLED"), os.Getenv("GOFLAGS"), os.Getenv("AMBIENTLAB_MAGE") == strconv.Itoa(os.Getppid()))
+	fmt.Println(os.Getenv("CGO_ENABLED"), os.Getenv("GOFLAGS"),
+		os.Getenv("AMBIENTLAB_MAGE") == strconv.Itoa(os.Getppid()))
 }
 
 // Fail fails.

@@ -19,8 +19,8 @@ import (
 	"k8s.io/streaming/pkg/httpstream/spdy"
 )
 
-// apiServer speaks the port-forward protocol as an API server with its kubelets does.
-// Every pod has the ports that are served; other ports are refused as kubelet does.
+// apiServer speaks the port-forward protocol as an API server with its kubelets does. Every pod has the ports that are
+// served; other ports are refused as kubelet does.
 type apiServer struct {
 	*httptest.Server
 	ports map[string]string // pod's port to the address behind it
@@ -39,7 +39,8 @@ func startAPIServer(t *testing.T, webSockets bool, ports map[string]string) (*ap
 	if err != nil {
 		t.Fatal(err)
 	}
-	overWebSocket := tunnelproxy.NewTunnelingHandler(proxy.NewUpgradeAwareHandler(location, http.DefaultTransport, false, true, responder{t}))
+	overWebSocket := tunnelproxy.NewTunnelingHandler(
+		proxy.NewUpgradeAwareHandler(location, http.DefaultTransport, false, true, responder{t}))
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "/pods/missing/") {
 			http.Error(w, `pods "missing" not found`, http.StatusNotFound)
@@ -151,7 +152,8 @@ func envoyAdmin(t *testing.T, dump string) string {
 	})
 	mux.HandleFunc("/stats", func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Query().Get("filter"), "draining") {
-			_, _ = io.WriteString(w, "listener_manager.total_filter_chains_draining: 2\nlistener_manager.total_listeners_draining: 1\n")
+			_, _ = io.WriteString(w,
+				"listener_manager.total_filter_chains_draining: 2\nlistener_manager.total_listeners_draining: 1\n")
 			return
 		}
 		// As Istio's proxies do by default: without control_plane.connected_state.

@@ -9,11 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ambientlab/internal/problem"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"ambientlab/internal/problem"
 )
 
 func TestWaitWaypoint(t *testing.T) {
@@ -21,26 +21,55 @@ func TestWaitWaypoint(t *testing.T) {
 		"Gateway default/appb-waypoint does not exist":        func(c *cluster) { c.gateway = nil },
 		"its controller has not set condition Programmed yet": func(c *cluster) { delete(c.gateway.Object, "status") },
 		"is not ready: Programmed is False: AddressNotAssigned: no instances found": func(c *cluster) {
-			c.gateway = object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint", withCondition("Programmed", "False", "AddressNotAssigned", "no instances found"))
+			c.gateway = object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint",
+				withCondition("Programmed", "False", "AddressNotAssigned", "no instances found"))
 		},
-		"istiod has not made Deployment default/appb-waypoint yet":                     func(c *cluster) { c.deployment = nil },
-		"scaled to zero: traffic goes around":                                          func(c *cluster) { c.deployment.Spec.Replicas = new(int32) },
-		"has not bound Service appb to a waypoint; its label istio.io/use-waypoint is": func(c *cluster) { c.service.Status.Conditions = nil },
+		"istiod has not made Deployment default/appb-waypoint yet": func(
+			c *cluster,
+		) {
+			c.deployment = nil
+		},
+		"scaled to zero: traffic goes around": func(
+			c *cluster,
+		) {
+			c.deployment.Spec.Replicas = new(int32)
+		},
+		"has not bound Service appb to a waypoint; its label istio.io/use-waypoint is": func(
+			c *cluster,
+		) {
+			c.service.Status.Conditions = nil
+		},
 		"not bound to a waypoint: NotFound: waypoint not found": func(c *cluster) {
-			c.service.Status.Conditions[0] = metav1.Condition{Type: conditionBound, Status: "False", Reason: "NotFound", Message: "waypoint not found"}
+			c.service.Status.Conditions[0] = metav1.Condition{
+				Type: conditionBound, Status: "False", Reason: "NotFound",
+				Message: "waypoint not found",
+			}
 		},
-		"Deployment appb-waypoint is not available: 0 of 1 replicas are available: pod waypoint-1 cannot get image proxyv2: ImagePullBackOff: x": func(c *cluster) {
+		"Deployment appb-waypoint is not available: 0 of 1 replicas are available: " +
+			"pod waypoint-1 cannot get image proxyv2: ImagePullBackOff: x": func(
+			c *cluster,
+		) {
 			c.deployment.Status.AvailableReplicas = 0
 			c.pods[0].Status = corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{
-				{Name: "istio-proxy", Image: "proxyv2", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "x"}}},
+				{
+					Name: "istio-proxy", Image: "proxyv2",
+					State: corev1.ContainerState{
+						Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "x"},
+					},
+				},
 			}}
 		},
-		"around the waypoint; Service appb lacks the label istio.io/ingress-use-waypoint=true": func(c *cluster) { c.proxies["gateway-1"].serve = nil },
+		"around the waypoint; Service appb lacks the label istio.io/ingress-use-waypoint=true": func(
+			c *cluster,
+		) {
+			c.proxies["gateway-1"].serve = nil
+		},
 		"LAB-ISTIOD-NOT-CONNECTED": func(c *cluster) {
 			c.proxies["waypoint-1"].serve, c.proxies["waypoint-1"].disconnected = &Dump{}, true
 		},
 		"no connection to pod": func(c *cluster) {
-			c.proxies["waypoint-1"].err = problem.New(problem.ProxyUnreachable, nil, "no connection to pod default/waypoint-1")
+			c.proxies["waypoint-1"].err = problem.New(problem.ProxyUnreachable, nil,
+				"no connection to pod default/waypoint-1")
 		},
 	}
 	for want, spoil := range no {
@@ -89,7 +118,8 @@ func TestWaitReturnsWithinATickOfTheArrival(t *testing.T) {
 		const arrives = 1550 * time.Millisecond
 		time.AfterFunc(arrives, func() { proxy.set(after) })
 		began := time.Now()
-		err := c.mesh().Wait(within(t, time.Minute), FaultOn(target(), "appb-delay", fault(50, 2*time.Second, "/headers")))
+		err := c.mesh().Wait(within(t, time.Minute),
+			FaultOn(target(), "appb-delay", fault(50, 2*time.Second, "/headers")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +127,8 @@ func TestWaitReturnsWithinATickOfTheArrival(t *testing.T) {
 			t.Errorf("returned after %s", took)
 		}
 		proxy.set(before)
-		if err := c.mesh().Wait(within(t, time.Minute), FaultOff(target(), fault(50, 2*time.Second, "/headers"))); err != nil {
+		if err := c.mesh().Wait(within(t, time.Minute),
+			FaultOff(target(), fault(50, 2*time.Second, "/headers"))); err != nil {
 			t.Error(err)
 		}
 	})
@@ -110,7 +141,10 @@ func TestWaitsForOldConnections(t *testing.T) {
 		c := readyCluster(t)
 		proxy := c.proxies["waypoint-1"]
 		proxy.serve, proxy.draining = with, 2
-		c.others = []runtime.Object{object("networking.istio.io/v1", "VirtualService", "appb-delay", map[string]any{"spec": map[string]any{"hosts": []any{"appb"}}})}
+		c.others = []runtime.Object{
+			object("networking.istio.io/v1", "VirtualService", "appb-delay",
+				map[string]any{"spec": map[string]any{"hosts": []any{"appb"}}}),
+		}
 		want := fault(50, 2*time.Second, "/headers")
 		err := c.mesh().Wait(within(t, time.Second), FaultOn(target(), "appb-delay", want))
 		if err == nil || !strings.Contains(err.Error(), "connections made before still use the old one") {
@@ -141,9 +175,13 @@ func TestEveryReplica(t *testing.T) {
 		c.proxies["waypoint-1"].serve = with
 		c.proxies["waypoint-2"] = &fakeProxy{serve: without}
 		want := authz([]string{"GET"}, appaPrincipal, gatewayPrincipal)
-		c.others = []runtime.Object{object("security.istio.io/v1", "AuthorizationPolicy", "appb-get-only", withCondition("WaypointAccepted", "True", "Accepted", "bound"))}
+		c.others = []runtime.Object{
+			object("security.istio.io/v1", "AuthorizationPolicy", "appb-get-only",
+				withCondition("WaypointAccepted", "True", "Accepted", "bound")),
+		}
 		err := c.mesh().Wait(within(t, 2*time.Second), AuthzOn(target(), want))
-		if err == nil || !strings.Contains(err.Error(), "pod waypoint-2: the waypoint does not enforce") || !problem.Is(err, problem.ConfigNotArrived) {
+		if err == nil || !strings.Contains(err.Error(), "pod waypoint-2: the waypoint does not enforce") ||
+			!problem.Is(err, problem.ConfigNotArrived) {
 			t.Error(err)
 		}
 		c.proxies["waypoint-2"].set(with)
@@ -177,19 +215,44 @@ func TestWhyNot(t *testing.T) {
 		want   string
 		kind   problem.Kind
 	}{
-		"no policy":     {waitAuthz, nil, "AuthorizationPolicy default/appb-get-only does not exist", problem.ConfigNotAttached},
-		"selector":      {waitAuthz, policy("appb-get-only", selector), "waypoints ignore policies with one, and ztunnel, which takes them, cannot see methods; it needs `targetRefs`", problem.ConfigNotAttached},
-		"not accepted":  {waitAuthz, policy("appb-get-only", withCondition("WaypointAccepted", "False", "TargetNotFound", "service default/appx not found")), "TargetNotFound: service default/appx not found", problem.ConfigNotAttached},
-		"not looked at": {waitAuthz, policy("appb-get-only", map[string]any{}), "has not attached", problem.ConfigNotAttached},
-		"no service":    {waitFault, nil, "VirtualService default/appb-delay does not exist", problem.ConfigNotAttached},
-		"other host":    {waitFault, service(map[string]any{"hosts": []any{"appx"}}), "is for the host appx, not for appb.default.svc.cluster.local", problem.ConfigNotAttached},
-		"gateway only":  {waitFault, service(map[string]any{"hosts": []any{"appb"}, "gateways": []any{"gateway"}}), "a waypoint takes only those for the mesh", problem.ConfigNotAttached},
-		"late":          {waitFault, service(map[string]any{"hosts": []any{"appb"}}), "the waypoint does not delay /headers", problem.ConfigNotArrived},
+		"no policy": {
+			waitAuthz, nil, "AuthorizationPolicy default/appb-get-only does not exist",
+			problem.ConfigNotAttached,
+		},
+		"selector": {
+			waitAuthz, policy("appb-get-only", selector),
+			"waypoints ignore policies with one, and ztunnel, which takes them, cannot see methods; " +
+				"it needs `targetRefs`", problem.ConfigNotAttached,
+		},
+		"not accepted": {
+			waitAuthz,
+			policy("appb-get-only",
+				withCondition("WaypointAccepted", "False", "TargetNotFound", "service default/appx not found")),
+			"TargetNotFound: service default/appx not found", problem.ConfigNotAttached,
+		},
+		"not looked at": {
+			waitAuthz, policy("appb-get-only", map[string]any{}), "has not attached",
+			problem.ConfigNotAttached,
+		},
+		"no service": {waitFault, nil, "VirtualService default/appb-delay does not exist", problem.ConfigNotAttached},
+		"other host": {
+			waitFault, service(map[string]any{"hosts": []any{"appx"}}),
+			"is for the host appx, not for appb.default.svc.cluster.local", problem.ConfigNotAttached,
+		},
+		"gateway only": {
+			waitFault, service(map[string]any{"hosts": []any{"appb"}, "gateways": []any{"gateway"}}),
+			"a waypoint takes only those for the mesh", problem.ConfigNotAttached,
+		},
+		"late": {
+			waitFault, service(map[string]any{"hosts": []any{"appb"}}), "the waypoint does not delay /headers",
+			problem.ConfigNotArrived,
+		},
 		"strict": {
 			func(ctx context.Context, m *Mesh) error {
 				return m.Wait(ctx, StrictOn("default", "appb-only-via-waypoint"))
 			},
-			policy("appb-only-via-waypoint", withCondition("ZtunnelAccepted", "False", "Invalid", "no")), "Invalid: no", problem.ConfigNotAttached,
+			policy("appb-only-via-waypoint", withCondition("ZtunnelAccepted", "False", "Invalid", "no")), "Invalid: no",
+			problem.ConfigNotAttached,
 		},
 		"strict, accepted": {
 			func(ctx context.Context, m *Mesh) error {
@@ -227,8 +290,11 @@ func TestRejectionEndsTheWait(t *testing.T) {
 		c := readyCluster(t)
 		c.proxies["waypoint-1"].serve = nack
 		began := time.Now()
-		err := c.mesh().Wait(within(t, 10*time.Minute), FaultOn(target(), "appb-delay", fault(50, 2*time.Second, "/headers")))
-		if !problem.Is(err, problem.ConfigRejected) || !strings.Contains(fmt.Sprint(err), "Didn't find a registered implementation for 'waypoint_downstream_peer_metadata'") {
+		err := c.mesh().Wait(within(t, 10*time.Minute),
+			FaultOn(target(), "appb-delay", fault(50, 2*time.Second, "/headers")))
+		if !problem.Is(err, problem.ConfigRejected) ||
+			!strings.Contains(fmt.Sprint(err),
+				"Didn't find a registered implementation for 'waypoint_downstream_peer_metadata'") {
 			t.Error(err)
 		}
 		if took := time.Since(began); took > rejectionLasts+explainEvery {
@@ -255,7 +321,8 @@ func TestWaypointOff(t *testing.T) {
 			t.Error(err)
 		}
 		c.pods = c.pods[1:]
-		if gone, reason, err := c.mesh().Check(t.Context(), FaultOff(target(), fault(50, 2*time.Second, "/headers"))); !gone || err != nil {
+		if gone, reason, err := c.mesh().
+			Check(t.Context(), FaultOff(target(), fault(50, 2*time.Second, "/headers"))); !gone || err != nil {
 			t.Error("no waypoint still delays:", reason, err)
 		}
 	})

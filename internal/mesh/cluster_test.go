@@ -60,8 +60,11 @@ func (p *fakeProxy) set(d *Dump) {
 
 func pod(name, gateway, ip string) *corev1.Pod {
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"gateway.networking.k8s.io/gateway-name": gateway}},
-		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: ip}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: name,
+			Labels: map[string]string{"gateway.networking.k8s.io/gateway-name": gateway},
+		},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: ip}}},
 	}
 }
 
@@ -96,28 +99,47 @@ func readyCluster(t *testing.T) *cluster {
 	enrolled.Labels = map[string]string{labelUseWaypoint: "appb-waypoint"}
 	c := &cluster{
 		service: &corev1.Service{ObjectMeta: enrolled, Status: corev1.ServiceStatus{Conditions: []metav1.Condition{
-			{Type: conditionBound, Status: metav1.ConditionTrue, Message: "Successfully attached to waypoint default/appb-waypoint. Ingress traffic will traverse the waypoint"},
+			{
+				Type: conditionBound, Status: metav1.ConditionTrue,
+				Message: "Successfully attached to waypoint default/appb-waypoint. " +
+					"Ingress traffic will traverse the waypoint",
+			},
 		}}},
-		deployment: &appsv1.Deployment{ObjectMeta: meta("appb-waypoint"), Status: appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1}},
-		pods:       []*corev1.Pod{pod("waypoint-1", "appb-waypoint", "10.244.2.30"), pod("gateway-1", "gateway", "10.244.2.40")},
-		gateway:    object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint", withCondition("Programmed", "True", "Programmed", "")),
-		proxies:    map[string]*fakeProxy{"waypoint-1": {serve: captured(t, "waypoint")}, "gateway-1": {serve: captured(t, "gateway")}},
+		deployment: &appsv1.Deployment{
+			ObjectMeta: meta("appb-waypoint"),
+			Status:     appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1},
+		},
+		pods: []*corev1.Pod{
+			pod("waypoint-1", "appb-waypoint", "10.244.2.30"),
+			pod("gateway-1", "gateway", "10.244.2.40"),
+		},
+		gateway: object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint",
+			withCondition("Programmed", "True", "Programmed", "")),
+		proxies: map[string]*fakeProxy{
+			"waypoint-1": {serve: captured(t, "waypoint")},
+			"gateway-1":  {serve: captured(t, "gateway")},
+		},
 	}
 	return c
 }
 
 func (c *cluster) mesh() *Mesh {
-	objects := []runtime.Object{c.service, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "appb-waypoint"}}}
+	objects := []runtime.Object{
+		c.service,
+		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "appb-waypoint"}},
+	}
 	if c.deployment != nil {
 		objects = append(objects, c.deployment)
 	}
 	for _, p := range c.pods {
 		objects = append(objects, p)
 	}
-	istio := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
-		gateways(): "GatewayList", virtualServices(): "VirtualServiceList", authorizationPolicies(): "AuthorizationPolicyList",
-		peerAuthentications(): "PeerAuthenticationList",
-	}, c.others...)
+	istio := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
+		map[schema.GroupVersionResource]string{
+			gateways(): "GatewayList", virtualServices(): "VirtualServiceList",
+			authorizationPolicies(): "AuthorizationPolicyList",
+			peerAuthentications():   "PeerAuthenticationList",
+		}, c.others...)
 	if c.gateway != nil {
 		// The fake would guess "gatewaies" by itself.
 		if err := istio.Tracker().Create(gateways(), c.gateway, "default"); err != nil {

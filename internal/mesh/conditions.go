@@ -11,8 +11,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Condition is a state of the mesh that a lesson waits for: it is in force, or it is gone. Wait waits for one, Check looks
-// once.
+// Condition is a state of the mesh that a lesson waits for: it is in force, or it is gone. Wait waits for one, Check
+// looks once.
 type Condition struct {
 	title string
 	// look gives nil where the condition is met. explain gives a better reason than look, which costs more requests; it
@@ -36,7 +36,9 @@ func All(conditions ...Condition) Condition {
 	}
 }
 
-func first(ctx context.Context, p *proxies, conditions []Condition, of func(Condition) question) (*problem.Problem, error) {
+func first(
+	ctx context.Context, p *proxies, conditions []Condition, of func(Condition) question,
+) (*problem.Problem, error) {
 	for _, c := range conditions {
 		q := of(c)
 		if q == nil {
@@ -71,8 +73,8 @@ func (m *Mesh) Check(ctx context.Context, c Condition) (met bool, reason string,
 
 // WaypointOn is met when the target's waypoint handles its traffic: the Gateway is programmed, the Service bound to it,
 // its Deployment available, every replica's configuration has the Service, and every replica of the ingress gateway
-// sends the Service's requests to it. Istio's two conditions are not enough: both are True while the waypoint's only pod
-// cannot start, and traffic then goes around it.
+// sends the Service's requests to it. Istio's two conditions are not enough: both are True while the waypoint's only
+// pod cannot start, and traffic then goes around it.
 func WaypointOn(t Target) Condition {
 	return Condition{
 		title:   fmt.Sprintf("waypoint %s of %s", t.Waypoint, t.Service),
@@ -112,14 +114,15 @@ func FaultOn(t Target, virtualService string, want params.Fault) Condition {
 // FaultOff is met when no replica of the target's waypoint delays requests on the paths of a delay.
 func FaultOff(t Target, fault params.Fault) Condition {
 	return Condition{
-		title:   fmt.Sprintf("delay of %s, off", fault.Paths()),
-		look:    offWaypoint(t, func(d *Dump) (bool, string) { return DelaysNone(d, t.Service, fault.Path, fault.LongerPath()) }),
+		title: fmt.Sprintf("delay of %s, off", fault.Paths()),
+		look: offWaypoint(t,
+			func(d *Dump) (bool, string) { return DelaysNone(d, t.Service, fault.Path, fault.LongerPath()) }),
 		explain: explainOnWaypoint(t, nil),
 	}
 }
 
-// AuthzOn is met when every replica of the target's waypoint enforces the policy as wanted, on connections that were open
-// before as well.
+// AuthzOn is met when every replica of the target's waypoint enforces the policy as wanted, on connections that were
+// open before as well.
 func AuthzOn(t Target, want Policy) Condition {
 	return Condition{
 		title: "policy " + want.Name,
@@ -147,12 +150,15 @@ func StrictOn(namespace, name string) Condition {
 	}}
 }
 
-// StrictOff is met when no ztunnel on a node with a pod of the target's Service knows the policy any more: until then it
-// goes on resetting connections, although the object is gone.
+// StrictOff is met when no ztunnel on a node with a pod of the target's Service knows the policy any more: until then
+// it goes on resetting connections, although the object is gone.
 func StrictOff(t Target, namespace, name string) Condition {
-	return Condition{title: fmt.Sprintf("policy %s, off", name), look: func(ctx context.Context, p *proxies) (*problem.Problem, error) {
-		return p.knownToZtunnel(ctx, t.Service, namespace, name)
-	}}
+	return Condition{
+		title: fmt.Sprintf("policy %s, off", name),
+		look: func(ctx context.Context, p *proxies) (*problem.Problem, error) {
+			return p.knownToZtunnel(ctx, t.Service, namespace, name)
+		},
+	}
 }
 
 // test reads a proxy's configuration.
@@ -203,7 +209,8 @@ func (p *proxies) waypointOn(ctx context.Context, t Target) (*problem.Problem, e
 		return found[0], nil
 	}
 	namespace := t.Service.Namespace
-	found, err := p.every(ctx, namespace, t.Waypoint, func(d *Dump) (bool, string) { return HandlesService(d, t.Service) })
+	found, err := p.every(ctx, namespace, t.Waypoint,
+		func(d *Dump) (bool, string) { return HandlesService(d, t.Service) })
 	if err != nil || found != nil || t.Gateway == "" {
 		return found, err
 	}
@@ -211,7 +218,8 @@ func (p *proxies) waypointOn(ctx context.Context, t Target) (*problem.Problem, e
 	if err != nil {
 		return nil, err
 	}
-	found, err = p.every(ctx, namespace, t.Gateway, func(d *Dump) (bool, string) { return SendsToWaypoint(d, t.Service, addresses) })
+	found, err = p.every(ctx, namespace, t.Gateway,
+		func(d *Dump) (bool, string) { return SendsToWaypoint(d, t.Service, addresses) })
 	if err != nil || found == nil {
 		return found, err
 	}
@@ -241,11 +249,14 @@ func (p *proxies) waypointOff(ctx context.Context, t Target) (*problem.Problem, 
 	if err != nil || service == nil {
 		return nil, err
 	}
-	if c := apimeta.FindStatusCondition(service.Status.Conditions, conditionBound); c != nil && c.Status == metav1.ConditionTrue {
-		return problem.New(problem.ConfigNotArrived, nil, "Service %s is still bound: %s", t.Service.Name, c.Message), nil
+	if c := apimeta.FindStatusCondition(service.Status.Conditions, conditionBound); c != nil &&
+		c.Status == metav1.ConditionTrue {
+		return problem.New(problem.ConfigNotArrived, nil, "Service %s is still bound: %s", t.Service.Name, c.Message),
+			nil
 	}
 	if t.Gateway == "" {
 		return nil, nil
 	}
-	return p.every(ctx, t.Service.Namespace, t.Gateway, func(d *Dump) (bool, string) { return SendsToPods(d, t.Service) })
+	return p.every(ctx, t.Service.Namespace, t.Gateway,
+		func(d *Dump) (bool, string) { return SendsToPods(d, t.Service) })
 }

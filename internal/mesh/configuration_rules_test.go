@@ -32,7 +32,8 @@ func managed(config string) []string {
 }
 
 func chain(name, filter, config string) string {
-	return fmt.Sprintf(`{"filter_chains":[{"name":%q,"filters":[{"name":%q,"typed_config":%s}]}]}`, name, filter, config)
+	return fmt.Sprintf(`{"filter_chains":[{"name":%q,"filters":[{"name":%q,"typed_config":%s}]}]}`, name, filter,
+		config)
 }
 
 // filters are HTTP filters by name, in their order.
@@ -59,12 +60,21 @@ func TestServiceNeedsAnHTTPChainOfItsOwn(t *testing.T) {
 		listeners []string
 		want      string
 	}{
-		"as HTTP":      {[]string{chain(appbChain, httpManager, "{}")}, ""},
-		"as TCP":       {[]string{chain("inbound-vip|8000|tcp|appb.default.svc.cluster.local", tcp, "{}")}, "plain TCP"},
-		"both":         {[]string{chain(appbChain, tcp, "{}"), chain(appbChain, httpManager, "{}")}, ""},
-		"another port": {[]string{chain("inbound-vip|80|http|appb.default.svc.cluster.local", httpManager, "{}")}, "nothing for"},
-		"another host": {[]string{chain("inbound-vip|8000|http|appc.default.svc.cluster.local", httpManager, "{}")}, "nothing for"},
-		"nothing":      {nil, "no listeners yet"},
+		"as HTTP": {[]string{chain(appbChain, httpManager, "{}")}, ""},
+		"as TCP": {
+			[]string{chain("inbound-vip|8000|tcp|appb.default.svc.cluster.local", tcp, "{}")},
+			"plain TCP",
+		},
+		"both": {[]string{chain(appbChain, tcp, "{}"), chain(appbChain, httpManager, "{}")}, ""},
+		"another port": {
+			[]string{chain("inbound-vip|80|http|appb.default.svc.cluster.local", httpManager, "{}")},
+			"nothing for",
+		},
+		"another host": {
+			[]string{chain("inbound-vip|8000|http|appc.default.svc.cluster.local", httpManager, "{}")},
+			"nothing for",
+		},
+		"nothing": {nil, "no listeners yet"},
 	} {
 		d := dumpOf(t, tc.listeners, nil, nil)
 		held, reason := HandlesService(d, appb())
@@ -88,7 +98,8 @@ func endpointsOf(waypoints ...string) string {
 			metadata = fmt.Sprintf(`{"filter_metadata":{"envoy.filters.listener.original_dst":{"waypoint":%q}}}`, w)
 		}
 		ends = append(ends, fmt.Sprintf(
-			`{"endpoint":{"address":{"socket_address":{"address":"10.0.0.%d","port_value":8080}}},"metadata":%s}`, i+1, metadata))
+			`{"endpoint":{"address":{"socket_address":{"address":"10.0.0.%d","port_value":8080}}},"metadata":%s}`, i+1,
+			metadata))
 	}
 	return fmt.Sprintf(`{"cluster_name":"outbound|8000||appb.default.svc.cluster.local",
 		"endpoints":[{"lb_endpoints":[%s]}]}`, strings.Join(ends, ","))
@@ -102,16 +113,28 @@ func TestGatewayGoesToTheWaypoint(t *testing.T) {
 		waypoints  []string
 		held, gone string
 	}{
-		"an IPv4 waypoint":      {endpointsOf("10.0.1.1:15008"), []string{"10.0.1.1"}, "", "10.0.1.1:15008"},
-		"an IPv6 waypoint":      {endpointsOf("[fd00::1]:15008"), []string{"fd00::1"}, "", "[fd00::1]:15008"},
-		"any waypoint":          {endpointsOf("10.0.1.1:15008"), nil, "", "10.0.1.1:15008"},
-		"one of two":            {endpointsOf("10.0.1.1:15008", "10.0.1.2:15008"), []string{"10.0.1.1", "10.0.1.2"}, "", "10.0.1.1"},
-		"another waypoint":      {endpointsOf("10.0.1.1:15008", "10.0.1.2:15008"), []string{"10.0.1.1"}, "10.0.1.2:15008", "10.0.1.1"},
-		"around it":             {endpointsOf(""), nil, "10.0.0.1:8080", ""},
-		"one of two around it":  {endpointsOf("10.0.1.1:15008", ""), nil, "10.0.0.2:8080", "10.0.1.1"},
-		"an internal address":   {internal, nil, "10.9.9.9:8080", ""},
-		"no endpoints":          {endpointsOf(), nil, "no endpoint for", "no endpoint for"},
-		"endpoints of another":  {strings.Replace(endpointsOf(""), "appb", "appc", 1), nil, "does not know", "does not know"},
+		"an IPv4 waypoint": {endpointsOf("10.0.1.1:15008"), []string{"10.0.1.1"}, "", "10.0.1.1:15008"},
+		"an IPv6 waypoint": {endpointsOf("[fd00::1]:15008"), []string{"fd00::1"}, "", "[fd00::1]:15008"},
+		"any waypoint":     {endpointsOf("10.0.1.1:15008"), nil, "", "10.0.1.1:15008"},
+		"one of two": {
+			endpointsOf("10.0.1.1:15008", "10.0.1.2:15008"),
+			[]string{"10.0.1.1", "10.0.1.2"},
+			"",
+			"10.0.1.1",
+		},
+		"another waypoint": {
+			endpointsOf("10.0.1.1:15008", "10.0.1.2:15008"),
+			[]string{"10.0.1.1"},
+			"10.0.1.2:15008", "10.0.1.1",
+		},
+		"around it":            {endpointsOf(""), nil, "10.0.0.1:8080", ""},
+		"one of two around it": {endpointsOf("10.0.1.1:15008", ""), nil, "10.0.0.2:8080", "10.0.1.1"},
+		"an internal address":  {internal, nil, "10.9.9.9:8080", ""},
+		"no endpoints":         {endpointsOf(), nil, "no endpoint for", "no endpoint for"},
+		"endpoints of another": {
+			strings.Replace(endpointsOf(""), "appb", "appc", 1), nil, "does not know",
+			"does not know",
+		},
 		"endpoints of all else": {`{"cluster_name":"x"}`, nil, "does not know", "does not know"},
 	} {
 		d := dumpOf(t, nil, nil, []string{tc.endpoints})
@@ -132,7 +155,10 @@ func TestRouteOfAHostName(t *testing.T) {
 		"the name":           {routes("appb.opssec.in", cluster), ""},
 		"the name, any port": {routes("appb.opssec.in:*", cluster), ""},
 		"another name":       {routes("appc.opssec.in", cluster), "no route for"},
-		"another cluster":    {routes("appb.opssec.in", "outbound|80||appb.default.svc.cluster.local"), "do not lead to"},
+		"another cluster": {
+			routes("appb.opssec.in", "outbound|80||appb.default.svc.cluster.local"),
+			"do not lead to",
+		},
 	} {
 		held, reason := RoutesTo(dumpOf(t, nil, []string{tc.routes}, nil), "appb.opssec.in", appb())
 		answers(t, name, held, reason, tc.want)
@@ -185,11 +211,20 @@ func TestPathsOfADelay(t *testing.T) {
 		"one path":              {`{"path":"/headers"}`, "", "/headers/x"},
 		"another path":          {`{"path":"/ip"}`, "does not delay /headers", "does not delay /headers"},
 		"the path and below it": {`{"path_separated_prefix":"/headers"}`, "/headers/x", ""},
-		"below a longer path":   {`{"path_separated_prefix":"/headers/x"}`, "does not delay /headers", "does not delay /headers"},
-		"a longer name":         {`{"path_separated_prefix":"/head"}`, "does not delay /headers", "does not delay /headers"},
-		"whatever begins so":    {`{"prefix":"/head"}`, "/headers/x", ""},
-		"every path":            {`{"prefix":"/"}`, "/headers/x", ""},
-		"an expression":         {`{"safe_regex":{"regex":"/headers"}}`, "does not delay /headers", "does not delay /headers"},
+		"below a longer path": {
+			`{"path_separated_prefix":"/headers/x"}`, "does not delay /headers",
+			"does not delay /headers",
+		},
+		"a longer name": {
+			`{"path_separated_prefix":"/head"}`, "does not delay /headers",
+			"does not delay /headers",
+		},
+		"whatever begins so": {`{"prefix":"/head"}`, "/headers/x", ""},
+		"every path":         {`{"prefix":"/"}`, "/headers/x", ""},
+		"an expression": {
+			`{"safe_regex":{"regex":"/headers"}}`, "does not delay /headers",
+			"does not delay /headers",
+		},
 		"nothing said of paths": {`{}`, "does not delay /headers", "does not delay /headers"},
 	} {
 		d := dumpOf(t, managed(delayed(tc.match, `{"numerator":50}`, "2s")), nil, nil)
@@ -199,7 +234,8 @@ func TestPathsOfADelay(t *testing.T) {
 		answers(t, name+", prefix", held, reason, tc.prefix)
 	}
 	// The first route that takes a path decides.
-	first := strings.Replace(delayed(`{"path":"/headers"}`, `{"numerator":50}`, "2s"), `"routes":[`, `"routes":[{"match":{"prefix":"/h"}},`, 1)
+	first := strings.Replace(delayed(`{"path":"/headers"}`, `{"numerator":50}`, "2s"), `"routes":[`,
+		`"routes":[{"match":{"prefix":"/h"}},`, 1)
 	held, reason := Delays(dumpOf(t, managed(first), nil, nil), appb(), exact)
 	answers(t, "a route before it", held, reason, "does not delay /headers")
 }
@@ -208,7 +244,8 @@ func TestPathsOfADelay(t *testing.T) {
 func TestRoutesOfAManager(t *testing.T) {
 	routes := func(name string) string {
 		inline := delayed(`{"path":"/headers"}`, `{"numerator":50}`, "2s")
-		return fmt.Sprintf(`{"name":%q,%s`, name, strings.TrimSuffix(strings.TrimPrefix(inline, `{"route_config":{`), "}"))
+		return fmt.Sprintf(`{"name":%q,%s`, name,
+			strings.TrimSuffix(strings.TrimPrefix(inline, `{"route_config":{`), "}"))
 	}
 	for name, tc := range map[string]struct{ manager, routes, want string }{
 		"of its name":      {`{"rds":{"route_config_name":"r"}}`, routes("r"), ""},
@@ -243,7 +280,10 @@ func TestAuthzCountsAllowRules(t *testing.T) {
 		"the action is written":     {rbac("ALLOW", own), "", "still enforces", ""},
 		"the action is not written": {rbac("", own), "", "still enforces", ""},
 		"a policy that denies":      {rbac("DENY", own), "does not enforce", "", ""},
-		"another policy too":        {rbac("", own, other), "", "still enforces", "ns[default]-policy[another]-rule[0]"},
+		"another policy too": {
+			rbac("", own, other), "", "still enforces",
+			"ns[default]-policy[another]-rule[0]",
+		},
 		"only another policy":       {rbac("", other), "does not enforce", "", "ns[default]-policy[another]-rule[0]"},
 		"a policy of a longer name": {rbac("", own, longer), "", "still enforces", "appb-get-only-2"},
 		"another that denies":       {rbac("DENY", other), "does not enforce", "", ""},
@@ -268,8 +308,11 @@ func TestAuthzCountsAllowRules(t *testing.T) {
 
 func TestMethodsOfAPolicy(t *testing.T) {
 	for name, tc := range map[string]struct{ permissions, want string }{
-		"GET":              {`{"header":{"name":":method","string_match":{"exact":"GET"}}}`, ""},
-		"twice":            {`{"header":{"name":":method","string_match":{"exact":"GET"}}},{"header":{"name":":method","string_match":{"exact":"GET"}}}`, ""},
+		"GET": {`{"header":{"name":":method","string_match":{"exact":"GET"}}}`, ""},
+		"twice": {
+			`{"header":{"name":":method","string_match":{"exact":"GET"}}},{"header":{"name":":method",` +
+				`"string_match":{"exact":"GET"}}}`, "",
+		},
 		"POST":             {`{"header":{"name":":method","string_match":{"exact":"POST"}}}`, "POST"},
 		"no exact method":  {`{"header":{"name":":method","string_match":{"prefix":"G"}}}`, `"prefix":"G"`},
 		"another header":   {`{"header":{"name":":path","string_match":{"exact":"GET"}}}`, "methods"},

@@ -9,6 +9,8 @@ import (
 	"ambientlab/internal/lesson/params"
 )
 
+//revive:disable:line-length-limit objects and configuration in raw strings
+
 func appb() Service { return Service{Namespace: "default", Name: "appb", Port: 8000} }
 
 const (
@@ -33,48 +35,143 @@ func TestHeldOnCapturedDumps(t *testing.T) {
 		reason     string // "" where it holds
 	}{
 		{"waypoint", "service", func(d *Dump) (bool, string) { return HandlesService(d, appb()) }, ""},
-		{"waypoint", "another service", func(d *Dump) (bool, string) { return HandlesService(d, other) }, "the waypoint has nothing for appa.default.svc.cluster.local:8000"},
-		{"waypoint-nack", "service", func(d *Dump) (bool, string) { return HandlesService(d, appb()) }, "the waypoint has nothing for appb"},
+		{
+			"waypoint", "another service", func(d *Dump) (bool, string) { return HandlesService(d, other) },
+			"the waypoint has nothing for appa.default.svc.cluster.local:8000",
+		},
+		{
+			"waypoint-nack", "service", func(d *Dump) (bool, string) { return HandlesService(d, appb()) },
+			"the waypoint has nothing for appb",
+		},
 
-		{"waypoint-fault", "fault", func(d *Dump) (bool, string) { return Delays(d, appb(), fault(50, 2*time.Second, "/headers")) }, ""},
-		{"waypoint-both", "fault", func(d *Dump) (bool, string) { return Delays(d, appb(), fault(50, 2*time.Second, "/headers")) }, ""},
-		{"waypoint-fault", "share", func(d *Dump) (bool, string) { return Delays(d, appb(), fault(30, 2*time.Second, "/headers")) }, "the waypoint delays 50 % of /headers by 2s, not 30 % of /headers by 2s"},
-		{"waypoint-fault", "delay", func(d *Dump) (bool, string) { return Delays(d, appb(), fault(50, time.Second, "/headers")) }, "by 2s, not 50 % of /headers by 1s"},
-		{"waypoint-fault", "path", func(d *Dump) (bool, string) { return Delays(d, appb(), fault(50, 2*time.Second, "/ip")) }, "the waypoint does not delay /ip"},
+		{
+			"waypoint-fault", "fault",
+			func(d *Dump) (bool, string) { return Delays(d, appb(), fault(50, 2*time.Second, "/headers")) }, "",
+		},
+		{
+			"waypoint-both", "fault",
+			func(d *Dump) (bool, string) { return Delays(d, appb(), fault(50, 2*time.Second, "/headers")) }, "",
+		},
+		{
+			"waypoint-fault", "share",
+			func(d *Dump) (bool, string) { return Delays(d, appb(), fault(30, 2*time.Second, "/headers")) },
+			"the waypoint delays 50 % of /headers by 2s, not 30 % of /headers by 2s",
+		},
+		{
+			"waypoint-fault", "delay",
+			func(d *Dump) (bool, string) { return Delays(d, appb(), fault(50, time.Second, "/headers")) },
+			"by 2s, not 50 % of /headers by 1s",
+		},
+		{
+			"waypoint-fault", "path",
+			func(d *Dump) (bool, string) { return Delays(d, appb(), fault(50, 2*time.Second, "/ip")) },
+			"the waypoint does not delay /ip",
+		},
 		{"waypoint-fault", "prefix", func(d *Dump) (bool, string) {
 			return Delays(d, appb(), params.DefaultFault())
 		}, "the waypoint does not delay /headers/x: /headers is an exact path there, not a prefix"},
-		{"waypoint", "no fault", func(d *Dump) (bool, string) { return Delays(d, appb(), fault(50, 2*time.Second, "/headers")) }, "the waypoint does not delay /headers"},
-		{"waypoint", "fault of nothing", func(d *Dump) (bool, string) { return Delays(d, appb(), fault(0, 2*time.Second, "/headers")) }, ""},
+		{
+			"waypoint", "no fault",
+			func(d *Dump) (bool, string) { return Delays(d, appb(), fault(50, 2*time.Second, "/headers")) },
+			"the waypoint does not delay /headers",
+		},
+		{
+			"waypoint", "fault of nothing",
+			func(d *Dump) (bool, string) { return Delays(d, appb(), fault(0, 2*time.Second, "/headers")) }, "",
+		},
 		{"waypoint", "fault gone", func(d *Dump) (bool, string) { return DelaysNone(d, appb(), "/headers") }, ""},
-		{"waypoint-fault", "fault not gone", func(d *Dump) (bool, string) { return DelaysNone(d, appb(), "/headers") }, "the waypoint still delays 50 % of /headers by 2s"},
+		{
+			"waypoint-fault", "fault not gone",
+			func(d *Dump) (bool, string) { return DelaysNone(d, appb(), "/headers") },
+			"the waypoint still delays 50 % of /headers by 2s",
+		},
 		{"waypoint-fault", "other path", func(d *Dump) (bool, string) { return DelaysNone(d, appb(), "/ip") }, ""},
 
-		{"waypoint-authz", "policy", func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, gatewayPrincipal, appaPrincipal)) }, ""},
-		{"waypoint-both", "policy", func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, appaPrincipal, gatewayPrincipal)) }, ""},
-		{"waypoint-authz", "too many", func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, gatewayPrincipal)) }, "allows " + appaPrincipal + ", " + gatewayPrincipal + " under default/appb-get-only, not " + gatewayPrincipal},
-		{"waypoint-authz-without-appa", "without", func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, gatewayPrincipal)) }, ""},
-		{"waypoint-authz-without-appa", "too few", func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, gatewayPrincipal, appaPrincipal)) }, "the waypoint allows " + gatewayPrincipal + " under"},
+		{
+			"waypoint-authz", "policy",
+			func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, gatewayPrincipal, appaPrincipal)) },
+			"",
+		},
+		{
+			"waypoint-both", "policy",
+			func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, appaPrincipal, gatewayPrincipal)) },
+			"",
+		},
+		{
+			"waypoint-authz", "too many",
+			func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, gatewayPrincipal)) },
+			"allows " + appaPrincipal + ", " + gatewayPrincipal + " under default/appb-get-only, not " +
+				gatewayPrincipal,
+		},
+		{
+			"waypoint-authz-without-appa", "without",
+			func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, gatewayPrincipal)) }, "",
+		},
+		{
+			"waypoint-authz-without-appa", "too few",
+			func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, gatewayPrincipal, appaPrincipal)) },
+			"the waypoint allows " + gatewayPrincipal + " under",
+		},
 		{"waypoint-authz", "methods", func(d *Dump) (bool, string) {
 			return Enforces(d, appb(), authz([]string{"GET", "POST"}, appaPrincipal, gatewayPrincipal))
 		}, "allows the methods GET under default/appb-get-only, not GET, POST"},
-		{"waypoint-authz-nobody", "nobody", func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get)) }, ""},
-		{"waypoint-authz-nobody", "nobody, not appa", func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, appaPrincipal)) }, "the waypoint allows no caller under"},
-		{"waypoint-authz", "somebody, not nobody", func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get)) }, "not no caller"},
-		{"waypoint-authz-selector", "selector is ignored", func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, appaPrincipal, gatewayPrincipal)) }, "the waypoint does not enforce default/appb-get-only"},
-		{"waypoint", "policy gone", func(d *Dump) (bool, string) { return DoesNotEnforce(d, appb(), "default", "appb-get-only") }, ""},
-		{"waypoint-authz-nobody", "policy not gone", func(d *Dump) (bool, string) { return DoesNotEnforce(d, appb(), "default", "appb-get-only") }, "the waypoint still enforces"},
+		{
+			"waypoint-authz-nobody", "nobody", func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get)) },
+			"",
+		},
+		{
+			"waypoint-authz-nobody", "nobody, not appa",
+			func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, appaPrincipal)) },
+			"the waypoint allows no caller under",
+		},
+		{
+			"waypoint-authz", "somebody, not nobody",
+			func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get)) }, "not no caller",
+		},
+		{
+			"waypoint-authz-selector", "selector is ignored",
+			func(d *Dump) (bool, string) { return Enforces(d, appb(), authz(get, appaPrincipal, gatewayPrincipal)) },
+			"the waypoint does not enforce default/appb-get-only",
+		},
+		{
+			"waypoint", "policy gone",
+			func(d *Dump) (bool, string) { return DoesNotEnforce(d, appb(), "default", "appb-get-only") }, "",
+		},
+		{
+			"waypoint-authz-nobody", "policy not gone",
+			func(d *Dump) (bool, string) { return DoesNotEnforce(d, appb(), "default", "appb-get-only") },
+			"the waypoint still enforces",
+		},
 
-		{"gateway", "to the waypoint", func(d *Dump) (bool, string) { return SendsToWaypoint(d, appb(), []string{"10.244.2.30"}) }, ""},
+		{
+			"gateway", "to the waypoint",
+			func(d *Dump) (bool, string) { return SendsToWaypoint(d, appb(), []string{"10.244.2.30"}) }, "",
+		},
 		{"gateway", "to any waypoint", func(d *Dump) (bool, string) { return SendsToWaypoint(d, appb(), nil) }, ""},
-		{"gateway", "to another", func(d *Dump) (bool, string) { return SendsToWaypoint(d, appb(), []string{"10.0.0.1"}) }, "to a waypoint at 10.244.2.30:15008, which is none of 10.0.0.1"},
-		{"gateway-no-label", "around", func(d *Dump) (bool, string) { return SendsToWaypoint(d, appb(), nil) }, "straight to 10.244.1.20:8080, around the waypoint"},
+		{
+			"gateway", "to another",
+			func(d *Dump) (bool, string) { return SendsToWaypoint(d, appb(), []string{"10.0.0.1"}) },
+			"to a waypoint at 10.244.2.30:15008, which is none of 10.0.0.1",
+		},
+		{
+			"gateway-no-label", "around", func(d *Dump) (bool, string) { return SendsToWaypoint(d, appb(), nil) },
+			"straight to 10.244.1.20:8080, around the waypoint",
+		},
 		{"gateway-no-label", "gone", func(d *Dump) (bool, string) { return SendsToPods(d, appb()) }, ""},
 		{"gateway", "not gone", func(d *Dump) (bool, string) { return SendsToPods(d, appb()) }, "still sends requests"},
-		{"waypoint", "no gateway", func(d *Dump) (bool, string) { return SendsToWaypoint(d, appb(), nil) }, "the gateway does not know appb"},
+		{
+			"waypoint", "no gateway", func(d *Dump) (bool, string) { return SendsToWaypoint(d, appb(), nil) },
+			"the gateway does not know appb",
+		},
 		{"gateway", "route", func(d *Dump) (bool, string) { return RoutesTo(d, "appb.opssec.in", appb()) }, ""},
-		{"gateway", "no route", func(d *Dump) (bool, string) { return RoutesTo(d, "appa.opssec.in", appb()) }, "no route for appa.opssec.in"},
-		{"gateway", "route elsewhere", func(d *Dump) (bool, string) { return RoutesTo(d, "appb.opssec.in", other) }, "do not lead to appa"},
+		{
+			"gateway", "no route", func(d *Dump) (bool, string) { return RoutesTo(d, "appa.opssec.in", appb()) },
+			"no route for appa.opssec.in",
+		},
+		{
+			"gateway", "route elsewhere", func(d *Dump) (bool, string) { return RoutesTo(d, "appb.opssec.in", other) },
+			"do not lead to appa",
+		},
 	} {
 		t.Run(tc.dump+"/"+tc.what, func(t *testing.T) {
 			held, reason := tc.ask(captured(t, tc.dump))
@@ -85,8 +182,7 @@ func TestHeldOnCapturedDumps(t *testing.T) {
 	}
 }
 
-// protojson writes the same resources under other field names; the answers must not
-// depend on it.
+// protojson writes the same resources under other field names; the answers must not depend on it.
 func TestHeldOnResourcesFromIstiod(t *testing.T) {
 	var dump struct {
 		Configs []struct {
@@ -164,7 +260,8 @@ func TestFaultInNamedRoutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	prefix := fault(25, 500*time.Millisecond, "/slow/down")
-	if held, reason := Delays(d, appb(), prefix); held || reason != "the waypoint delays /slow/down/x as well: /slow/down is a prefix there, not an exact path" {
+	if held, reason := Delays(d, appb(), prefix); held ||
+		reason != "the waypoint delays /slow/down/x as well: /slow/down is a prefix there, not an exact path" {
 		t.Error(held, reason)
 	}
 	prefix.Exact = false
@@ -179,10 +276,19 @@ func TestFaultInNamedRoutes(t *testing.T) {
 // Anything that Istio does not write for the lab's policy must not pass for it.
 func TestAuthzIsExact(t *testing.T) {
 	for name, tc := range map[string]struct{ principals, permissions, reason string }{
-		"everybody":  {`[{"any":true}]`, `[{"header":{"name":":method","string_match":{"exact":"GET"}}}]`, "allows every caller under"},
-		"prefix":     {`[{"filter_state":{"key":"io.istio.peer_principal","string_match":{"prefix":"spiffe://x"}}}]`, `[]`, `allows {"prefix":"spiffe://x"} under`},
-		"negation":   {`[{"not_id":{"filter_state":{"string_match":{"exact":"spiffe://a"}}}}]`, `[]`, "allows not {"},
-		"any method": {`[{"authenticated":{"principal_name":{"exact":"spiffe://a"}}}]`, `[{"any":true}]`, "allows the methods any"},
+		"everybody": {
+			`[{"any":true}]`, `[{"header":{"name":":method","string_match":{"exact":"GET"}}}]`,
+			"allows every caller under",
+		},
+		"prefix": {
+			`[{"filter_state":{"key":"io.istio.peer_principal","string_match":{"prefix":"spiffe://x"}}}]`,
+			`[]`, `allows {"prefix":"spiffe://x"} under`,
+		},
+		"negation": {`[{"not_id":{"filter_state":{"string_match":{"exact":"spiffe://a"}}}}]`, `[]`, "allows not {"},
+		"any method": {
+			`[{"authenticated":{"principal_name":{"exact":"spiffe://a"}}}]`, `[{"any":true}]`,
+			"allows the methods any",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			listener := `{"filter_chains":[{"name":"inbound-vip|8000|http|appb.default.svc.cluster.local","filters":[{
@@ -207,7 +313,8 @@ func TestRejections(t *testing.T) {
 		t.Fatalf("%+v", d.Rejections)
 	}
 	r := d.Rejections[0]
-	if r.Resource != "listener connect_terminate" || !strings.Contains(r.Details, "waypoint_downstream_peer_metadata") || r.At.IsZero() {
+	if r.Resource != "listener connect_terminate" ||
+		!strings.Contains(r.Details, "waypoint_downstream_peer_metadata") || r.At.IsZero() {
 		t.Errorf("%+v", r)
 	}
 }
@@ -218,7 +325,9 @@ func TestParseDumpRefusesOtherThings(t *testing.T) {
 			t.Errorf("%q is read as a dump", text)
 		}
 	}
-	d, err := ParseDump([]byte(`{"configs":[{"@type":"x.ListenersConfigDump","dynamic_listeners":[{"name":"a","warming_state":{"listener":{"name":"a"}}}]}]}`))
+	d, err := ParseDump(
+		[]byte(`{"configs":[{"@type":"x.ListenersConfigDump","dynamic_listeners":[{"name":"a",` +
+			`"warming_state":{"listener":{"name":"a"}}}]}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,21 +25,24 @@ func Delays(d *Dump, s Service, want params.Fault) (held bool, reason string) {
 			return false, fmt.Sprintf("the waypoint does not delay %s of %s", want.Path, s)
 		}
 		if found != (delay{uint64(want.Millionths()), want.Delay}) {
-			return false, fmt.Sprintf("the waypoint delays %s, not %s", found.of(want.Path), delay{uint64(want.Millionths()), want.Delay}.of(want.Path))
+			return false, fmt.Sprintf("the waypoint delays %s, not %s", found.of(want.Path),
+				delay{uint64(want.Millionths()), want.Delay}.of(want.Path))
 		}
 		_, longer := d.delayFor(manager, want.LongerPath())
 		switch {
 		case want.Exact && longer:
-			return false, fmt.Sprintf("the waypoint delays %s as well: %s is a prefix there, not an exact path", want.LongerPath(), want.Path)
+			return false, fmt.Sprintf("the waypoint delays %s as well: %s is a prefix there, not an exact path",
+				want.LongerPath(), want.Path)
 		case !want.Exact && !longer:
-			return false, fmt.Sprintf("the waypoint does not delay %s: %s is an exact path there, not a prefix", want.LongerPath(), want.Path)
+			return false, fmt.Sprintf("the waypoint does not delay %s: %s is an exact path there, not a prefix",
+				want.LongerPath(), want.Path)
 		}
 	}
 	return true, ""
 }
 
-// DelaysNone tells whether a waypoint delays none of a Service's requests for some paths. A waypoint that has nothing for
-// the Service delays nothing.
+// DelaysNone tells whether a waypoint delays none of a Service's requests for some paths. A waypoint that has nothing
+// for the Service delays nothing.
 func DelaysNone(d *Dump, s Service, paths ...string) (gone bool, reason string) {
 	managers, _ := d.serviceManagers(s)
 	for _, manager := range managers {
@@ -83,8 +86,7 @@ func (d *Dump) delayFor(manager node, path string) (delay, bool) {
 	return delay{}, false
 }
 
-// takes tells whether a route's match covers a path, as far as paths go: conditions on
-// headers count as met.
+// takes tells whether a route's match covers a path, as far as paths go: conditions on headers count as met.
 func takes(match node, path string) bool {
 	if exact := match.get("path"); exact.exists() {
 		return exact.str() == path
@@ -115,7 +117,8 @@ func DelaysNothing(d *Dump) (none bool, reason string) {
 	for _, resource := range append(append([]node{}, d.listeners...), d.routes...) {
 		found := ""
 		resource.each(func(n node) bool {
-			if delay := n.get("typed_per_filter_config", faultFilter, "delay"); delay.exists() && millionths(delay.get("percentage")) > 0 {
+			if delay := n.get("typed_per_filter_config", faultFilter, "delay"); delay.exists() &&
+				millionths(delay.get("percentage")) > 0 {
 				found = delay.text()
 			}
 			return found == ""

@@ -12,20 +12,18 @@ import (
 
 // Dump is the configuration that one proxy holds.
 type Dump struct {
-	// listeners and routes are in the proxy's order, dynamic ones first; only what
-	// is active is here.
+	// listeners and routes are in the proxy's order, dynamic ones first; only what is active is here.
 	listeners, routes, endpoints []node
 	// warming are the names of listeners that the proxy has but does not serve yet.
 	warming []string
 	// Rejections are the resources whose latest version the proxy refused.
 	Rejections []Rejection
-	// Draining counts the proxy's older listeners and filter chains that still serve the
-	// connections made before they were replaced. It is no part of /config_dump.
+	// Draining counts the proxy's older listeners and filter chains that still serve the connections made before they
+	// were replaced. It is no part of /config_dump.
 	Draining int
 }
 
-// Rejection is a resource that the proxy refused (a NACK); it goes on with the version
-// it had before.
+// Rejection is a resource that the proxy refused (a NACK); it goes on with the version it had before.
 type Rejection struct {
 	// Resource is listener, route, cluster or endpoint, and the resource's name.
 	Resource string
@@ -35,8 +33,8 @@ type Rejection struct {
 	At time.Time
 }
 
-// ParseDump reads what Envoy's admin endpoint /config_dump answers, with or without a
-// mask, and what istiod's debug endpoint of the same name does.
+// ParseDump reads what Envoy's admin endpoint /config_dump answers, with or without a mask, and what istiod's debug
+// endpoint of the same name does.
 func ParseDump(data []byte) (*Dump, error) {
 	root, err := decode(data)
 	if err != nil {
@@ -53,7 +51,8 @@ func ParseDump(data []byte) (*Dump, error) {
 		case "RoutesConfigDump":
 			d.addPlain(&d.routes, section, "route", "route_config", "dynamic_route_configs", "static_route_configs")
 		case "EndpointsConfigDump":
-			d.addPlain(&d.endpoints, section, "endpoint", "endpoint_config", "dynamic_endpoint_configs", "static_endpoint_configs")
+			d.addPlain(&d.endpoints, section, "endpoint", "endpoint_config", "dynamic_endpoint_configs",
+				"static_endpoint_configs")
 		case "ClustersConfigDump":
 			for _, list := range []string{"dynamic_active_clusters", "dynamic_warming_clusters"} {
 				for _, c := range section.get(list).list() {
@@ -66,8 +65,8 @@ func ParseDump(data []byte) (*Dump, error) {
 	return d, nil
 }
 
-// DumpOf makes a Dump of xDS resources in protojson, as istiod sends them: what a
-// proxy would hold after accepting them.
+// DumpOf makes a Dump of xDS resources in protojson, as istiod sends them: what a proxy would hold after accepting
+// them.
 func DumpOf(listeners, routes, endpoints []json.RawMessage) (*Dump, error) {
 	d := &Dump{}
 	for _, kind := range []struct {
@@ -136,8 +135,7 @@ func (d *Dump) addRejection(kind string, item node) {
 		at = time.Time{} // not given: the rejection counts all the same
 	}
 	refused := Rejection{Resource: strings.TrimSpace(kind + " " + name), Details: state.get("details").str(), At: at}
-	// Envoy lists a listener that it never accepted twice: once under its name, and once
-	// without name or time.
+	// Envoy lists a listener that it never accepted twice: once under its name, and once without name or time.
 	for i, known := range d.Rejections {
 		if known.Resource == refused.Resource {
 			if refused.At.After(known.At) {

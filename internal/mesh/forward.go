@@ -9,14 +9,14 @@ import (
 	"sync"
 	"syscall"
 
-	"ambientlab/internal/problem"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"ambientlab/internal/problem"
 )
 
 // Forwarder reaches pods through the API server, from wherever the lab runs.
@@ -57,8 +57,8 @@ func (f *Forward) Err() error {
 	return f.err
 }
 
-// Stop closes the local port and every connection through it, and returns when all
-// are gone. It may be called more than once.
+// Stop closes the local port and every connection through it, and returns when all are gone. It may be called more than
+// once.
 func (f *Forward) Stop() {
 	f.cancel(net.ErrClosed)
 	_ = f.listener.Close()
@@ -66,11 +66,12 @@ func (f *Forward) Stop() {
 	f.release()
 }
 
-// PodPort forwards a free local port on 127.0.0.1 to a pod's port. It returns when the
-// API server has agreed to the connection; stop ends it, as the end of ctx does. When
-// the pod restarts, connections break and later ones are opened again; when it is
-// deleted they are closed at once.
-func (f *Forwarder) PodPort(ctx context.Context, namespace, pod string, port int) (addr string, stop func(), err error) {
+// PodPort forwards a free local port on 127.0.0.1 to a pod's port. It returns when the API server has agreed to the
+// connection; stop ends it, as the end of ctx does. When the pod restarts, connections break and later ones are opened
+// again; when it is deleted they are closed at once.
+func (f *Forwarder) PodPort(
+	ctx context.Context, namespace, pod string, port int,
+) (addr string, stop func(), err error) {
 	tunnel := f.Tunnel(namespace, pod, port)
 	if _, _, err := tunnel.connection(ctx); err != nil {
 		return "", nil, tunnel.problem(err)
@@ -83,9 +84,8 @@ func (f *Forwarder) PodPort(ctx context.Context, namespace, pod string, port int
 	return forward.Addr(), forward.Stop, nil
 }
 
-// Service forwards a local address, such as 127.0.0.1:3000 or 127.0.0.1:0 for any
-// port, to a port of a Service: to one of its ready pods, and to another when that one
-// is gone.
+// Service forwards a local address, such as 127.0.0.1:3000 or 127.0.0.1:0 for any port, to a port of a Service: to one
+// of its ready pods, and to another when that one is gone.
 func (f *Forwarder) Service(ctx context.Context, namespace, name string, port int, local string) (*Forward, error) {
 	s := &servicePods{forwarder: f, namespace: namespace, name: name, port: port}
 	if _, err := s.current(ctx, nil); err != nil {
@@ -94,7 +94,9 @@ func (f *Forwarder) Service(ctx context.Context, namespace, name string, port in
 	return listen(ctx, local, s.dial, s.close)
 }
 
-func listen(ctx context.Context, local string, dial func(context.Context) (net.Conn, error), release func()) (*Forward, error) {
+func listen(
+	ctx context.Context, local string, dial func(context.Context) (net.Conn, error), release func(),
+) (*Forward, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", local)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -241,7 +243,8 @@ func (f *Forwarder) podOf(ctx context.Context, namespace, name string, port int)
 			}
 		}
 	}
-	return "", 0, problem.New(problem.ProxyUnreachable, nil, "Service %s/%s has no ready pod (%d pods in all)", namespace, name, len(pods.Items))
+	return "", 0, problem.New(problem.ProxyUnreachable, nil, "Service %s/%s has no ready pod (%d pods in all)",
+		namespace, name, len(pods.Items))
 }
 
 func ready(pod *corev1.Pod) bool {

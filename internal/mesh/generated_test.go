@@ -19,17 +19,53 @@ func TestGenerated(t *testing.T) {
 		obj  metav1.ObjectMeta
 		want bool
 	}{
-		"istiod's class":                        {class, metav1.ObjectMeta{ManagedFields: by("pilot-discovery", "")}, true},
-		"a class whose status istiod has set":   {class, metav1.ObjectMeta{ManagedFields: by("pilot-discovery", "status")}, false},
-		"a Deployment that istiod has made":     {schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}, metav1.ObjectMeta{ManagedFields: by("pilot-discovery", "")}, false},
-		"istiod's certificate authority":        {core("Secret"), metav1.ObjectMeta{Name: "istio-ca-secret", ManagedFields: by("pilot-discovery", "")}, true},
-		"a plugged-in certificate authority":    {core("Secret"), metav1.ObjectMeta{Name: "cacerts", ManagedFields: by("kubectl-create", "")}, false},
-		"a Secret":                              {core("Secret"), metav1.ObjectMeta{Name: "password"}, false},
-		"a leader election":                     {core("ConfigMap"), metav1.ObjectMeta{Name: "istio-leader", ManagedFields: by("pilot-discovery", "")}, true},
-		"a ConfigMap":                           {core("ConfigMap"), metav1.ObjectMeta{Name: "settings"}, false},
-		"the root certificates":                 {core("ConfigMap"), metav1.ObjectMeta{Name: "istio-ca-root-cert", Labels: root}, true},
-		"another ConfigMap with that name":      {core("ConfigMap"), metav1.ObjectMeta{Name: "istio-ca-root-cert"}, false},
-		"another ConfigMap with istiod's label": {core("ConfigMap"), metav1.ObjectMeta{Name: "mine", Labels: root}, false},
+		"istiod's class": {
+			class,
+			metav1.ObjectMeta{ManagedFields: by("pilot-discovery", "")},
+			true,
+		},
+		"a class whose status istiod has set": {
+			class,
+			metav1.ObjectMeta{ManagedFields: by("pilot-discovery", "status")},
+			false,
+		},
+		"a Deployment that istiod has made": {
+			schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"},
+			metav1.ObjectMeta{ManagedFields: by("pilot-discovery", "")},
+			false,
+		},
+		"istiod's certificate authority": {
+			core("Secret"),
+			metav1.ObjectMeta{Name: "istio-ca-secret", ManagedFields: by("pilot-discovery", "")},
+			true,
+		},
+		"a plugged-in certificate authority": {
+			core("Secret"),
+			metav1.ObjectMeta{Name: "cacerts", ManagedFields: by("kubectl-create", "")},
+			false,
+		},
+		"a Secret": {core("Secret"), metav1.ObjectMeta{Name: "password"}, false},
+		"a leader election": {
+			core("ConfigMap"),
+			metav1.ObjectMeta{Name: "istio-leader", ManagedFields: by("pilot-discovery", "")},
+			true,
+		},
+		"a ConfigMap": {core("ConfigMap"), metav1.ObjectMeta{Name: "settings"}, false},
+		"the root certificates": {
+			core("ConfigMap"),
+			metav1.ObjectMeta{Name: "istio-ca-root-cert", Labels: root},
+			true,
+		},
+		"another ConfigMap with that name": {
+			core("ConfigMap"),
+			metav1.ObjectMeta{Name: "istio-ca-root-cert"},
+			false,
+		},
+		"another ConfigMap with istiod's label": {
+			core("ConfigMap"),
+			metav1.ObjectMeta{Name: "mine", Labels: root},
+			false,
+		},
 	} {
 		obj := &metav1.PartialObjectMetadata{ObjectMeta: tc.obj}
 		obj.SetGroupVersionKind(tc.kind)

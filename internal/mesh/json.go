@@ -5,13 +5,12 @@ import (
 	"strings"
 )
 
-// node is a value inside a configuration dump. Reading never fails: what is missing is
-// a node that is empty, as an unset field of a protobuf message is. Envoy writes
-// fields under their proto names (filter_chains), Go's protojson under their JSON
-// names (filterChains); both are found.
+// node is a value inside a configuration dump. Reading never fails: what is missing is a node that is empty, as an
+// unset field of a protobuf message is. Envoy writes fields under their proto names (filter_chains), Go's protojson
+// under their JSON names (filterChains); both are found.
 //
-// The dump is read as plain JSON, not into Envoy's own types: those would bring in
-// several hundred packages, and would refuse extensions that they do not know.
+// The dump is read as plain JSON, not into Envoy's own types: those would bring in several hundred packages, and would
+// refuse extensions that they do not know.
 type node struct{ value any }
 
 func (n node) get(path ...string) node {
@@ -78,8 +77,8 @@ func (n node) fields() map[string]any {
 	return fields
 }
 
-// each visits every value below and including the node, parents first, until visit
-// returns false for a value, whose inside is then left out.
+// each visits every value below and including the node, parents first, until visit returns false for a value, whose
+// inside is then left out.
 func (n node) each(visit func(node) bool) {
 	if !visit(n) {
 		return

@@ -36,9 +36,9 @@ func Kinds() map[schema.GroupKind]apply.Kind {
 	}
 }
 
-// Causes maps words of a warning about a pod that does not start to the problem that it shows. istio-cni sets up no pod's
-// network while the node's ztunnel is not connected to it; the event is about the sandbox, and does not name Istio
-// (istio, cni/pkg/nodeagent/ztunnelserver_linux.go).
+// Causes maps words of a warning about a pod that does not start to the problem that it shows. istio-cni sets up no
+// pod's network while the node's ztunnel is not connected to it; the event is about the sandbox, and does not name
+// Istio (istio, cni/pkg/nodeagent/ztunnelserver_linux.go).
 func Causes() map[string]problem.Kind {
 	return map[string]problem.Kind{"no ztunnel connection": problem.ZtunnelDown}
 }

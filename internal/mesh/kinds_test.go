@@ -19,6 +19,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
+//revive:disable:line-length-limit objects and configuration in raw strings
+
 // overlooked is the status that istiod leaves where it has overlooked a Gateway's pods.
 const overlooked = `
 apiVersion: gateway.networking.k8s.io/v1
@@ -59,7 +61,8 @@ func TestKinds(t *testing.T) {
 			obj := fromYAML(t, document)
 			t.Run(obj.GetKind()+"/"+obj.GetName(), func(t *testing.T) {
 				judged[obj.GetKind()] = true
-				s, err := Kinds()[obj.GroupVersionKind().GroupKind()].State(t.Context(), fake.NewClientBuilder().Build(), obj)
+				s, err := Kinds()[obj.GroupVersionKind().GroupKind()].State(t.Context(),
+					fake.NewClientBuilder().Build(), obj)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -90,10 +93,14 @@ func TestGatewayIsReadyWithItsDeployment(t *testing.T) {
 		t.Errorf("without a Deployment: %+v %v", s, err)
 	}
 	s, err := state(t.Context(), fake.NewClientBuilder().WithObjects(d).Build(), gateway)
-	if err != nil || s.Ready || s.Message != "its Deployment w is not available: its controller has not seen its latest change yet" {
+	if err != nil || s.Ready ||
+		s.Message != "its Deployment w is not available: its controller has not seen its latest change yet" {
 		t.Errorf("starting: %+v %v", s, err)
 	}
-	d.Status = appsv1.DeploymentStatus{ObservedGeneration: 1, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1, AvailableReplicas: 1}
+	d.Status = appsv1.DeploymentStatus{
+		ObservedGeneration: 1, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1,
+		AvailableReplicas: 1,
+	}
 	if s, err := state(t.Context(), fake.NewClientBuilder().WithObjects(d).Build(), gateway); err != nil || !s.Ready {
 		t.Errorf("available: %+v %v", s, err)
 	}
@@ -101,15 +108,23 @@ func TestGatewayIsReadyWithItsDeployment(t *testing.T) {
 
 func serviceOf(gateway string, kind corev1.ServiceType) *corev1.Service {
 	return &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: gateway, Namespace: "default", Labels: map[string]string{gatewayLabel: gateway}},
-		Spec:       corev1.ServiceSpec{Type: kind},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: gateway, Namespace: "default",
+			Labels: map[string]string{gatewayLabel: gateway},
+		},
+		Spec: corev1.ServiceSpec{Type: kind},
 	}
 }
 
 func sliceOf(service string, ready bool) *discoveryv1.EndpointSlice {
 	return &discoveryv1.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Name: service, Namespace: "default", Labels: map[string]string{discoveryv1.LabelServiceName: service}},
-		Endpoints:  []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(ready)}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: service, Namespace: "default",
+			Labels: map[string]string{discoveryv1.LabelServiceName: service},
+		},
+		Endpoints: []discoveryv1.Endpoint{
+			{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(ready)}},
+		},
 	}
 }
 
@@ -121,10 +136,18 @@ func TestOverlookedGateway(t *testing.T) {
 		edit  func(*unstructured.Unstructured)
 		want  bool
 	}{
-		"no Service yet":           {nil, nil, false},
-		"no pod ready":             {[]client.Object{serviceOf("w", corev1.ServiceTypeClusterIP), sliceOf("w", false)}, nil, false},
-		"pods ready":               {[]client.Object{serviceOf("w", corev1.ServiceTypeClusterIP), sliceOf("w", true)}, nil, true},
-		"an address still to come": {[]client.Object{serviceOf("w", corev1.ServiceTypeLoadBalancer), sliceOf("w", true)}, nil, false},
+		"no Service yet": {nil, nil, false},
+		"no pod ready": {
+			[]client.Object{serviceOf("w", corev1.ServiceTypeClusterIP), sliceOf("w", false)},
+			nil, false,
+		},
+		"pods ready": {
+			[]client.Object{serviceOf("w", corev1.ServiceTypeClusterIP), sliceOf("w", true)},
+			nil, true,
+		},
+		"an address still to come": {
+			[]client.Object{serviceOf("w", corev1.ServiceTypeLoadBalancer), sliceOf("w", true)}, nil, false,
+		},
 		"pods ready and addressed": {[]client.Object{addressed, sliceOf("w", true)}, nil, true},
 		"a status of an older Gateway": {
 			[]client.Object{serviceOf("w", corev1.ServiceTypeClusterIP), sliceOf("w", true)},

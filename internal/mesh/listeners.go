@@ -15,8 +15,7 @@ const (
 	tcpProxy    = "envoy.filters.network.tcp_proxy"
 )
 
-// ListenerRow is one filter chain of a listener, as `istioctl proxy-config listener`
-// shows it.
+// ListenerRow is one filter chain of a listener, as `istioctl proxy-config listener` shows it.
 type ListenerRow struct {
 	// Addresses are separated by commas; internal listeners have none.
 	Addresses string
@@ -25,9 +24,8 @@ type ListenerRow struct {
 	Match, Destination string
 }
 
-// Listeners gives the rows of the listener table. Their content and order are those of
-// istioctl 1.31 (istio.io/istio, istioctl/pkg/writer/envoy/configdump/listener.go),
-// down to how ties are left: by sort.Slice, which is not stable.
+// Listeners gives the rows of the listener table. Their content and order are those of istioctl 1.31 (istio.io/istio,
+// istioctl/pkg/writer/envoy/configdump/listener.go), down to how ties are left: by sort.Slice, which is not stable.
 func (d *Dump) Listeners() []ListenerRow {
 	listeners := slices.Clone(d.listeners)
 	sort.Slice(listeners, func(i, j int) bool {
@@ -117,12 +115,10 @@ func listenerType(l node) string {
 	}
 }
 
-// isBlackHole tells whether a filter drops its traffic, in which case istioctl leaves it
-// out.
+// isBlackHole tells whether a filter drops its traffic, in which case istioctl leaves it out.
 func isBlackHole(filter node) bool { return filter.get("typed_config").mentions("BlackHoleCluster") }
 
-// chainMatch puts a filter chain's match into words. Istio's own lists of ALPN
-// protocols have names.
+// chainMatch puts a filter chain's match into words. Istio's own lists of ALPN protocols have names.
 func chainMatch(match node) string {
 	var words []string
 	if names := match.get("server_names").strings(); len(names) > 0 {

@@ -13,12 +13,11 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Target is what the lessons work on: one Service, its waypoint and the gateway before
-// it, all in the Service's namespace.
+// Target is what the lessons work on: one Service, its waypoint and the gateway before it, all in the Service's
+// namespace.
 type Target struct {
 	Service Service
-	// Waypoint and Gateway are the names of the Gateway objects. Gateway may be empty
-	// where there is none.
+	// Waypoint and Gateway are the names of the Gateway objects. Gateway may be empty where there is none.
 	Waypoint, Gateway string
 }
 
@@ -28,8 +27,7 @@ type Mesh struct {
 	objects dynamic.Interface
 	// proxy gives the proxy in a pod; it is closed after use.
 	proxy func(namespace, pod string) Proxy
-	// nodeProxy gives the ztunnel in a pod; it is closed after use. nil means that pods
-	// run none.
+	// nodeProxy gives the ztunnel in a pod; it is closed after use. nil means that pods run none.
 	nodeProxy func(namespace, pod string) nodeProxy
 }
 
@@ -63,8 +61,7 @@ func New(config *rest.Config, options ...Option) (*Mesh, error) {
 // gatewayLabel names the Gateway on everything that istiod makes for it.
 const gatewayLabel = "gateway.networking.k8s.io/gateway-name"
 
-// Pods lists the names of the pods of a Gateway, waypoint or ingress, that run and are
-// not being deleted, in order.
+// Pods lists the names of the pods of a Gateway, waypoint or ingress, that run and are not being deleted, in order.
 func (m *Mesh) Pods(ctx context.Context, namespace, gateway string) ([]string, error) {
 	pods, err := m.podsOf(ctx, namespace, gateway)
 	if err != nil {

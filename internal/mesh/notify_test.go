@@ -12,10 +12,12 @@ import (
 func TestNotify(t *testing.T) {
 	service := func(name, gateway, version string) *corev1.Service {
 		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{
-			Name: name, Namespace: "default", ResourceVersion: version, Labels: map[string]string{gatewayLabel: gateway},
+			Name: name, Namespace: "default", ResourceVersion: version,
+			Labels: map[string]string{gatewayLabel: gateway},
 		}}
 	}
-	kube := fake.NewClientset(service("gateway-istio", "gateway", "41"), service("appb-waypoint", "appb-waypoint", "42"))
+	kube := fake.NewClientset(service("gateway-istio", "gateway", "41"),
+		service("appb-waypoint", "appb-waypoint", "42"))
 	m := &Mesh{kube: kube}
 	notified, err := m.Notify(t.Context(), "default", "gateway")
 	if err != nil || strings.Join(notified, " ") != "gateway-istio" {

@@ -19,8 +19,8 @@ import (
 	"ambientlab/internal/apply"
 )
 
-// Objects are the objects that the lessons are made of, as the API server had them at one time. What does not exist is nil
-// or empty.
+// Objects are the objects that the lessons are made of, as the API server had them at one time. What does not exist is
+// nil or empty.
 type Objects struct {
 	Target             Target
 	Service            *corev1.Service

@@ -17,6 +17,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
+//revive:disable:line-length-limit objects and configuration in raw strings
+
 // sabotaged are objects of a cluster with every lesson on, each with something wrong.
 const sabotaged = `
 - {apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: appb-get-only, namespace: default},
@@ -47,7 +49,8 @@ func TestTroublesOfSabotagedObjects(t *testing.T) {
 		c.others = append(c.others, &unstructured.Unstructured{Object: object})
 	}
 	c.service.Labels = map[string]string{labelUseWaypoint: "appb-waypoint", labelIngressUseWaypoint: "no"}
-	c.gateway = object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint", withCondition("Programmed", "False", "AddressNotAssigned", "no address"))
+	c.gateway = object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint",
+		withCondition("Programmed", "False", "AddressNotAssigned", "no address"))
 	c.deployment.Status.AvailableReplicas = 0
 	outside := pod("appa-1", "", "10.244.1.1")
 	outside.Labels = map[string]string{"app": "appa", labelDataplaneMode: "none"}
@@ -65,8 +68,10 @@ func TestTroublesOfSabotagedObjects(t *testing.T) {
 	for _, p := range o.WaypointTroubles() {
 		waypoint = append(waypoint, p.Seen)
 	}
-	if got, want := strings.Join(waypoint, "\n"), "Gateway appb-waypoint is not ready: Programmed is False: AddressNotAssigned: no address\n"+
-		"Deployment appb-waypoint is not available: 0 of 1 replicas are available: pod waypoint-1 cannot be scheduled: 0/3 nodes are available"; got != want {
+	if got, want := strings.Join(waypoint, "\n"),
+		"Gateway appb-waypoint is not ready: Programmed is False: AddressNotAssigned: no address\n"+
+			"Deployment appb-waypoint is not available: 0 of 1 replicas are available: "+
+			"pod waypoint-1 cannot be scheduled: 0/3 nodes are available"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	wanted := params.DefaultFault()
@@ -80,19 +85,31 @@ func TestTroublesOfSabotagedObjects(t *testing.T) {
 		"pod appa-1 is not in the mesh: its label istio.io/dataplane-mode is none":                                 PodMeshTrouble("appa", o.AppPods["appa"]),
 		"pod appb-1 is not in the mesh: istio-cni has not set its annotation ambient.istio.io/redirection=enabled": PodMeshTrouble("appb", o.AppPods["appb"]),
 		"appc has no pod": PodMeshTrouble("appc", o.AppPods["appc"]),
-		"Service appb lacks the label istio.io/ingress-use-waypoint=true":                                                                                                  IngressTrouble(appb(), o.Service),
-		"AuthorizationPolicy appb-get-only has a `selector`: waypoints ignore policies with one, and ztunnel, which takes them, cannot see methods; it needs `targetRefs`": PolicyTrouble("default", "appb-get-only", o.Policy("appb-get-only"), WaypointAccepted),
-		"Istio did not attach AuthorizationPolicy elsewhere: TargetNotFound: no such service":                                                                              PolicyTrouble("default", "elsewhere", o.Policy("elsewhere"), WaypointAccepted),
-		"AuthorizationPolicy elsewhere is attached to Service/appc, not to Service/appb":                                                                                   TargetTrouble(appb(), o.Policy("elsewhere")),
-		"AuthorizationPolicy appb-get-only is attached to nothing, not to Service/appb":                                                                                    TargetTrouble(appb(), o.Policy("appb-get-only")),
-		"Istio has not attached AuthorizationPolicy only to anything yet":                                                                                                  PolicyTrouble("default", "only", o.Policy("attached"), ZtunnelAccepted),
-		"no PeerAuthentication asks for STRICT mutual TLS for appb, so that plain text is let in":                                                                          StrictTLSTrouble("appb", o.PeerAuthentications),
-		"VirtualService appb-delay is for the host appc, not for appb.default.svc.cluster.local":                                                                           VirtualServiceTrouble(appb(), "appb-delay", o.VirtualService("appb-delay")),
-		"VirtualService appb-delay delays /headers, not /headers*":                                                                                                         DelayTrouble(&wanted, o.VirtualService("appb-delay")),
-		"VirtualService appb-delay asks for 50 %, not for 30 %":                                                                                                            DelayTrouble(&other, o.VirtualService("appb-delay")),
-		"VirtualService appb-delay asks for a delay of 2s, not of 4s":                                                                                                      DelayTrouble(&slower, o.VirtualService("appb-delay")),
-		"VirtualService appb-delay still asks for a delay of 2s":                                                                                                           DelayTrouble(nil, o.VirtualService("appb-delay")),
-		"AuthorizationPolicy only says something else":                                                                                                                     DeniesAllBut("cluster.local/ns/default/sa/appb-waypoint", "appb", o.Policy("only")),
+		"Service appb lacks the label istio.io/ingress-use-waypoint=true": IngressTrouble(appb(), o.Service),
+		"AuthorizationPolicy appb-get-only has a `selector`: waypoints ignore policies with one, and ztunnel, " +
+			"which takes them, cannot see methods; it needs `targetRefs`": PolicyTrouble("default", "appb-get-only",
+			o.Policy("appb-get-only"), WaypointAccepted),
+		"Istio did not attach AuthorizationPolicy elsewhere: TargetNotFound: no such service": PolicyTrouble(
+			"default", "elsewhere", o.Policy("elsewhere"), WaypointAccepted),
+		"AuthorizationPolicy elsewhere is attached to Service/appc, not to Service/appb": TargetTrouble(appb(),
+			o.Policy("elsewhere")),
+		"AuthorizationPolicy appb-get-only is attached to nothing, not to Service/appb": TargetTrouble(appb(),
+			o.Policy("appb-get-only")),
+		"Istio has not attached AuthorizationPolicy only to anything yet": PolicyTrouble(
+			"default", "only", o.Policy("attached"), ZtunnelAccepted),
+		"no PeerAuthentication asks for STRICT mutual TLS for appb, so that plain text is let in": StrictTLSTrouble(
+			"appb", o.PeerAuthentications),
+		"VirtualService appb-delay is for the host appc, not for appb.default.svc.cluster.local": VirtualServiceTrouble(
+			appb(), "appb-delay", o.VirtualService("appb-delay")),
+		"VirtualService appb-delay delays /headers, not /headers*": DelayTrouble(&wanted,
+			o.VirtualService("appb-delay")),
+		"VirtualService appb-delay asks for 50 %, not for 30 %": DelayTrouble(&other,
+			o.VirtualService("appb-delay")),
+		"VirtualService appb-delay asks for a delay of 2s, not of 4s": DelayTrouble(&slower,
+			o.VirtualService("appb-delay")),
+		"VirtualService appb-delay still asks for a delay of 2s": DelayTrouble(nil, o.VirtualService("appb-delay")),
+		"AuthorizationPolicy only says something else": DeniesAllBut(
+			"cluster.local/ns/default/sa/appb-waypoint", "appb", o.Policy("only")),
 	} {
 		if got == nil || got.Seen != want {
 			t.Errorf("got %v, want %q", got, want)
@@ -122,14 +139,18 @@ func TestObjectsThatAreMissingOrUnreadable(t *testing.T) {
 	c.service.ObjectMeta = metav1.ObjectMeta{Namespace: "default", Name: "another"}
 	m := c.mesh()
 	o, err := m.Objects(t.Context(), target())
-	if err != nil || o.Waypoint != nil || o.WaypointDeployment != nil || o.Service != nil || o.Policy("x") != nil || o.VirtualService("x") != nil {
+	if err != nil || o.Waypoint != nil || o.WaypointDeployment != nil || o.Service != nil || o.Policy("x") != nil ||
+		o.VirtualService("x") != nil {
 		t.Errorf("%+v %v", o, err)
 	}
-	if troubles := o.WaypointTroubles(); len(troubles) != 2 || troubles[0].Seen != "Gateway default/appb-waypoint does not exist" || troubles[1].Seen != "Service default/appb does not exist" {
+	if troubles := o.WaypointTroubles(); len(troubles) != 2 ||
+		troubles[0].Seen != "Gateway default/appb-waypoint does not exist" ||
+		troubles[1].Seen != "Service default/appb does not exist" {
 		t.Errorf("%v", troubles)
 	}
 	broken := errors.New("broken")
-	m.objects.(*dynamicfake.FakeDynamicClient).PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, broken })
+	m.objects.(*dynamicfake.FakeDynamicClient).PrependReactor("*", "*",
+		func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, broken })
 	if _, err := m.Objects(t.Context(), target()); !errors.Is(err, broken) {
 		t.Error(err)
 	}

@@ -17,8 +17,8 @@ type Policy struct {
 	Methods    []string
 }
 
-// Enforces tells whether a waypoint enforces the policy on a Service as wanted: the
-// same identities, the same methods, no more and no fewer.
+// Enforces tells whether a waypoint enforces the policy on a Service as wanted: the same identities, the same methods,
+// no more and no fewer.
 func Enforces(d *Dump, s Service, want Policy) (held bool, reason string) {
 	managers, reason := d.serviceManagers(s)
 	if reason != "" {
@@ -35,20 +35,22 @@ func Enforces(d *Dump, s Service, want Policy) (held bool, reason string) {
 			methods = append(methods, requestMethods(rule.get("permissions"))...)
 		}
 		if text, same := compare(principals, want.Principals); !same {
-			return false, fmt.Sprintf("the waypoint allows %s under %s/%s, not %s", text, want.Namespace, want.Name, orNoCaller(want.Principals))
+			return false, fmt.Sprintf("the waypoint allows %s under %s/%s, not %s", text, want.Namespace, want.Name,
+				orNoCaller(want.Principals))
 		}
 		if len(want.Principals) == 0 {
 			continue // no caller is allowed, so the rules name no methods
 		}
 		if text, same := compare(methods, want.Methods); !same {
-			return false, fmt.Sprintf("the waypoint allows the methods %s under %s/%s, not %s", text, want.Namespace, want.Name, orNoCaller(want.Methods))
+			return false, fmt.Sprintf("the waypoint allows the methods %s under %s/%s, not %s", text, want.Namespace,
+				want.Name, orNoCaller(want.Methods))
 		}
 	}
 	return true, ""
 }
 
-// EnforcesNoOther tells whether a waypoint enforces no other ALLOW policy on a Service. An RBAC filter allows what any of its
-// rules allows, so what one policy says is complete only where there is no other.
+// EnforcesNoOther tells whether a waypoint enforces no other ALLOW policy on a Service. An RBAC filter allows what any
+// of its rules allows, so what one policy says is complete only where there is no other.
 func EnforcesNoOther(d *Dump, s Service, namespace, name string) (alone bool, reason string) {
 	managers, reason := d.serviceManagers(s)
 	if reason != "" {
@@ -64,7 +66,8 @@ func EnforcesNoOther(d *Dump, s Service, namespace, name string) (alone bool, re
 		}
 		if len(others) > 0 {
 			slices.Sort(others)
-			return false, fmt.Sprintf("the waypoint allows other requests to %s under %s", s, strings.Join(others, ", "))
+			return false, fmt.Sprintf("the waypoint allows other requests to %s under %s", s,
+				strings.Join(others, ", "))
 		}
 	}
 	return true, ""
@@ -114,10 +117,9 @@ func allowRules(manager node) map[string]node {
 	return rules
 }
 
-// identities lists the callers that a rule allows. Istio compares the caller's SPIFFE ID, kept in
-// filter state at a waypoint; anything other than an exact comparison is listed as it
-// is written, so that it equals nothing that was wanted. A rule for no caller is
-// written as not(any).
+// identities lists the callers that a rule allows. Istio compares the caller's SPIFFE ID, kept in filter state at a
+// waypoint; anything other than an exact comparison is listed as it is written, so that it equals nothing that was
+// wanted. A rule for no caller is written as not(any).
 func identities(principals node) []string {
 	var found []string
 	principals.each(func(n node) bool {
@@ -146,8 +148,7 @@ func identities(principals node) []string {
 	return found
 }
 
-// requestMethods lists the HTTP methods a rule allows; a rule for every method gives
-// "any".
+// requestMethods lists the HTTP methods a rule allows; a rule for every method gives "any".
 func requestMethods(permissions node) []string {
 	var found []string
 	permissions.each(func(n node) bool {
@@ -175,8 +176,7 @@ func isTrue(n node) bool {
 	return b
 }
 
-// compare tells whether two lists hold the same, whatever the order and repetition,
-// and writes the first.
+// compare tells whether two lists hold the same, whatever the order and repetition, and writes the first.
 func compare(found, want []string) (text string, same bool) {
 	unique := func(list []string) []string {
 		sorted := slices.Clone(list)

@@ -96,7 +96,9 @@ func (p *proxies) every(ctx context.Context, namespace, gateway string, met test
 
 // configurationTrouble tells whether the proxies of Gateways are in a state in which no new configuration takes effect:
 // they refuse what istiod sends, or have no stream to it. A Gateway without a name is left out.
-func (p *proxies) configurationTrouble(ctx context.Context, namespace string, gateways ...string) (*problem.Problem, error) {
+func (p *proxies) configurationTrouble(
+	ctx context.Context, namespace string, gateways ...string,
+) (*problem.Problem, error) {
 	for _, gateway := range gateways {
 		if gateway == "" {
 			continue
@@ -122,7 +124,8 @@ func proxyTrouble(ctx context.Context, pod string, proxy Proxy) (*problem.Proble
 	}
 	if len(dump.Rejections) > 0 {
 		refused := dump.Rejections[0]
-		return problem.New(problem.ConfigRejected, nil, "the proxy in pod %s refuses %s: %s", pod, refused.Resource, refused.Details), nil
+		return problem.New(problem.ConfigRejected, nil, "the proxy in pod %s refuses %s: %s", pod, refused.Resource,
+			refused.Details), nil
 	}
 	connected, err := proxy.Connected(ctx)
 	if err != nil || connected {

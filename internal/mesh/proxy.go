@@ -14,8 +14,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Proxy is one proxy that can be asked for its configuration and whether it is
-// connected to istiod.
+// Proxy is one proxy that can be asked for its configuration and whether it is connected to istiod.
 type Proxy interface {
 	// Dump gives the configuration of the proxy: what it runs, or what istiod sends to it.
 	Dump(ctx context.Context) (*Dump, error)
@@ -34,13 +33,12 @@ type Admin struct {
 const (
 	// adminPort is where pilot-agent lets Envoy's admin interface listen, on loopback.
 	adminPort = 15000
-	// adminLimit bounds one request, so that a proxy that hangs does not hide behind
-	// the deadline of the whole wait.
+	// adminLimit bounds one request, so that a proxy that hangs does not hide behind the deadline of the whole wait.
 	adminLimit = 10 * time.Second
 )
 
-// Admin gives the admin interface of a pod's Envoy. Its port-forward is opened by the
-// first request and reused by all that follow; Close ends it.
+// Admin gives the admin interface of a pod's Envoy. Its port-forward is opened by the first request and reused by all
+// that follow; Close ends it.
 func (f *Forwarder) Admin(namespace, pod string) *Admin {
 	return newAdmin(f.Tunnel(namespace, pod, adminPort))
 }
@@ -51,8 +49,8 @@ func newAdmin(tunnel *Tunnel) *Admin {
 	return &Admin{tunnel: tunnel, client: &http.Client{Transport: transport}}
 }
 
-// Get reads a path of the admin interface, such as /config_dump. The error is a
-// problem.ProxyUnreachable where the proxy cannot be reached.
+// Get reads a path of the admin interface, such as /config_dump. The error is a problem.ProxyUnreachable where the
+// proxy cannot be reached.
 func (a *Admin) Get(ctx context.Context, path string) ([]byte, error) {
 	limited, cancel := context.WithTimeout(ctx, adminLimit)
 	defer cancel()
@@ -70,7 +68,8 @@ func (a *Admin) Get(ctx context.Context, path string) ([]byte, error) {
 		return nil, a.failed(path, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, problem.New(problem.ProxyUnreachable, nil, "the proxy in %s answers %s to %s: %.200s", a.tunnel, resp.Status, path, body)
+		return nil, problem.New(problem.ProxyUnreachable, nil, "the proxy in %s answers %s to %s: %.200s", a.tunnel,
+			resp.Status, path, body)
 	}
 	return body, nil
 }
@@ -99,12 +98,10 @@ func (a *Admin) Dump(ctx context.Context) (*Dump, error) {
 	return d, nil
 }
 
-// draining counts what still serves connections by an older configuration. Envoy replaces
-// a filter chain for new connections at once, but lets those that are open go on with
-// the old one: each is answered by it once more before it is closed, and those that are
-// idle stay until the drain time (the mesh's drainDuration) is over. So a request that a
-// gateway sends over a pooled connection is judged by the old policy,
-// although /config_dump already shows the new one.
+// draining counts what still serves connections by an older configuration. Envoy replaces a filter chain for new
+// connections at once, but lets those that are open go on with the old one: each is answered by it once more before it
+// is closed, and those that are idle stay until the drain time (the mesh's drainDuration) is over. So a request that a
+// gateway sends over a pooled connection is judged by the old policy, although /config_dump already shows the new one.
 func (a *Admin) draining(ctx context.Context) (int, error) {
 	stats, err := a.stats(ctx, "^listener_manager.total_(filter_chains|listeners)_draining$")
 	if err != nil {
@@ -117,10 +114,9 @@ func (a *Admin) draining(ctx context.Context) (int, error) {
 	return total, nil
 }
 
-// Connected implements Proxy, by Envoy's gauge control_plane.connected_state where the
-// proxy keeps it. Istio's default list of kept statistics leaves it out, so otherwise
-// the open streams of the cluster xds-grpc are counted, of which configuration takes
-// one: pilot-agent, at its other end, closes it when it loses istiod.
+// Connected implements Proxy, by Envoy's gauge control_plane.connected_state where the proxy keeps it. Istio's default
+// list of kept statistics leaves it out, so otherwise the open streams of the cluster xds-grpc are counted, of which
+// configuration takes one: pilot-agent, at its other end, closes it when it loses istiod.
 func (a *Admin) Connected(ctx context.Context) (bool, error) {
 	stats, err := a.stats(ctx, "^(control_plane.connected_state|cluster.xds-grpc.upstream_rq_active)$")
 	if err != nil {
@@ -131,7 +127,8 @@ func (a *Admin) Connected(ctx context.Context) (bool, error) {
 			return value > 0, nil
 		}
 	}
-	return false, problem.New(problem.ProxyUnreachable, nil, "the proxy in %s does not say whether it is connected to istiod", a.tunnel)
+	return false, problem.New(problem.ProxyUnreachable, nil,
+		"the proxy in %s does not say whether it is connected to istiod", a.tunnel)
 }
 
 // stats reads the numbers whose names match a regular expression.

@@ -16,14 +16,14 @@ type RouteRow struct {
 	Name, VHost string
 	// Domains are at most two of those the virtual host answers for.
 	Domains string
-	// Match is the path; VirtualService the object the route comes from, as
-	// name.namespace, or 404 for a virtual host with no routes.
+	// Match is the path; VirtualService the object the route comes from, as name.namespace, or 404 for a virtual host
+	// with no routes.
 	Match, VirtualService string
 }
 
-// Routes gives the rows of the route table. Their content and order are those of
-// istioctl 1.31 (istio.io/istio, istioctl/pkg/writer/envoy/configdump/route.go): by
-// number where both names are numbers, otherwise as sort.Slice leaves them.
+// Routes gives the rows of the route table. Their content and order are those of istioctl 1.31 (istio.io/istio,
+// istioctl/pkg/writer/envoy/configdump/route.go): by number where both names are numbers, otherwise as sort.Slice
+// leaves them.
 func (d *Dump) Routes() []RouteRow {
 	configs := slices.Clone(d.routes)
 	sort.Slice(configs, func(i, j int) bool {
@@ -63,7 +63,8 @@ func (d *Dump) WriteRoutes(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 8, 5, ' ', 0)
 	_, _ = fmt.Fprintln(table, "NAME\tVHOST NAME\tDOMAINS\tMATCH\tVIRTUAL SERVICE")
 	for _, row := range d.Routes() {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", row.Name, row.VHost, row.Domains, row.Match, row.VirtualService)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", row.Name, row.VHost, row.Domains, row.Match,
+			row.VirtualService)
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("writing the routes: %w", err)
@@ -71,9 +72,8 @@ func (d *Dump) WriteRoutes(w io.Writer) error {
 	return nil
 }
 
-// shortDomains names the domains of a virtual host: without their ports, without the
-// longer spellings of a service that is there under a shorter one, and no more than
-// two of them.
+// shortDomains names the domains of a virtual host: without their ports, without the longer spellings of a service that
+// is there under a shorter one, and no more than two of them.
 func shortDomains(domains []string) string {
 	const shown = 2
 	if len(domains) < 2 {
@@ -107,8 +107,8 @@ func shortDomains(domains []string) string {
 	return strings.Join(kept, ", ")
 }
 
-// owner names the Istio object a route was made from, as name.namespace. Istio notes
-// its API path, /apis/networking.istio.io/v1/namespaces/<ns>/<kind>/<name>.
+// owner names the Istio object a route was made from, as name.namespace. Istio notes its API path,
+// /apis/networking.istio.io/v1/namespaces/<ns>/<kind>/<name>.
 func owner(metadata node) string {
 	istio := metadata.get("filter_metadata", "istio")
 	config := istio.get("config")

@@ -14,15 +14,15 @@ type Service struct {
 	Port int
 }
 
-// Host is the Service's name in Istio's configuration. The cluster domain is Istio's
-// default, which the lab does not change.
+// Host is the Service's name in Istio's configuration. The cluster domain is Istio's default, which the lab does not
+// change.
 func (s Service) Host() string { return s.Name + "." + s.Namespace + ".svc.cluster.local" }
 
 func (s Service) String() string { return fmt.Sprintf("%s:%d", s.Host(), s.Port) }
 
-// The functions below and those in delay.go and policy.go tell whether the configuration of a waypoint or a gateway says
-// what was applied, and if not, what it says instead. They are pure: the answer is the same for a proxy's dump and for what
-// istiod would send it.
+// The functions below and those in delay.go and policy.go tell whether the configuration of a waypoint or a gateway
+// says what was applied, and if not, what it says instead. They are pure: the answer is the same for a proxy's dump and
+// for what istiod would send it.
 
 // HandlesService tells whether a waypoint handles a Service's HTTP traffic.
 func HandlesService(d *Dump, s Service) (held bool, reason string) {
@@ -38,9 +38,9 @@ func HandlesNothingFor(d *Dump, s Service) (gone bool, reason string) {
 	return true, ""
 }
 
-// SendsToWaypoint tells whether an ingress gateway sends a Service's traffic to a waypoint.
-// Without the label istio.io/ingress-use-waypoint, or before the waypoint is bound, its
-// endpoints are the Service's pods, and nothing of what the waypoint enforces applies. waypoints are the addresses that count as the waypoint's; none means any.
+// SendsToWaypoint tells whether an ingress gateway sends a Service's traffic to a waypoint. Without the label
+// istio.io/ingress-use-waypoint, or before the waypoint is bound, its endpoints are the Service's pods, and nothing of
+// what the waypoint enforces applies. waypoints are the addresses that count as the waypoint's; none means any.
 func SendsToWaypoint(d *Dump, s Service, waypoints []string) (held bool, reason string) {
 	ends, reason := d.gatewayEnds(s)
 	if reason != "" {
@@ -49,28 +49,30 @@ func SendsToWaypoint(d *Dump, s Service, waypoints []string) (held bool, reason 
 	for _, e := range ends {
 		waypoint := e.get("metadata", "filter_metadata", "envoy.filters.listener.original_dst", "waypoint").str()
 		if waypoint == "" {
-			return false, fmt.Sprintf("the gateway sends requests for %s straight to %s, around the waypoint", s, endpointName(e))
+			return false, fmt.Sprintf("the gateway sends requests for %s straight to %s, around the waypoint", s,
+				endpointName(e))
 		}
 		host, _, _ := strings.Cut(waypoint, ":")
 		if strings.HasPrefix(waypoint, "[") {
 			host, _, _ = strings.Cut(waypoint[1:], "]")
 		}
 		if len(waypoints) > 0 && !slices.Contains(waypoints, host) {
-			return false, fmt.Sprintf("the gateway sends requests for %s to a waypoint at %s, which is none of %s", s, waypoint, strings.Join(waypoints, ", "))
+			return false, fmt.Sprintf("the gateway sends requests for %s to a waypoint at %s, which is none of %s", s,
+				waypoint, strings.Join(waypoints, ", "))
 		}
 	}
 	return true, ""
 }
 
-// SendsToPods tells whether an ingress gateway sends a Service's traffic straight to
-// its pods.
+// SendsToPods tells whether an ingress gateway sends a Service's traffic straight to its pods.
 func SendsToPods(d *Dump, s Service) (gone bool, reason string) {
 	ends, reason := d.gatewayEnds(s)
 	if reason != "" {
 		return false, reason
 	}
 	for _, e := range ends {
-		if waypoint := e.get("metadata", "filter_metadata", "envoy.filters.listener.original_dst", "waypoint").str(); waypoint != "" {
+		if waypoint := e.get("metadata", "filter_metadata", "envoy.filters.listener.original_dst", "waypoint").
+			str(); waypoint != "" {
 			return false, fmt.Sprintf("the gateway still sends requests for %s to the waypoint at %s", s, waypoint)
 		}
 	}
@@ -91,21 +93,22 @@ func RoutesTo(d *Dump, hostname string, s Service) (held bool, reason string) {
 					return true, ""
 				}
 			}
-			return false, fmt.Sprintf("the gateway has a virtual host for %s, but its routes do not lead to %s", hostname, s)
+			return false, fmt.Sprintf("the gateway has a virtual host for %s, but its routes do not lead to %s",
+				hostname, s)
 		}
 	}
 	return false, fmt.Sprintf("the gateway has no route for %s", hostname)
 }
 
-// serviceManagers gives the HTTP connection managers with which a waypoint handles a
-// Service, or why there is none. Istio names the chain of a Service's port
-// inbound-vip|<port>|<protocol>|<host>.
+// serviceManagers gives the HTTP connection managers with which a waypoint handles a Service, or why there is none.
+// Istio names the chain of a Service's port inbound-vip|<port>|<protocol>|<host>.
 func (d *Dump) serviceManagers(s Service) (managers []node, reason string) {
 	other := ""
 	for _, l := range d.listeners {
 		for _, chain := range filterChains(l) {
 			name := chain.get("name").str()
-			if !strings.HasPrefix(name, fmt.Sprintf("inbound-vip|%d|", s.Port)) || !strings.HasSuffix(name, "|"+s.Host()) {
+			if !strings.HasPrefix(name, fmt.Sprintf("inbound-vip|%d|", s.Port)) ||
+				!strings.HasSuffix(name, "|"+s.Host()) {
 				continue
 			}
 			found := false
@@ -123,9 +126,11 @@ func (d *Dump) serviceManagers(s Service) (managers []node, reason string) {
 	case len(managers) > 0:
 		return managers, ""
 	case other != "":
-		return nil, fmt.Sprintf("the waypoint handles %s as plain TCP (%s): its Service port lacks appProtocol http", s, other)
+		return nil, fmt.Sprintf("the waypoint handles %s as plain TCP (%s): its Service port lacks appProtocol http", s,
+			other)
 	case len(d.warming) > 0:
-		return nil, fmt.Sprintf("the waypoint does not serve its listeners yet (warming): %s", strings.Join(d.warming, ", "))
+		return nil, fmt.Sprintf("the waypoint does not serve its listeners yet (warming): %s",
+			strings.Join(d.warming, ", "))
 	case len(d.listeners) == 0:
 		return nil, "the waypoint has no listeners yet"
 	default:
@@ -133,8 +138,7 @@ func (d *Dump) serviceManagers(s Service) (managers []node, reason string) {
 	}
 }
 
-// virtualHosts gives those of a connection manager, be they inline or in a route
-// configuration of their own.
+// virtualHosts gives those of a connection manager, be they inline or in a route configuration of their own.
 func (d *Dump) virtualHosts(manager node) []node {
 	if inline := manager.get("route_config"); inline.exists() {
 		return inline.get("virtual_hosts").list()

@@ -38,7 +38,8 @@ func trustDomainOf(config *corev1.ConfigMap) (string, error) {
 		TrustDomain string `json:"trustDomain"`
 	}
 	if err := yaml.Unmarshal([]byte(config.Data["mesh"]), &settings); err != nil {
-		return "", fmt.Errorf("reading the mesh configuration in ConfigMap %s/%s: %w", config.Namespace, config.Name, err)
+		return "", fmt.Errorf("reading the mesh configuration in ConfigMap %s/%s: %w", config.Namespace, config.Name,
+			err)
 	}
 	if settings.TrustDomain == "" {
 		return DefaultTrustDomain, nil
@@ -62,9 +63,12 @@ func RefusedValues(charts map[string]map[string]any) []string {
 	}
 	for _, chart := range slices.Sorted(maps.Keys(charts)) {
 		// pkg/revisions/tag_watcher.go: a Gateway without the label istio.io/rev belongs to the default revision.
-		refuse(chart, "", "an istiod with a revision ignores the lab's Gateways, which have no label istio.io/rev", "revision")
-		refuse(chart, DefaultClusterDomain, "the lab's host names end in svc."+DefaultClusterDomain, "global", "proxy", "clusterDomain")
-		refuse(chart, istiodNamespace, "the lab installs Istio in namespace "+istiodNamespace, "global", "istioNamespace")
+		refuse(chart, "", "an istiod with a revision ignores the lab's Gateways, which have no label istio.io/rev",
+			"revision")
+		refuse(chart, DefaultClusterDomain, "the lab's host names end in svc."+DefaultClusterDomain, "global", "proxy",
+			"clusterDomain")
+		refuse(chart, istiodNamespace, "the lab installs Istio in namespace "+istiodNamespace, "global",
+			"istioNamespace")
 	}
 	return refused
 }

@@ -11,7 +11,10 @@ import (
 
 func TestTrustDomain(t *testing.T) {
 	config := func(mesh string) *corev1.ConfigMap {
-		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istio"}, Data: map[string]string{"mesh": mesh}}
+		return &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istio"},
+			Data:       map[string]string{"mesh": mesh},
+		}
 	}
 	for mesh, want := range map[string]string{
 		"":                         "cluster.local",
@@ -34,14 +37,22 @@ func TestTrustDomain(t *testing.T) {
 func TestRefusedValues(t *testing.T) {
 	refused := RefusedValues(map[string]map[string]any{
 		"istiod": {
-			"revision": "canary", "global": map[string]any{"proxy": map[string]any{"clusterDomain": "example.org"}, "istioNamespace": "mesh"},
+			"revision": "canary",
+			"global": map[string]any{
+				"proxy":          map[string]any{"clusterDomain": "example.org"},
+				"istioNamespace": "mesh",
+			},
 			"meshConfig": map[string]any{"trustDomain": "lab.example"},
 		},
 		"ztunnel": {"revision": ""},
-		"cni":     {"global": map[string]any{"proxy": map[string]any{"clusterDomain": "cluster.local"}, "istioNamespace": "istio-system"}},
+		"cni": {"global": map[string]any{
+			"proxy":          map[string]any{"clusterDomain": "cluster.local"},
+			"istioNamespace": "istio-system",
+		}},
 	})
 	if got := strings.Join(refused, "\n"); got != strings.Join([]string{
-		"istiod.revision=canary: an istiod with a revision ignores the lab's Gateways, which have no label istio.io/rev",
+		"istiod.revision=canary: an istiod with a revision ignores the lab's Gateways, " +
+			"which have no label istio.io/rev",
 		"istiod.global.proxy.clusterDomain=example.org: the lab's host names end in svc.cluster.local",
 		"istiod.global.istioNamespace=mesh: the lab installs Istio in namespace istio-system",
 	}, "\n") {

@@ -20,15 +20,14 @@ type stream struct {
 	data   httpstream.Stream
 	errs   httpstream.Stream
 
-	// refused yields, once, what the kubelet said on the error stream; it is closed
-	// afterwards.
+	// refused yields, once, what the kubelet said on the error stream; it is closed afterwards.
 	refused chan error
 	read    atomic.Bool
 	closing sync.Once
 }
 
-// listenForRefusal reads the error stream: kubelet says there why it could not reach
-// the port, and then the whole connection is of no more use.
+// listenForRefusal reads the error stream: kubelet says there why it could not reach the port, and then the whole
+// connection is of no more use.
 func (s *stream) listenForRefusal() {
 	defer close(s.refused)
 	message, err := io.ReadAll(s.errs)
@@ -38,12 +37,11 @@ func (s *stream) listenForRefusal() {
 	}
 }
 
-// refusalWait is how long a connection that ended without a byte waits for the reason,
-// which travels on another stream.
+// refusalWait is how long a connection that ended without a byte waits for the reason, which travels on another stream.
 const refusalWait = 2 * time.Second
 
-// Read implements net.Conn. Where no process listens on the port, the data ends before
-// the first byte; kubelet's reason is returned in its place.
+// Read implements net.Conn. Where no process listens on the port, the data ends before the first byte; kubelet's reason
+// is returned in its place.
 func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.data.Read(p)
 	if n > 0 {

@@ -14,9 +14,8 @@ import (
 	"ambientlab/internal/lesson/params"
 )
 
-// captured reads testdata/mesh: dumps of Envoy 1.40 that was configured by istiod's
-// generator of release 1.31 over ADS, with the objects in specs; sections that no test
-// reads (bootstrap, clusters, secrets) are taken out.
+// captured reads testdata/mesh: dumps of Envoy 1.40 that was configured by istiod's generator of release 1.31 over ADS,
+// with the objects in specs; sections that no test reads (bootstrap, clusters, secrets) are taken out.
 func captured(t *testing.T, name string) *Dump {
 	t.Helper()
 	data := capturedBytes(t, name)
@@ -52,14 +51,17 @@ func capturedBytes(t *testing.T, name string) []byte {
 }
 
 // The tables beside the dumps were written by istioctl's own writer
-// (istio.io/istio/istioctl/pkg/writer/envoy/configdump, release 1.31) from the same
-// dumps.
+// (istio.io/istio/istioctl/pkg/writer/envoy/configdump, release 1.31) from the same dumps.
 func TestTablesEqualIstioctl(t *testing.T) {
 	for _, name := range []string{
-		"waypoint", "waypoint-fault", "waypoint-authz", "waypoint-both", "waypoint-nack", "gateway", "gateway-no-label", "sidecar",
+		"waypoint", "waypoint-fault", "waypoint-authz", "waypoint-both", "waypoint-nack", "gateway", "gateway-no-label",
+		"sidecar",
 	} {
 		d := captured(t, name)
-		for kind, write := range map[string]func(io.Writer) error{"listeners": d.WriteListeners, "routes": d.WriteRoutes} {
+		for kind, write := range map[string]func(io.Writer) error{
+			"listeners": d.WriteListeners,
+			"routes":    d.WriteRoutes,
+		} {
 			var got bytes.Buffer
 			if err := write(&got); err != nil {
 				t.Fatal(err)
@@ -77,9 +79,11 @@ func TestTablesEqualIstioctl(t *testing.T) {
 
 // Whatever a proxy answers, reading it must not bring the lab down.
 func FuzzParseDump(f *testing.F) {
-	f.Add([]byte(`{"configs":[{"@type":"x.ListenersConfigDump","dynamic_listeners":[{"active_state":{"listener":{"filter_chains":[{}]}}}]}]}`))
+	f.Add([]byte(`{"configs":[{"@type":"x.ListenersConfigDump",` +
+		`"dynamic_listeners":[{"active_state":{"listener":{"filter_chains":[{}]}}}]}]}`))
 	f.Add([]byte(`{"configs":[{"@type":"","dynamic_route_configs":[null,1,"x"]}]}`))
-	f.Add([]byte(`{"configs":[{"@type":"RoutesConfigDump","staticRouteConfigs":[{"route_config":{"virtual_hosts":[{"domains":["a","a.svc",7],"routes":[{}]}]}}]}]}`))
+	f.Add([]byte(`{"configs":[{"@type":"RoutesConfigDump",` +
+		`"staticRouteConfigs":[{"route_config":{"virtual_hosts":[{"domains":["a","a.svc",7],"routes":[{}]}]}}]}]}`))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		d, err := ParseDump(data)
 		if err != nil {

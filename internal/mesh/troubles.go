@@ -21,8 +21,9 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// The functions below say why an object has no effect, from the object alone; they are given nil for an object that does
-// not exist, and give nil where nothing is wrong. Waiting, sm:status and the likely causes in a report all use them.
+// The functions below say why an object has no effect, from the object alone; they are given nil for an object that
+// does not exist, and give nil where nothing is wrong. Waiting, sm:status and the likely causes in a report all use
+// them.
 
 // The labels and annotations of ambient mesh that decide which way traffic takes.
 const (
@@ -33,8 +34,8 @@ const (
 	annotationRedirection = "ambient.istio.io/redirection"
 )
 
-// WaypointAccepted and ZtunnelAccepted are the conditions that Istio sets on a policy: for those with targetRefs, and for
-// those with a selector (pilot/pkg/model/policyattachment.go).
+// WaypointAccepted and ZtunnelAccepted are the conditions that Istio sets on a policy: for those with targetRefs, and
+// for those with a selector (pilot/pkg/model/policyattachment.go).
 const (
 	WaypointAccepted = "WaypointAccepted"
 	ZtunnelAccepted  = "ZtunnelAccepted"
@@ -45,20 +46,23 @@ func GatewayTrouble(namespace, name string, gateway *gatewayv1.Gateway) *problem
 	if gateway == nil {
 		return problem.New(problem.WaypointNotReady, nil, "Gateway %s/%s does not exist", namespace, name)
 	}
-	s := apply.ConditionsState(gateway.Generation, gateway.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
+	s := apply.ConditionsState(gateway.Generation, gateway.Status.Conditions,
+		string(gatewayv1.GatewayConditionProgrammed))
 	if !s.Ready {
 		return problem.New(problem.WaypointNotReady, nil, "Gateway %s is not ready: %s", name, s.Message)
 	}
 	return nil
 }
 
-// DeploymentTrouble says why the Deployment that istiod makes for a waypoint, under the Gateway's name, is not available.
+// DeploymentTrouble says why the Deployment that istiod makes for a waypoint, under the Gateway's name, is not
+// available.
 func DeploymentTrouble(namespace, name string, d *appsv1.Deployment) *problem.Problem {
 	if d == nil {
 		return problem.New(problem.WaypointNotReady, nil, "istiod has not made Deployment %s/%s yet", namespace, name)
 	}
 	if d.Spec.Replicas != nil && *d.Spec.Replicas == 0 {
-		return problem.New(problem.WaypointNotReady, nil, "Deployment %s is scaled to zero: traffic goes around the waypoint", name)
+		return problem.New(problem.WaypointNotReady, nil,
+			"Deployment %s is scaled to zero: traffic goes around the waypoint", name)
 	}
 	if s := apply.DeploymentState(d); !s.Ready {
 		return problem.New(problem.WaypointNotReady, nil, "Deployment %s is not available: %s", name, s.Message)
@@ -72,20 +76,24 @@ func BindingTrouble(s Service, service *corev1.Service) *problem.Problem {
 		return problem.New(problem.WaypointNotReady, nil, "Service %s/%s does not exist", s.Namespace, s.Name)
 	}
 	if service.Labels[labelUseWaypoint] == "" {
-		return problem.New(problem.WaypointNotReady, nil, "Service %s has no label %s, so that no proxy sends its traffic to a waypoint", s.Name, labelUseWaypoint)
+		return problem.New(problem.WaypointNotReady, nil,
+			"Service %s has no label %s, so that no proxy sends its traffic to a waypoint", s.Name, labelUseWaypoint)
 	}
 	c := apimeta.FindStatusCondition(service.Status.Conditions, conditionBound)
 	switch {
 	case c == nil:
-		return problem.New(problem.WaypointNotReady, nil, "Istio has not bound Service %s to a waypoint; its label %s is %q", s.Name, labelUseWaypoint, service.Labels[labelUseWaypoint])
+		return problem.New(problem.WaypointNotReady, nil,
+			"Istio has not bound Service %s to a waypoint; its label %s is %q", s.Name, labelUseWaypoint,
+			service.Labels[labelUseWaypoint])
 	case c.Status != metav1.ConditionTrue:
-		return problem.New(problem.WaypointNotReady, nil, "Service %s is not bound to a waypoint: %s", s.Name, join(c.Reason, c.Message))
+		return problem.New(problem.WaypointNotReady, nil, "Service %s is not bound to a waypoint: %s", s.Name,
+			join(c.Reason, c.Message))
 	}
 	return nil
 }
 
-// conditionBound is what Istio sets on a Service once it is bound to its waypoint; its message says whether ingress traffic
-// is included (pilot/pkg/model/service.go, GetConditions).
+// conditionBound is what Istio sets on a Service once it is bound to its waypoint; its message says whether ingress
+// traffic is included (pilot/pkg/model/service.go, GetConditions).
 const conditionBound = "istio.io/WaypointBound"
 
 // IngressTrouble says why an ingress gateway does not send a Service's requests to its waypoint.
@@ -94,7 +102,8 @@ func IngressTrouble(s Service, service *corev1.Service) *problem.Problem {
 		return nil // BindingTrouble says so
 	}
 	if on, err := strconv.ParseBool(service.Labels[labelIngressUseWaypoint]); err != nil || !on {
-		return problem.New(problem.ConfigNotAttached, nil, "Service %s lacks the label %s=true", s.Name, labelIngressUseWaypoint)
+		return problem.New(problem.ConfigNotAttached, nil, "Service %s lacks the label %s=true", s.Name,
+			labelIngressUseWaypoint)
 	}
 	return nil
 }
@@ -127,10 +136,13 @@ func VirtualServiceTrouble(s Service, name string, object *networkingv1.VirtualS
 	}
 	hosts, gateways := object.Spec.GetHosts(), object.Spec.GetGateways()
 	if !slices.Contains(hosts, s.Host()) && !slices.Contains(hosts, s.Name) {
-		return problem.New(problem.ConfigNotAttached, nil, "VirtualService %s is for the host %s, not for %s", object.Name, strings.Join(hosts, ", "), s.Host())
+		return problem.New(problem.ConfigNotAttached, nil, "VirtualService %s is for the host %s, not for %s",
+			object.Name, strings.Join(hosts, ", "), s.Host())
 	}
 	if len(gateways) > 0 && !slices.Contains(gateways, "mesh") {
-		return problem.New(problem.ConfigNotAttached, nil, "VirtualService %s is bound to the gateways %s; a waypoint takes only those for the mesh", object.Name, strings.Join(gateways, ", "))
+		return problem.New(problem.ConfigNotAttached, nil,
+			"VirtualService %s is bound to the gateways %s; a waypoint takes only those for the mesh", object.Name,
+			strings.Join(gateways, ", "))
 	}
 	return nil
 }
@@ -141,7 +153,9 @@ func PolicyTrouble(namespace, name string, policy *securityv1.AuthorizationPolic
 		return problem.New(problem.ConfigNotAttached, nil, "AuthorizationPolicy %s/%s does not exist", namespace, name)
 	}
 	if condition == WaypointAccepted && policy.Spec.GetSelector() != nil {
-		return problem.New(problem.ConfigNotAttached, nil, "AuthorizationPolicy %s has a `selector`: waypoints ignore policies with one, and ztunnel, which takes them, cannot see methods; it needs `targetRefs`", name)
+		return problem.New(problem.ConfigNotAttached, nil,
+			"AuthorizationPolicy %s has a `selector`: waypoints ignore policies with one, and ztunnel, "+
+				"which takes them, cannot see methods; it needs `targetRefs`", name)
 	}
 	for _, c := range policy.Status.GetConditions() {
 		switch {
@@ -149,10 +163,12 @@ func PolicyTrouble(namespace, name string, policy *securityv1.AuthorizationPolic
 		case c.GetStatus() == "True":
 			return nil
 		default:
-			return problem.New(problem.ConfigNotAttached, nil, "Istio did not attach AuthorizationPolicy %s: %s", name, join(c.GetReason(), c.GetMessage()))
+			return problem.New(problem.ConfigNotAttached, nil, "Istio did not attach AuthorizationPolicy %s: %s", name,
+				join(c.GetReason(), c.GetMessage()))
 		}
 	}
-	return problem.New(problem.ConfigNotAttached, nil, "Istio has not attached AuthorizationPolicy %s to anything yet", name)
+	return problem.New(problem.ConfigNotAttached, nil, "Istio has not attached AuthorizationPolicy %s to anything yet",
+		name)
 }
 
 // TargetTrouble says why a policy is not about a Service.
@@ -161,7 +177,8 @@ func TargetTrouble(s Service, policy *securityv1.AuthorizationPolicy) *problem.P
 	if slices.Contains(targets, "Service/"+s.Name) {
 		return nil
 	}
-	return problem.New(problem.ConfigNotAttached, nil, "AuthorizationPolicy %s is attached to %s, not to Service/%s", policy.Name, orNone(targets), s.Name)
+	return problem.New(problem.ConfigNotAttached, nil, "AuthorizationPolicy %s is attached to %s, not to Service/%s",
+		policy.Name, orNone(targets), s.Name)
 }
 
 func targetsOf(policy *securityv1.AuthorizationPolicy) []string {
@@ -178,9 +195,11 @@ func DeniesAllBut(principal, app string, policy *securityv1.AuthorizationPolicy)
 		return problem.New(problem.ConfigNotAttached, nil, "the policy does not exist")
 	}
 	rules := policy.Spec.GetRules()
-	if policy.Spec.GetAction() == securityapi.AuthorizationPolicy_DENY && policy.Spec.GetSelector().GetMatchLabels()["app"] == app &&
+	if policy.Spec.GetAction() == securityapi.AuthorizationPolicy_DENY &&
+		policy.Spec.GetSelector().GetMatchLabels()["app"] == app &&
 		len(rules) == 1 && len(rules[0].GetTo()) == 0 && len(rules[0].GetWhen()) == 0 && len(rules[0].GetFrom()) == 1 {
-		if excepted := rules[0].GetFrom()[0].GetSource().GetNotPrincipals(); slices.Equal(excepted, []string{principal}) {
+		if excepted := rules[0].GetFrom()[0].GetSource().
+			GetNotPrincipals(); slices.Equal(excepted, []string{principal}) {
 			return nil
 		}
 	}
@@ -191,11 +210,13 @@ func DeniesAllBut(principal, app string, policy *securityv1.AuthorizationPolicy)
 func StrictTLSTrouble(app string, all []*securityv1.PeerAuthentication) *problem.Problem {
 	for _, p := range all {
 		labels := p.Spec.GetSelector().GetMatchLabels()
-		if (len(labels) == 0 || labels["app"] == app) && p.Spec.GetMtls().GetMode() == securityapi.PeerAuthentication_MutualTLS_STRICT {
+		if (len(labels) == 0 || labels["app"] == app) &&
+			p.Spec.GetMtls().GetMode() == securityapi.PeerAuthentication_MutualTLS_STRICT {
 			return nil
 		}
 	}
-	return problem.New(problem.ConfigNotAttached, nil, "no PeerAuthentication asks for STRICT mutual TLS for %s, so that plain text is let in", app)
+	return problem.New(problem.ConfigNotAttached, nil,
+		"no PeerAuthentication asks for STRICT mutual TLS for %s, so that plain text is let in", app)
 }
 
 func join(parts ...string) string {
@@ -227,8 +248,8 @@ func (o *Objects) WaypointTroubles() []*problem.Problem {
 	return slices.DeleteFunc(all, func(p *problem.Problem) bool { return p == nil })
 }
 
-// DelayTrouble says where the delay that a VirtualService asks for differs from what is wanted; want is nil where no delay
-// is.
+// DelayTrouble says where the delay that a VirtualService asks for differs from what is wanted; want is nil where no
+// delay is.
 func DelayTrouble(want *params.Fault, object *networkingv1.VirtualService) *problem.Problem {
 	if object == nil {
 		return nil // VirtualServiceTrouble says so

@@ -10,22 +10,20 @@ import (
 	"strconv"
 	"sync"
 
-	"ambientlab/internal/problem"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/streaming/pkg/httpstream"
+
+	"ambientlab/internal/problem"
 )
 
-// Tunnel is one connection through the API server to one port of one pod, over which
-// any number of connections are opened, as kubectl port-forward does. It is dialled
-// when first used, and again when it was lost.
+// Tunnel is one connection through the API server to one port of one pod, over which any number of connections are
+// opened, as kubectl port-forward does. It is dialled when first used, and again when it was lost.
 //
-// client-go's own PortForwarder is not used: it needs a local port even for a client in
-// this process, reports errors to the process-wide log instead of the caller, and ends
-// when the pod does.
+// client-go's own PortForwarder is not used: it needs a local port even for a client in this process, reports errors to
+// the process-wide log instead of the caller, and ends when the pod does.
 type Tunnel struct {
 	namespace, pod string
 	port           int
@@ -44,9 +42,8 @@ func (f *Forwarder) Tunnel(namespace, pod string, port int) *Tunnel {
 	return t
 }
 
-// dialPod asks the API server for a port-forward connection: tunnelled through a
-// WebSocket, and where that is refused (an older server, a proxy that does not know
-// it) by the SPDY upgrade.
+// dialPod asks the API server for a port-forward connection: tunnelled through a WebSocket, and where that is refused
+// (an older server, a proxy that does not know it) by the SPDY upgrade.
 func dialPod(config *rest.Config, namespace, pod string) (httpstream.Connection, error) {
 	base, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
@@ -114,9 +111,8 @@ func (t *Tunnel) connection(ctx context.Context) (conn httpstream.Connection, id
 	}
 }
 
-// DialContext opens a connection to the pod's port. A connection to the API server that
-// turns out to be dead is replaced once. The error is a problem.ProxyUnreachable with
-// the API server's or kubelet's words.
+// DialContext opens a connection to the pod's port. A connection to the API server that turns out to be dead is
+// replaced once. The error is a problem.ProxyUnreachable with the API server's or kubelet's words.
 func (t *Tunnel) DialContext(ctx context.Context) (net.Conn, error) {
 	s, err := t.open(ctx)
 	if errors.Is(err, errLost) {
@@ -131,8 +127,7 @@ func (t *Tunnel) DialContext(ctx context.Context) (net.Conn, error) {
 // errLost says that the connection to the API server ended.
 var errLost = errors.New("the connection to the pod was lost; it was stopped or has restarted")
 
-// open opens the two streams that make up a connection: one for data, and one on which
-// kubelet says what goes wrong.
+// open opens the two streams that make up a connection: one for data, and one on which kubelet says what goes wrong.
 func (t *Tunnel) open(ctx context.Context) (*stream, error) {
 	conn, id, err := t.connection(ctx)
 	if err != nil {
@@ -163,9 +158,8 @@ func (t *Tunnel) open(ctx context.Context) (*stream, error) {
 	return s, nil
 }
 
-// createStream opens a stream, unless the connection or ctx ends first: the library
-// itself waits 30 seconds for an answer, even on a connection that it knows to be
-// closed.
+// createStream opens a stream, unless the connection or ctx ends first: the library itself waits 30 seconds for an
+// answer, even on a connection that it knows to be closed.
 func createStream(ctx context.Context, conn httpstream.Connection, headers http.Header) (httpstream.Stream, error) {
 	type created struct {
 		stream httpstream.Stream
@@ -196,8 +190,8 @@ func (t *Tunnel) problem(err error) error {
 	return problem.New(problem.ProxyUnreachable, err, "no connection to %s", t)
 }
 
-// unlessCancelled drops a connection on which a stream could not be opened, unless that was
-// because the caller gave up: others may be using it.
+// unlessCancelled drops a connection on which a stream could not be opened, unless that was because the caller gave up:
+// others may be using it.
 func (t *Tunnel) unlessCancelled(ctx context.Context, conn httpstream.Connection) {
 	if ctx.Err() == nil {
 		t.drop(conn)

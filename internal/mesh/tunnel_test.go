@@ -11,19 +11,20 @@ import (
 	"sync"
 	"testing"
 
-	"ambientlab/internal/problem"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"ambientlab/internal/problem"
 )
 
 func TestAdminOverPortForward(t *testing.T) {
 	for name, webSockets := range map[string]bool{"websocket": true, "spdy fallback": false} {
 		t.Run(name, func(t *testing.T) {
-			server, forwarder := startAPIServer(t, webSockets, map[string]string{"15000": envoyAdmin(t, "waypoint-fault")})
+			server, forwarder := startAPIServer(t, webSockets,
+				map[string]string{"15000": envoyAdmin(t, "waypoint-fault")})
 			admin := forwarder.Admin("default", "waypoint-1")
 			for range 3 {
 				d, err := admin.Dump(t.Context())
@@ -71,7 +72,9 @@ func TestAdminOverPortForward(t *testing.T) {
 func TestTunnelErrorsSayWhy(t *testing.T) {
 	_, forwarder := startAPIServer(t, true, nil)
 	_, err := dumpOnce(t.Context(), forwarder, "waypoint-1")
-	if !problem.Is(err, problem.ProxyUnreachable) || !strings.Contains(err.Error(), "no connection to pod default/waypoint-1 port 15000: error forwarding port 15000") {
+	if !problem.Is(err, problem.ProxyUnreachable) ||
+		!strings.Contains(err.Error(),
+			"no connection to pod default/waypoint-1 port 15000: error forwarding port 15000") {
 		t.Error("refused port:", err)
 	}
 	_, err = dumpOnce(t.Context(), forwarder, "missing")
@@ -122,20 +125,34 @@ func TestPodPort(t *testing.T) {
 	if err := get(); err == nil {
 		t.Error("the port still answers after stop")
 	}
-	if _, _, err := forwarder.PodPort(t.Context(), "default", "missing", 80); !problem.Is(err, problem.ProxyUnreachable) {
+	if _, _, err := forwarder.PodPort(t.Context(), "default", "missing", 80); !problem.Is(err,
+		problem.ProxyUnreachable) {
 		t.Error(err)
 	}
 }
 
 func TestServiceForward(t *testing.T) {
 	server, forwarder := startAPIServer(t, true, map[string]string{"8080": envoyAdmin(t, "waypoint")})
-	up := corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
+	up := corev1.PodStatus{
+		Phase:      corev1.PodRunning,
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+	}
 	meta := metav1.ObjectMeta{Namespace: "default", Name: "gateway-istio", Labels: map[string]string{"app": "g"}}
-	pod := &corev1.Pod{ObjectMeta: meta, Status: up, Spec: corev1.PodSpec{Containers: []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 8080}}}}}}
+	pod := &corev1.Pod{
+		ObjectMeta: meta, Status: up,
+		Spec: corev1.PodSpec{
+			Containers: []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 8080}}}},
+		},
+	}
 	unready := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a-first", Labels: meta.Labels}}
-	service := &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{Selector: meta.Labels, Ports: []corev1.ServicePort{
-		{Port: 80, TargetPort: intstr.FromString("web")}, {Port: 8080}, {Port: 90, TargetPort: intstr.FromInt32(9090)},
-	}}}
+	service := &corev1.Service{
+		ObjectMeta: meta,
+		Spec: corev1.ServiceSpec{Selector: meta.Labels, Ports: []corev1.ServicePort{
+			{Port: 80, TargetPort: intstr.FromString("web")},
+			{Port: 8080},
+			{Port: 90, TargetPort: intstr.FromInt32(9090)},
+		}},
+	}
 	forwarder.kube = fake.NewClientset([]runtime.Object{service, pod, unready}...)
 
 	forward, err := forwarder.Service(t.Context(), "default", "gateway-istio", 80, "127.0.0.1:0")

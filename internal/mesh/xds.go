@@ -10,15 +10,14 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/metadata"
 
 	"ambientlab/internal/problem"
 )
@@ -39,8 +38,8 @@ type token struct {
 	until time.Time
 }
 
-// NewIstiod makes a client for an istiod whose TLS port for xDS is at address, such as 127.0.0.1:15012; it is asked
-// for at each question.
+// NewIstiod makes a client for an istiod whose TLS port for xDS is at address, such as 127.0.0.1:15012; it is asked for
+// at each question.
 func NewIstiod(config *rest.Config, address func() (string, error)) (*Istiod, error) {
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -147,7 +146,9 @@ func (i *Istiod) Resources(ctx context.Context, namespace, pod string) (Resource
 		if ctx.Err() != nil {
 			err = errors.Join(context.Cause(ctx), err)
 		}
-		return Resources{}, problem.New(problem.IstiodDisconnected, err, "istiod does not send the configuration of pod %s/%s", namespace, pod)
+		return Resources{},
+			problem.New(problem.IstiodDisconnected, err, "istiod does not send the configuration of pod %s/%s",
+				namespace, pod)
 	}
 	return found, nil
 }
@@ -188,9 +189,10 @@ func (i *Istiod) bearer(ctx context.Context, pod *corev1.Pod) (string, error) {
 		return known.value, nil
 	}
 	seconds := int64(tokenLife / time.Second)
-	answer, err := i.kube.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(ctx, pod.Spec.ServiceAccountName, &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}, ExpirationSeconds: &seconds},
-	}, metav1.CreateOptions{})
+	answer, err := i.kube.CoreV1().ServiceAccounts(pod.Namespace).
+		CreateToken(ctx, pod.Spec.ServiceAccountName, &authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}, ExpirationSeconds: &seconds},
+		}, metav1.CreateOptions{})
 	if err != nil {
 		return "", fmt.Errorf("asking for a token of ServiceAccount %s: %w", key, err)
 	}

@@ -30,7 +30,8 @@ func nodeOf(pod *corev1.Pod) (*core.Node, error) {
 		kind = container.Args[1]
 	}
 	fields := map[string]any{
-		"NAME": pod.Name, "NAMESPACE": pod.Namespace, "SERVICE_ACCOUNT": pod.Spec.ServiceAccountName, "NODE_NAME": pod.Spec.NodeName,
+		"NAME": pod.Name, "NAMESPACE": pod.Namespace, "SERVICE_ACCOUNT": pod.Spec.ServiceAccountName,
+		"NODE_NAME":    pod.Spec.NodeName,
 		"INSTANCE_IPS": pod.Status.PodIP, "LABELS": anyMap(pod.Labels), "ANNOTATIONS": anyMap(pod.Annotations),
 	}
 	// istiod sends an agent what the agent's version understands.
@@ -58,7 +59,8 @@ func nodeOf(pod *corev1.Pod) (*core.Node, error) {
 		return nil, err
 	}
 	return &core.Node{
-		Id:       fmt.Sprintf("%s~%s~%s.%s~%s.svc.cluster.local", kind, pod.Status.PodIP, pod.Name, pod.Namespace, pod.Namespace),
+		Id: fmt.Sprintf("%s~%s~%s.%s~%s.svc.cluster.local", kind, pod.Status.PodIP, pod.Name, pod.Namespace,
+			pod.Namespace),
 		Cluster:  cluster,
 		Metadata: metadata,
 	}, nil

@@ -28,7 +28,8 @@ const maxMessage = 200 << 20
 // ask has one conversation with istiod, in the order in which Envoy asks: clusters, the endpoints that these name,
 // listeners, the routes that those name.
 func ask(ctx context.Context, conn *grpc.ClientConn, who *core.Node) (Resources, error) {
-	stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxMessage))
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).
+		StreamAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxMessage))
 	if err != nil {
 		return Resources{}, err
 	}

@@ -76,6 +76,8 @@ func (resolver) FindExtensionByName(name protoreflect.FullName) (protoreflect.Ex
 	return protoregistry.GlobalTypes.FindExtensionByName(name)
 }
 
-func (resolver) FindExtensionByNumber(message protoreflect.FullName, number protoreflect.FieldNumber) (protoreflect.ExtensionType, error) {
+func (resolver) FindExtensionByNumber(
+	message protoreflect.FullName, number protoreflect.FieldNumber,
+) (protoreflect.ExtensionType, error) {
 	return protoregistry.GlobalTypes.FindExtensionByNumber(message, number)
 }

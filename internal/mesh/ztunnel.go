@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"slices"
 
-	"ambientlab/internal/problem"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"ambientlab/internal/problem"
 )
 
 // Where ztunnel runs: a DaemonSet of Istio's own namespace (manifests/charts/ztunnel/templates/daemonset.yaml).
@@ -27,8 +27,8 @@ type nodeProxy interface {
 	Close() error
 }
 
-// ztunnel is one that is asked by port-forward. Its admin interface listens where Envoy's does (ztunnel,
-// src/config.rs, DEFAULT_ADMIN_PORT), and has a /config_dump of its own.
+// ztunnel is one that is asked by port-forward. Its admin interface listens where Envoy's does (ztunnel, src/config.rs,
+// DEFAULT_ADMIN_PORT), and has a /config_dump of its own.
 type ztunnel struct{ *Admin }
 
 // Policies implements nodeProxy. The fields are those that istioctl reads
@@ -45,7 +45,8 @@ func (z ztunnel) Policies(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("reading the dump of the ztunnel in %s: %w", z.tunnel, err)
 	}
 	if dump.Policies == nil {
-		return nil, fmt.Errorf("reading the dump of the ztunnel in %s: %w", z.tunnel, errors.New("it has no list of policies"))
+		return nil, fmt.Errorf("reading the dump of the ztunnel in %s: %w", z.tunnel,
+			errors.New("it has no list of policies"))
 	}
 	names := make([]string, 0, len(*dump.Policies))
 	for _, policy := range *dump.Policies {
@@ -69,7 +70,8 @@ func (p *proxies) knownToZtunnel(ctx context.Context, s Service, namespace, name
 			return nil, err
 		}
 		if slices.Contains(known, namespace+"/"+name) {
-			return problem.New(problem.ConfigNotArrived, nil, "ztunnel on node %s still enforces policy %s", pods[i].Spec.NodeName, name), nil
+			return problem.New(problem.ConfigNotArrived, nil, "ztunnel on node %s still enforces policy %s",
+				pods[i].Spec.NodeName, name), nil
 		}
 	}
 	return nil, nil
@@ -81,7 +83,8 @@ func (m *Mesh) ztunnelsOf(ctx context.Context, s Service) ([]corev1.Pod, error) 
 	if err != nil || service == nil {
 		return nil, err
 	}
-	behind, err := m.kube.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.SelectorFromSet(service.Spec.Selector).String()})
+	behind, err := m.kube.CoreV1().Pods(s.Namespace).
+		List(ctx, metav1.ListOptions{LabelSelector: labels.SelectorFromSet(service.Spec.Selector).String()})
 	if err != nil {
 		return nil, fmt.Errorf("listing the pods of Service %s: %w", s.Name, err)
 	}
@@ -91,6 +94,7 @@ func (m *Mesh) ztunnelsOf(ctx context.Context, s Service) ([]corev1.Pod, error) 
 	}
 	return slices.DeleteFunc(ztunnels.Items, func(z corev1.Pod) bool {
 		return z.Status.Phase != corev1.PodRunning || z.DeletionTimestamp != nil ||
-			!slices.ContainsFunc(behind.Items, func(pod corev1.Pod) bool { return pod.Spec.NodeName == z.Spec.NodeName })
+			!slices.ContainsFunc(behind.Items,
+				func(pod corev1.Pod) bool { return pod.Spec.NodeName == z.Spec.NodeName })
 	}), nil
 }

@@ -12,10 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ambientlab/internal/problem"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ambientlab/internal/problem"
 )
 
 // fakeZtunnel knows policies, which can change under way.
@@ -61,11 +61,14 @@ func TestWaitStrictOff(t *testing.T) {
 		c.service.Spec.Selector = map[string]string{"app": "appb"}
 		ztunnel := map[string]string{"app": "ztunnel"}
 		c.pods = append(c.pods, onNode("node-1", "default", "appb-1", c.service.Spec.Selector),
-			onNode("node-1", "istio-system", "ztunnel-1", ztunnel), onNode("node-2", "istio-system", "ztunnel-2", ztunnel))
+			onNode("node-1", "istio-system", "ztunnel-1", ztunnel),
+			onNode("node-2", "istio-system", "ztunnel-2", ztunnel))
 		policy := []string{"default/other", "default/appb-only-via-waypoint"}
 		near, far := &fakeZtunnel{knows: policy}, &fakeZtunnel{knows: policy}
 		m := c.mesh()
-		m.nodeProxy = func(_, pod string) nodeProxy { return map[string]nodeProxy{"ztunnel-1": near, "ztunnel-2": far}[pod] }
+		m.nodeProxy = func(_, pod string) nodeProxy {
+			return map[string]nodeProxy{"ztunnel-1": near, "ztunnel-2": far}[pod]
+		}
 
 		held, reason, err := m.Check(t.Context(), StrictOff(target(), "default", "appb-only-via-waypoint"))
 		if held || err != nil || !strings.Contains(reason, "node-1 still enforces policy appb-only-via-waypoint") {
@@ -88,11 +91,13 @@ func TestWaitStrictOff(t *testing.T) {
 			t.Error("the port-forward to ztunnel is left open")
 		}
 		near.err = problem.New(problem.ProxyUnreachable, nil, "no connection to pod istio-system/ztunnel-1")
-		if err := m.Wait(within(t, time.Second), StrictOff(target(), "default", "appb-only-via-waypoint")); !problem.Is(err, problem.ProxyUnreachable) {
+		if err := m.Wait(within(t, time.Second),
+			StrictOff(target(), "default", "appb-only-via-waypoint")); !problem.Is(err, problem.ProxyUnreachable) {
 			t.Error("a ztunnel that cannot be asked:", err)
 		}
 		m.nodeProxy = nil
-		if held, reason, err := m.Check(t.Context(), StrictOff(target(), "default", "appb-only-via-waypoint")); !held || err != nil {
+		if held, reason, err := m.Check(t.Context(), StrictOff(target(), "default", "appb-only-via-waypoint")); !held ||
+			err != nil {
 			t.Error("where pods run nothing:", reason, err)
 		}
 	})
@@ -100,7 +105,9 @@ func TestWaitStrictOff(t *testing.T) {
 
 func TestZtunnelPolicies(t *testing.T) {
 	var mu sync.Mutex
-	dump := `{"workloads":[],"policies":[{"name":"appb-only-via-waypoint","namespace":"default","scope":"WorkloadSelector","action":"Deny","rules":[]},{"name":"istio_converted_static_strict","namespace":"istio-system"}]}`
+	dump := `{"workloads":[],"policies":[{"name":"appb-only-via-waypoint","namespace":"default",` +
+		`"scope":"WorkloadSelector","action":"Deny","rules":[]},{"name":"istio_converted_static_strict",` +
+		`"namespace":"istio-system"}]}`
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -115,7 +122,8 @@ func TestZtunnelPolicies(t *testing.T) {
 	z := ztunnel{forwarder.Admin("istio-system", "ztunnel-1")}
 	defer func() { _ = z.Close() }()
 	got, err := z.Policies(t.Context())
-	if want := []string{"default/appb-only-via-waypoint", "istio-system/istio_converted_static_strict"}; err != nil || !slices.Equal(got, want) {
+	if want := []string{"default/appb-only-via-waypoint", "istio-system/istio_converted_static_strict"}; err != nil ||
+		!slices.Equal(got, want) {
 		t.Errorf("%q, %v", got, err)
 	}
 	// What is no dump of a ztunnel must not pass for one that has forgotten.
