@@ -11,8 +11,8 @@ import (
 )
 
 // differences lists the fields in which two states of one object differ, as "path: before → after", in the order of
-// their paths. The status and the fields that only the server sets are not compared: a dry run may change them where the
-// write itself would not.
+// their paths. The status and the fields that only the server sets are not compared: a dry run may change them where
+// the write itself would not.
 func differences(before, after *unstructured.Unstructured) []string {
 	secret := after.GetKind() == "Secret"
 	var found []string

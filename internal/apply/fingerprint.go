@@ -13,7 +13,8 @@ import (
 const AnnotationApplied = "lab.opssec.in/applied"
 
 // fingerprint puts a digest of a CRD into its annotations. The dry run of a CRD is expensive for the API server, and
-// Istio and the Gateway API have 25 of them: without the digest most of a second run would be spent on dry runs of CRDs.
+// Istio and the Gateway API have 25 of them: without the digest most of a second run would be spent on dry runs of
+// CRDs.
 func fingerprint(obj *unstructured.Unstructured) {
 	if obj.GroupVersionKind().GroupKind() != crdKind() {
 		return
@@ -36,9 +37,9 @@ func annotate(obj *unstructured.Unstructured, key, value string) {
 	obj.SetAnnotations(annotations)
 }
 
-// unchanged says without the API server that a write would change nothing: the digest shows that the lab applied the same
-// CRD before, so that no field has to be removed, and the live object has every field of it. If it returns false the API
-// server has to be asked.
+// unchanged says without the API server that a write would change nothing: the digest shows that the lab applied the
+// same CRD before, so that no field has to be removed, and the live object has every field of it. If it returns false
+// the API server has to be asked.
 func unchanged(obj, live *unstructured.Unstructured) bool {
 	digest := obj.GetAnnotations()[AnnotationApplied]
 	return digest != "" && digest == live.GetAnnotations()[AnnotationApplied] && within(obj.Object, live.Object)

@@ -14,8 +14,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// What a controller makes for the lab's objects may have their labels: istiod copies those of a Gateway to the Deployment
-// and the Service that it makes. They are not pruned with the part, and are deleted with their owner.
+// What a controller makes for the lab's objects may have their labels: istiod copies those of a Gateway to the
+// Deployment and the Service that it makes. They are not pruned with the part, and are deleted with their owner.
 func TestOwnedObjectsAreLeftToTheirOwner(t *testing.T) {
 	c := cluster(t, "owned-by-controller")
 	ns := namespace(t, c)
