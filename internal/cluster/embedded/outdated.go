@@ -2,6 +2,10 @@ package embedded
 
 import (
 	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -42,7 +46,7 @@ func (e *Embedded) isOld(ctx context.Context, component string, known record) bo
 	return path != "" && path != known.Path
 }
 
-// outdated names the base components that run another build than today's sources make.
+// outdated names the base components, and the programs of pods, that are another build than today's sources make.
 func (e *Embedded) outdated(ctx context.Context) []string {
 	var old []string
 	for _, name := range baseComponents() {
@@ -50,5 +54,32 @@ func (e *Embedded) outdated(ctx context.Context) []string {
 			old = append(old, name)
 		}
 	}
+	for _, path := range e.runnerFiles() {
+		name := filepath.Base(path)
+		if today := e.today(ctx, name); today != "" && today != path && !slices.Contains(old, name) {
+			old = append(old, name)
+		}
+	}
 	return old
+}
+
+// runnerFiles lists the files that the pod runner's configuration puts into containers.
+func (e *Embedded) runnerFiles() []string {
+	raw, err := os.ReadFile(filepath.Join(e.dir, runnerConfig))
+	if err != nil {
+		return nil
+	}
+	var settings runnerSettings
+	if err := json.Unmarshal(raw, &settings); err != nil {
+		return nil
+	}
+	var paths []string
+	for _, image := range settings.Images {
+		for _, file := range image.Files {
+			if s, err := e.load(); err == nil && file.Source != s.Ztunnel {
+				paths = append(paths, file.Source)
+			}
+		}
+	}
+	return paths
 }

@@ -205,6 +205,13 @@ func TestOlderBuild(t *testing.T) {
 	if got := strings.Join(e.outdated(t.Context()), " "); got != scheduler {
 		t.Errorf("got %q", got)
 	}
+	pods := runnerSettings{Images: []runnerImage{{Files: []runnerFile{{"/bin/a", "/old/a"}, {"/bin/b", "/other/b"}}}}}
+	if err := writeJSON(filepath.Join(e.dir, runnerConfig), pods); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(e.outdated(t.Context()), " "); got != scheduler+" b" {
+		t.Errorf("with programs of pods: %q", got)
+	}
 }
 
 // TestBuildFirst builds while no other run has to wait for the lock, and gives a build that failed its own ID.
