@@ -44,7 +44,8 @@ func (e *Embedded) Create(ctx context.Context) (err error) {
 		s = nil
 	}
 	if s != nil && !exists(e.pki(podRunner+".crt")) {
-		return problem.New(problem.NotReady, nil, "embedded cluster %q was created by a version of the lab without a pod runner", e.opts.Name).
+		return problem.New(problem.NotReady, nil,
+			"embedded cluster %q was created by a version of the lab without a pod runner", e.opts.Name).
 			With("Delete it with `mage sm:delete`, then run `mage sm:install`.")
 	}
 	fresh := !exists(e.dir)

@@ -14,24 +14,28 @@ import (
 // TestHelp says what helps by what failed and what the system shows.
 func TestHelp(t *testing.T) {
 	clone := trialResult{"namespaces", "clone(CLONE_NEWUSER|CLONE_NEWPID|CLONE_NEWNS): operation not permitted"}
-	full := trialResult{"bridge", "making a network namespace: unshare(CLONE_NEWNET|CLONE_NEWUTS): no space left on device"}
+	full := trialResult{"bridge", "unshare(CLONE_NEWNET|CLONE_NEWUTS): no space left on device"}
+	const kernel, user = "/proc/sys/kernel/", "/proc/sys/user/"
 	for name, c := range map[string]struct {
-		result trialResult
-		files  map[string]string
-		says   string
+		result     trialResult
+		file, text string
+		says       string
 	}{
-		"no user namespaces":      {trialResult{"namespaces", "clone: no space left on device"}, map[string]string{"/proc/sys/user/max_user_namespaces": "0\n"}, "user.max_user_namespaces is 0"},
-		"no network namespaces":   {full, map[string]string{"/proc/sys/user/max_net_namespaces": "0"}, "user.max_net_namespaces is 0"},
-		"a limit is reached":      {full, nil, "user.max_*_namespaces"},
-		"Debian":                  {clone, map[string]string{"/proc/sys/kernel/unprivileged_userns_clone": "0"}, "kernel.unprivileged_userns_clone is 0"},
-		"Ubuntu":                  {clone, map[string]string{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1"}, "kernel.apparmor_restrict_unprivileged_userns to 0"},
-		"a container":             {clone, map[string]string{"/proc/self/status": "Name:\tx\nSeccomp:\t2\n"}, "seccomp=unconfined"},
-		"nothing is known":        {clone, map[string]string{"/proc/self/status": "Seccomp:\t0\n"}, "as root"},
-		"the kernel lacks a part": {trialResult{"netfilter rules", "operation not supported"}, nil, "nf_tables"},
+		"no user namespaces":    {full, user + "max_user_namespaces", "0\n", "user.max_user_namespaces is 0"},
+		"no network namespaces": {full, user + "max_net_namespaces", "0", "user.max_net_namespaces is 0"},
+		"a limit is reached":    {full, "", "", "user.max_*_namespaces"},
+		"Debian":                {clone, kernel + "unprivileged_userns_clone", "0", "unprivileged_userns_clone is 0"},
+		"Ubuntu": {
+			clone, kernel + "apparmor_restrict_unprivileged_userns", "1",
+			"kernel.apparmor_restrict_unprivileged_userns to 0",
+		},
+		"a container":             {clone, "/proc/self/status", "Name:\tx\nSeccomp:\t2\n", "seccomp=unconfined"},
+		"nothing is known":        {clone, "/proc/self/status", "Seccomp:\t0\n", "as root"},
+		"the kernel lacks a part": {trialResult{"netfilter rules", "operation not supported"}, "", "", "nf_tables"},
 	} {
 		read := func(path string) ([]byte, error) {
-			if text, has := c.files[path]; has {
-				return []byte(text), nil
+			if path == c.file {
+				return []byte(c.text), nil
 			}
 			return nil, errors.New("no such file")
 		}
@@ -80,8 +84,8 @@ func TestRunsPodsOf(t *testing.T) {
 	}
 }
 
-// TestOtherVersion deletes the processes of a lab that another version of this package created, with other components, and
-// refuses to start such a lab.
+// TestOtherVersion deletes the processes of a lab that another version of this package created, with other components,
+// and refuses to start such a lab.
 func TestOtherVersion(t *testing.T) {
 	e := plain(t)
 	if err := e.ensure(t.Context(), shell(e, "kwok", "exec sleep 60"), always); err != nil {
