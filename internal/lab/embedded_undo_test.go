@@ -323,7 +323,7 @@ func (b *bench) imagePull() {
 	}()
 	// No scheduler takes the pod, so that nobody but the test says how it is.
 	err := b.fails("install of an image that nobody has",
-		b.guest("SM_TIMEOUT=40s", "SM_NAMESPACE=shop", "SM_METALLB=on", "SM_ADDONS=prometheus",
+		b.guest("SM_TIMEOUT=2m", "SM_NAMESPACE=shop", "SM_METALLB=on", "SM_ADDONS=prometheus",
 			"SM_MANIFESTS="+write(b.t, `
 apiVersion: apps/v1
 kind: Deployment
