@@ -59,8 +59,8 @@ func TestPackets(t *testing.T) {
 
 	runner := b.pid("podrunner")
 	inside := descendants(t, runner)
-	// Not the waypoint's: when its only pod is ready again, istiod sends the gateway no new endpoints for appb, whatever
-	// runs the pods (istio.io/istio, pilot/pkg/xds/endpoints, findServiceWaypoint).
+	// Not the waypoint's: when its only pod is ready again, istiod sends the gateway no new endpoints for appb,
+	// whatever runs the pods (istio.io/istio, pilot/pkg/xds/endpoints, findServiceWaypoint).
 	gateway := named(t, inside, "/usr/local/bin/pilot-agent", "router")
 	for _, victim := range []struct {
 		what string
