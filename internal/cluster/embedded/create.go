@@ -22,7 +22,7 @@ func (e *Embedded) Create(ctx context.Context) (err error) {
 		return err
 	}
 	// Building takes minutes the first time, so it comes before anything that a failure would have to take back, and
-	// before the lock: nobody else has to wait for it.
+	// before the lock: no other run has to wait for it.
 	programs, paths, choice, err := e.buildAll(ctx)
 	if err != nil {
 		return err

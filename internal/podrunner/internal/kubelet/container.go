@@ -248,7 +248,7 @@ func (w *worker) await(life, probing context.Context, c *containerState, r *run)
 	case errors.Is(cause, errDeleted) || errors.Is(cause, errOthersEnded):
 		w.event(corev1.EventTypeNormal, "Killing", "Stopping container %s", c.spec.Name)
 		w.stop(c, r, w.grace())
-	default: // nobody waits for it any more
+	default: // the runner ends, or the pod was removed
 		_ = r.process.Signal(syscall.SIGKILL)
 		<-r.process.Ended()
 	}

@@ -99,7 +99,7 @@ func restoreMark() []expr.Any {
 	}
 }
 
-// answerRoute delivers packets that bear the connection's mark in this namespace, whatever their destination.
+// answerRoute delivers packets with the connection's mark in this namespace, whatever their destination.
 func answerRoute() error {
 	loopback, err := netlink.LinkByName("lo")
 	if err != nil {

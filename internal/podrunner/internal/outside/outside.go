@@ -228,7 +228,7 @@ func (b *Balancer) serve(ctx context.Context, service *corev1.Service) (*served,
 		go relay(life, listener, b.Log, func(ctx context.Context) (net.Conn, error) {
 			endpoints := b.Endpoints(service, port)
 			if len(endpoints) == 0 {
-				return nil, fmt.Errorf("Service %s/%s has no endpoint", service.Namespace, service.Name)
+				return nil, fmt.Errorf("no endpoint of Service %s/%s", service.Namespace, service.Name)
 			}
 			limit, cancel := context.WithTimeout(ctx, dialLimit)
 			defer cancel()

@@ -155,7 +155,7 @@ func (s *server) greet(conn *net.UnixConn) error {
 	return nil
 }
 
-// watch notices that a proxy is gone: it sends nothing of its own accord, so there is nothing to read but the end. The
+// watch notices that a proxy is gone: between answers it sends nothing, so there is nothing to read but the end. The
 // check reads nothing, so that it does not take an answer away.
 func (s *server) watch(conn *net.UnixConn) {
 	raw, err := conn.SyscallConn()
