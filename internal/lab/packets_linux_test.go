@@ -193,11 +193,17 @@ func named(t *testing.T, among []int, program, argument string) int {
 	return 0
 }
 
-// kill kills a process, and gives the time.
+// kill kills a process, waits until the kernel has ended it, and gives the time of the kill.
 func kill(t *testing.T, pid int) time.Time {
 	t.Helper()
+	killed := time.Now()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	return time.Now()
+	for {
+		state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(state), ") Z ") {
+			return killed
+		}
+	}
 }
