@@ -18,7 +18,8 @@ func data() map[string]any {
 		"Namespace": "default", "Percent": 50.0, "Delay": "2s", "Path": "/headers", "Exact": false,
 		"Waypoint":   "cluster.local/ns/default/sa/appb-waypoint",
 		"Principals": []string{"cluster.local/ns/default/sa/appa"},
-		"Httpbin":    "httpbin:1", "Fortio": "fortio:1", "ServiceType": "ClusterIP", "Workers": 2,
+		"Httpbin":    "httpbin:1", "Fortio": "fortio:1", "ServiceType": "ClusterIP", "NodePort": 30042,
+		"GatewayNodePort": 30042, "Workers": 2,
 		"WorkerList": make([]struct{}, 2), "CgroupV1": true,
 	}
 }
@@ -157,7 +158,7 @@ func TestSpecsUseTheNames(t *testing.T) {
 		"Gateway " + names.Waypoint,
 		"VirtualService " + names.Delay, "AuthorizationPolicy " + names.GetOnly,
 		"AuthorizationPolicy " + names.OnlyViaWaypoint,
-		"host " + names.Host,
+		"host " + names.Host, "host " + names.LocalHost,
 	} {
 		if !found[want] {
 			t.Errorf("no spec has %s; they have %v", want, slices.Sorted(maps.Keys(found)))

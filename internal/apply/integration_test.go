@@ -258,8 +258,12 @@ func TestOverlay(t *testing.T) {
 	if _, there := svc.Labels["istio.io/use-waypoint"]; err != nil || there || svc.Labels["app"] != "s" {
 		t.Errorf("after undo: %v %v", svc.Labels, err)
 	}
-	if want := []string{"kubectl -n " + ns + " label service s istio.io/use-waypoint=w"}; !cmp.Equal(want,
-		step.Explain()) {
+	want := []string{"kubectl apply --server-side --field-manager=ambientlab-waypoint -f o.yaml   " +
+		"# Service " + ns + "/s, label istio.io/use-waypoint=w"}
+	if !cmp.Equal(
+		want,
+		step.Explain(),
+	) {
 		t.Errorf("explain: %q", step.Explain())
 	}
 }

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -8,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
@@ -193,9 +197,12 @@ func (s *step) explain() []string {
 func (o Objects) explain(ctx context.Context, id string) []string {
 	set, err := o(ctx)
 	if err != nil {
-		return []string{"kubectl apply --server-side -f " + id + ".yaml"}
+		return []string{applyCommand(ManagedBy, false, id, err.Error())}
 	}
-	lines := []string{applyCommand("kubectl", ManagedBy, set.Name, contents(set))}
+	if len(set.Objects) == 0 {
+		return nil
+	}
+	lines := []string{applyCommand(ManagedBy, set.Force, id, contents(set))}
 	for _, obj := range set.Objects {
 		command := "kubectl"
 		if obj.GetNamespace() != "" {
@@ -203,24 +210,44 @@ func (o Objects) explain(ctx context.Context, id string) []string {
 		} else if set.Namespace != "" {
 			command += " -n " + set.Namespace
 		}
+		if set.NotAwaited != nil && set.NotAwaited(obj) {
+			continue
+		}
 		kind := strings.ToLower(obj.GetKind())
 		switch obj.GetKind() {
 		case "Deployment", "DaemonSet", "StatefulSet":
-			lines = append(lines, fmt.Sprintf("%s rollout status %s/%s", command, kind, obj.GetName()))
+			lines = append(
+				lines,
+				fmt.Sprintf("%s rollout status --timeout=%s %s/%s", command, kubectlTimeout, kind, obj.GetName()),
+			)
 		case "Gateway":
-			if obj.GroupVersionKind().Group == gatewayGroup {
-				lines = append(lines, command+" wait --for=condition=Programmed gateway/"+obj.GetName())
+			if obj.GroupVersionKind().Group == gatewayGroup { // Istio has a kind of that name too
+				lines = append(lines, waitCommand(command, "Programmed", "gateways."+gatewayGroup, obj.GetName()))
 			}
 		case "Job":
-			lines = append(lines, command+" wait --for=condition=Complete job/"+obj.GetName())
+			lines = append(lines, waitCommand(command, "Complete", kind, obj.GetName()))
 		}
 	}
 	return lines
 }
 
-func applyCommand(kubectl, manager, file, comment string) string {
-	return fmt.Sprintf("%s apply --server-side --field-manager=%s -f %s.yaml   # %s", kubectl, manager, file, comment)
+// kubectlTimeout is how long a command waits: kubectl's own 30 seconds are short for an image that is pulled.
+const kubectlTimeout = "10m"
+
+func waitCommand(kubectl, condition, kind, name string) string {
+	return fmt.Sprintf("%s wait --timeout=%s --for=condition=%s %s/%s", kubectl, kubectlTimeout, condition, kind, name)
 }
+
+func applyCommand(manager string, force bool, file, comment string) string {
+	command := "kubectl apply --server-side --field-manager=" + manager
+	if force {
+		command += " --force-conflicts"
+	}
+	return fmt.Sprintf("%s -f %s   # %s", command, fileName(file), strings.Join(strings.Fields(comment), " "))
+}
+
+// fileName is the file from which the part of a step is applied by hand.
+func fileName(id string) string { return id + ".yaml" }
 
 // named limits how many objects an explanation names.
 const named = 6
@@ -237,19 +264,71 @@ func contents(set Set) string {
 	return text
 }
 
-// explain returns kubectl's own command for what an overlay mostly is: labels.
-func (o Overlay) explain(context.Context, string) []string {
-	command := "kubectl"
-	if ns := o.Object.GetNamespace(); ns != "" {
-		command += " -n " + ns
-	}
-	kind, name := strings.ToLower(o.Object.GetKind()), o.Object.GetName()
+// explain returns the command that sets the fields of an overlay. `kubectl label` would set labels as another field
+// manager.
+func (o Overlay) explain(_ context.Context, id string) []string {
+	comment := idOf(o.Object).String()
 	labels := o.Object.GetLabels()
-	if len(labels) == 0 || len(o.Object.Object) > 3 {
-		return []string{applyCommand(command, o.manager(), o.Name, idOf(o.Object).String())}
-	}
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		name += " " + key + "=" + labels[key]
+		comment += ", label " + key + "=" + labels[key]
 	}
-	return []string{fmt.Sprintf("%s label %s %s", command, kind, name)}
+	return []string{applyCommand(o.manager(), false, id, comment)}
+}
+
+// Files returns the file that the commands of a part's step name: the objects as this package applies them for the lab
+// of that name. There is none where nothing is to be applied. Where there is no cluster, the objects are those for a
+// new one.
+func Files(
+	ctx context.Context,
+	connect func(context.Context) (*Client, error),
+	lab, id string,
+	part Part,
+) (map[string][]byte, error) {
+	s := &step{connect: connect, id: id, part: part}
+	c, err := s.connectOrNil(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var writes []*write
+	if c != nil {
+		computed, err := c.changes(ctx, id, part)
+		if err != nil {
+			return nil, err
+		}
+		writes = computed.writes
+	} else {
+		c = &Client{lab: lab, mapper: noCluster{}}
+		if writes, _, err = part.desired(ctx, c); err != nil {
+			return nil, err
+		}
+		for _, w := range writes {
+			if w.overlay != "" && (!w.create || initialNamespace(w.desired)) {
+				w.live = w.desired // by then it exists
+			}
+		}
+	}
+	if len(writes) == 0 {
+		return nil, nil
+	}
+	var file bytes.Buffer
+	for _, w := range writes {
+		w.start()
+		if w.live != nil && w.overlay == "" {
+			if err := c.adopt(w); err != nil {
+				return nil, err
+			}
+		}
+		text, err := yaml.Marshal(w.obj.Object)
+		if err != nil {
+			return nil, fmt.Errorf("writing %s: %w", idOf(w.obj), err)
+		}
+		file.WriteString("---\n")
+		file.Write(text)
+	}
+	return map[string][]byte{fileName(id): file.Bytes()}, nil
+}
+
+// initialNamespace tells whether an object is a namespace that every cluster has.
+func initialNamespace(obj *unstructured.Unstructured) bool {
+	return idOf(obj).String() == "Namespace default" || strings.HasPrefix(idOf(obj).String(), "Namespace kube-")
 }

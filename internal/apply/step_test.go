@@ -29,11 +29,11 @@ kind: Job
 metadata: {name: once}
 `)}
 	want := []string{
-		"kubectl apply --server-side --field-manager=ambientlab -f apps.yaml   # Deployment a, Gateway edge/gateway, " +
-			"Job once",
-		"kubectl -n lab rollout status deployment/a",
-		"kubectl -n edge wait --for=condition=Programmed gateway/gateway",
-		"kubectl -n lab wait --for=condition=Complete job/once",
+		"kubectl apply --server-side --field-manager=ambientlab -f apps.yaml   # Deployment a, " +
+			"Gateway edge/gateway, Job once",
+		"kubectl -n lab rollout status --timeout=10m deployment/a",
+		"kubectl -n edge wait --timeout=10m --for=condition=Programmed gateways.gateway.networking.k8s.io/gateway",
+		"kubectl -n lab wait --timeout=10m --for=condition=Complete job/once",
 	}
 	if diff := cmp.Diff(want, fixed(set).explain(t.Context(), "apps")); diff != "" {
 		t.Error(diff)
@@ -53,7 +53,8 @@ func TestStepReportsItsErrors(t *testing.T) {
 	if _, err := step.Check(t.Context()); !errors.Is(err, noCluster) {
 		t.Error(err)
 	}
-	if got := fmt.Sprint(step.Explain()); got != "[kubectl apply --server-side -f s.yaml]" {
+	const unrendered = "[kubectl apply --server-side --field-manager=ambientlab -f s.yaml   # it cannot be rendered]"
+	if got := fmt.Sprint(step.Explain()); got != unrendered {
 		t.Error(got)
 	}
 	step = Step(func(context.Context) (*Client, error) { return offline(), nil }, "s", "t", nil,
@@ -88,8 +89,9 @@ func TestExplainOverlay(t *testing.T) {
 	label := objects(t,
 		"apiVersion: v1\nkind: Namespace\nmetadata: {name: lab, labels: {istio.io/dataplane-mode: ambient}}\n")[0]
 	for want, o := range map[string]*unstructured.Unstructured{
-		"kubectl label namespace lab istio.io/dataplane-mode=ambient": label,
-		"kubectl -n x apply --server-side --field-manager=ambientlab-o -f o.yaml   # ConfigMap x/a": objects(t,
+		"kubectl apply --server-side --field-manager=ambientlab-o -f s.yaml   " +
+			"# Namespace lab, label istio.io/dataplane-mode=ambient": label,
+		"kubectl apply --server-side --field-manager=ambientlab-o -f s.yaml   # ConfigMap x/a": objects(t,
 			"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: x}\ndata: {k: v}\n")[0],
 	} {
 		if got := (Overlay{Name: "o", Object: o}).explain(t.Context(), "s")[0]; got != want {

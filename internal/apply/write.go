@@ -68,21 +68,26 @@ func (c *Client) send(ctx context.Context, w *write, dryRun bool) (*unstructured
 	return result, nil
 }
 
+// start prepares what is to be sent for an object that was read. An object that the overlay creates is marked.
+func (w *write) start() {
+	w.obj, w.judged, w.change = w.desired.DeepCopy(), false, nil
+	if w.overlay != "" && w.create && (w.live == nil || created(w.live)) {
+		annotate(w.obj, AnnotationCreated, "true")
+	}
+}
+
 // judge computes the change of an object that was read: what is to be sent, and what that changes. Without dryRun the
 // change of an object that does not exist is its creation; of one that exists it has to be computed.
 //
 // Where the server cannot tell yet (a webhook that does not answer, a namespace or a kind that an earlier step brings)
 // that is no error: the change is reported with the reason, and the write itself then waits or fails.
 func (c *Client) judge(ctx context.Context, w *write, dryRun bool) error {
-	w.obj, w.judged, w.change = w.desired.DeepCopy(), false, nil
+	w.start()
 	if w.live != nil && w.live.GetDeletionTimestamp() != nil {
 		change := w.creation()
 		change.Detail = "it is being deleted"
 		w.change = &change
 		return nil // it is judged again when it is gone
-	}
-	if w.overlay != "" && w.create && (w.live == nil || created(w.live)) {
-		annotate(w.obj, AnnotationCreated, "true")
 	}
 	if w.live == nil && (!dryRun || w.overlay != "" && !w.create) {
 		change := w.creation()

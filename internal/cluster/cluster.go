@@ -90,14 +90,14 @@ type Traits struct {
 	BuildsPrograms bool
 	// NoImages is why images cannot be loaded into the nodes, or empty.
 	NoImages string
+	// GatewayNodePort is the node port that the cluster publishes on this host for the gateway; 0 if it publishes none.
+	GatewayNodePort int
 	// AddonsOnRequest says that telemetry add-ons are installed only where SM_ADDONS asks for them.
 	AddonsOnRequest bool
 	// NoAddons lists the telemetry add-ons whose pods cannot run.
 	NoAddons []string
-	// CreateCommands are the commands that create such a cluster by hand; LoadCommand loads an archive of images into
-	// its nodes.
+	// CreateCommands are the commands that create such a cluster by hand.
 	CreateCommands []string
-	LoadCommand    string
 }
 
 // Provider creates, finds and removes a lab's cluster, and answers for what differs between providers. Errors that a
@@ -191,6 +191,12 @@ func Find(ctx context.Context, p Provider) (Info, error) {
 // PlatformSource is a provider whose clusters may need chart values of their own.
 type PlatformSource interface {
 	Platform(ctx context.Context) (Platform, error)
+}
+
+// PoolPlanner is a provider that knows which addresses a new cluster would get, or says with problem.ClusterNone why
+// not.
+type PoolPlanner interface {
+	PlannedPool(ctx context.Context) (lb.Pool, error)
 }
 
 // Balanced is a provider whose clusters may have a load balancer that is not the lab's.

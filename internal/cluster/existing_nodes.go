@@ -16,7 +16,6 @@ func (e *Existing) Traits() Traits {
 		UsesDocker:     true,
 		TunesNodes:     e.opts.Docker != nil,
 		CreateCommands: []string{"kubectl cluster-info"},
-		LoadCommand:    "kind load image-archive --name <its name> <bundle as archive>",
 	}
 }
 

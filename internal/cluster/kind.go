@@ -112,9 +112,12 @@ type Kind struct {
 	look     func(ctx context.Context, cfg *rest.Config) (version, notReady string, err error)
 }
 
+// KindNetwork is the name of the Docker network on which kind puts its nodes.
+func KindNetwork() string { return cmp.Or(os.Getenv("KIND_EXPERIMENTAL_DOCKER_NETWORK"), "kind") }
+
 // NewKind describes a kind cluster; it touches nothing.
 func NewKind(opts KindOptions) *Kind {
-	opts.Network = cmp.Or(opts.Network, os.Getenv("KIND_EXPERIMENTAL_DOCKER_NETWORK"), "kind")
+	opts.Network = cmp.Or(opts.Network, KindNetwork())
 	if opts.LockDir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
@@ -183,10 +186,15 @@ func (k *Kind) Inspect(ctx context.Context) (Info, error) {
 	return info, nil
 }
 
+// Absent describes the cluster while it does not exist.
+func (k *Kind) Absent() Info {
+	return Info{Provider: ProviderKind, Name: k.opts.Name, Context: k.contextName(), State: Absent, Packets: true}
+}
+
 // Find looks at the containers alone. A cluster whose containers are all there and running is NotReady, because its API
 // server is not asked.
 func (k *Kind) Find(ctx context.Context) (Info, error) {
-	info := Info{Provider: ProviderKind, Name: k.opts.Name, Context: k.contextName(), State: Absent, Packets: true}
+	info := k.Absent()
 	nodes, err := k.nodes(ctx)
 	if err != nil {
 		return info, err

@@ -8,7 +8,9 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
+	"ambientlab/specs"
 )
 
 const head = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n"
@@ -88,5 +90,35 @@ func TestKindVersion(t *testing.T) {
 	); !problem.Is(err, problem.ClusterVersion) || status.Done ||
 		!strings.Contains(err.Error(), "v1.31.4") {
 		t.Errorf("%+v, %v", status, err)
+	}
+}
+
+// Only the lab's own configuration makes the gateway's node port the lab's, and one of the user's that publishes it.
+func TestGatewayNodePort(t *testing.T) {
+	own, err := specs.Render(
+		"kind.yaml",
+		map[string]any{
+			"Workers":         1,
+			"WorkerList":      make([]struct{}, 1),
+			"CgroupV1":        false,
+			"GatewayNodePort": node.GatewayPort,
+		},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckConfig(own); err != nil {
+		t.Errorf("kind refuses the lab's own configuration: %v", err)
+	}
+	for config, want := range map[string]int{
+		string(own): node.GatewayPort,
+		"":          0,
+		"nodes: [{role: control-plane, extraPortMappings: [{containerPort: 80}]}]":                    0,
+		"nodes: [{role: control-plane}, {role: worker, extraPortMappings: [{containerPort: 30042}]}]": node.GatewayPort,
+	} {
+		kind := NewKind(KindOptions{Name: "x", Config: []byte(config), LockDir: t.TempDir()})
+		if got := kind.Traits().GatewayNodePort; got != want {
+			t.Errorf("%q: got %d, want %d", config, got, want)
+		}
 	}
 }

@@ -15,7 +15,6 @@ import (
 
 	"ambientlab/internal/docker"
 	"ambientlab/internal/engine"
-	"ambientlab/internal/lb"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
 )
@@ -75,11 +74,7 @@ func (k *Kind) createNew(ctx context.Context) error {
 	if err := k.ensureImages(ctx); err != nil {
 		return err
 	}
-	slot, err := lb.Choose(ctx, k.opts.Docker, k.opts.Network)
-	if err != nil {
-		return docker.Explain(ctx, err, k.opts.Endpoint)
-	}
-	config, err := withMark(k.opts.Config, node.Mark{Lab: k.opts.Name, Slot: slot})
+	config, err := k.markedConfig(ctx)
 	if err != nil {
 		return err
 	}

@@ -14,12 +14,23 @@ type vetter interface {
 	Vet(ctx context.Context, info Info) error
 }
 
+// filesSource is a provider whose CreateCommands name files.
+type filesSource interface {
+	// Files gives their content by name. It changes nothing.
+	Files(ctx context.Context) (map[string][]byte, error)
+}
+
 // Step is a provider as the first step of a plan. A cluster that is ready holds only if it does for the lab: what needs
 // this step touches nothing before that is known. A timeout of 0 means no deadline of its own.
 func Step(p Provider, id string, timeout time.Duration) engine.Step {
 	traits := p.Traits()
+	var files func(context.Context) (map[string][]byte, error)
+	if source, ok := p.(filesSource); ok {
+		files = source.Files
+	}
 	return engine.Step{
-		ID: id, Title: traits.Title, Timeout: timeout, Explain: func() []string { return traits.CreateCommands },
+		ID: id, Title: traits.Title, Timeout: timeout, Files: files,
+		Explain: func() []string { return traits.CreateCommands },
 		Check: func(ctx context.Context) (engine.Status, error) {
 			info, err := p.Inspect(ctx)
 			if v, ok := p.(vetter); ok && err == nil && info.State == Ready {

@@ -119,8 +119,15 @@ func (l *lab) kindConfig(t *testing.T) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := specs.Render("kind.yaml",
-		map[string]any{"Workers": 2, "WorkerList": make([]struct{}, 2), "CgroupV1": info.Info.CgroupVersion == "1"})
+	config, err := specs.Render(
+		"kind.yaml",
+		map[string]any{
+			"Workers":         2,
+			"WorkerList":      make([]struct{}, 2),
+			"CgroupV1":        info.Info.CgroupVersion == "1",
+			"GatewayNodePort": node.GatewayPort,
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

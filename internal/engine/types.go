@@ -57,6 +57,8 @@ type Step struct {
 	Preview func(context.Context) ([]Change, error)
 	// Explain gives the commands that a user would type for the same effect.
 	Explain func() []string
+	// Files gives the files that these commands name, by their names.
+	Files func(context.Context) (map[string][]byte, error)
 }
 
 // Decorator adds to a step what several steps have in common, such as retries.

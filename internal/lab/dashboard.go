@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -128,8 +129,10 @@ func openAll(
 			f.forwards = append(f.forwards, forward)
 			address := "http://" + forward.Addr() + d.path
 			f.addresses[d.name] = address
-			if d.name == "gateway" {
-				address += "   (with header Host: " + names.Host + ")"
+			if d.name == "gateway" { // a browser cannot set the header
+				browser := strings.Replace(address, "127.0.0.1", names.LocalHost, 1)
+				f.addresses[d.name] = browser
+				address += "   (with header Host: " + names.Host + "; in a browser: " + browser + ")"
 			}
 			f.table.Add(d.name, address)
 		}

@@ -132,7 +132,8 @@ func TestDashboardGoesOnWithoutOne(t *testing.T) {
 		t.Fatalf("rows %q, want the header, the gateway, kiali and prometheus", rows)
 	}
 	for i, words := range [][]string{
-		1: {"gateway", "http://127.0.0.1:", "/headers", "Host: appb.opssec.in"}, // the way in comes first
+		// The way in comes first.
+		1: {"gateway", "http://127.0.0.1:", "/headers", "Host: appb.opssec.in", "http://appb.localhost:"},
 		2: {"kiali", "not forwarded: Service istio-system/kiali has no ready pod"},
 		3: {"prometheus", "http://127.0.0.1:"},
 	} {

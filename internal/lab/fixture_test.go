@@ -88,7 +88,7 @@ func (b bed) Authz(ctx context.Context, without string, strict, off bool) error 
 }
 
 func (b bed) Verify(ctx context.Context, out string) error     { return Verify(out)(ctx, b.Env) }
-func (b bed) Plan(ctx context.Context, of string) error        { return Plan(of)(ctx, b.Env) }
+func (b bed) Plan(ctx context.Context, of string) error        { return Plan(of, "")(ctx, b.Env) }
 func (b bed) ProxyConfig(ctx context.Context, of string) error { return ProxyConfig(of)(ctx, b.Env) }
 
 // open opens a session on a lab that may be absent.

@@ -105,6 +105,9 @@ func nodeImageStep(s *session.Session, id string) engine.Step {
 	return engine.Step{
 		ID: id, Title: "Node image from the bundle", Timeout: s.Settings.StepTimeout(),
 		Check: func(ctx context.Context) (engine.Status, error) {
+			if s.Docker() == nil { // a preview
+				return engine.Status{Message: "no Docker engine answers"}, nil
+			}
 			refs, err := nodeImages(s)
 			if err != nil {
 				return engine.Status{}, err
@@ -130,7 +133,7 @@ func nodeImageStep(s *session.Session, id string) engine.Step {
 			}
 			return nil
 		},
-		Explain: func() []string { return []string{"docker load -i <archive of the node image>"} },
+		Explain: func() []string { return []string{"# mage sm:install loads the node image of SM_BUNDLE into Docker"} },
 	}
 }
 
@@ -178,7 +181,7 @@ func imagesStep(s *session.Session, c *charts, id string, needs ...string) engin
 			}
 			return err
 		},
-		Explain: func() []string { return []string{s.Traits.LoadCommand} },
+		Explain: func() []string { return []string{"# mage sm:install loads the images of SM_BUNDLE into every node"} },
 	}
 }
 

@@ -184,9 +184,25 @@ func tuneStep(s *session.Session, id string, needs ...string) engine.Step {
 		}
 		return found, nil
 	}
-	step := node.Step(id, "inotify limits of every node", needs, s.Docker(), nodes, node.Inotify())
+	step := node.Step(id, "inotify limits of every node", needs, s.Docker(), nodes, containers(s), node.Inotify())
 	step.Timeout = s.Settings.ShortStepTimeout()
 	return step
+}
+
+// containers lists the nodes' containers in a shell: by their names or, of a cluster that may still have to be created,
+// with kind's command.
+func containers(s *session.Session) string {
+	if s.Traits.Owned {
+		return "$(kind get nodes --name " + s.Settings.Cluster + ")"
+	}
+	var found []string
+	for _, n := range s.Info.Nodes {
+		if n.ContainerID == "" {
+			return "" // such nodes are not changed
+		}
+		found = append(found, n.Name)
+	}
+	return strings.Join(found, " ")
 }
 
 // recordStep writes the record of the installation.

@@ -47,9 +47,14 @@ func addressPoolStep(s *session.Session) engine.Step {
 	if removesMetalLB(s) {
 		needs = []string{"cluster"}
 	}
-	return optional(s, poolPart, "Load-balancer addresses", s.Config.MetalLB, needs,
+	step := optional(
+		s,
+		poolPart,
+		"Load-balancer addresses",
+		s.Config.MetalLB,
+		needs,
 		func(ctx context.Context) (objects, error) {
-			pool, err := s.Provider().AddressPool(ctx)
+			pool, err := addressPool(ctx, s)
 			if err != nil && s.NoCluster() {
 				return lb.Objects(lb.Pool{}), nil // the addresses come from a network that does not exist yet
 			}
@@ -58,7 +63,30 @@ func addressPoolStep(s *session.Session) engine.Step {
 			}
 			engine.Progress(ctx, "addresses %v of Docker network %s", pool.Ranges, pool.Network)
 			return lb.Objects(pool), nil
-		})
+		},
+	)
+	planner, ok := s.Provider().(cluster.PoolPlanner)
+	if !ok || !s.NoCluster() || step.Explain == nil {
+		return step
+	}
+	explain := step.Explain
+	step.Explain = func() []string {
+		ctx, cancel := context.WithTimeout(context.Background(), s.Settings.ShortStepTimeout())
+		defer cancel()
+		if _, err := planner.PlannedPool(ctx); problem.Is(err, problem.ClusterNone) {
+			return append(lb.Commands(cluster.KindNetwork(), poolPart+".yaml"), explain()...)
+		}
+		return explain()
+	}
+	return step
+}
+
+// addressPool gives the load-balancer addresses; for a cluster that does not exist, those that it would get.
+func addressPool(ctx context.Context, s *session.Session) (lb.Pool, error) {
+	if planner, ok := s.Provider().(cluster.PoolPlanner); ok && s.NoCluster() {
+		return planner.PlannedPool(ctx)
+	}
+	return s.Provider().AddressPool(ctx)
 }
 
 // checkAddresses refuses load-balancer addresses for nodes from whose network none can be taken.

@@ -15,8 +15,9 @@ import (
 )
 
 // Plan is the target that prints what another one, or every one, would do. Where the cluster exists its API server
-// judges the objects in a dry run. Where it does not, every object is listed as one to create.
-func Plan(of string) Target {
+// judges the objects in a dry run. Where it does not, every object is listed as one to create. With out, a folder that
+// must be empty or not exist, it also writes the commands and the files that they name.
+func Plan(of, out string) Target {
 	return func(ctx context.Context, env *session.Env) error {
 		names := append([]string{"install"}, lesson.Names()...)
 		if of != "" && !slices.Contains(names, of) {
@@ -25,7 +26,10 @@ func Plan(of string) Target {
 		if of != "" {
 			names = []string{of}
 		}
-		s, err := session.Open(ctx, env, session.MayBeAbsent)
+		if err := emptyFolder(out); err != nil {
+			return err
+		}
+		s, err := session.OpenForPreview(ctx, env)
 		if err != nil {
 			return err
 		}
@@ -35,21 +39,23 @@ func Plan(of string) Target {
 		}
 		ctx, cancel := s.Deadline(ctx)
 		defer cancel()
-		return preview(ctx, s.OnlyKnown(), c, names)
+		return preview(ctx, s.OnlyKnown(), c, names, out)
 	}
 }
 
-func preview(ctx context.Context, s *session.Session, c *charts, names []string) error {
+func preview(ctx context.Context, s *session.Session, c *charts, names []string, out string) error {
 	if s.Info.State == cluster.Absent {
 		s.Tell("%s; every object is listed as one to create, and no API server has judged it", s.Info.Summary())
 		s = s.WithoutCluster(s.Info.Summary())
 	}
+	var plans []engine.Plan
 	todo := "" // the first target that would change something
 	for _, name := range names {
 		plan := planOf(s, c, name)
 		if s.NoCluster() {
 			plan = previewWithoutCluster(plan)
 		}
+		plans = append(plans, plan)
 		previews, err := s.Preview(ctx, plan)
 		if err != nil {
 			return fmt.Errorf("previewing %s: %w", name, err)
@@ -59,6 +65,11 @@ func preview(ctx context.Context, s *session.Session, c *charts, names []string)
 		}
 		if todo == "" && slices.ContainsFunc(previews, func(p engine.Preview) bool { return !p.Status.Done }) {
 			todo = name
+		}
+	}
+	if out != "" {
+		if err := writeCommands(ctx, s, c, plans, out); err != nil {
+			return err
 		}
 	}
 	s.Next("mage sm:%s", cmp.Or(todo, "verify"))

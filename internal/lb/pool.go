@@ -108,6 +108,21 @@ func Choose(ctx context.Context, api Docker, network string) (int, error) {
 		"other labs or containers use all %d slots of %s on Docker network %s", count, s.subnet, s.network)
 }
 
+// Planned computes the pool of a lab that does not exist: the whole slot that Choose returns. The error is as Choose's,
+// but that a network which does not exist is the Docker client's error too.
+func Planned(ctx context.Context, api Docker, network string) (Pool, error) {
+	s, err := inspect(ctx, api, network)
+	if err != nil {
+		return Pool{}, err
+	}
+	slot, err := Choose(ctx, api, network)
+	if err != nil {
+		return Pool{}, err
+	}
+	whole, err := slotRange(s.subnet, slot)
+	return Pool{Network: network, Subnet: s.subnet, Slot: slot, Ranges: []Range{whole}}, err
+}
+
 // owner is a lab and the slot that the marks of its node containers name.
 type owner struct {
 	lab     string

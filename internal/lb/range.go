@@ -11,6 +11,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
 
 	"github.com/moby/moby/api/types/network"
 )
@@ -111,4 +113,24 @@ func address(n uint32) netip.Addr {
 	var raw [4]byte
 	binary.BigEndian.PutUint32(raw[:], n)
 	return netip.AddrFrom4(raw)
+}
+
+// rangeProgram is an awk program that reads the subnets of a Docker network and prints the range of slot 0 of the IPv4
+// one.
+const rangeProgram = `
+function ip(n) { return int(n / 2^24) "." int(n / 2^16) % 256 "." int(n / 2^8) % 256 "." n % 256 }
+/^[0-9.]+\/[0-9]+$/ {
+  last = (($1 * 256 + $2) * 256 + $3) * 256 + $4 + 2^(32 - $5) - 1
+  print ip(last - SIZE + 1) "-" ip(last - 1)
+  exit
+}`
+
+// Commands returns shell commands that write the range of slot 0 into a file of Objects without addresses. They are for
+// a Docker network that does not exist yet. Its subnet has at least 256 addresses, as those have that Docker chooses.
+func Commands(network, file string) []string {
+	return []string{
+		fmt.Sprintf("addresses=$(docker network inspect %s "+
+			"--format '{{range .IPAM.Config}}{{println .Subnet}}{{end}}' |\nawk -F '[./]' '%s')", network, strings.Replace(rangeProgram, "SIZE", strconv.Itoa(maxSlotSize), 1)),
+		fmt.Sprintf(`sed "s/addresses: \[\]/addresses: [$addresses]/" %[1]s > %[1]s.new && mv %[1]s.new %[1]s`, file),
+	}
 }

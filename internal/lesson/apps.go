@@ -3,12 +3,13 @@ package lesson
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
-	"strconv"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -16,7 +17,9 @@ import (
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/mesh"
+	"ambientlab/internal/node"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
@@ -29,12 +32,18 @@ func Apps() Lesson {
 		On: "appa, appb, Gateway " + names.Gateway, Off: "appa, appb, Gateway " + names.Gateway,
 		Data: func(config session.Config) map[string]any {
 			serviceType := ""
-			if !config.LoadBalancer {
+			switch {
+			case config.LoadBalancer:
+			case config.NodePort != 0:
+				serviceType = "NodePort"
+			default:
 				serviceType = "ClusterIP"
 			}
 			return map[string]any{
-				"Httpbin": names.HttpbinImage, "Fortio": names.FortioImage,
+				"Httpbin":     names.HttpbinImage,
+				"Fortio":      names.FortioImage,
 				"ServiceType": serviceType,
+				"NodePort":    config.NodePort,
 			}
 		},
 		Images:  []string{names.HttpbinImage, names.FortioImage},
@@ -59,9 +68,6 @@ func appsMissing(by string) *problem.Problem {
 		"sm:%s needs appb, and the applications are not installed; nothing was changed", by)
 }
 
-// dialTimeout is how long the gateway may take to accept a connection from this host.
-const dialTimeout = 3 * time.Second
-
 // tellAccess says how to send appb a request from this host. A load-balancer address may not lead from here to the
 // cluster: Docker Desktop, for example, keeps it inside its virtual machine (kubernetes-sigs/kind#3556).
 func tellAccess(ctx context.Context, s *session.Session) error {
@@ -79,23 +85,24 @@ func tellAccess(ctx context.Context, s *session.Session) error {
 			"mage sm:proxyConfig -of=gateway", address)
 		return nil
 	}
-	served, err := hostAddress(ctx, s)
+	published, err := publishedAddress(ctx, s)
 	if err != nil {
 		return err
 	}
-	for _, candidate := range []string{served, address} {
-		if answers(ctx, candidate) {
-			s.Tell("try: curl -H 'Host: %s' http://%s/headers", names.Host, candidate)
-			return nil
-		}
+	delay, _, err := Fault(params.DefaultFault()).AsRecorded(s.Found)
+	if err != nil {
+		return err
 	}
-	s.Tell("try: mage sm:dashboard, and in another terminal curl -H 'Host: %s' http://127.0.0.1:8080/headers",
-		names.Host)
+	fault, _ := delay.Parameters.(params.Fault)
+	answers := func(ctx context.Context, address string) bool { return gatewayAnswers(ctx, address, fault.OtherPath()) }
+	for _, line := range accessLines(ctx, address, published, answers) {
+		s.Tell("%s", line)
+	}
 	return nil
 }
 
-// hostAddress is the address of this machine at which the provider serves the gateway, or "".
-func hostAddress(ctx context.Context, s *session.Session) (string, error) {
+// publishedAddress is the address of this machine, host and port, at which the provider serves the gateway, or "".
+func publishedAddress(ctx context.Context, s *session.Session) (string, error) {
 	client, err := s.Connect(ctx)
 	if err != nil {
 		return "", err
@@ -108,24 +115,81 @@ func hostAddress(ctx context.Context, s *session.Session) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading Service %s: %w", names.GatewayAccount, err)
 	}
-	first, _, _ := strings.Cut(service.Annotations[cluster.HostAddress], ",")
-	return first, nil
+	if first, _, _ := strings.Cut(service.Annotations[cluster.HostAddress], ","); first != "" {
+		return first, nil
+	}
+	if !slices.ContainsFunc(
+		service.Spec.Ports,
+		func(port corev1.ServicePort) bool { return port.NodePort == node.GatewayPort },
+	) {
+		return "", nil
+	}
+	nodes, err := s.Provider().Nodes(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, n := range nodes {
+		if n.Gateway != "" {
+			return n.Gateway, nil
+		}
+	}
+	return "", nil
 }
 
-// answers tells whether a connection to the gateway can be opened from this host. Without a port, it is the gateway's.
-func answers(ctx context.Context, address string) bool {
-	if address == "" {
-		return false
+// accessLines says how to reach appb: at the gateway's address where the gateway answers there, else at the published
+// one, else through sm:dashboard. A published address on the loopback also serves browsers, which cannot set a Host
+// header.
+func accessLines(
+	ctx context.Context,
+	address, published string,
+	answers func(ctx context.Context, address string) bool,
+) []string {
+	var curl, browser string
+	if published != "" && answers(ctx, published) {
+		curl = published
+		if ip, err := netip.ParseAddrPort(published); err == nil && ip.Addr().IsLoopback() {
+			browser = fmt.Sprintf("in a browser: http://%s:%d/headers", names.LocalHost, ip.Port())
+		}
 	}
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		address = net.JoinHostPort(address, strconv.Itoa(names.GatewayPort))
+	if address != "" && answers(ctx, address) {
+		curl = address
 	}
-	connection, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
+	if curl == "" {
+		return []string{
+			fmt.Sprintf(
+				"try: mage sm:dashboard, and in another terminal curl -H 'Host: %s' http://127.0.0.1:8080/headers",
+				names.Host,
+			),
+		}
+	}
+	lines := []string{fmt.Sprintf("try: curl -H 'Host: %s' http://%s/headers", names.Host, curl)}
+	if browser != "" {
+		lines = append(lines, browser)
+	}
+	return lines
+}
+
+// answerTimeout is how long the gateway may take to answer a request from this host.
+const answerTimeout = 2 * time.Second
+
+// gatewayAnswers tells whether the gateway answers a request for a path of appb, which is not to be delayed, at an
+// address with or without a port. Another server could have the address in another network: what answers must be appb's
+// 200, or name itself as Istio's Envoy.
+func gatewayAnswers(ctx context.Context, address, path string) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, http.NoBody)
 	if err != nil {
 		return false
 	}
-	_ = connection.Close()
-	return true
+	request.Host = names.Host
+	// No proxy: the address is in a network of this host.
+	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	if err != nil {
+		return false
+	}
+	_ = response.Body.Close()
+	return response.StatusCode == http.StatusOK || response.Header.Get("Server") == "istio-envoy"
 }
 
 // firstAddress is the first address in a Gateway's status, or "".

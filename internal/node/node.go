@@ -35,6 +35,11 @@ const (
 // pkg/cluster/internal/providers/common/constants.go).
 const APIServerPort = "6443"
 
+// GatewayPort is the node port of the lab's gateway, which the lab's kind configuration publishes. It is in the range
+// from which Kubernetes gives no ports by itself (Kubernetes documentation, "Avoid collisions assigning ports to
+// NodePort Services").
+const GatewayPort = 30042
+
 // Node is a node of a cluster.
 type Node struct {
 	Name, Role string
@@ -45,6 +50,8 @@ type Node struct {
 	InternalIP string
 	// APIServer is the address, host and port, at which Docker publishes the API server's port; empty if it does not.
 	APIServer string
+	// Gateway is the address, host and port, at which Docker publishes GatewayPort; empty if it does not.
+	Gateway string
 	// Cluster is the name of the kind cluster.
 	Cluster string
 	// Network is the name of the Docker network that the node is on.
@@ -103,8 +110,15 @@ func fromContainer(c container.Summary) Node {
 		}
 	}
 	for _, p := range c.Ports {
-		if strconv.Itoa(int(p.PrivatePort)) == APIServerPort && p.PublicPort != 0 && p.IP.IsValid() {
-			n.APIServer = netip.AddrPortFrom(p.IP, p.PublicPort).String()
+		if p.PublicPort == 0 || !p.IP.IsValid() {
+			continue
+		}
+		address := netip.AddrPortFrom(p.IP, p.PublicPort).String()
+		switch {
+		case strconv.Itoa(int(p.PrivatePort)) == APIServerPort:
+			n.APIServer = address
+		case p.PrivatePort == GatewayPort:
+			n.Gateway = address
 		}
 	}
 	name, endpoint := endpointOf(c)

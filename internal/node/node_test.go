@@ -90,6 +90,27 @@ func TestListGoesByLabels(t *testing.T) {
 	}
 }
 
+// The gateway's port is where Docker publishes it, whatever else is published, and nowhere on a node without it.
+func TestListFindsTheGateway(t *testing.T) {
+	e := &dockertest.Engine{}
+	labels := map[string]string{node.ClusterLabel: "ambient", node.RoleLabel: node.ControlPlane}
+	e.Add(dockertest.Container{
+		Name: "with", Labels: labels, Published: "127.0.0.1:40001",
+		Ports: map[uint16]string{node.GatewayPort: "127.0.0.1:40002", 80: "0.0.0.0:40003"},
+	})
+	e.Add(dockertest.Container{Name: "without", Labels: labels, Published: "127.0.0.1:40004"})
+	nodes, err := node.List(t.Context(), e, "ambient")
+	if err != nil || len(nodes) != 2 {
+		t.Fatalf("nodes %v, %v", nodes, err)
+	}
+	if n := nodes[0]; n.APIServer != "127.0.0.1:40001" || n.Gateway != "127.0.0.1:40002" {
+		t.Errorf("%s: API server %q, gateway %q", n.Name, n.APIServer, n.Gateway)
+	}
+	if n := nodes[1]; n.APIServer != "127.0.0.1:40004" || n.Gateway != "" {
+		t.Errorf("%s: API server %q, gateway %q", n.Name, n.APIServer, n.Gateway)
+	}
+}
+
 func TestTune(t *testing.T) {
 	tests := []struct {
 		name             string
@@ -176,12 +197,18 @@ func TestStep(t *testing.T) {
 	k := &kernel{values: map[string]string{instances: "128", watches: "8192"}}
 	e, nodes := labNodes(t, k)
 	step := node.Step("node-tuning", "Tune the nodes", nil, e,
-		func(context.Context) ([]node.Node, error) { return nodes, nil }, node.Inotify())
+		func(context.Context) ([]node.Node, error) { return nodes, nil }, "$(nodes)", node.Inotify())
 	plan := engine.Plan{Name: "p", Steps: []engine.Step{step}}
 	var eng engine.Engine
 	preview, err := eng.Preview(t.Context(), plan)
 	if err != nil || len(preview[0].Changes) != 6 || len(k.writes) != 0 {
 		t.Errorf("preview: %+v, %v, writes %v", preview, err, k.writes)
+	}
+	const raise = `for node in $(nodes); do docker exec "$node" ` +
+		`sh -c 'test "$(sysctl -n fs.inotify.max_user_instances)" -ge 1024 || ` +
+		`sysctl -w fs.inotify.max_user_instances=1024'; done`
+	if explained := step.Explain(); len(explained) != 2 || explained[0] != raise {
+		t.Errorf("explained as %q", explained)
 	}
 	said := &notes{}
 	eng.Sink = said

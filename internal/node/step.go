@@ -10,10 +10,11 @@ import (
 )
 
 // Step returns the step that tunes the nodes that nodes returns. It has no Undo: the values belong to the Docker host,
-// other programs may need them, and a reboot restores the host's own.
+// other programs may need them, and a reboot restores the host's own. containers lists the nodes in a shell, for the
+// commands that have the same effect; empty means that there are none.
 func Step(
 	id, title string, needs []string, api docker.Execer,
-	nodes func(context.Context) ([]Node, error), settings []Sysctl,
+	nodes func(context.Context) ([]Node, error), containers string, settings []Sysctl,
 ) engine.Step {
 	return engine.Step{
 		ID: id, Title: title, Needs: needs,
@@ -65,9 +66,18 @@ func Step(
 			return changes, err
 		},
 		Explain: func() []string {
+			if containers == "" {
+				return nil
+			}
 			var lines []string
 			for _, s := range settings {
-				lines = append(lines, fmt.Sprintf("docker exec <node> sysctl -w %s=%d", s.Key, s.Min))
+				lines = append(lines, fmt.Sprintf(
+					`for node in %[1]s; do docker exec "$node" `+
+						`sh -c 'test "$(sysctl -n %[2]s)" -ge %[3]d || sysctl -w %[2]s=%[3]d'; done`,
+					containers,
+					s.Key,
+					s.Min,
+				))
 			}
 			return lines
 		},

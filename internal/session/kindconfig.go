@@ -9,6 +9,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"ambientlab/internal/cluster"
+	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
 	"ambientlab/specs"
 )
@@ -26,7 +27,7 @@ func (e *Env) kindConfig(info client.SystemInfoResult) ([]byte, error) {
 	if raw == nil {
 		raw, err = specs.Render("kind.yaml", map[string]any{
 			"Workers": e.Settings.Workers, "WorkerList": make([]struct{}, e.Settings.Workers),
-			"CgroupV1": info.Info.CgroupVersion == "1",
+			"CgroupV1": info.Info.CgroupVersion == "1", "GatewayNodePort": node.GatewayPort,
 		})
 		if err != nil {
 			return nil, err

@@ -30,6 +30,8 @@ type Config struct {
 	Addons []string
 	// MetalLB says that the lab gives out load-balancer addresses, and LoadBalancer that the lab or the cluster does.
 	MetalLB, LoadBalancer bool
+	// NodePort is the gateway's, which the cluster publishes on this host; 0 leaves the choice to Kubernetes.
+	NodePort int
 	// TrustDomain is the mesh's.
 	TrustDomain string
 	// Removing says that plans are made to be undone: they then hold what is installed, and nothing else.
@@ -43,6 +45,7 @@ func (c Config) HasAddon(name string) bool { return slices.Contains(c.Addons, na
 func Merge(asked Settings, traits cluster.Traits, found Found, rule Rule) Config {
 	merged := withRecord(asked, traits, found.Record, rule)
 	merged.LoadBalancer = merged.MetalLB || found.LoadBalancer != ""
+	merged.NodePort = traits.GatewayNodePort
 	merged.TrustDomain = cmp.Or(found.TrustDomain, mesh.DefaultTrustDomain)
 	return merged
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/moby/moby/client"
+
 	"ambientlab/internal/apply"
 	"ambientlab/internal/bundle"
 	"ambientlab/internal/cluster"
@@ -91,6 +93,45 @@ func Open(ctx context.Context, env *Env, need Need) (*Session, error) {
 	}
 	s.Config = Merge(env.Settings, s.Traits, s.Found, AsInstalled)
 	return s, nil
+}
+
+// OpenForPreview is Open for a target that changes nothing. Where no Docker engine answers that kind would need, the
+// session is that of a new kind cluster.
+func OpenForPreview(ctx context.Context, env *Env) (*Session, error) {
+	s, err := Open(ctx, env, MayBeAbsent)
+	if err == nil || env.shared.provider != nil ||
+		(env.Settings.Provider != "" && env.Settings.Provider != cluster.ProviderKind) {
+		return s, err
+	}
+	if _, noDocker := env.DockerInfo(ctx); noDocker == nil || ctx.Err() != nil {
+		return nil, err
+	}
+	config, configErr := env.kindConfig(client.SystemInfoResult{})
+	if configErr != nil {
+		return nil, configErr
+	}
+	env.Tell("%v", err)
+	env.shared.docker = nil
+	env.shared.provider = withoutEngine{cluster.NewKind(cluster.KindOptions{
+		Name: env.Settings.Cluster, Config: config, NodeImage: env.Settings.NodeImage,
+		Kubeconfig: env.Settings.Kubeconfig,
+	})}
+	return Open(ctx, env, MayBeAbsent)
+}
+
+// withoutEngine is the kind provider for a preview where no Docker engine answers: it takes the cluster to be absent.
+type withoutEngine struct{ *cluster.Kind }
+
+// Inspect finds nothing.
+func (k withoutEngine) Inspect(context.Context) (cluster.Info, error) {
+	info := k.Absent()
+	info.Message = "no Docker engine answers, so this is taken to be a new cluster"
+	return info, nil
+}
+
+// Nodes finds none.
+func (k withoutEngine) Nodes(context.Context) ([]cluster.Node, error) {
+	return nil, problem.New(problem.ClusterNone, nil, "no Docker engine answers")
 }
 
 // running refuses a cluster that does not exist, that the lab must not use, or whose processes have ended.

@@ -39,6 +39,9 @@ func (s *Session) SetStepWithout(
 	}
 	step := apply.Step(s.Connect, id, title, needs, apply.Objects(set))
 	step.Timeout = s.Settings.StepTimeout()
+	step.Files = func(ctx context.Context) (map[string][]byte, error) {
+		return apply.Files(ctx, s.Connect, s.Settings.Cluster, id, apply.Objects(set))
+	}
 	return s.simulated(s.notifying(step, set), set)
 }
 
@@ -46,6 +49,9 @@ func (s *Session) SetStepWithout(
 func (s *Session) OverlayStep(id, title string, needs []string, overlay apply.Overlay) engine.Step {
 	step := apply.Step(s.Connect, id, title, needs, overlay)
 	step.Timeout = s.Settings.StepTimeout()
+	step.Files = func(ctx context.Context) (map[string][]byte, error) {
+		return apply.Files(ctx, s.Connect, s.Settings.Cluster, id, overlay)
+	}
 	return step
 }
 
@@ -144,6 +150,9 @@ func (s *Session) ProcessStep(id, title, component string, needs ...string) engi
 		},
 		Do:   func(ctx context.Context) error { return runner.Start(ctx, component) },
 		Undo: func(ctx context.Context) error { return runner.Stop(ctx, component) },
+		Explain: func() []string {
+			return []string{"# mage sm:install runs " + component + " as a process of this machine"}
+		},
 		Preview: func(ctx context.Context) ([]engine.Change, error) {
 			running, message, err := runner.Started(ctx, component)
 			if running || err != nil {

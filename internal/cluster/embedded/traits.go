@@ -23,8 +23,11 @@ var (
 func (e *Embedded) Traits() cluster.Traits {
 	return cluster.Traits{
 		Name: Provider, Title: "embedded control plane " + e.opts.Name, Owned: true, LoadBalancer: true,
-		BuildsPrograms:  true,
-		NoImages:        "the embedded control plane runs no images",
+		BuildsPrograms: true,
+		NoImages:       "the embedded control plane runs no images",
+		CreateCommands: []string{
+			"# mage sm:install creates the embedded control plane; kind, docker and kubectl cannot",
+		},
 		AddonsOnRequest: true, NoAddons: e.noAddons(),
 	}
 }

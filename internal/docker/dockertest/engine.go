@@ -36,6 +36,8 @@ type Container struct {
 	Network string
 	// Published is the address at which port 6443 is published while it runs.
 	Published string
+	// Ports are further ports of the container that are published, and at which addresses.
+	Ports map[uint16]string
 	// IP is its address while it runs; FixedIP the one it asked for.
 	IP, FixedIP string
 	Stopped     bool
@@ -155,6 +157,14 @@ func summary(c Container) container.Summary {
 	if c.Published != "" && !c.Stopped {
 		p := netip.MustParseAddrPort(c.Published)
 		s.Ports = []container.PortSummary{{IP: p.Addr(), PublicPort: p.Port(), PrivatePort: 6443, Type: "tcp"}}
+	}
+	for port, address := range c.Ports {
+		if p := netip.MustParseAddrPort(address); !c.Stopped {
+			s.Ports = append(
+				s.Ports,
+				container.PortSummary{IP: p.Addr(), PublicPort: p.Port(), PrivatePort: port, Type: "tcp"},
+			)
+		}
 	}
 	s.HostConfig.NetworkMode = c.Network
 	ep := &network.EndpointSettings{}

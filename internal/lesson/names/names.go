@@ -10,8 +10,9 @@ const (
 	// AppPort is the port of both Services, and PodPort that of their containers.
 	AppPort = 8000
 	PodPort = 8080
-	// Host is the host name of the HTTPRoute.
-	Host = "appb.opssec.in"
+	// Host is the host name of the HTTPRoute. LocalHost is a second one: browsers resolve it to their own host.
+	Host      = "appb.opssec.in"
+	LocalHost = "appb.localhost"
 	// Gateway and Waypoint name the two Gateway objects.
 	Gateway  = "gateway"
 	Waypoint = "appb-waypoint"
