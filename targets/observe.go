@@ -9,17 +9,14 @@ import (
 //revive:disable:line-length-limit `mage -h` reads a comment per flag and the line of variables
 
 // Status shows one table: provider, nodes, components, lessons, each ready or with the reason why not.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS,
-// SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Status(ctx context.Context) error {
 	return lab.Run(ctx, lab.Status)
 }
 
 // Plan shows every step of a target, what it would change, and the commands one would type; it changes nothing.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS,
-// SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
-func Plan(
-	ctx context.Context,
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
+func Plan(ctx context.Context,
 	of *string, // which target: install or a lesson, such as fault; all of them unless given
 	out *string, // also write the commands as a script, with the files they name, into this folder, which must be empty or new
 ) error {
@@ -58,12 +55,7 @@ func Traffic(ctx context.Context,
 	rps *float64, // requests a second, above 0 and up to 50; 2 unless given
 	count *int, // stop after so many; 0, which is the default, goes on until Ctrl-C
 ) error {
-	options := lab.TrafficOptions{
-		From:  valueOr(from, "gateway"),
-		Path:  valueOr(path, "/headers"),
-		RPS:   valueOr(rps, 2),
-		Count: valueOr(count, 0),
-	}
+	options := lab.TrafficOptions{From: valueOr(from, "gateway"), Path: valueOr(path, "/headers"), RPS: valueOr(rps, 2), Count: valueOr(count, 0)}
 	return lab.Run(ctx, lab.Traffic(options))
 }
 

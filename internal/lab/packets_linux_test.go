@@ -39,7 +39,8 @@ func TestPackets(t *testing.T) {
 	t.Logf("install took %s", time.Since(start).Round(10*time.Millisecond))
 	b.do("apps", b.apps)
 	address := b.hostAddress()
-	says(t, "apps", b.talk.String(), "try: curl -H 'Host: "+names.Host+"' http://"+address+"/headers")
+	says(t, "apps", b.talk.String(), "try: curl -H 'Host: "+names.Host+"' http://"+address+"/headers",
+		"in a browser: http://"+names.LocalHost+":"+address[strings.LastIndex(address, ":")+1:]+"/headers")
 	b.answers(http.MethodGet, address, http.StatusOK)
 	t.Logf("first 200 after %s", time.Since(start).Round(10*time.Millisecond))
 	b.do("waypoint", b.waypoint)

@@ -130,7 +130,8 @@ function ip(n) { return int(n / 2^24) "." int(n / 2^16) % 256 "." int(n / 2^8) %
 func Commands(network, file string) []string {
 	return []string{
 		fmt.Sprintf("addresses=$(docker network inspect %s "+
-			"--format '{{range .IPAM.Config}}{{println .Subnet}}{{end}}' |\nawk -F '[./]' '%s')", network, strings.Replace(rangeProgram, "SIZE", strconv.Itoa(maxSlotSize), 1)),
+			"--format '{{range .IPAM.Config}}{{println .Subnet}}{{end}}' |\nawk -F '[./]' '%s')",
+			network, strings.Replace(rangeProgram, "SIZE", strconv.Itoa(maxSlotSize), 1)),
 		fmt.Sprintf(`sed "s/addresses: \[\]/addresses: [$addresses]/" %[1]s > %[1]s.new && mv %[1]s.new %[1]s`, file),
 	}
 }
