@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,13 +57,23 @@ func unanswered(err error) bool {
 	return noConnection(err) || stillStarting(err)
 }
 
-// noConnection says whether the connection failed. That includes a server that accepts connections and is too busy for
-// the TLS handshake, whose error has no exported type (net/http, transport.go), and one that ended in the middle of its
-// answer, which client-go wraps (rest/request.go).
+// lostConnection lists what net/http says of a connection that failed, where the error has no exported type: a server that
+// accepts connections and is too busy for the TLS handshake (transport.go), and a connection that another request could
+// not write to and closed, or that never served a request (h2_bundle.go, errClientConnForceClosed and its neighbours).
+func lostConnection() []string {
+	return []string{
+		"net/http: TLS handshake timeout",
+		"http2: client connection force closed", "http2: client conn is closed", "http2: client conn not usable",
+		"http2: client conn could not be established",
+	}
+}
+
+// noConnection says whether the connection failed. That includes a server that ended in the middle of its answer, which
+// client-go wraps (rest/request.go).
 func noConnection(err error) bool {
 	return utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || utilnet.IsHTTP2ConnectionLost(err) ||
-		strings.Contains(err.Error(), "net/http: TLS handshake timeout")
+		slices.ContainsFunc(lostConnection(), func(text string) bool { return strings.Contains(err.Error(), text) })
 }
 
 func stillStarting(err error) bool {

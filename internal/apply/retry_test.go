@@ -74,6 +74,10 @@ func TestPassing(t *testing.T) {
 			errors.New("Patch \"https://127.0.0.1:1\": net/http: TLS handshake timeout"),
 			"the API server does not answer",
 		},
+		"closed by another request": {
+			errors.New("Get \"https://127.0.0.1:1\": http2: client connection force closed via ClientConn.Close"),
+			"the API server does not answer",
+		},
 		"still starting": {
 			status(403, metav1.StatusReasonForbidden, "not yet ready to handle request"),
 			"the API server is still starting",
