@@ -64,8 +64,7 @@ func (e *Existing) config() clientcmd.ClientConfig {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		rules,
-		&clientcmd.ConfigOverrides{CurrentContext: e.context},
+		rules, &clientcmd.ConfigOverrides{CurrentContext: e.context},
 	)
 }
 
@@ -95,22 +94,14 @@ func (e *Existing) Named() (Info, error) {
 	chosen, ok := raw.Contexts[info.Context]
 	if !ok {
 		return info, problem.New(
-			problem.KubeconfigInvalid,
-			nil,
-			"kubeconfig %s: the current context %q does not exist",
-			paths,
-			info.Context,
+			problem.KubeconfigInvalid, nil, "kubeconfig %s: the current context %q does not exist", paths, info.Context,
 		)
 	}
 	server, ok := raw.Clusters[chosen.Cluster]
 	if !ok {
 		return info, problem.New(
-			problem.KubeconfigInvalid,
-			nil,
-			"kubeconfig %s: context %q names cluster %q, which does not exist",
-			paths,
-			info.Context,
-			chosen.Cluster,
+			problem.KubeconfigInvalid, nil, "kubeconfig %s: context %q names cluster %q, which does not exist", paths,
+			info.Context, chosen.Cluster,
 		)
 	}
 	info.Name, info.Server = chosen.Cluster, server.Server
@@ -181,19 +172,13 @@ func (e *Existing) listNodes(
 		err = fmt.Errorf("inspecting the cluster of context %s: %w", info.Context, context.Cause(ctx))
 	case apierrors.IsUnauthorized(err): // it does answer
 		err = problem.New(
-			problem.ClusterLogin,
-			err,
-			"the cluster of context %s at %s does not accept the kubeconfig's credentials",
-			info.Context,
-			info.Server,
+			problem.ClusterLogin, err, "the cluster of context %s at %s does not accept the kubeconfig's credentials",
+			info.Context, info.Server,
 		)
 	case apierrors.IsForbidden(err):
 		err = problem.New(
-			problem.ApplyForbidden,
-			err,
-			"the cluster of context %s at %s does not let this user list its nodes",
-			info.Context,
-			info.Server,
+			problem.ApplyForbidden, err, "the cluster of context %s at %s does not let this user list its nodes",
+			info.Context, info.Server,
 		)
 	default:
 		return info, nil, nil, err, nil
@@ -203,10 +188,7 @@ func (e *Existing) listNodes(
 
 func unanswered(info Info, silent error) error {
 	return problem.New(
-		problem.ClusterUnreachable,
-		silent,
-		"the cluster of context %s at %s does not answer",
-		info.Context,
+		problem.ClusterUnreachable, silent, "the cluster of context %s at %s does not answer", info.Context,
 		info.Server,
 	)
 }

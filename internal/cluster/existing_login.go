@@ -30,10 +30,7 @@ func login(ctx context.Context, cfg *rest.Config, contextName string) error {
 	}
 	if _, err := exec.LookPath(plugin.Command); err != nil {
 		missing := problem.New(
-			problem.ToolMissing,
-			err,
-			"context %s logs in with the plug-in %s, which is not installed",
-			contextName,
+			problem.ToolMissing, err, "context %s logs in with the plug-in %s, which is not installed", contextName,
 			plugin.Command,
 		)
 		if plugin.InstallHint != "" {
@@ -56,10 +53,7 @@ func login(ctx context.Context, cfg *rest.Config, contextName string) error {
 		return context.Cause(ctx)
 	}
 	return problem.New(
-		problem.ClusterLogin,
-		err,
-		"context %s logs in with the plug-in %s, which gave no credentials",
-		contextName,
+		problem.ClusterLogin, err, "context %s logs in with the plug-in %s, which gave no credentials", contextName,
 		plugin.Command,
 	)
 }

@@ -24,10 +24,7 @@ func (e *Existing) Nodes(ctx context.Context) ([]Node, error) {
 	info, silent, err := e.look(ctx)
 	if err == nil && silent != nil {
 		err = problem.New(
-			problem.ClusterUnreachable,
-			silent,
-			"the cluster of context %s at %s does not answer",
-			info.Context,
+			problem.ClusterUnreachable, silent, "the cluster of context %s at %s does not answer", info.Context,
 			info.Server,
 		)
 	}

@@ -206,21 +206,13 @@ func checkCilium(config map[string]string, info Info) error {
 	replaces := config["kube-proxy-replacement"] == "true" || config["kube-proxy-replacement"] == "strict"
 	if (replaces || config["bpf-lb-sock"] == "true") && config["bpf-lb-sock-hostns-only"] != "true" {
 		wrong, values = append(
-			wrong,
-			"balances load in the pods' sockets (bpf-lb-sock-hostns-only is not true)",
-		), append(
-			values,
-			"socketLB.hostNamespaceOnly=true",
-		)
+			wrong, "balances load in the pods' sockets (bpf-lb-sock-hostns-only is not true)",
+		), append(values, "socketLB.hostNamespaceOnly=true")
 	}
 	if config["enable-bpf-masquerade"] == "true" {
 		wrong, values = append(
-			wrong,
-			"masquerades with eBPF, which drops the answers to the kubelet's probes (enable-bpf-masquerade)",
-		), append(
-			values,
-			"bpf.masquerade=false",
-		)
+			wrong, "masquerades with eBPF, which drops the answers to the kubelet's probes (enable-bpf-masquerade)",
+		), append(values, "bpf.masquerade=false")
 	}
 	if len(wrong) == 0 {
 		return nil

@@ -72,8 +72,7 @@ func TestPlatforms(t *testing.T) {
 				cni[key] = value
 			}
 			rendered, err := charts.Istio(
-				t.Context(),
-				upstream.IstioValues{Base: values(), Istiod: values(), Ztunnel: values(), CNI: cni},
+				t.Context(), upstream.IstioValues{Base: values(), Istiod: values(), Ztunnel: values(), CNI: cni},
 			)
 			if err != nil {
 				t.Fatal(err)

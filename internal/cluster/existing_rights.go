@@ -56,10 +56,7 @@ func mayInstall(ctx context.Context, kube kubernetes.Interface, info Info) error
 	}
 	if len(missing) > 0 {
 		return problem.New(
-			problem.ApplyForbidden,
-			nil,
-			"this user may not, in the cluster of context %s: %s",
-			info.Context,
+			problem.ApplyForbidden, nil, "this user may not, in the cluster of context %s: %s", info.Context,
 			strings.Join(missing, ", "),
 		)
 	}

@@ -119,11 +119,7 @@ func TestExistingCreateOnlyChecks(t *testing.T) {
 
 func TestExistingInspect(t *testing.T) {
 	e := existing(
-		t,
-		minesOnly,
-		"v1.36.3",
-		nil,
-		workerNode("n1", "172.18.0.2", corev1.ConditionTrue),
+		t, minesOnly, "v1.36.3", nil, workerNode("n1", "172.18.0.2", corev1.ConditionTrue),
 		workerNode("n2", "10.0.0.2", corev1.ConditionFalse),
 	)
 	engine := &dockertest.Engine{}

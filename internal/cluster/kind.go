@@ -26,38 +26,26 @@ import (
 type Containers interface {
 	lb.Docker
 	ContainerRemove(
-		ctx context.Context,
-		container string,
-		options client.ContainerRemoveOptions,
+		ctx context.Context, container string, options client.ContainerRemoveOptions,
 	) (client.ContainerRemoveResult, error)
 	ContainerStart(
-		ctx context.Context,
-		container string,
-		options client.ContainerStartOptions,
+		ctx context.Context, container string, options client.ContainerStartOptions,
 	) (client.ContainerStartResult, error)
 	ContainerLogs(
-		ctx context.Context,
-		container string,
-		options client.ContainerLogsOptions,
+		ctx context.Context, container string, options client.ContainerLogsOptions,
 	) (client.ContainerLogsResult, error)
 	ContainerStatPath(
-		ctx context.Context,
-		container string,
-		options client.ContainerStatPathOptions,
+		ctx context.Context, container string, options client.ContainerStatPathOptions,
 	) (client.ContainerStatPathResult, error)
 	CopyToContainer(
-		ctx context.Context,
-		container string,
-		options client.CopyToContainerOptions,
+		ctx context.Context, container string, options client.CopyToContainerOptions,
 	) (client.CopyToContainerResult, error)
 }
 
 // Images is what it asks about images.
 type Images interface {
 	ImageInspect(
-		ctx context.Context,
-		image string,
-		options ...client.ImageInspectOption,
+		ctx context.Context, image string, options ...client.ImageInspectOption,
 	) (client.ImageInspectResult, error)
 	ImagePull(ctx context.Context, ref string, options client.ImagePullOptions) (client.ImagePullResponse, error)
 }
@@ -268,18 +256,14 @@ func (k *Kind) complete(ctx context.Context, nodes []Node) (bool, error) {
 		return false, nil
 	}
 	_, err := k.opts.Docker.ContainerStatPath(
-		ctx,
-		first.ContainerID,
-		client.ContainerStatPathOptions{Path: completeDir + "/" + completeFile},
+		ctx, first.ContainerID, client.ContainerStatPathOptions{Path: completeDir + "/" + completeFile},
 	)
 	if errdefs.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
 		return false, docker.Explain(
-			ctx,
-			fmt.Errorf("looking for the lab's mark in %s: %w", first.Name, err),
-			k.opts.Endpoint,
+			ctx, fmt.Errorf("looking for the lab's mark in %s: %w", first.Name, err), k.opts.Endpoint,
 		)
 	}
 	return true, nil

@@ -88,10 +88,8 @@ func CheckConfig(config []byte) error {
 	}
 	if cluster.APIVersion != "kind.x-k8s.io/v1alpha4" || cluster.Kind != "Cluster" {
 		return badConfig(
-			nil,
-			"kind's configuration has apiVersion %q and kind %q; accepted: kind.x-k8s.io/v1alpha4 and Cluster",
-			cluster.APIVersion,
-			cluster.Kind,
+			nil, "kind's configuration has apiVersion %q and kind %q; accepted: kind.x-k8s.io/v1alpha4 and Cluster",
+			cluster.APIVersion, cluster.Kind,
 		)
 	}
 	v1alpha4.SetDefaultsCluster(&cluster)

@@ -85,9 +85,7 @@ func TestKindVersion(t *testing.T) {
 		t.Errorf("%+v, %v", status, err)
 	}
 	f.kind.look = func(context.Context, *rest.Config) (string, string, error) { return "v1.31.4", "", nil }
-	if status, err := step.Check(
-		t.Context(),
-	); !problem.Is(err, problem.ClusterVersion) || status.Done ||
+	if status, err := step.Check(t.Context()); !problem.Is(err, problem.ClusterVersion) || status.Done ||
 		!strings.Contains(err.Error(), "v1.31.4") {
 		t.Errorf("%+v, %v", status, err)
 	}

@@ -36,9 +36,7 @@ func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, 
 	raw, err := detached(ctx, func() (string, error) { return k.library(log).KubeConfig(k.opts.Name, false) })
 	if err != nil {
 		return nil, false, problem.New(
-			problem.ClusterUnreachable,
-			err,
-			"reading the kubeconfig of kind cluster %s from its control plane",
+			problem.ClusterUnreachable, err, "reading the kubeconfig of kind cluster %s from its control plane",
 			k.opts.Name,
 		)
 	}
@@ -49,10 +47,7 @@ func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, 
 	server, ok := entries.Clusters[k.contextName()]
 	if !ok {
 		return nil, false, problem.New(
-			problem.KubeconfigInvalid,
-			nil,
-			"the kubeconfig of kind cluster %s has no cluster %s",
-			k.opts.Name,
+			problem.KubeconfigInvalid, nil, "the kubeconfig of kind cluster %s has no cluster %s", k.opts.Name,
 			k.contextName(),
 		)
 	}

@@ -180,10 +180,7 @@ func (k *Kind) markComplete(ctx context.Context, nodes []Node) error {
 	first, ok := firstControlPlane(nodes)
 	if !ok {
 		return problem.New(
-			problem.ClusterCreateFailed,
-			nil,
-			"kind reported success, and cluster %s has no control plane",
-			k.opts.Name,
+			problem.ClusterCreateFailed, nil, "kind reported success, and cluster %s has no control plane", k.opts.Name,
 		)
 	}
 	var archive bytes.Buffer
@@ -195,15 +192,11 @@ func (k *Kind) markComplete(ctx context.Context, nodes []Node) error {
 		return fmt.Errorf("writing the mark: %w", err)
 	}
 	_, err := k.opts.Docker.CopyToContainer(
-		ctx,
-		first.ContainerID,
-		client.CopyToContainerOptions{DestinationPath: completeDir, Content: &archive},
+		ctx, first.ContainerID, client.CopyToContainerOptions{DestinationPath: completeDir, Content: &archive},
 	)
 	if err != nil {
 		return docker.Explain(
-			ctx,
-			fmt.Errorf("marking cluster %s complete in %s: %w", k.opts.Name, first.Name, err),
-			k.opts.Endpoint,
+			ctx, fmt.Errorf("marking cluster %s complete in %s: %w", k.opts.Name, first.Name, err), k.opts.Endpoint,
 		)
 	}
 	return nil

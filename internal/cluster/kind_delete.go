@@ -94,9 +94,7 @@ func (k *Kind) sweep(ctx context.Context, complete bool, running <-chan error) e
 		case <-ctx.Done():
 			return errors.Join(
 				problem.New(
-					problem.ClusterCreateFailed,
-					context.Cause(ctx),
-					"removing the containers of kind cluster %s",
+					problem.ClusterCreateFailed, context.Cause(ctx), "removing the containers of kind cluster %s",
 					k.opts.Name,
 				),
 				last,
@@ -107,9 +105,7 @@ func (k *Kind) sweep(ctx context.Context, complete bool, running <-chan error) e
 
 func (k *Kind) remove(ctx context.Context, n Node) error {
 	_, err := k.opts.Docker.ContainerRemove(
-		ctx,
-		n.ContainerID,
-		client.ContainerRemoveOptions{Force: true, RemoveVolumes: true},
+		ctx, n.ContainerID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true},
 	)
 	// A conflict says that the removal is already in progress.
 	if err == nil || errdefs.IsNotFound(err) || errdefs.IsConflict(err) {

@@ -40,9 +40,7 @@ func TestKindHalfCreated(t *testing.T) {
 	}
 	last := info.Nodes[len(info.Nodes)-1]
 	if _, err := b.docker.ContainerRemove(
-		ctx,
-		last.ContainerID,
-		client.ContainerRemoveOptions{Force: true, RemoveVolumes: true},
+		ctx, last.ContainerID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true},
 	); err != nil {
 		t.Fatal(err)
 	}

@@ -14,9 +14,7 @@ import (
 func (k *Kind) lock(ctx context.Context) (unlock func(), err error) {
 	waiting := fmt.Sprintf("waiting for another run that is working on cluster %s", k.opts.Name)
 	lock, err := filelock.Wait(
-		ctx,
-		filepath.Join(k.opts.LockDir, "kind-"+k.opts.Name),
-		func() { engine.Progress(ctx, "%s", waiting) },
+		ctx, filepath.Join(k.opts.LockDir, "kind-"+k.opts.Name), func() { engine.Progress(ctx, "%s", waiting) },
 	)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", waiting, err)

@@ -133,8 +133,7 @@ func (k *Kind) explainCreate(ctx context.Context, err error) error {
 	return problem.New(
 		problem.ClusterCreateFailed,
 		errors.Join(withOutput(err, output), withOutput(errors.New("the nodes' logs end with"), nodes)),
-		"kind could not create cluster %s",
-		k.opts.Name,
+		"kind could not create cluster %s", k.opts.Name,
 	)
 }
 
@@ -177,17 +176,7 @@ func (k *Kind) nodeLogs(ctx context.Context) string {
 		text := ""
 		if n.Running && n.Role != node.LoadBalancer {
 			text, _ = docker.Exec(
-				ctx,
-				k.opts.Docker,
-				n.ContainerID,
-				"journalctl",
-				"--no-pager",
-				"-o",
-				"cat",
-				"-n",
-				"30",
-				"-u",
-				"kubelet",
+				ctx, k.opts.Docker, n.ContainerID, "journalctl", "--no-pager", "-o", "cat", "-n", "30", "-u", "kubelet",
 			)
 		}
 		if strings.TrimSpace(text) == "" || strings.Contains(text, "-- No entries --") {
@@ -202,9 +191,7 @@ func (k *Kind) nodeLogs(ctx context.Context) string {
 
 func (k *Kind) containerLog(ctx context.Context, n Node) string {
 	logs, err := k.opts.Docker.ContainerLogs(
-		ctx,
-		n.ContainerID,
-		client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "30"},
+		ctx, n.ContainerID, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "30"},
 	)
 	if err != nil {
 		return ""

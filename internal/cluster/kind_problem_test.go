@@ -67,9 +67,7 @@ func TestKindFailuresByOutput(t *testing.T) {
 			f.addNode("ambient-control-plane", 2, 0, true)
 			f.engine.Exec = func(string, []string) (string, string, int) { return string(raw), "", 0 }
 			expect(
-				t,
-				f.kind.explainCreate(t.Context(), errors.New("failed to init node with kubeadm")),
-				want,
+				t, f.kind.explainCreate(t.Context(), errors.New("failed to init node with kubeadm")), want,
 				"failed to init node with kubeadm",
 			)
 		})
@@ -84,9 +82,7 @@ func TestKindFailuresByOutput(t *testing.T) {
 				},
 			)
 			expect(
-				t,
-				f.kind.explainCreate(t.Context(), errors.New("could not find a log line")),
-				want,
+				t, f.kind.explainCreate(t.Context(), errors.New("could not find a log line")), want,
 				"could not find a log line",
 			)
 		})

@@ -362,9 +362,7 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	t.Run("no docker command", func(t *testing.T) {
 		f := newFixture(t)
 		f.kind.lookPath = func(string) (string, error) { return "", errors.New("not found") }
-		if err := f.kind.Create(
-			t.Context(),
-		); !problem.Is(err, problem.ToolMissing) ||
+		if err := f.kind.Create(t.Context()); !problem.Is(err, problem.ToolMissing) ||
 			!strings.Contains(err.Error(), "docker command") {
 			t.Errorf("got %v", err)
 		}
@@ -405,9 +403,7 @@ func TestTwoRunsWaitForEachOther(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := f.kind.Create(
-		cancelled,
-	); !errors.Is(err, context.Canceled) ||
+	if err := f.kind.Create(cancelled); !errors.Is(err, context.Canceled) ||
 		!strings.Contains(err.Error(), "another run") {
 		t.Errorf("got %v", err)
 	}
@@ -461,9 +457,7 @@ type slowRemoval struct {
 }
 
 func (e *slowRemoval) ContainerRemove(
-	ctx context.Context,
-	id string,
-	o client.ContainerRemoveOptions,
+	ctx context.Context, id string, o client.ContainerRemoveOptions,
 ) (client.ContainerRemoveResult, error) {
 	e.begun <- id
 	<-e.end[id]

@@ -68,10 +68,7 @@ type kubeconfigFile struct {
 // merge puts the entries called name in, and makes name the current context if asked to, or if there is none. It gives
 // the file it changed, or "" where all of it was there.
 func (k kubeconfigFile) merge(
-	ctx context.Context,
-	entries *api.Config,
-	name string,
-	choice currentContext,
+	ctx context.Context, entries *api.Config, name string, choice currentContext,
 ) (string, error) {
 	path := k.target(name)
 	changed := ""

@@ -46,12 +46,7 @@ func TestKubeconfigThatIsAMountPoint(t *testing.T) {
 	if err := file.check(t.Context(), "kind-a"); err != nil {
 		t.Error(err)
 	}
-	if changed, err := file.merge(
-		t.Context(),
-		entries("kind-a", "https://a"),
-		"kind-a",
-		setCurrent,
-	); err != nil ||
+	if changed, err := file.merge(t.Context(), entries("kind-a", "https://a"), "kind-a", setCurrent); err != nil ||
 		changed != path {
 		t.Fatalf("wrote %q, %v", changed, err)
 	}

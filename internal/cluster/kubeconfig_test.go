@@ -49,33 +49,18 @@ func TestKubeconfigGoesWhereKubectlPutsIt(t *testing.T) {
 	if err != nil || changed != third {
 		t.Fatalf("none exists: wrote %s, %v; want the last", changed, err)
 	}
-	if changed, err = file.merge(
-		t.Context(),
-		entries("kind-a", "https://a"),
-		"kind-a",
-		setCurrent,
-	); err != nil ||
+	if changed, err = file.merge(t.Context(), entries("kind-a", "https://a"), "kind-a", setCurrent); err != nil ||
 		changed != "" {
 		t.Errorf("nothing new: wrote %q, %v", changed, err)
 	}
 	if err := os.WriteFile(first, []byte(minesOnly), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if changed, err = file.merge(
-		t.Context(),
-		entries("kind-a", "https://b"),
-		"kind-a",
-		keepCurrent,
-	); err != nil ||
+	if changed, err = file.merge(t.Context(), entries("kind-a", "https://b"), "kind-a", keepCurrent); err != nil ||
 		changed != third {
 		t.Errorf("the third has the context: wrote %s, %v", changed, err)
 	}
-	if changed, err = file.merge(
-		t.Context(),
-		entries("kind-b", "https://b"),
-		"kind-b",
-		keepCurrent,
-	); err != nil ||
+	if changed, err = file.merge(t.Context(), entries("kind-b", "https://b"), "kind-b", keepCurrent); err != nil ||
 		changed != first {
 		t.Errorf("a new context: wrote %s, %v; want the first that exists", changed, err)
 	}
@@ -85,9 +70,7 @@ func TestKubeconfigGoesWhereKubectlPutsIt(t *testing.T) {
 	if err := file.remove(t.Context(), "kind-a"); err != nil {
 		t.Fatal(err)
 	}
-	if cfg, err := clientcmd.LoadFromFile(
-		third,
-	); err != nil || cfg.CurrentContext != "" ||
+	if cfg, err := clientcmd.LoadFromFile(third); err != nil || cfg.CurrentContext != "" ||
 		len(cfg.Contexts)+len(cfg.Clusters)+len(cfg.AuthInfos) != 0 {
 		t.Errorf("third after remove: %+v, %v", cfg, err)
 	}
@@ -159,15 +142,8 @@ func TestKubeconfigThatIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := kubeconfigFile{paths: []string{path}, after: immediately}
-	if _, err := file.merge(
-		t.Context(),
-		entries("kind-a", "https://a"),
-		"kind-a",
-		setCurrent,
-	); !problem.Is(
-		err,
-		problem.KubeconfigInvalid,
-	) {
+	_, err := file.merge(t.Context(), entries("kind-a", "https://a"), "kind-a", setCurrent)
+	if !problem.Is(err, problem.KubeconfigInvalid) {
 		t.Errorf("got %v", err)
 	}
 	if raw, err := os.ReadFile(path); err != nil || string(raw) != "{" {

@@ -132,10 +132,7 @@ func neverAnswered(ctx context.Context, cfg *rest.Config, err error) error {
 		return problem.New(problem.NotReady, err, "the cluster at %s has no nodes", cfg.Host)
 	}
 	return problem.New(
-		problem.ClusterUnreachable,
-		errors.Join(err, silent),
-		"the API server at %s does not answer",
-		cfg.Host,
+		problem.ClusterUnreachable, errors.Join(err, silent), "the API server at %s does not answer", cfg.Host,
 	)
 }
 

@@ -112,9 +112,7 @@ func TestWaitNodes(t *testing.T) {
 	})
 	t.Run("time runs out", func(t *testing.T) {
 		_, cfg := serveNodes(
-			t,
-			workerNode("n1", "10.0.0.1", corev1.ConditionTrue),
-			workerNode("n2", "10.0.0.2", corev1.ConditionFalse),
+			t, workerNode("n1", "10.0.0.1", corev1.ConditionTrue), workerNode("n2", "10.0.0.2", corev1.ConditionFalse),
 		)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		why := errors.New("five minutes are over")
@@ -160,20 +158,14 @@ func (f onProgress) Handle(ev engine.Event) {
 
 func TestLookAtNodes(t *testing.T) {
 	_, cfg := serveNodes(
-		t,
-		workerNode("n1", "10.0.0.1", corev1.ConditionTrue),
-		workerNode("n2", "10.0.0.2", corev1.ConditionUnknown),
+		t, workerNode("n1", "10.0.0.1", corev1.ConditionTrue), workerNode("n2", "10.0.0.2", corev1.ConditionUnknown),
 	)
 	version, reason, err := lookAtNodes(t.Context(), cfg)
 	if err != nil || version != "v1.36.3" || !strings.Contains(reason, "node n2") {
 		t.Errorf("got %q, %q, %v", version, reason, err)
 	}
-	if got := notReady(
-		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "new"}},
-	); !strings.Contains(
-		got,
-		"has not reported",
-	) {
+	got := notReady(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "new"}})
+	if !strings.Contains(got, "has not reported") {
 		t.Errorf("a node without conditions: %q", got)
 	}
 }

@@ -21,12 +21,7 @@ func CheckVersion(what, gitVersion string) error {
 	}
 	if v.Major() != 1 || v.Minor() < oldestMinor || v.Minor() > newestMinor {
 		return problem.New(
-			problem.ClusterVersion,
-			nil,
-			"%s: Kubernetes %s; the lab needs 1.%d to 1.%d",
-			what,
-			gitVersion,
-			oldestMinor,
+			problem.ClusterVersion, nil, "%s: Kubernetes %s; the lab needs 1.%d to 1.%d", what, gitVersion, oldestMinor,
 			newestMinor,
 		)
 	}

@@ -181,8 +181,7 @@ func (c compiler) programs() []compiled {
 		}
 	}
 	slices.SortFunc(
-		all,
-		func(a, b compiled) int { return cmp.Or(b.used.Compare(a.used), strings.Compare(a.name, b.name)) },
+		all, func(a, b compiled) int { return cmp.Or(b.used.Compare(a.used), strings.Compare(a.name, b.name)) },
 	)
 	return all
 }

@@ -24,19 +24,13 @@ func TestWaitWaypoint(t *testing.T) {
 			c.gateway = object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint",
 				withCondition("Programmed", "False", "AddressNotAssigned", "no instances found"))
 		},
-		"istiod has not made Deployment default/appb-waypoint yet": func(
-			c *cluster,
-		) {
+		"istiod has not made Deployment default/appb-waypoint yet": func(c *cluster) {
 			c.deployment = nil
 		},
-		"scaled to zero: traffic goes around": func(
-			c *cluster,
-		) {
+		"scaled to zero: traffic goes around": func(c *cluster) {
 			c.deployment.Spec.Replicas = new(int32)
 		},
-		"has not bound Service appb to a waypoint; its label istio.io/use-waypoint is": func(
-			c *cluster,
-		) {
+		"has not bound Service appb to a waypoint; its label istio.io/use-waypoint is": func(c *cluster) {
 			c.service.Status.Conditions = nil
 		},
 		"not bound to a waypoint: NotFound: waypoint not found": func(c *cluster) {
@@ -46,9 +40,7 @@ func TestWaitWaypoint(t *testing.T) {
 			}
 		},
 		"Deployment appb-waypoint is not available: 0 of 1 replicas are available: " +
-			"pod waypoint-1 cannot get image proxyv2: ImagePullBackOff: x": func(
-			c *cluster,
-		) {
+			"pod waypoint-1 cannot get image proxyv2: ImagePullBackOff: x": func(c *cluster) {
 			c.deployment.Status.AvailableReplicas = 0
 			c.pods[0].Status = corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{
 				{
@@ -59,9 +51,7 @@ func TestWaitWaypoint(t *testing.T) {
 				},
 			}}
 		},
-		"around the waypoint; Service appb lacks the label istio.io/ingress-use-waypoint=true": func(
-			c *cluster,
-		) {
+		"around the waypoint; Service appb lacks the label istio.io/ingress-use-waypoint=true": func(c *cluster) {
 			c.proxies["gateway-1"].serve = nil
 		},
 		"LAB-ISTIOD-NOT-CONNECTED": func(c *cluster) {

@@ -294,8 +294,7 @@ func connectByFrames(c net.Conn, target string) error {
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
 	if err := errors.Join(
-		fr.WriteSettings(),
-		enc.WriteField(hpack.HeaderField{Name: ":method", Value: "CONNECT"}),
+		fr.WriteSettings(), enc.WriteField(hpack.HeaderField{Name: ":method", Value: "CONNECT"}),
 		enc.WriteField(hpack.HeaderField{Name: ":authority", Value: target}),
 		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}),
 	); err != nil {
