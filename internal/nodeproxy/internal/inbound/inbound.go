@@ -11,7 +11,8 @@ import (
 	"sync"
 
 	"ambientlab/nodeproxy/internal/hbone"
-	"ambientlab/nodeproxy/internal/identity"
+	"ambientlab/nodeproxy/internal/local"
+	"ambientlab/nodeproxy/internal/netns"
 	"ambientlab/nodeproxy/internal/policy"
 	"ambientlab/nodeproxy/internal/ports"
 	"ambientlab/nodeproxy/internal/relay"
@@ -19,23 +20,10 @@ import (
 	"ambientlab/nodeproxy/internal/workload"
 )
 
-// Local is the pod that receives.
-type Local interface {
-	// Workload returns the pod's workload; it waits until the control plane has sent it.
-	Workload(ctx context.Context) (*workload.Workload, error)
-	// Certificate returns the pod's certificate; it waits until the CA has signed it.
-	Certificate(ctx context.Context) (*identity.Certificate, error)
-}
-
-// Network opens connections from inside the pod.
-type Network interface {
-	Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (*net.TCPConn, error)
-}
-
 // Server serves one pod's inbound connections.
 type Server struct {
-	local     Local
-	network   Network
+	local     *local.Pod
+	network   *netns.Namespace
 	workloads *workload.Store
 	policies  *policy.Store
 	telemetry *telemetry.Telemetry
@@ -57,8 +45,8 @@ type admitted struct {
 
 // New returns a server of the pod local. The pods of a node share tunnels, which serves their HBONE connections.
 func New(
-	local Local, network Network, workloads *workload.Store, policies *policy.Store, t *telemetry.Telemetry,
-	r *relay.Relay, tunnels *hbone.Server,
+	local *local.Pod, network *netns.Namespace, workloads *workload.Store, policies *policy.Store,
+	t *telemetry.Telemetry, r *relay.Relay, tunnels *hbone.Server,
 ) *Server {
 	s := &Server{
 		local: local, network: network, workloads: workloads, policies: policies, telemetry: t, relay: r,

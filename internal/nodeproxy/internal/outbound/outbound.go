@@ -13,6 +13,7 @@ import (
 
 	"ambientlab/nodeproxy/internal/hbone"
 	"ambientlab/nodeproxy/internal/identity"
+	"ambientlab/nodeproxy/internal/local"
 	"ambientlab/nodeproxy/internal/netns"
 	"ambientlab/nodeproxy/internal/ports"
 	"ambientlab/nodeproxy/internal/relay"
@@ -20,23 +21,10 @@ import (
 	"ambientlab/nodeproxy/internal/workload"
 )
 
-// Local is the pod that sends.
-type Local interface {
-	// Workload returns the pod's workload; it waits until the control plane has sent it.
-	Workload(ctx context.Context) (*workload.Workload, error)
-	// Certificate returns the pod's certificate; it waits until the CA has signed it.
-	Certificate(ctx context.Context) (*identity.Certificate, error)
-}
-
-// Network opens connections from inside the pod.
-type Network interface {
-	Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (*net.TCPConn, error)
-}
-
 // Server serves one pod's outbound connections.
 type Server struct {
-	local     Local
-	network   Network
+	local     *local.Pod
+	network   *netns.Namespace
 	workloads *workload.Store
 	telemetry *telemetry.Telemetry
 	relay     *relay.Relay
@@ -44,7 +32,9 @@ type Server struct {
 }
 
 // New returns a server.
-func New(local Local, network Network, workloads *workload.Store, t *telemetry.Telemetry, r *relay.Relay) *Server {
+func New(
+	local *local.Pod, network *netns.Namespace, workloads *workload.Store, t *telemetry.Telemetry, r *relay.Relay,
+) *Server {
 	return &Server{local: local, network: network, workloads: workloads, telemetry: t, relay: r, pool: newPool()}
 }
 

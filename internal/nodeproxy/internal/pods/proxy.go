@@ -14,6 +14,7 @@ import (
 	"ambientlab/nodeproxy/internal/hbone"
 	"ambientlab/nodeproxy/internal/identity"
 	"ambientlab/nodeproxy/internal/inbound"
+	"ambientlab/nodeproxy/internal/local"
 	"ambientlab/nodeproxy/internal/netns"
 	"ambientlab/nodeproxy/internal/outbound"
 	"ambientlab/nodeproxy/internal/policy"
@@ -45,7 +46,7 @@ var errStopped = errors.New("connection closed due to connection drain")
 type proxy struct {
 	pod   zds.Pod
 	ns    *netns.Namespace
-	local *local
+	local *local.Pod
 	in    *inbound.Server
 	out   *outbound.Server
 
@@ -77,7 +78,8 @@ func start(d Deps, pod zds.Pod, ns *netns.Namespace) (_ *proxy, err error) {
 	p.listeners = bound
 	ctx, end := context.WithCancelCause(context.Background())
 	p.end = end
-	p.local = newLocal(ctx, pod, d.Workloads, d.Certs)
+	ref := workload.Ref{Name: pod.Name, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount}
+	p.local = local.New(ctx, ref, d.Workloads, d.Certs)
 	copier := &relay.Relay{}
 	p.in = inbound.New(p.local, ns, d.Workloads, d.Policies, d.Telemetry, copier, d.HBONE)
 	p.out = outbound.New(p.local, ns, d.Workloads, d.Telemetry, copier)
@@ -144,6 +146,6 @@ func (p *proxy) stop() {
 	p.in.Close()
 	p.out.Close()
 	p.handling.Wait()
-	p.local.release()
+	p.local.Release()
 	_ = p.ns.Close()
 }
