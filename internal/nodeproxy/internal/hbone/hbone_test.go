@@ -175,9 +175,12 @@ func TestServerEndsFirst(t *testing.T) {
 }
 
 func TestResetStaysAReset(t *testing.T) {
-	serverSaw := make(chan error, 1)
+	accepted, serverSaw := make(chan error, 2), make(chan error, 1)
 	c := start(t, func(r *Request) {
-		s, _ := r.Accept()
+		s, err := r.Accept()
+		if accepted <- err; err != nil {
+			return
+		}
 		if r.Authority == "resets:80" {
 			_, _ = io.WriteString(s, "x")
 			s.Abort()
@@ -185,11 +188,15 @@ func TestResetStaysAReset(t *testing.T) {
 			serverSaw <- err
 			return
 		}
-		_, err := io.ReadAll(s)
+		_, err = io.ReadAll(s)
 		serverSaw <- err
 	})
 	s, err := c.Connect(within(t), "10.0.0.1:80", nil)
 	if err != nil {
+		t.Fatal(err)
+	}
+	// The client learns of the answer before Accept returns: a reset in between would be an error of Accept.
+	if err := <-accepted; err != nil {
 		t.Fatal(err)
 	}
 	s.Abort()
