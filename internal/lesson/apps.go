@@ -169,8 +169,12 @@ func accessLines(
 	return lines
 }
 
-// answerTimeout is how long the gateway may take to answer a request from this host.
-const answerTimeout = 2 * time.Second
+// answerTimeout is how long the gateway may take to answer a request from this host, and answerPause the time between a
+// request that failed and the next: kube-proxy serves the ports of a new Service shortly after the Gateway is ready.
+const (
+	answerTimeout = 2 * time.Second
+	answerPause   = 100 * time.Millisecond
+)
 
 // gatewayAnswers tells whether the gateway answers a request for a path of appb, which is not to be delayed, at an
 // address with or without a port. Another server could have the address in another network: what answers must be appb's
@@ -184,12 +188,19 @@ func gatewayAnswers(ctx context.Context, address, path string) bool {
 	}
 	request.Host = names.Host
 	// No proxy: the address is in a network of this host.
-	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
-	if err != nil {
-		return false
+	transport := &http.Transport{DisableKeepAlives: true}
+	for {
+		response, err := transport.RoundTrip(request)
+		if err == nil {
+			_ = response.Body.Close()
+			return response.StatusCode == http.StatusOK || response.Header.Get("Server") == "istio-envoy"
+		}
+		select {
+		case <-time.After(answerPause):
+		case <-ctx.Done():
+			return false
+		}
 	}
-	_ = response.Body.Close()
-	return response.StatusCode == http.StatusOK || response.Header.Get("Server") == "istio-envoy"
 }
 
 // firstAddress is the first address in a Gateway's status, or "".

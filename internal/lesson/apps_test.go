@@ -81,6 +81,24 @@ func TestGatewayAnswers(t *testing.T) {
 	}
 }
 
+// TestPortNotYetServed: before kube-proxy serves a published port, Docker accepts connections to it and closes them.
+func TestPortNotYetServed(t *testing.T) {
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		if connection, err := listener.Accept(); err == nil {
+			_ = connection.Close()
+		}
+		_ = http.Serve(listener, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	}()
+	defer listener.Close()
+	if !gatewayAnswers(t.Context(), listener.Addr().String(), "/status/200") {
+		t.Error("the gateway is asked only once")
+	}
+}
+
 // TestBlackhole: a server that accepts the connection and never answers, as a proxy of a virtual machine does for an
 // address that leads nowhere, is given up. The time is only there for a run that would never end.
 func TestBlackhole(t *testing.T) {
