@@ -87,7 +87,7 @@ func (s *step) check(ctx context.Context) (engine.Status, error) {
 	}
 	s.keep(computed)
 	if len(changes) > 0 {
-		return engine.Status{Message: summary(changes)}, nil
+		return engine.Status{Message: summary(changes), Planned: true}, nil
 	}
 	return c.status(ctx, computed)
 }
@@ -104,7 +104,10 @@ func (c *Client) status(ctx context.Context, computed *changeSet) (engine.Status
 		if err != nil || reason != "" {
 			return engine.Status{Message: reason}, err
 		}
-		return engine.Status{Done: true, Message: fmt.Sprintf("%d objects, no changes", len(objs))}, nil
+		if len(objs) == 1 {
+			return engine.Status{Done: true, Message: "1 object"}, nil
+		}
+		return engine.Status{Done: true, Message: fmt.Sprintf("%d objects", len(objs))}, nil
 	}
 }
 

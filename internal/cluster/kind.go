@@ -188,7 +188,7 @@ func (k *Kind) Find(ctx context.Context) (Info, error) {
 		return info, err
 	}
 	if len(nodes) == 0 {
-		info.Message = "there is no kind cluster of this name"
+		info.Message = "there is no kind cluster " + k.opts.Name
 		return info, nil
 	}
 	info.Exists, info.Nodes = true, nodes

@@ -65,6 +65,9 @@ func Step(p Provider, id string, timeout time.Duration) engine.Step {
 
 // Summary says in one line what the cluster is and how it is.
 func (i Info) Summary() string {
+	if i.State == Absent && i.Message != "" {
+		return i.Message
+	}
 	text := fmt.Sprintf("%s cluster %s", i.Provider, i.Name)
 	if i.Server != "" {
 		text += " at " + i.Server

@@ -125,7 +125,7 @@ func HostChecks(h Host) []Check {
 // ClusterCheck returns the check of the cluster. look returns the state of the cluster, as cluster.Info.Summary does.
 func ClusterCheck(look func(context.Context) (summary string, ready bool, err error)) Check {
 	return Check{
-		ID: "cluster", Category: "cluster", Title: "the cluster is ready",
+		ID: "cluster", Category: "cluster", Title: "the lab's cluster is ready, if it exists",
 		Run: func(ctx context.Context) (string, error) {
 			summary, ready, err := look(ctx)
 			if err == nil && !ready {
@@ -322,7 +322,7 @@ func (h Host) ports(context.Context) (string, error) {
 		return "", Warn(problem.New(problem.PortInUse, errors.Join(errs...), "another program uses the port: %s",
 			strings.Join(taken, ", ")))
 	}
-	return fmt.Sprint(h.Ports), nil
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(h.Ports), " ", ", "), "[]"), nil
 }
 
 // kubeconfig checks the mode of the file, or of the first existing parent directory. It writes nothing.

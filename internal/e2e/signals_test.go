@@ -5,6 +5,7 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/docker"
+	"ambientlab/internal/ui"
 )
 
 // interruption is a signal at a moment of a target, told by what its progress says.
@@ -111,6 +113,7 @@ func (l *lab) interrupt(t *testing.T, i interruption) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	run := l.command(ctx, i.target)
+	run.Env = append(run.Env, "SM_OUTPUT=json") // a line for each change
 	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	said, err := run.StderrPipe()
 	if err != nil {
@@ -121,10 +124,18 @@ func (l *lab) interrupt(t *testing.T, i interruption) {
 	}
 	var sent time.Time
 	lines := bufio.NewScanner(said)
+	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		t.Log(lines.Text())
-		_, text, _ := strings.Cut(lines.Text(), " ")
-		if sent.IsZero() && strings.HasPrefix(text, i.moment+": ") && strings.Contains(text, i.says) {
+		var line ui.Line
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			continue // what a program that the lab runs writes itself
+		}
+		text := line.Message
+		if line.Change != nil {
+			text = line.Change.Action + " " + line.Change.Object
+		}
+		if sent.IsZero() && line.Step == i.moment && strings.Contains(text, i.says) {
 			sent = time.Now()
 			if err := syscall.Kill(-run.Process.Pid, i.signal); err != nil {
 				t.Error(err)

@@ -39,7 +39,7 @@ func do(ctx context.Context, s Step) (Outcome, string, error) {
 		if s.Do == nil {
 			return "", "", problem.New(problem.NotReady, nil, "%s", reason(status))
 		}
-		if status.Message != "" {
+		if status.Message != "" && !status.Planned {
 			Progress(ctx, "%s", status.Message)
 		}
 	}

@@ -17,6 +17,9 @@ type Status struct {
 	// Message says what was found, or why the step is not done, in the words of the best source: a pod's waiting
 	// reason, a condition's message.
 	Message string
+	// Planned says that Message names the changes that Do will make. A run does not report it: each change is reported
+	// when it is made.
+	Planned bool
 }
 
 // Change is one thing that was, or would be, changed.

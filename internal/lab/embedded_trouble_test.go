@@ -63,7 +63,7 @@ func (b *bench) installWithRestart() {
 	go func() { done <- b.Install(b.t.Context()) }()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for !strings.Contains(b.talk.String(), "istio-base: create CustomResourceDefinition") {
+	for !strings.Contains(b.talk.String(), "install/istio-base: create ") {
 		select {
 		case err := <-done:
 			b.t.Fatalf("install ended before it came to Istio's CRDs: %v", err)

@@ -32,7 +32,7 @@ func Install(ctx context.Context, env *session.Env) error {
 	}
 	s.TellSubstitutes(ctx)
 	tellSimulated(s)
-	tellChanges(s, result)
+	tellLeft(s, result)
 	s.Next("mage sm:apps")
 	return nil
 }
@@ -257,16 +257,6 @@ func namespaceStep(s *session.Session, id string, needs ...string) engine.Step {
 	}}
 	return s.OverlayStep(id, "Namespace "+s.Config.Namespace+" in the mesh", needs,
 		apply.Overlay{Name: id, Object: namespace, Create: true})
-}
-
-// tellChanges prints how much a run changed.
-func tellChanges(s *session.Session, result engine.Result) {
-	tellLeft(s, result)
-	if changes := len(result.Changes()); changes > 0 {
-		s.Tell("%s: %d changes", result.Plan, changes)
-		return
-	}
-	s.Tell("%s: no changes", result.Plan)
 }
 
 // tellLeft prints what a run left in the cluster, and why.

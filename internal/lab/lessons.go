@@ -35,7 +35,7 @@ func turnOn(ctx context.Context, s *session.Session, l lesson.Lesson, began time
 	if err != nil {
 		return err
 	}
-	tellChanges(s, result)
+	tellLeft(s, result)
 	tellEffect(ctx, s, l, began, false)
 	if l.Show != nil {
 		if err := l.Show(ctx, s); err != nil {
@@ -59,7 +59,7 @@ func turnOff(ctx context.Context, s *session.Session, l lesson.Lesson, began tim
 	if err != nil {
 		return err
 	}
-	tellChanges(s, result)
+	tellLeft(s, result)
 	if gone := l.PlanOfGone(s); len(gone.Steps) > 0 {
 		if _, err := s.Apply(ctx, gone); err != nil {
 			return err

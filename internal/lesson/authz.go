@@ -88,7 +88,7 @@ func authzPlan(l Lesson, s *session.Session, authz params.Authz) engine.Plan {
 		title = "Ways around the waypoint: closed"
 	}
 	return engine.Plan{
-		Name: l.Name, Title: fmt.Sprintf("Only %v may GET from appb", authz.Allowed),
+		Name: l.Name, Title: whoMayGet(authz.Allowed),
 		Steps: []engine.Step{
 			l.recordedStep(s, "AuthorizationPolicy "+names.GetOnly, "get-only.yaml"),
 			s.SetStep("strict", title, nil, func(context.Context) ([]*unstructured.Unstructured, error) {
@@ -99,6 +99,13 @@ func authzPlan(l Lesson, s *session.Session, authz params.Authz) engine.Plan {
 			}),
 		},
 	}
+}
+
+func whoMayGet(allowed []string) string {
+	if len(allowed) == 0 {
+		return "Neither appa nor the gateway may GET from appb"
+	}
+	return "Only " + strings.Join(allowed, " and ") + " may GET from appb"
 }
 
 // authzClaims are those of lesson authz: who is let in, and which ways lead around the waypoint.

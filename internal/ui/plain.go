@@ -3,22 +3,27 @@ package ui
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
 	"ambientlab/internal/engine"
 )
 
-// plain writes one line per event with a time stamp and the ID of the step, for logs.
+// plain writes one line per event with a time stamp and the IDs of the plan and the step, for logs. Objects that a step
+// creates or deletes one after the other share a line.
 type plain struct {
 	mu    sync.Mutex
 	out   io.Writer
 	width int
 	done  bool
+	// pending holds, by step, the changes that have no line yet; started are the steps that have begun.
+	pending map[string][]engine.Event
+	started map[string]bool
 }
 
 func newPlain(w io.Writer, env func(string) string) *plain {
-	return &plain{out: w, width: columns(env)}
+	return &plain{out: w, width: columns(env), pending: map[string][]engine.Event{}, started: map[string]bool{}}
 }
 
 func (p *plain) line(at time.Time, subject, text string) {
@@ -37,11 +42,71 @@ func (p *plain) line(at time.Time, subject, text string) {
 func (p *plain) Handle(ev engine.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	subject, text := plainWords(ev)
-	p.line(ev.Time, subject, text)
+	step := subject(ev)
+	switch waiting := p.pending[step]; {
+	case waits(ev) && (len(waiting) == 0 || waiting[0].Change.Action == ev.Change.Action):
+		p.pending[step] = append(waiting, ev)
+		return
+	case len(waiting) > 0:
+		p.line(waiting[len(waiting)-1].Time, step, changesText(waiting))
+		delete(p.pending, step)
+	}
+	switch ev.Kind {
+	case engine.PlanStarted:
+		clear(p.started)
+	case engine.StepStarted:
+		p.started[ev.Step] = true
+	case engine.StepCanceled:
+		if !p.started[ev.Step] {
+			return // the line of the step that failed and the count in the last line say it
+		}
+	}
+	p.line(ev.Time, step, plainWords(ev))
 }
 
-func plainWords(ev engine.Event) (subject, text string) {
+// subject names what an event is about: a plan, or a step of one.
+func subject(ev engine.Event) string {
+	switch {
+	case ev.Step == "" && ev.Kind == engine.Note:
+		return ""
+	case ev.Step == "" || ev.Plan == "":
+		return ev.Plan + ev.Step
+	default:
+		return ev.Plan + "/" + ev.Step
+	}
+}
+
+// waits says whether a change may share a line with others: that of a whole object.
+func waits(ev engine.Event) bool {
+	return ev.Kind == engine.StepChanged && ev.Change != nil && ev.Change.Detail == "" &&
+		(ev.Change.Action == engine.Create || ev.Change.Action == engine.Delete)
+}
+
+// named is up to how many objects changesText names each.
+const named = 4
+
+// changesText names a few objects, and of many how many there are of each kind.
+func changesText(changes []engine.Event) string {
+	var objects, kinds []string
+	count := map[string]int{}
+	for _, ev := range changes {
+		objects = append(objects, ev.Change.Object)
+		kind, _, _ := strings.Cut(ev.Change.Object, " ")
+		if count[kind]++; count[kind] == 1 {
+			kinds = append(kinds, kind)
+		}
+	}
+	action := changes[0].Change.Action
+	if len(objects) <= named {
+		return action + " " + strings.Join(objects, ", ")
+	}
+	for i, kind := range kinds {
+		kinds[i] = fmt.Sprintf("%d %s", count[kind], kind)
+	}
+	return fmt.Sprintf("%s %d objects: %s", action, len(objects), strings.Join(kinds, ", "))
+}
+
+func plainWords(ev engine.Event) string {
 	with := func(text, message string) string {
 		if message == "" {
 			return text
@@ -51,27 +116,27 @@ func plainWords(ev engine.Event) (subject, text string) {
 	took := duration(ev.Duration)
 	switch ev.Kind {
 	case engine.PlanStarted:
-		return ev.Plan, fmt.Sprintf("%s (%d steps)", ev.Title, len(ev.Steps))
+		return fmt.Sprintf("%s (%s)", ev.Title, counted(len(ev.Steps), "step"))
 	case engine.PlanDone:
-		return ev.Plan, with("done in "+took, summary(ev.Result))
+		return with("done in "+took, summary(ev.Result))
 	case engine.PlanFailed:
-		return ev.Plan, with("FAILED after "+took, summary(ev.Result))
+		return with("FAILED after "+took, summary(ev.Result))
 	case engine.StepStarted:
-		return ev.Step, with("start", ev.Title)
+		return with("start", ev.Title)
 	case engine.StepProgress:
-		return ev.Step, ev.Message
+		return ev.Message
 	case engine.StepChanged:
-		return ev.Step, changeText(ev.Change)
+		return changeText(ev.Change)
 	case engine.StepUnchanged:
-		return ev.Step, with("unchanged", ev.Message)
+		return with("unchanged", ev.Message)
 	case engine.StepDone:
-		return ev.Step, with("done in "+took, ev.Message)
+		return with("done in "+took, ev.Message)
 	case engine.StepFailed:
-		return ev.Step, with("FAILED after "+took, ev.Message)
+		return with("FAILED after "+took, ev.Message)
 	case engine.StepCanceled:
-		return ev.Step, with("cancelled", ev.Message)
+		return with("cancelled", ev.Message)
 	default:
-		return ev.Step, ev.Message
+		return ev.Message
 	}
 }
 

@@ -76,15 +76,20 @@ func summary(res *engine.Result) string {
 	add(res.Count(engine.Unchanged), "unchanged")
 	add(res.Count(engine.Failed), "failed")
 	add(res.Count(engine.Canceled), "cancelled")
-	switch n := len(res.Changes()); {
-	case n == 1:
-		parts = append(parts, "1 change")
-	case n > 1:
-		parts = append(parts, fmt.Sprintf("%d changes", n))
-	case res.Count(engine.Done) == 0:
+	if n := len(res.Changes()); n > 0 {
+		parts = append(parts, counted(n, "change"))
+	} else {
 		parts = append(parts, "no changes")
 	}
 	return strings.Join(parts, ", ")
+}
+
+// counted is a number of things, such as "1 step".
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func changeText(c *engine.Change) string {

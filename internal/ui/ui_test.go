@@ -241,3 +241,38 @@ func TestWords(t *testing.T) {
 		t.Errorf("%d", got)
 	}
 }
+
+// TestPlainJoinsObjects checks that objects which a step creates one after the other share a line, whatever other steps
+// do meanwhile, and that a change with a detail has its own.
+func TestPlainJoinsObjects(t *testing.T) {
+	var out bytes.Buffer
+	p := New(Plain, &out, environment())
+	event := func(step string, kind engine.EventKind, change *engine.Change) {
+		p.Handle(engine.Event{Time: at(0), Plan: "install", Step: step, Kind: kind, Change: change})
+	}
+	change := func(step, action, object, detail string) {
+		event(step, engine.StepChanged, &engine.Change{Action: action, Object: object, Detail: detail})
+	}
+	for i := range 3 {
+		change("a", engine.Create, fmt.Sprintf("Role x/r%d", i), "")
+		change("b", engine.Create, fmt.Sprintf("Secret x/s%d", i), "")
+		change("b", engine.Create, fmt.Sprintf("Pod x/p%d", i), "")
+	}
+	change("a", engine.Delete, "Role x/old", "")
+	change("a", engine.Update, "Role x/r9", "rules: 1 → 2")
+	event("b", engine.StepDone, nil)
+	event("c", engine.StepStarted, nil)
+	event("d", engine.StepCanceled, nil) // it was not started
+	event("c", engine.StepCanceled, nil)
+	want := `install/a: create Role x/r0, Role x/r1, Role x/r2
+install/a: delete Role x/old
+install/a: update Role x/r9 (rules: 1 → 2)
+install/b: create 6 objects: 3 Secret, 3 Pod
+install/b: done in 0.0s
+install/c: start
+install/c: cancelled
+`
+	if got := strings.ReplaceAll(out.String(), at(0).UTC().Format("2006-01-02T15:04:05Z")+" ", ""); got != want {
+		t.Errorf("lines:\n%s\nwant:\n%s", got, want)
+	}
+}

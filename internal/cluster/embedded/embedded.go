@@ -115,7 +115,7 @@ func (e *Embedded) Inspect(ctx context.Context) (cluster.Info, error) {
 		Packets: e.Packets(),
 	}
 	if _, err := os.Stat(e.dir); errors.Is(err, fs.ErrNotExist) {
-		info.Message = "there is no embedded control plane of this name"
+		info.Message = "there is no embedded control plane " + e.opts.Name
 		return info, nil
 	} else if err != nil {
 		return info, fmt.Errorf("looking for the embedded control plane: %w", err)
