@@ -49,6 +49,37 @@ func (p Pods) Trouble() *problem.Problem {
 	return starting
 }
 
+// failingLimit is how long a pod may fail for the same reason before a wait for it ends. The kubelet doubles its pause
+// between attempts from ten seconds: after these minutes it has tried five times, and the next attempt is minutes away.
+// A cluster that adds nodes on demand has added one by then.
+const failingLimit = 5 * time.Minute
+
+// Failing is since when a wait has seen the same trouble of pods that seldom ends by itself: an image that cannot be
+// pulled, a container that keeps exiting, a pod that no node has room for. Its zero value is ready to use.
+type Failing struct {
+	id    string
+	since time.Time
+}
+
+// TooLong notes the trouble that a wait sees now, which may be nil, and says whether it has lasted for so long that the
+// wait is to end.
+func (f *Failing) TooLong(found *problem.Problem) bool {
+	id := ""
+	if found != nil {
+		id = found.ID
+	}
+	switch id {
+	case problem.ImagePull.ID, problem.CrashLoop.ID, problem.Unschedulable.ID:
+	default:
+		*f = Failing{}
+		return false
+	}
+	if f.id != id {
+		*f = Failing{id: id, since: time.Now()}
+	}
+	return time.Since(f.since) >= failingLimit
+}
+
 func podName(pod *corev1.Pod) string {
 	if pod.Spec.NodeName == "" {
 		return "pod " + pod.Name

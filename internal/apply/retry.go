@@ -89,6 +89,13 @@ func webhookSilent(err error) bool {
 		strings.Contains(text, "conversion webhook for ") && strings.Contains(text, " failed:")
 }
 
+// webhookOrphaned says whether the API server could not reach a webhook because its Service does not exist
+// (k8s.io/apiserver, pkg/util/proxy/proxy.go).
+func webhookOrphaned(err error) bool {
+	return webhookSilent(err) && strings.Contains(err.Error(), `service "`) &&
+		strings.HasSuffix(err.Error(), `" not found`)
+}
+
 func afterLast(text, mark string) string {
 	if i := strings.LastIndex(text, mark); i >= 0 {
 		return text[i+len(mark):]
@@ -132,9 +139,27 @@ func retry(ctx context.Context, patience time.Duration, subject string, f func()
 	}
 }
 
-// persist retries a write of an object until the context ends.
+// orphanLimit is how long the Service of a webhook may be missing before a write that the webhook checks fails. The part
+// that holds the webhook's configuration may create the Service a moment later.
+const orphanLimit = time.Minute
+
+// persist retries a write of an object until the context ends, or until it is clear that a webhook is left over from a
+// program that was uninstalled.
 func persist(ctx context.Context, obj *unstructured.Unstructured, try func() error) error {
-	err := retry(ctx, 0, idOf(obj).String()+": ", try)
+	var orphaned time.Time // since when
+	err := retry(ctx, 0, idOf(obj).String()+": ", func() error {
+		err := try()
+		switch {
+		case err == nil || !webhookOrphaned(err):
+			orphaned = time.Time{}
+		case orphaned.IsZero():
+			orphaned = time.Now()
+		case time.Since(orphaned) >= orphanLimit:
+			return problem.New(problem.WebhookSilent, nil, "applying %s: %s: it has not existed for %s", idOf(obj),
+				afterLast(err.Error(), "failed calling webhook "), orphanLimit)
+		}
+		return err
+	})
 	if err == nil || ctx.Err() == nil {
 		return err
 	}

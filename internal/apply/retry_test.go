@@ -194,6 +194,25 @@ func TestApplyEndsWithTheReason(t *testing.T) {
 	})
 }
 
+func TestApplyEndsForAWebhookWithoutService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		attempts := 0
+		c := scripted(func(bool) error {
+			attempts++
+			return apierrors.NewInternalError(errors.New(`failed calling webhook "v.test": failed to call webhook: ` +
+				`Post "https://gone.x.svc:443/v?timeout=10s": service "gone" not found`))
+		})
+		start := time.Now()
+		_, err := c.Apply(t.Context(), Set{Name: "p", Objects: objects(t, configMap("a", "k", "1"))})
+		if !problem.Is(err, problem.WebhookSilent) || !strings.Contains(fmt.Sprint(err), `service "gone" not found`) {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(start); took < orphanLimit || took > orphanLimit+2*longestPause || attempts < 2 {
+			t.Errorf("it ended after %s and %d attempts", took, attempts)
+		}
+	})
+}
+
 func TestApplyStopsAtOnceWhenCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := scripted(func(bool) error { return silentWebhook() })

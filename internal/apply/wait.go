@@ -34,6 +34,7 @@ func (c *Client) waitFor(ctx context.Context, objs objectList) error {
 	var unready []unreadyObject
 	var explained time.Time
 	since := map[string]time.Time{} // when states with a limit were first seen
+	var failing Failing
 	done := func(ctx context.Context) (bool, error) {
 		now, err := c.unready(ctx, pending, objs)
 		if err != nil {
@@ -55,8 +56,12 @@ func (c *Client) waitFor(ctx context.Context, objs objectList) error {
 			pending = append(pending, u.obj)
 		}
 		if time.Since(explained) >= reasonEvery {
-			engine.Progress(ctx, "%s", c.explain(ctx, unready).Seen)
+			found := c.explain(ctx, unready)
+			engine.Progress(ctx, "%s", found.Seen)
 			explained = time.Now()
+			if failing.TooLong(found) {
+				return false, errFailed
+			}
 		}
 		return false, nil
 	}

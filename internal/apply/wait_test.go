@@ -169,6 +169,54 @@ func TestWaitNamesTheReason(t *testing.T) {
 	})
 }
 
+// A pod that fails for the same reason for minutes ends the wait long before its deadline.
+func TestWaitEndsEarlyForAPodThatKeepsFailing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := live(t, interceptor.Funcs{}, newDeployment())
+		c.kube = kubefake.NewClientset(&corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "a-1", Namespace: "default", Labels: map[string]string{"app": "a"}},
+			Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{
+				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/3 nodes: Insufficient memory",
+			}}},
+		})
+		start := time.Now()
+		err := c.Wait(t.Context(), Set{Name: "p", Objects: objects(t, deployment)})
+		if !problem.Is(err, problem.Unschedulable) || !strings.Contains(err.Error(), "Insufficient memory") {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(start); took < failingLimit || took > failingLimit+2*pollEvery {
+			t.Errorf("it ended after %s", took)
+		}
+	})
+}
+
+func TestFailing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f Failing
+		pull := problem.New(problem.ImagePull, nil, "x")
+		for _, step := range []struct {
+			pause time.Duration
+			found *problem.Problem
+			want  bool
+		}{
+			{0, pull, false},
+			{failingLimit - time.Second, pull, false},
+			{0, problem.New(problem.CrashLoop, nil, "x"), false}, // another trouble counts from its own beginning
+			{failingLimit - time.Second, nil, false},
+			{0, pull, false},
+			{failingLimit - time.Second, pull, false},
+			{time.Second, pull, true},
+			{0, problem.New(problem.NotReady, nil, "x"), false},
+			{failingLimit, problem.New(problem.NotReady, nil, "x"), false},
+		} {
+			time.Sleep(step.pause)
+			if got := f.TooLong(step.found); got != step.want {
+				t.Errorf("%v: %t", step, got)
+			}
+		}
+	})
+}
+
 // Whoever calls a wait off, by Ctrl-C or because another step failed, gets it back at once, and not a problem of the
 // objects.
 func TestWaitReturnsWhenCalledOff(t *testing.T) {

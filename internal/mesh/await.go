@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"ambientlab/internal/apply"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
 )
@@ -18,6 +19,9 @@ const (
 	explainEvery = time.Second
 	// rejectionLasts is how long a proxy's refusal must last to end a wait: istiod may still send something better.
 	rejectionLasts = 3 * time.Second
+	// detachedLasts is how long an object may have no effect, by its own content or by what Istio's condition says,
+	// before that ends a wait: istiod sets its conditions within seconds.
+	detachedLasts = 3 * time.Minute
 )
 
 // Wait returns when a condition is met. It looks at once and then every lookEvery. The end of ctx ends the wait with a
@@ -29,7 +33,8 @@ func (m *Mesh) Wait(ctx context.Context, c Condition) error {
 	defer tick.Stop()
 	latest := problem.New(problem.ConfigNotArrived, nil, "nothing has been looked at yet")
 	var better *problem.Problem // what the latest explanation found
-	var explained, refused time.Time
+	var explained, refused, detached time.Time
+	var failing apply.Failing
 	for {
 		found, err := c.look(ctx, p)
 		if err == nil && found == nil {
@@ -52,6 +57,15 @@ func (m *Mesh) Wait(ctx context.Context, c Condition) error {
 				latest = better
 			}
 			engine.Progress(ctx, "%s", latest.Seen)
+			switch {
+			case latest.ID != problem.ConfigNotAttached.ID:
+				detached = time.Time{}
+			case detached.IsZero():
+				detached = time.Now()
+			}
+			if failing.TooLong(latest) || !detached.IsZero() && time.Since(detached) >= detachedLasts {
+				return titled(c, latest)
+			}
 		}
 		if !refused.IsZero() && time.Since(refused) >= rejectionLasts {
 			return titled(c, latest)

@@ -293,6 +293,22 @@ func TestRejectionEndsTheWait(t *testing.T) {
 	})
 }
 
+// An object that has no effect, such as a policy that Istio refuses, ends the wait before its deadline.
+func TestDetachedObjectEndsTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := readyCluster(t)
+		began := time.Now()
+		err := c.mesh().Wait(within(t, 10*time.Minute),
+			FaultOn(target(), "appb-delay", fault(30, time.Second, "/other")))
+		if !problem.Is(err, problem.ConfigNotAttached) {
+			t.Error(err)
+		}
+		if took := time.Since(began); took < detachedLasts || took > detachedLasts+2*explainEvery {
+			t.Errorf("took %s", took)
+		}
+	})
+}
+
 func TestWaypointOff(t *testing.T) {
 	around := captured(t, "gateway-no-label")
 	synctest.Test(t, func(t *testing.T) {
