@@ -36,12 +36,14 @@ func Doctor(ctx context.Context, env *session.Env) error {
 	if runner, is := provider.(cluster.PodRunner); is && chosen == nil {
 		checks = append(checks, doctor.PodsCheck(runner.TryPods))
 	}
+	ready := false
 	checks = append(checks, doctor.ClusterCheck(func(ctx context.Context) (string, bool, error) {
 		if chosen != nil {
 			return "", false, chosen
 		}
 		info, err := provider.Inspect(ctx)
-		return info.Summary(), info.State == cluster.Ready || info.State == cluster.Absent, err
+		ready = info.State == cluster.Ready
+		return info.Summary(), ready || info.State == cluster.Absent, err
 	}))
 	table := ui.Table{Header: []string{"CHECK", "VERDICT", "SEEN"}}
 	results, failed := doctor.Run(ctx, checks, nil)
@@ -55,7 +57,11 @@ func Doctor(ctx context.Context, env *session.Env) error {
 	if err := table.Write(env.Out); err != nil {
 		return fmt.Errorf("printing what was found: %w", err)
 	}
-	if failed == nil {
+	switch {
+	case failed != nil:
+	case ready:
+		env.Next("mage sm:status")
+	default:
 		env.Next("mage sm:install")
 	}
 	return failed

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
@@ -21,7 +22,8 @@ func Plan(of, out string) Target {
 	return func(ctx context.Context, env *session.Env) error {
 		names := append([]string{"install"}, lesson.Names()...)
 		if of != "" && !slices.Contains(names, of) {
-			return problem.New(problem.SettingInvalid, nil, "-of=%q is not accepted; accepted: %v", of, names)
+			return problem.New(problem.SettingInvalid, nil, "-of=%q is not accepted; accepted: %s", of,
+				strings.Join(names, ", "))
 		}
 		if of != "" {
 			names = []string{of}

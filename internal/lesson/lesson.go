@@ -122,7 +122,11 @@ func (l Lesson) AsRecorded(found session.Found) (recorded Lesson, on bool, err e
 func noData(session.Config) map[string]any { return nil }
 
 // PlanToUndo is the lesson's plan alone, which is undone to turn the lesson off.
-func (l Lesson) PlanToUndo(s *session.Session) engine.Plan { return l.Plan(l, s) }
+func (l Lesson) PlanToUndo(s *session.Session) engine.Plan {
+	plan := l.Plan(l, s)
+	plan.Title = "Turn off: " + plan.Title
+	return plan
+}
 
 // PlanToApply is the lesson's plan with the wait until it is in force as the last step.
 func (l Lesson) PlanToApply(s *session.Session) engine.Plan {
@@ -141,7 +145,7 @@ func (l Lesson) PlanToApply(s *session.Session) engine.Plan {
 // PlanOfGone waits until the lesson is gone, after its plan was undone. It has no steps where there is nothing to wait
 // for.
 func (l Lesson) PlanOfGone(s *session.Session) engine.Plan {
-	plan := engine.Plan{Name: l.Name + "-off", Title: "Proxies without it"}
+	plan := engine.Plan{Name: l.Name + "-off", Title: "Wait until no proxy has it"}
 	if l.Gone != nil {
 		plan.Steps = []engine.Step{waitStep(s, l.Gone(s))}
 	}

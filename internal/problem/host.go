@@ -10,7 +10,7 @@ var (
 			"If Docker runs on another machine, set DOCKER_HOST or choose a context with `docker context use`.",
 			"To use a cluster that you already have, set INSTALL_KIND=n.",
 			"To run without Docker, set SM_PROVIDER=embedded: the control plane runs as processes on this machine, " +
-				"and its pods are simulated.",
+				"and on Linux its pods too.",
 		},
 	}
 	DockerPermission = Kind{

@@ -48,7 +48,7 @@ func (p *plain) Handle(ev engine.Event) {
 		p.pending[step] = append(waiting, ev)
 		return
 	case len(waiting) > 0:
-		p.line(waiting[len(waiting)-1].Time, step, changesText(waiting))
+		p.line(ev.Time, step, changesText(waiting))
 		delete(p.pending, step)
 	}
 	switch ev.Kind {

@@ -141,8 +141,8 @@ func (e *Embedded) chosen(ctx context.Context, programs Programs) (choice packet
 func (e *Embedded) open(ctx context.Context) (Programs, error) {
 	programs, err := e.opts.Programs(func(program, message string) { engine.Progress(ctx, "%s: %s", program, message) })
 	if err != nil {
-		return nil, problem.New(problem.HostUnsupported, err,
-			"the embedded control plane's programs are built from the lab's own checkout")
+		return nil, problem.New(problem.ManifestUnavailable, err,
+			"the programs of the embedded control plane are built from the lab's Go modules")
 	}
 	return programs, nil
 }
