@@ -55,7 +55,9 @@ func turnOff(ctx context.Context, s *session.Session, l lesson.Lesson, began tim
 	if err != nil {
 		return err
 	}
-	result, err := s.Undo(ctx, l.PlanToUndo(s))
+	plan := l.PlanToUndo(s)
+	plan.Title = "Turn off: " + plan.Title
+	result, err := s.Undo(ctx, plan)
 	if err != nil {
 		return err
 	}

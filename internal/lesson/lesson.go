@@ -122,11 +122,7 @@ func (l Lesson) AsRecorded(found session.Found) (recorded Lesson, on bool, err e
 func noData(session.Config) map[string]any { return nil }
 
 // PlanToUndo is the lesson's plan alone, which is undone to turn the lesson off.
-func (l Lesson) PlanToUndo(s *session.Session) engine.Plan {
-	plan := l.Plan(l, s)
-	plan.Title = "Turn off: " + plan.Title
-	return plan
-}
+func (l Lesson) PlanToUndo(s *session.Session) engine.Plan { return l.Plan(l, s) }
 
 // PlanToApply is the lesson's plan with the wait until it is in force as the last step.
 func (l Lesson) PlanToApply(s *session.Session) engine.Plan {
