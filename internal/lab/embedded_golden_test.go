@@ -19,11 +19,7 @@ import (
 // documentation by hand: a change of a spec, or of Istio, shows in them. Run with -update to write them anew.
 func (b *bench) golden() {
 	b.t.Helper()
-	client := b.connect()
-	istiod, err := mesh.NewIstiod(client.Config(), b.plane().XDSAddress)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	istiod := mesh.NewIstiod(b.connect().Kube(), b.plane().XDSAddress)
 	m, err := b.open(b.t).Mesh(b.t.Context())
 	if err != nil {
 		b.t.Fatal(err)

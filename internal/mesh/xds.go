@@ -17,7 +17,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"ambientlab/internal/problem"
 )
@@ -40,21 +39,13 @@ type token struct {
 
 // NewIstiod makes a client for an istiod whose TLS port for xDS is at address, such as 127.0.0.1:15012; it is asked for
 // at each question.
-func NewIstiod(config *rest.Config, address func() (string, error)) (*Istiod, error) {
-	kube, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("making a Kubernetes client: %w", err)
-	}
-	return newIstiod(kube, address), nil
-}
-
-func newIstiod(kube kubernetes.Interface, address func() (string, error)) *Istiod {
+func NewIstiod(kube kubernetes.Interface, address func() (string, error)) *Istiod {
 	return &Istiod{kube: kube, address: address, tokens: map[string]token{}}
 }
 
 // WithIstiod asks istiod in place of the proxies, for clusters whose pods run none. See NewIstiod.
 func WithIstiod(address func() (string, error)) Option {
-	return func(m *Mesh) { m.proxy, m.nodeProxy = newIstiod(m.kube, address).Proxy, nil }
+	return func(m *Mesh) { m.proxy, m.nodeProxy = NewIstiod(m.kube, address).Proxy, nil }
 }
 
 // Proxy speaks for the proxy in a pod.
