@@ -221,10 +221,8 @@ func servesVersion(crd unstructured.Unstructured, version string) bool {
 
 // sleep returns nil after d, or the context's cause as soon as the context ends.
 func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

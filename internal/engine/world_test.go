@@ -90,10 +90,8 @@ func (w *world) step(id string, takes time.Duration, needs ...string) engine.Ste
 
 // pause waits in the bubble's fake time.
 func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
