@@ -57,9 +57,10 @@ func unanswered(err error) bool {
 	return noConnection(err) || stillStarting(err)
 }
 
-// lostConnection lists what net/http says of a connection that failed, where the error has no exported type: a server that
-// accepts connections and is too busy for the TLS handshake (transport.go), and a connection that another request could
-// not write to and closed, or that never served a request (h2_bundle.go, errClientConnForceClosed and its neighbours).
+// lostConnection lists what net/http says of a connection that failed, where the error has no exported type: a server
+// that accepts connections and is too busy for the TLS handshake (transport.go), and a connection that another request
+// could not write to and closed, or that never served a request (h2_bundle.go, errClientConnForceClosed and its
+// neighbours).
 func lostConnection() []string {
 	return []string{
 		"net/http: TLS handshake timeout",
@@ -139,8 +140,8 @@ func retry(ctx context.Context, patience time.Duration, subject string, f func()
 	}
 }
 
-// orphanLimit is how long the Service of a webhook may be missing before a write that the webhook checks fails. The part
-// that holds the webhook's configuration may create the Service a moment later.
+// orphanLimit is how long the Service of a webhook may be missing before a write that the webhook checks fails. The
+// part that holds the webhook's configuration may create the Service a moment later.
 const orphanLimit = time.Minute
 
 // persist retries a write of an object until the context ends, or until it is clear that a webhook is left over from a

@@ -6,8 +6,8 @@ var (
 		ID: "LAB-SETTING-INVALID", Layer: LayerSettings, Number: 0,
 		Title: "the lab does not accept the value of a setting",
 		Advice: []string{
-			"Correct the variable or flag named above. The README has a table of the variables, and `mage -h` with the " +
-				"name of a target prints its flags.",
+			"Correct the variable or flag named above. The README has a table of the variables, and `mage -h` with " +
+				"the name of a target prints its flags.",
 		},
 	}
 	SettingConflict = Kind{

@@ -21,7 +21,8 @@ func WritePreviews(w io.Writer, title string, previews []engine.Preview, width i
 		writePreview(&b, p, width)
 		changes += len(p.Changes)
 	}
-	fmt.Fprintf(&b, "\n%s, %s to make; this preview changed nothing.\n", counted(len(previews), "step"), counted(changes, "change"))
+	fmt.Fprintf(&b, "\n%s, %s to make; this preview changed nothing.\n", counted(len(previews), "step"),
+		counted(changes, "change"))
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("writing a preview: %w", err)
 	}
