@@ -174,8 +174,8 @@ func TestBundleReturnsWhatWasAdded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "bundle")
 	pilot, proxy := makeImage(t, 2, ""), makeImage(t, 1, "upstream Envoy")
 	writeBundle(t, dir, map[string]v1.Image{
-		"docker.io/istio/pilot:1.31.1-distroless": pilot,
-		"istio/proxyv2:1.31.1-distroless":         proxy,
+		"docker.io/istio/pilot:1.31.4-distroless": pilot,
+		"istio/proxyv2:1.31.4-distroless":         proxy,
 	})
 	for name, path := range map[string]string{
 		"folder": dir, "tar": pack(t, dir, ""),
@@ -190,14 +190,14 @@ func TestBundleReturnsWhatWasAdded(t *testing.T) {
 			if len(entries) != 2 {
 				t.Fatalf("%d images, want 2", len(entries))
 			}
-			if e := entries[1]; e.Ref != "docker.io/istio/proxyv2:1.31.1-distroless" ||
+			if e := entries[1]; e.Ref != "docker.io/istio/proxyv2:1.31.4-distroless" ||
 				e.Substitute != "upstream Envoy" ||
 				e.Digest != digestOf(t, proxy) || e.Platform != "linux/amd64" || e.Size < 32<<10 {
 				t.Errorf("entry %+v", e)
 			}
 			for _, ref := range []string{
-				"istio/pilot:1.31.1-distroless",
-				"docker.io/istio/pilot:1.31.1-distroless@" + digestOf(t, pilot).String(),
+				"istio/pilot:1.31.4-distroless",
+				"docker.io/istio/pilot:1.31.4-distroless@" + digestOf(t, pilot).String(),
 				"istio/pilot@" + digestOf(t, pilot).String(),
 			} {
 				img, err := b.Image(ref)
@@ -343,13 +343,13 @@ func TestFurtherFilesAreKeptAndChecked(t *testing.T) {
 func TestWriteTable(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "bundle")
 	img := makeImage(t, 1, "substitute")
-	writeBundle(t, dir, map[string]v1.Image{"istio/ztunnel:1.31.1-distroless": img})
+	writeBundle(t, dir, map[string]v1.Image{"istio/ztunnel:1.31.4-distroless": img})
 	var out strings.Builder
 	if err := openBundle(t, dir).WriteTable(&out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"IMAGE", "docker.io/istio/ztunnel:1.31.1-distroless", digestOf(t, img).String(), "kB",
+		"IMAGE", "docker.io/istio/ztunnel:1.31.4-distroless", digestOf(t, img).String(), "kB",
 		"substitute",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -42,7 +42,7 @@ const (
 
 // Entry is one image of a bundle.
 type Entry struct {
-	// Ref is the full reference, such as docker.io/istio/pilot:1.31.1-distroless.
+	// Ref is the full reference, such as docker.io/istio/pilot:1.31.4-distroless.
 	Ref string
 	// Digest is the digest of the image's manifest.
 	Digest v1.Hash

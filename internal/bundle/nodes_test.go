@@ -248,13 +248,13 @@ func TestReferencesWithADigestGetThatNameToo(t *testing.T) {
 
 func TestParseCheck(t *testing.T) {
 	const table = `REF                                     TYPE                                       DIGEST     STATUS           SIZE                UNPACKED
-docker.io/istio/pilot:1.31.1-distroless application/vnd.oci.image.manifest.v1+json sha256:aa1 complete (4/4)   81.2 MiB/81.2 MiB   false
-docker.io/istio/ztunnel:1.31.1          application/vnd.oci.image.manifest.v1+json sha256:aa2 incomplete (2/4) 10.0 MiB/81.2 MiB   false
-docker.io/istio/proxyv2:1.31.1          application/vnd.oci.image.manifest.v1+json sha256:aa3 unavailable (0/?) 0.0 B/?            false
+docker.io/istio/pilot:1.31.4-distroless application/vnd.oci.image.manifest.v1+json sha256:aa1 complete (4/4)   81.2 MiB/81.2 MiB   false
+docker.io/istio/ztunnel:1.31.4          application/vnd.oci.image.manifest.v1+json sha256:aa2 incomplete (2/4) 10.0 MiB/81.2 MiB   false
+docker.io/istio/proxyv2:1.31.4          application/vnd.oci.image.manifest.v1+json sha256:aa3 unavailable (0/?) 0.0 B/?            false
 quay.io/metallb/speaker:v0.16.1         application/vnd.oci.image.manifest.v1+json sha256:aa4 error            -                   false
 `
 	got := parseCheck(table)
-	if len(got) != 1 || got["docker.io/istio/pilot:1.31.1-distroless"] != "sha256:aa1" {
+	if len(got) != 1 || got["docker.io/istio/pilot:1.31.4-distroless"] != "sha256:aa1" {
 		t.Errorf("%v", got)
 	}
 }

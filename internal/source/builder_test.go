@@ -290,7 +290,7 @@ func TestImageUnknown(t *testing.T) {
 	for _, ref := range []string{"docker.io/istio/ztunnel:1.30.0-distroless", "docker.io/grafana/grafana:12"} {
 		_, err := b.Image(t.Context(), ref)
 		if !errors.Is(err, ErrUnknownImage) ||
-			!strings.Contains(err.Error(), "docker.io/istio/ztunnel:1.31.1-distroless") {
+			!strings.Contains(err.Error(), "docker.io/istio/ztunnel:1.31.4-distroless") {
 			t.Errorf("%s: the error is %v", ref, err)
 		}
 	}

@@ -26,7 +26,7 @@ func TestEnvoyTakesTheBootstrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image, err := b.Image(t.Context(), "docker.io/istio/proxyv2:1.31.1-distroless")
+	image, err := b.Image(t.Context(), "docker.io/istio/proxyv2:1.31.4-distroless")
 	if err != nil {
 		t.Fatal(err)
 	}

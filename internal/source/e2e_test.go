@@ -21,7 +21,7 @@ import (
 func versions() map[string][][]string {
 	return map[string][][]string{
 		"docker.io/fortio/fortio:1.75.3": {{"/usr/bin/fortio", "version"}},
-		"docker.io/istio/install-cni:1.31.1-distroless": {
+		"docker.io/istio/install-cni:1.31.4-distroless": {
 			{"/usr/local/bin/install-cni", "--help"},
 			{"/opt/cni/bin/istio-cni"},
 			{"/usr/sbin/iptables-nft-save", "--version"},
@@ -31,12 +31,12 @@ func versions() map[string][][]string {
 			{"/usr/sbin/ipset", "--version"},
 			{"/usr/sbin/nft", "--version"},
 		},
-		"docker.io/istio/pilot:1.31.1-distroless": {{"/usr/local/bin/pilot-discovery", "version"}},
-		"docker.io/istio/proxyv2:1.31.1-distroless": {
+		"docker.io/istio/pilot:1.31.4-distroless": {{"/usr/local/bin/pilot-discovery", "version"}},
+		"docker.io/istio/proxyv2:1.31.4-distroless": {
 			{"/usr/local/bin/pilot-agent", "version"},
 			{"/usr/local/bin/envoy", "--version"},
 		},
-		"docker.io/istio/ztunnel:1.31.1-distroless": {{"/usr/local/bin/ztunnel", "version"}},
+		"docker.io/istio/ztunnel:1.31.4-distroless": {{"/usr/local/bin/ztunnel", "version"}},
 		"docker.io/mccutchen/go-httpbin:v2.26.0":    {{"/bin/go-httpbin", "-help"}},
 		"docker.io/prom/prometheus:v3.10.0":         {{"/bin/prometheus", "--version"}},
 		"ghcr.io/prometheus-operator/prometheus-config-reloader:v0.89.0": {

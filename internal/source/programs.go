@@ -28,7 +28,7 @@ type Variable struct{ Name, Value string }
 const (
 	KubernetesVersion = "v1.36.3"
 	istioRevision     = "eed52ebb66ad"
-	istioTag          = "1.31.1"
+	istioTag          = "1.31.4"
 )
 
 // Programs lists every program that Binary can build, in the order in which building them all is quickest.

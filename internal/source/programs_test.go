@@ -59,7 +59,7 @@ func TestReferencesNameTheVersions(t *testing.T) {
 		},
 		"quay.io/metallb/controller:v0.16.1":      {"metallb", "go.universe.tf/metallb v0.16.1"},
 		"quay.io/metallb/speaker:v0.16.1":         {"metallb", "go.universe.tf/metallb v0.16.1"},
-		"docker.io/istio/pilot:1.31.1-distroless": {"istio", "istio.io/istio v0.0.0-20260827124520-" + istioRevision},
+		"docker.io/istio/pilot:1.31.4-distroless": {"istio", "istio.io/istio v0.0.0-20260827124520-" + istioRevision},
 	} {
 		mod, err := os.ReadFile(filepath.Join("modules", pin[0], "go.mod"))
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 // What Istio's release tooling writes into the charts. As they are in the module, they name unreleased images in a
 // registry of Istio's CI.
 const (
-	IstioVersion = "1.31.1"
+	IstioVersion = "1.31.4"
 	istioHub     = "docker.io/istio"
 )
 

@@ -56,7 +56,7 @@ func TestIstioIsStampedAndFailsClosed(t *testing.T) {
 		}
 	}
 	for _, image := range Images(append(rendered[Istiod], append(rendered[CNI], rendered[Ztunnel]...)...)) {
-		if !strings.HasPrefix(image, "docker.io/istio/") || !strings.HasSuffix(image, ":1.31.1-distroless") {
+		if !strings.HasPrefix(image, "docker.io/istio/") || !strings.HasSuffix(image, ":1.31.4-distroless") {
 			t.Errorf("image %s", image)
 		}
 	}
@@ -77,7 +77,7 @@ func TestIstioValuesReachTheObjects(t *testing.T) {
 		t.Errorf("istiod is in namespace %q", deployment.GetNamespace())
 	}
 	text, _ := deployment.MarshalJSON()
-	for _, want := range []string{"77m", "example.test/mesh/pilot:1.31.1-distroless", "PILOT_ENABLE_ALPN_FILTER"} {
+	for _, want := range []string{"77m", "example.test/mesh/pilot:1.31.4-distroless", "PILOT_ENABLE_ALPN_FILTER"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("istiod's Deployment lacks %s", want)
 		}
@@ -94,7 +94,7 @@ func TestIstioRefuses(t *testing.T) {
 	for name, values := range map[string]map[string]any{
 		"retired hub":        {"global": map[string]any{"hub": "registry.istio.io/release"}},
 		"retired mirror":     {"hub": "gcr.io/istio-release"},
-		"retired image":      {"containers": []any{map[string]any{"image": "gcr.io/istio-release/pilot:1.31.1"}}},
+		"retired image":      {"containers": []any{map[string]any{"image": "gcr.io/istio-release/pilot:1.31.4"}}},
 		"another profile":    {"profile": "demo"},
 		"two profiles":       {"profile": "ambient", "global": map[string]any{"profile": "demo"}},
 		"hub under a scalar": {"global": "none"},

@@ -70,10 +70,10 @@ func TestRunsPodsOf(t *testing.T) {
 			host  bool
 			runs  bool
 		}{
-			{"docker.io/istio/ztunnel:1.31.1-distroless", false, true},
+			{"docker.io/istio/ztunnel:1.31.4-distroless", false, true},
 			{"fortio/fortio:1.75.3", false, true},
 			{"fortio/fortio:1.75.3", true, false},
-			{"docker.io/istio/install-cni:1.31.1-distroless", false, false},
+			{"docker.io/istio/install-cni:1.31.4-distroless", false, false},
 			{"docker.io/prom/prometheus:v3.10.0", false, false}, // an add-on that was not asked for
 			{"quay.io/metallb/speaker:v0.16.1", true, false},
 		} {
