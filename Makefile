@@ -35,7 +35,7 @@ none = @files="$$($(1))" && test -z "$$files" || { echo "$$files"; exit 1; }
 lint: ## formatting (gofumpt), import order (gci), line width of 120 (revive), vet and staticcheck
 	$(call none,$(TOOL) gofumpt -l magefile.go specs targets internal)
 	$(call none,$(TOOL) gci list -s standard -s default -s 'prefix(ambientlab)' $(GO_FILES))
-	$(TOOL) revive -config internal/tools/revive.toml $(GO_FILES)
+	@$(TOOL) revive -config internal/tools/revive.toml $(GO_FILES)
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 

@@ -69,7 +69,7 @@ func DeleteGenerated(ctx context.Context, c *apply.Client, since time.Time) erro
 		{Version: "v1", Kind: "ConfigMap"},
 		{Version: "v1", Kind: "Secret"},
 		{Group: "coordination.k8s.io", Version: "v1", Kind: "Lease"},
-		gatewayv1.SchemeGroupVersion.WithKind("GatewayClass"),
+		{Group: gatewayv1.GroupName, Version: "v1", Kind: "GatewayClass"},
 	}, func(obj client.Object) bool {
 		isLease := obj.GetObjectKind().GroupVersionKind().Kind == "Lease"
 		return writtenByIstiod(obj) && (Generated(obj) || isLease) && !obj.GetCreationTimestamp().Time.Before(since)
