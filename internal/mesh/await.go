@@ -33,7 +33,7 @@ func (m *Mesh) Wait(ctx context.Context, c Condition) error {
 	defer tick.Stop()
 	latest := problem.New(problem.ConfigNotArrived, nil, "nothing has been looked at yet")
 	var better *problem.Problem // what the latest explanation found
-	var explained, refused, detached time.Time
+	var explained, refused, detached, overlooked time.Time
 	var failing apply.Failing
 	for {
 		found, err := c.look(ctx, p)
@@ -66,6 +66,9 @@ func (m *Mesh) Wait(ctx context.Context, c Condition) error {
 			if failing.TooLong(latest) || !detached.IsZero() && time.Since(detached) >= detachedLasts {
 				return titled(c, latest)
 			}
+			if overlooked, err = m.overlooked(ctx, c, found, overlooked); err != nil {
+				return err
+			}
 		}
 		if !refused.IsZero() && time.Since(refused) >= rejectionLasts {
 			return titled(c, latest)
@@ -79,6 +82,27 @@ func (m *Mesh) Wait(ctx context.Context, c Condition) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// overlooked notifies istiod once it has overlooked something for overlookedAfter. since is when it was first seen to
+// have; overlooked gives that time for the next look, or the zero time.
+func (m *Mesh) overlooked(
+	ctx context.Context, c Condition, found *problem.Problem, since time.Time,
+) (time.Time, error) {
+	switch {
+	case c.notify == nil || found == nil || found.ID != problem.GatewayOverlooked.ID:
+		return time.Time{}, nil
+	case since.IsZero():
+		return time.Now(), nil
+	case time.Since(since) < overlookedAfter:
+		return since, nil
+	}
+	change, err := c.notify(ctx, m)
+	if err != nil {
+		return since, err
+	}
+	engine.Changed(ctx, change)
+	return time.Time{}, nil
 }
 
 // titled says which condition a problem is about.

@@ -99,6 +99,54 @@ func TestWaitWaypoint(t *testing.T) {
 	})
 }
 
+// The gateway may have the waypoint's endpoints of before; a change of the Service makes istiod send them again.
+func TestWaitNotifiesIstiodOfAReadyWaypoint(t *testing.T) {
+	good := captured(t, "gateway")
+	unready := dumpOf(t, nil, nil, []string{strings.ReplaceAll(endpointsOf("10.244.2.30:15008"), `"metadata"`,
+		`"health_status":"UNHEALTHY","metadata"`)})
+	gone := dumpOf(t, nil, nil, []string{endpointsOf("10.244.2.29:15008")})
+	for name, tc := range map[string]struct {
+		stale *Dump
+		says  string
+	}{
+		"the endpoint counts as not ready":   {unready, "not ready: 10.0.0.1:8080; but the pods of waypoint appb-waypoint are"},
+		"the endpoint is a pod that is gone": {gone, "to a waypoint at 10.244.2.29:15008, which is none of 10.244.2.30"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := readyCluster(t)
+				c.service.ResourceVersion = "41"
+				c.proxies["gateway-1"].serve = tc.stale
+				m := c.mesh()
+				held, reason, err := m.Check(t.Context(), WaypointOn(target()))
+				if held || err != nil || !strings.Contains(reason, tc.says) {
+					t.Errorf("one look gives %v, %q, %v", held, reason, err)
+				}
+				label := func() string {
+					service, err := m.kube.CoreV1().Services("default").Get(t.Context(), "appb", metav1.GetOptions{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return service.Labels[notifiedLabel]
+				}
+				err = m.Wait(within(t, overlookedAfter-time.Second), WaypointOn(target()))
+				if !problem.Is(err, problem.GatewayOverlooked) || label() != "" {
+					t.Errorf("before istiod's time is up: %v, label %q", err, label())
+				}
+				time.AfterFunc(overlookedAfter+time.Second, func() {
+					if label() != "41" {
+						t.Errorf("label %q", label())
+					}
+					c.proxies["gateway-1"].set(good)
+				})
+				if err := m.Wait(within(t, time.Minute), WaypointOn(target())); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 func TestWaitReturnsWithinATickOfTheArrival(t *testing.T) {
 	before, after := captured(t, "waypoint"), captured(t, "waypoint-fault")
 	synctest.Test(t, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"ambientlab/internal/engine"
 	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/problem"
 )
@@ -18,6 +19,9 @@ type Condition struct {
 	// look gives nil where the condition is met. explain gives a better reason than look, which costs more requests; it
 	// may be nil.
 	look, explain question
+	// notify makes istiod look again where look says that istiod has overlooked something, and says what it changed; it
+	// may be nil.
+	notify func(context.Context, *Mesh) (engine.Change, error)
 }
 
 // question is one look at the objects and at the proxies' configuration. It gives nil where what is asked for is so.
@@ -74,12 +78,21 @@ func (m *Mesh) Check(ctx context.Context, c Condition) (met bool, reason string,
 // WaypointOn is met when the target's waypoint handles its traffic: the Gateway is programmed, the Service bound to it,
 // its Deployment available, every replica's configuration has the Service, and every replica of the ingress gateway
 // sends the Service's requests to it. Istio's two conditions are not enough: both are True while the waypoint's only
-// pod cannot start, and traffic then goes around it.
+// pod cannot start, and traffic then goes around it. The gateway's endpoints must count as ready, too: istiod (release
+// 1.31) sends them when the Service or its endpoints change, not when the waypoint's do (EdsGenerator.buildEndpoints in
+// pilot/pkg/xds), so that the gateway may go on answering with 503 after the waypoint's only pod is ready again. A wait
+// then notifies istiod.
 func WaypointOn(t Target) Condition {
 	return Condition{
 		title:   fmt.Sprintf("waypoint %s of %s", t.Waypoint, t.Service),
 		look:    func(ctx context.Context, p *proxies) (*problem.Problem, error) { return p.waypointOn(ctx, t) },
 		explain: func(ctx context.Context, p *proxies) (*problem.Problem, error) { return p.explainWaypoint(ctx, t) },
+		notify: func(ctx context.Context, m *Mesh) (engine.Change, error) {
+			return engine.Change{
+				Object: "Service " + t.Service.Name, Action: engine.Update,
+				Detail: "istiod did not see that its waypoint is ready; notified by a label on the Service",
+			}, m.notifyService(ctx, t.Service.Namespace, t.Service.Name)
+		},
 	}
 }
 
@@ -218,10 +231,22 @@ func (p *proxies) waypointOn(ctx context.Context, t Target) (*problem.Problem, e
 	if err != nil {
 		return nil, err
 	}
-	found, err = p.every(ctx, namespace, t.Gateway,
-		func(d *Dump) (bool, string) { return SendsToWaypoint(d, t.Service, addresses) })
+	overlooked := false
+	found, err = p.every(ctx, namespace, t.Gateway, func(d *Dump) (bool, string) {
+		held, reason := SendsToWaypoint(d, t.Service, addresses)
+		if !held {
+			overlooked, _ = SendsToWaypoint(d, t.Service, nil) // to pods that are gone
+			return false, reason
+		}
+		overlooked, reason = countsUnready(d, t.Service)
+		return !overlooked, reason
+	})
 	if err != nil || found == nil {
 		return found, err
+	}
+	if overlooked {
+		return problem.New(problem.GatewayOverlooked, nil, "%s; but the pods of waypoint %s are ready", found.Seen,
+			t.Waypoint), nil
 	}
 	if cause := IngressTrouble(t.Service, o.Service); cause != nil {
 		found.Seen += "; " + cause.Seen

@@ -145,6 +145,28 @@ func TestGatewayGoesToTheWaypoint(t *testing.T) {
 	}
 }
 
+// A gateway answers with 503 only where no endpoint of a Service counts as ready.
+func TestGatewayCountsEndpointsAsUnready(t *testing.T) {
+	both := endpointsOf("10.0.1.1:15008", "10.0.1.2:15008")
+	unready := `"health_status":"UNHEALTHY","metadata"`
+	for name, tc := range map[string]struct {
+		endpoints string
+		want      bool
+	}{
+		"without a word":      {both, false},
+		"both ready":          {strings.ReplaceAll(both, `"metadata"`, `"health_status":"HEALTHY","metadata"`), false},
+		"one of two unready":  {strings.Replace(both, `"metadata"`, unready, 1), false},
+		"both unready":        {strings.ReplaceAll(both, `"metadata"`, unready), true},
+		"no endpoint":         {endpointsOf(), false},
+		"unready, of another": {strings.Replace(endpointsOf("10.0.1.1:15008"), "appb", "appc", 1), false},
+	} {
+		got, reason := countsUnready(dumpOf(t, nil, nil, []string{tc.endpoints}), appb())
+		if got != tc.want || got != strings.Contains(reason, "not ready: 10.0.0.1:8080, 10.0.0.2:8080") {
+			t.Errorf("%s: %v, %q", name, got, reason)
+		}
+	}
+}
+
 func TestRouteOfAHostName(t *testing.T) {
 	routes := func(domain, cluster string) string {
 		return fmt.Sprintf(`{"virtual_hosts":[{"domains":["other"],"routes":[]},

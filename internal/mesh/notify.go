@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -23,21 +24,37 @@ func (m *Mesh) Notify(ctx context.Context, namespace, gateway string) (services 
 		return nil, fmt.Errorf("listing the Services of Gateway %s/%s: %w", namespace, gateway, err)
 	}
 	for _, service := range list.Items {
-		// The resource version differs each time.
-		patch, err := json.Marshal(
-			map[string]any{"metadata": map[string]any{
-				"labels": map[string]string{notifiedLabel: service.ResourceVersion},
-			}})
-		if err != nil {
+		if err := m.label(ctx, &service); err != nil {
 			return nil, err
-		}
-		_, err = m.kube.CoreV1().Services(namespace).
-			Patch(ctx, service.Name, types.MergePatchType, patch,
-				metav1.PatchOptions{FieldManager: "ambientlab-notifier"})
-		if err != nil {
-			return nil, fmt.Errorf("labelling Service %s/%s: %w", namespace, service.Name, err)
 		}
 		services = append(services, service.Name)
 	}
 	return services, nil
+}
+
+// notifyService makes istiod send the endpoints of a Service again, in the same way.
+func (m *Mesh) notifyService(ctx context.Context, namespace, name string) error {
+	service, err := m.kube.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("reading Service %s/%s: %w", namespace, name, err)
+	}
+	return m.label(ctx, service)
+}
+
+// label changes the label without meaning: the resource version differs each time.
+func (m *Mesh) label(ctx context.Context, service *corev1.Service) error {
+	patch, err := json.Marshal(
+		map[string]any{"metadata": map[string]any{
+			"labels": map[string]string{notifiedLabel: service.ResourceVersion},
+		}})
+	if err != nil {
+		return err
+	}
+	_, err = m.kube.CoreV1().Services(service.Namespace).
+		Patch(ctx, service.Name, types.MergePatchType, patch,
+			metav1.PatchOptions{FieldManager: "ambientlab-notifier"})
+	if err != nil {
+		return fmt.Errorf("labelling Service %s/%s: %w", service.Namespace, service.Name, err)
+	}
+	return nil
 }

@@ -64,6 +64,23 @@ func SendsToWaypoint(d *Dump, s Service, waypoints []string) (held bool, reason 
 	return true, ""
 }
 
+// countsUnready tells whether an ingress gateway counts every endpoint of a Service as not ready, so that it answers
+// each request for the Service with 503. istiod says which are ready; Envoy shows it in its dump of endpoints.
+func countsUnready(d *Dump, s Service) (unready bool, reason string) {
+	ends, reason := d.gatewayEnds(s)
+	if reason != "" {
+		return false, ""
+	}
+	var list []string
+	for _, e := range ends {
+		if e.get("health_status").str() != "UNHEALTHY" {
+			return false, ""
+		}
+		list = append(list, endpointName(e))
+	}
+	return true, fmt.Sprintf("the gateway counts every endpoint for %s as not ready: %s", s, strings.Join(list, ", "))
+}
+
 // SendsToPods tells whether an ingress gateway sends a Service's traffic straight to its pods.
 func SendsToPods(d *Dump, s Service) (gone bool, reason string) {
 	ends, reason := d.gatewayEnds(s)
