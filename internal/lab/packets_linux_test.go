@@ -17,10 +17,11 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"ambientlab/internal/cluster"
+	"ambientlab/internal/lesson/lessontest"
 	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/probe"
 	"ambientlab/internal/problem"
 )
 
@@ -48,20 +49,14 @@ func TestPackets(t *testing.T) {
 	b.do("authz", func(ctx context.Context) error { return b.Authz(ctx, "", true, false) })
 	b.answers(http.MethodPost, address, http.StatusForbidden)
 
-	b.label(`null`)
-	failure := b.fails("verify without the ingress label", b.verify)
-	if !problem.Is(failure, problem.ClaimRefuted) {
-		t.Errorf("without the ingress label: %v", failure)
+	for _, sabotage := range lessontest.Sabotages() {
+		b.refutes(sabotage)
 	}
-	says(t, "verify", b.out.String(), "istio.io/ingress-use-waypoint")
-	b.do("waypoint again", b.waypoint)
 	says(t, "verify", b.do("verify", b.verify), "claims proven in ", "direct-closed", "upstream Envoy", "Go node proxy")
 	says(t, "status", b.do("status", b.Status), "istio-cni ", "simulated", "lesson authz", "on, ready")
 
 	runner := b.pid("podrunner")
 	inside := descendants(t, runner)
-	// Not the waypoint's: when its only pod is ready again, istiod sends the gateway no new endpoints for appb,
-	// whatever runs the pods (istio.io/istio, pilot/pkg/xds/endpoints, findServiceWaypoint).
 	gateway := named(t, inside, "/usr/local/bin/pilot-agent", "router")
 	for _, victim := range []struct {
 		what string
@@ -75,6 +70,22 @@ func TestPackets(t *testing.T) {
 		b.answers(http.MethodGet, address, http.StatusOK)
 		t.Logf("%s killed: the next good request %s later", victim.what, time.Since(killed).Round(10*time.Millisecond))
 	}
+	// The gateway may hold on to the waypoint's endpoint as not ready; sm:waypoint ends that.
+	waypoint := named(t, inside, "/usr/local/bin/pilot-agent", "waypoint")
+	killed := kill(t, named(t, descendants(t, waypoint), "/usr/local/bin/envoy", ""))
+	b.eventually("the waypoint's pod is ready again after its container has ended", func() bool {
+		pods, err := b.kube().CoreV1().Pods("default").
+			List(t.Context(), metav1.ListOptions{LabelSelector: "gateway.networking.k8s.io/gateway-name=" + names.Waypoint})
+		if err != nil {
+			t.Fatal(err)
+		}
+		status := pods.Items[0].Status.ContainerStatuses[0]
+		return status.RestartCount > 0 && status.Ready
+	})
+	b.do("waypoint after its Envoy was killed", b.waypoint)
+	b.answers(http.MethodGet, address, http.StatusOK)
+	t.Logf("the waypoint's Envoy killed, sm:waypoint: the next good request %s later",
+		time.Since(killed).Round(10*time.Millisecond))
 	for _, component := range []string{"istiod", "podrunner"} {
 		killed := kill(t, b.pid(component))
 		says(t, "status", b.do("status", b.Status), component+" does not run")
@@ -138,15 +149,68 @@ func (b *bench) answers(method, address string, want int) {
 	b.t.Fatalf("%s through the gateway: %s, want %d", method, last, want)
 }
 
-// label sets the label of Service appb that leads the gateway's requests through the waypoint.
-func (b *bench) label(value string) {
+// refutes breaks the lab in one way: the claims that it touches are not proven any more, and the likely cause is named;
+// after the lesson's target they are proven again.
+func (b *bench) refutes(sabotage lessontest.Sabotage) {
 	b.t.Helper()
-	patch := fmt.Sprintf(`{"metadata":{"labels":{"istio.io/ingress-use-waypoint":%s}}}`, value)
-	_, err := b.connect().Kube().CoreV1().Services("default").
-		Patch(b.t.Context(), names.AppB, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	start := time.Now()
+	objects := b.dynamic().Resource(sabotage.Resource).Namespace("default")
+	_, err := objects.Patch(b.t.Context(), sabotage.Object, sabotage.PatchType, []byte(sabotage.Patch),
+		metav1.PatchOptions{})
+	if err != nil {
+		b.t.Fatalf("%s: %v", sabotage.Name, err)
+	}
+	var wrong []string
+	// The change takes a moment to arrive at the proxies.
+	for deadline := start.Add(2 * time.Minute); time.Now().Before(deadline); {
+		wrong = nil
+		for _, r := range b.measure(sabotage.Claims) {
+			if r.Verdict == probe.Proven || !strings.Contains(strings.Join(r.Causes, "\n"), sabotage.Says) {
+				wrong = append(wrong, fmt.Sprintf("%s is %s, causes %q", r.ID, r.Verdict, r.Causes))
+			}
+		}
+		if len(wrong) == 0 {
+			break
+		}
+	}
+	if len(wrong) > 0 {
+		b.t.Errorf("%s: want it not proven because of %q: %s", sabotage.Name, sabotage.Says, strings.Join(wrong, "; "))
+	}
+	refuted := time.Since(start)
+	if sabotage.Delete {
+		if err := objects.Delete(b.t.Context(), sabotage.Object, metav1.DeleteOptions{}); err != nil {
+			b.t.Fatalf("%s: %v", sabotage.Name, err)
+		}
+	}
+	b.do(sabotage.Lesson+" again", map[string]func(context.Context) error{
+		"waypoint": b.waypoint, "fault": b.fault,
+		"authz": func(ctx context.Context) error { return b.Authz(ctx, "", true, false) },
+	}[sabotage.Lesson])
+	for _, r := range b.measure(sabotage.Claims) {
+		if r.Verdict != probe.Proven {
+			b.t.Errorf("%s, mended: %s is %s, causes %q", sabotage.Name, r.ID, r.Verdict, r.Causes)
+		}
+	}
+	b.t.Logf("%s: refuted after %s, proven again after %s", sabotage.Name, refuted.Round(10*time.Millisecond),
+		time.Since(start).Round(10*time.Millisecond))
+}
+
+// measure judges some claims as sm:verify does.
+func (b *bench) measure(claims []string) []probe.Result {
+	b.t.Helper()
+	env, err := proofs(b.t.Context(), b.lab().open(b.t))
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	env.Only = claims
+	found, err := probe.Run(b.t.Context(), env)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if len(found.Claims) != len(claims) {
+		b.t.Fatalf("of the claims %v only %d are judged", claims, len(found.Claims))
+	}
+	return found.Claims
 }
 
 // pid is the process of a component.
