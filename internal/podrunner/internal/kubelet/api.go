@@ -158,7 +158,12 @@ func (e executor) ExecInContainer(
 	if err != nil {
 		stderr = err
 	}
-	code, failed := e.w.attach(ctx, name, r, command, pipeOf(in), stdout, stderr)
+	stdin, closeStdin, failed := pipeOf(in)
+	if failed != nil {
+		return failed
+	}
+	defer closeStdin()
+	code, failed := e.w.attach(ctx, name, r, command, stdin, stdout, stderr)
 	if failed != nil {
 		return failed
 	}
@@ -170,19 +175,20 @@ func (e executor) ExecInContainer(
 
 // pipeOf gives an input that ends the copying to a program when the program ends: the copying from a network stream
 // would otherwise go on until the client closes it, and the program's end is only reported after that.
-func pipeOf(in io.Reader) io.Reader {
+// What the program has not read is dropped when closeRead is called.
+func pipeOf(in io.Reader) (input io.Reader, closeRead func(), err error) {
 	if in == nil {
-		return nil
+		return nil, func() {}, nil
 	}
 	read, write, err := os.Pipe()
 	if err != nil {
-		return in
+		return nil, nil, fmt.Errorf("making a pipe for the input: %w", err)
 	}
 	go func() {
 		_, _ = io.Copy(write, in)
 		_ = write.Close()
 	}()
-	return read
+	return read, func() { _ = read.Close() }, nil
 }
 
 func (k *Kubelet) servePortForward(w http.ResponseWriter, r *http.Request) {
