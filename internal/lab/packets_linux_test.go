@@ -156,11 +156,14 @@ func (b *bench) refutes(sabotage lessontest.Sabotage) {
 	b.t.Helper()
 	start := time.Now()
 	objects := b.dynamic().Resource(sabotage.Resource).Namespace("default")
-	_, err := objects.Patch(b.t.Context(), sabotage.Object, sabotage.PatchType, []byte(sabotage.Patch),
-		metav1.PatchOptions{})
-	if err != nil {
-		b.t.Fatalf("%s: %v", sabotage.Name, err)
+	patch := func(text string) {
+		b.t.Helper()
+		_, err := objects.Patch(b.t.Context(), sabotage.Object, sabotage.PatchType, []byte(text), metav1.PatchOptions{})
+		if err != nil {
+			b.t.Fatalf("%s: %v", sabotage.Name, err)
+		}
 	}
+	patch(sabotage.Patch)
 	var wrong []string
 	// The change takes a moment to arrive at the proxies.
 	for deadline := start.Add(2 * time.Minute); time.Now().Before(deadline); {
@@ -178,6 +181,9 @@ func (b *bench) refutes(sabotage lessontest.Sabotage) {
 		b.t.Errorf("%s: want it not proven because of %q: %s", sabotage.Name, sabotage.Says, strings.Join(wrong, "; "))
 	}
 	refuted := time.Since(start)
+	if sabotage.Undo != "" {
+		patch(sabotage.Undo)
+	}
 	if sabotage.Delete {
 		if err := objects.Delete(b.t.Context(), sabotage.Object, metav1.DeleteOptions{}); err != nil {
 			b.t.Fatalf("%s: %v", sabotage.Name, err)

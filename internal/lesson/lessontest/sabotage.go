@@ -19,9 +19,11 @@ type Sabotage struct {
 	// Claims must not be proven then, and one of the likely causes of each must have the text Says.
 	Claims []string
 	Says   string
-	// Lesson is the one whose target mends it. Where Delete is set, the object must be deleted before.
+	// Lesson is the one whose target mends it. Before, the object must be deleted where Delete is set, and patched with
+	// Undo where that is set: the target changes neither fields that others own nor what istiod made.
 	Lesson string
 	Delete bool
+	Undo   string
 }
 
 // Sabotages lists every way.
@@ -51,7 +53,7 @@ func Sabotages() []Sabotage {
 			Resource: schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"},
 			Object:   names.Waypoint, PatchType: types.MergePatchType, Patch: `{"spec":{"replicas":0}}`,
 			Claims: []string{"waypoint-appa", "waypoint-gateway", "authz-post-appa"}, Says: "scaled to zero",
-			Lesson: "waypoint",
+			Lesson: "waypoint", Undo: `{"spec":{"replicas":1}}`,
 		},
 		{
 			Name:     "VirtualService for another host",
