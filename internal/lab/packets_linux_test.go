@@ -193,13 +193,26 @@ func (b *bench) refutes(sabotage lessontest.Sabotage) {
 		"waypoint": b.waypoint, "fault": b.fault,
 		"authz": func(ctx context.Context) error { return b.Authz(ctx, "", true, false) },
 	}[sabotage.Lesson])
-	for _, r := range b.measure(sabotage.Claims) {
+	for _, r := range b.conclusive(sabotage.Claims) {
 		if r.Verdict != probe.Proven {
 			b.t.Errorf("%s, mended: %s is %s, causes %q", sabotage.Name, r.ID, r.Verdict, r.Causes)
 		}
 	}
 	b.t.Logf("%s: refuted after %s, proven again after %s", sabotage.Name, refuted.Round(10*time.Millisecond),
 		time.Since(start).Round(10*time.Millisecond))
+}
+
+// conclusive measures again what was inconclusive, as its advice says: on a loaded machine, lines of the waypoint's log can
+// be late.
+func (b *bench) conclusive(claims []string) []probe.Result {
+	b.t.Helper()
+	for range 2 {
+		found := b.measure(claims)
+		if !slices.ContainsFunc(found, func(r probe.Result) bool { return r.Verdict == probe.Inconclusive }) {
+			return found
+		}
+	}
+	return b.measure(claims)
 }
 
 // measure judges some claims as sm:verify does.
@@ -274,8 +287,14 @@ func kill(t *testing.T, pid int) time.Time {
 	}
 	for {
 		state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(state), ") Z ") {
+		if err != nil {
 			return killed
 		}
+		// The first thread of a process that was killed can end before the others, which wait for the pods' end.
+		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if strings.Contains(string(state), ") Z ") && len(threads) <= 1 {
+			return killed
+		}
+		<-time.After(5 * time.Millisecond)
 	}
 }
