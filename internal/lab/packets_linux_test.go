@@ -76,7 +76,9 @@ func TestPackets(t *testing.T) {
 	killed := kill(t, named(t, descendants(t, waypoint), "/usr/local/bin/envoy", ""))
 	b.eventually("the waypoint's pod is ready again after its container has ended", func() bool {
 		pods, err := b.kube().CoreV1().Pods("default").
-			List(t.Context(), metav1.ListOptions{LabelSelector: "gateway.networking.k8s.io/gateway-name=" + names.Waypoint})
+			List(t.Context(), metav1.ListOptions{
+				LabelSelector: "gateway.networking.k8s.io/gateway-name=" + names.Waypoint,
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,8 +204,8 @@ func (b *bench) refutes(sabotage lessontest.Sabotage) {
 		time.Since(start).Round(10*time.Millisecond))
 }
 
-// conclusive measures again what was inconclusive, as its advice says: on a loaded machine, lines of the waypoint's log can
-// be late.
+// conclusive measures again what was inconclusive, as its advice says: on a loaded machine, lines of the waypoint's log
+// can be late.
 func (b *bench) conclusive(claims []string) []probe.Result {
 	b.t.Helper()
 	for range 2 {

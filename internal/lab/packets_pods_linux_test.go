@@ -32,14 +32,14 @@ func (b *bench) podsAnswer() {
 	if code == 0 {
 		b.t.Errorf("a command that fails ends with %d: %s", code, out)
 	}
-	// go-httpbin takes a body of up to 1 MiB. Fortio's -stream is no choice here: it speaks HTTP/2, which go-httpbin does
-	// not.
+	// go-httpbin takes a body of up to 1 MiB. Fortio's -stream is no choice here: it speaks HTTP/2, which go-httpbin
+	// does not.
 	body := bytes.Repeat([]byte("0123456789abcdef"), 60<<10)
 	code, out = b.exec(appa, body, "/usr/bin/fortio", "curl", "-stdclient", "-payload-file", "/dev/stdin",
 		"-maxpayloadsizekb", "2048", "-content-type", "text/plain", "http://appb:8000/post")
 	if got := strings.Count(out, "0123456789abcdef"); code != 0 || got != 60<<10 {
-		b.t.Errorf("a command with %d bytes of input ends with %d, and %d of %d parts come back: %.2000s", len(body), code,
-			got, 60<<10, out)
+		b.t.Errorf("a command with %d bytes of input ends with %d, and %d of %d parts come back: %.2000s",
+			len(body), code, got, 60<<10, out)
 	}
 	// A program that ends before it has read its input.
 	if code, out = b.exec(appa, body, "/usr/bin/fortio", "version"); code != 0 {

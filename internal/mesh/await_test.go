@@ -109,8 +109,10 @@ func TestWaitNotifiesIstiodOfAReadyWaypoint(t *testing.T) {
 		stale *Dump
 		says  string
 	}{
-		"the endpoint counts as not ready":   {unready, "not ready: 10.0.0.1:8080; but the pods of waypoint"},
-		"the endpoint is a pod that is gone": {gone, "to a waypoint at 10.244.2.29:15008, which is none of 10.244.2.30"},
+		"the endpoint counts as not ready": {unready, "not ready: 10.0.0.1:8080; but the pods of waypoint"},
+		"the endpoint is a pod that is gone": {
+			gone, "to a waypoint at 10.244.2.29:15008, which is none of 10.244.2.30",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

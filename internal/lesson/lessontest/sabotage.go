@@ -28,7 +28,9 @@ type Sabotage struct {
 
 // Sabotages lists every way.
 func Sabotages() []Sabotage {
-	policies := schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"}
+	policies := schema.GroupVersionResource{
+		Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies",
+	}
 	virtualServices := schema.GroupVersionResource{
 		Group: "networking.istio.io", Version: "v1", Resource: "virtualservices",
 	}
