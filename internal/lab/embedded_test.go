@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"ambientlab/internal/apply"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/cluster/embedded"
+	"ambientlab/internal/engine"
 	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
@@ -97,7 +99,11 @@ func (b *bench) lab(settings ...string) bed {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	view := ui.New(ui.Plain, b.talk, func(key string) string { return env[key] })
+	kind := ui.Plain
+	if loaded.Output == string(ui.JSON) {
+		kind = ui.JSON
+	}
+	view := ui.New(kind, b.talk, func(key string) string { return env[key] })
 	made, err := session.New(loaded, b.out, view)
 	if err != nil {
 		b.t.Fatal(err)
@@ -280,21 +286,37 @@ func (b *bench) foreseen() {
 	}
 	b.do("every plan", func(ctx context.Context) error { return planner.Plan(ctx, "") })
 	b.talk.reset()
-	b.do("install", b.Install)
-	planned := created(plan, "  + ")
+	b.do("install", b.lab("SM_OUTPUT=json").Install)
+	planned := planned(plan)
 	planned = slices.DeleteFunc(planned, func(object string) bool { return object == "embedded cluster flow" })
-	if made := created(b.talk.String(), ": create "); !slices.Equal(planned, made) || len(made) == 0 {
+	if made := b.created(); !slices.Equal(planned, made) || len(made) == 0 {
 		b.t.Errorf("planned to create:\n%s\ncreated:\n%s", strings.Join(planned, "\n"), strings.Join(made, "\n"))
 	}
 }
 
-// created lists the objects after a mark, in order.
-func created(text, mark string) []string {
+// planned lists the objects that a plan would create, in order.
+func planned(plan string) []string {
 	var objects []string
-	for line := range strings.Lines(text) {
-		before, object, found := strings.Cut(line, mark)
-		if found && !strings.HasSuffix(before, "to do") { // which a check says, and does not do
+	for line := range strings.Lines(plan) {
+		if _, object, found := strings.Cut(line, "  + "); found {
 			objects = append(objects, strings.TrimSpace(object))
+		}
+	}
+	slices.Sort(objects)
+	return objects
+}
+
+// created lists the objects that the events of a run say were created, in order.
+func (b *bench) created() []string {
+	b.t.Helper()
+	var objects []string
+	for line := range strings.Lines(b.talk.String()) {
+		var event struct{ Change engine.Change }
+		if err := json.Unmarshal([]byte(line), &event); err != nil {
+			b.t.Fatalf("an event is no JSON: %v: %s", err, line)
+		}
+		if event.Change.Action == engine.Create {
+			objects = append(objects, event.Change.Object)
 		}
 	}
 	slices.Sort(objects)
