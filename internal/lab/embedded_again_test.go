@@ -26,33 +26,39 @@ func TestEmbeddedAgain(t *testing.T) {
 		if n := b.processes(); n != 7 && n != -1 {
 			t.Errorf("%d processes", n)
 		}
-		b.do("delete", b.Delete)
-		if n := b.processes(); n > 0 {
-			t.Errorf("%d processes are left", n)
-		}
-		if len(state.Ports) < 9 {
-			t.Errorf("ports %v", state.Ports)
-		}
-		for name, port := range state.Ports {
-			// Nobody else's: they lie below the range of outgoing connections, and are chosen at random from 12000.
-			listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-			if err != nil {
-				t.Errorf("port %s: %v", name, err)
-				continue
-			}
-			_ = listener.Close()
-		}
-		if _, err := os.Stat(b.StateDir); !os.IsNotExist(err) {
-			t.Errorf("files are left: %v", err)
-		}
-		config, err := clientcmd.LoadFromFile(b.Settings.Kubeconfig)
-		if err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
-		}
-		if err == nil && len(config.Contexts)+len(config.Clusters)+len(config.AuthInfos) > 0 {
-			t.Errorf("the kubeconfig still has %v", config.Contexts)
-		}
+		b.gone(state.Ports)
 		b.Env = b.lab().Env
+	}
+}
+
+// gone deletes the lab and wants nothing left of it.
+func (b *bench) gone(ports map[string]int) {
+	b.t.Helper()
+	b.do("delete", b.Delete)
+	if n := b.processes(); n > 0 {
+		b.t.Errorf("%d processes are left", n)
+	}
+	if len(ports) < 9 {
+		b.t.Errorf("ports %v", ports)
+	}
+	for name, port := range ports {
+		// Nobody else's: they lie below the range of outgoing connections, and are chosen at random from 12000.
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			b.t.Errorf("port %s: %v", name, err)
+			continue
+		}
+		_ = listener.Close()
+	}
+	if _, err := os.Stat(b.StateDir); !os.IsNotExist(err) {
+		b.t.Errorf("files are left: %v", err)
+	}
+	config, err := clientcmd.LoadFromFile(b.Settings.Kubeconfig)
+	if err != nil && !os.IsNotExist(err) {
+		b.t.Fatal(err)
+	}
+	if err == nil && len(config.Contexts)+len(config.Clusters)+len(config.AuthInfos) > 0 {
+		b.t.Errorf("the kubeconfig still has %v", config.Contexts)
 	}
 }
 

@@ -2,4 +2,7 @@
 
 package lab
 
-const rounds = 20
+const (
+	rounds        = 20
+	packetsRounds = 20
+)

@@ -2,5 +2,9 @@
 
 package lab
 
-// rounds is how often TestEmbeddedAgain starts a lab; twenty take too long for make test.
-const rounds = 3
+// rounds is how often TestEmbeddedAgain starts a lab, and packetsRounds how often TestPacketsAgain does. Twenty rounds
+// take too long for make test.
+const (
+	rounds        = 3
+	packetsRounds = 1
+)

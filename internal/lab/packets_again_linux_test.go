@@ -1,0 +1,90 @@
+package lab
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"ambientlab/internal/problem"
+)
+
+// TestPacketsAgain installs, uses and deletes a lab whose pods run several times: no process, network namespace, link,
+// mount, port, file or kubeconfig entry may be left.
+func TestPacketsAgain(t *testing.T) {
+	b := newBench(t, "packets-again", "SM_PACKETS=on")
+	links := linkNames(t)
+	for round := range packetsRounds {
+		start := time.Now()
+		err := b.Install(t.Context())
+		if problem.Is(err, problem.HostUnsupported) {
+			t.Skipf("pods cannot run on this machine, so only the tests on configuration can: %v", err)
+		}
+		if err != nil {
+			t.Fatalf("install: %v", err)
+		}
+		b.do("apps", b.apps)
+		b.answers(http.MethodGet, b.hostAddress(), http.StatusOK)
+		answered := time.Since(start)
+		var state struct{ Ports map[string]int }
+		if err := json.Unmarshal([]byte(read(t, filepath.Join(b.plane().Dir(), "lab.json"))), &state); err != nil {
+			t.Fatal(err)
+		}
+		inside := networks(descendants(t, b.pid("podrunner")))
+		if len(inside) < 5 {
+			t.Errorf("the pods are in %d network namespaces", len(inside))
+		}
+		b.gone(state.Ports)
+		all, err := filepath.Glob("/proc/[0-9]*/task/[0-9]*/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range all {
+			if network, err := os.Readlink(path); err == nil && slices.Contains(inside, network) {
+				t.Errorf("%s, of a pod, is still there: %s", network, path)
+			}
+		}
+		if strings.Contains(read(t, "/proc/self/mountinfo"), b.StateDir) {
+			t.Error("something is mounted in the lab's folder")
+		}
+		if now := linkNames(t); !slices.Equal(now, links) {
+			t.Errorf("the links were %v and are %v", links, now)
+		}
+		t.Logf("round %d: first 200 after %s, gone after %s", round+1, answered.Round(10*time.Millisecond),
+			time.Since(start).Round(10*time.Millisecond))
+		b.Env = b.lab().Env
+	}
+}
+
+// networks lists the network namespaces of some processes but this process's own.
+func networks(pids []int) []string {
+	own, _ := os.Readlink("/proc/self/ns/net")
+	var found []string
+	for _, pid := range pids {
+		network, err := os.Readlink(procPath(pid, "ns/net"))
+		if err == nil && network != own && !slices.Contains(found, network) {
+			found = append(found, network)
+		}
+	}
+	return found
+}
+
+// linkNames lists the network devices of this process's network namespace.
+func linkNames(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	for line := range strings.Lines(read(t, "/proc/self/net/dev")) {
+		if name, _, is := strings.Cut(line, ":"); is {
+			found = append(found, strings.TrimSpace(name))
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+func procPath(pid int, file string) string { return filepath.Join("/proc", strconv.Itoa(pid), file) }
