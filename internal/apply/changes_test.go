@@ -52,7 +52,7 @@ func TestChangesAreComputedOnce(t *testing.T) {
 		fixed(Set{Name: "part", Force: true, Objects: objects(t, configMap("a", "k", "2"))}))
 	counts := func() [4]int { return [4]int{reads, dryRuns, writes, kinds} }
 
-	for range 2 { // every check reads anew
+	for range 2 { // every check reads again
 		reads, dryRuns, writes, kinds = 0, 0, 0, 0
 		if status, err := step.Check(t.Context()); err != nil || status.Done {
 			t.Fatalf("check: %+v %v", status, err)

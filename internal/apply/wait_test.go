@@ -217,8 +217,8 @@ func TestFailing(t *testing.T) {
 	})
 }
 
-// Whoever calls a wait off, by Ctrl-C or because another step failed, gets it back at once, and not a problem of the
-// objects.
+// A wait that is cancelled, by Ctrl-C or because another step failed, returns at once with the cause of the
+// cancellation, and not with a problem of the objects.
 func TestWaitReturnsWhenCalledOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := live(t, interceptor.Funcs{}, newDeployment())

@@ -77,7 +77,7 @@ func TestLab(t *testing.T) {
 	t.Run("half of the requests to /headers take two seconds", func(t *testing.T) {
 		slow, total := l.countSlow(t, ip, "/headers", 40)
 		t.Logf("%d of %d requests took 2 s or more; sm:fault took %s", slow, total, fault.took)
-		// P(fewer than 8 or more than 32 of 40 at one half) is 2.1e-5 on each side (ISTIO.md, section 4).
+		// P(fewer than 8 or more than 32 of 40 at one half) is 2.1e-5 on each side.
 		if slow < 8 || slow > 32 {
 			t.Errorf("%d of %d were delayed, want about half", slow, total)
 		}

@@ -151,8 +151,8 @@ func (e *Embedded) apiServerArguments(s *state) []string {
 	}
 }
 
-// environment is the little that a component needs of one. It is the same whoever starts it, so that a component is not
-// restarted because of another shell.
+// environment is the few variables that a component needs. They do not depend on the shell that starts it, so that
+// another shell does not restart a component.
 func (e *Embedded) environment() []string {
 	return []string{
 		"HOME=" + filepath.Join(e.dir, "run"), "TMPDIR=" + filepath.Join(e.dir, "tmp"),

@@ -66,7 +66,7 @@ func TestUnreadableState(t *testing.T) {
 	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("{"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	// It comes as far as etcd, whose program does not exist, and takes back what it made.
+	// It comes as far as etcd, whose program does not exist, and removes what it made.
 	if err := e.Create(t.Context()); !errors.Is(err, exec.ErrNotFound) || exists(e.dir) {
 		t.Errorf("got %v; the folder is there: %v", err, exists(e.dir))
 	}
