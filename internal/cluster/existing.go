@@ -88,6 +88,9 @@ func (e *Existing) Named() (Info, error) {
 	}
 	info.Context = e.chosen(raw.CurrentContext)
 	if info.Context == "" {
+		if missing(kubeconfigPaths(e.opts.Kubeconfig)) {
+			return info, problem.New(problem.ClusterNone, nil, "kubeconfig %s does not exist", paths)
+		}
 		return info, problem.New(problem.ClusterNone, nil, "kubeconfig %s names no current context", paths).
 			With("Choose one with `kubectl config use-context`, or set KUBECONFIG.")
 	}

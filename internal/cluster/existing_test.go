@@ -88,7 +88,7 @@ func TestExistingCreateOnlyChecks(t *testing.T) {
 			kind:       problem.ApplyForbidden,
 			says:       "create namespaces, escalate clusterroles rbac.authorization.k8s.io",
 		},
-		{name: "no kubeconfig", version: "v1.36.3", kind: problem.ClusterNone, says: "no current context"},
+		{name: "no kubeconfig", version: "v1.36.3", kind: problem.ClusterNone, says: "does not exist"},
 		{
 			name:       "no such context",
 			kubeconfig: strings.Replace(minesOnly, `"current-context":"mine"`, `"current-context":"theirs"`, 1),

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -41,6 +42,14 @@ func kubeconfigPaths(value string) []string {
 		return []string{clientcmd.RecommendedHomeFile}
 	}
 	return paths
+}
+
+// missing tells whether none of the files exists. clientcmd takes such files for empty ones.
+func missing(paths []string) bool {
+	return !slices.ContainsFunc(paths, func(path string) bool {
+		_, err := os.Stat(path)
+		return !errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 // linked tells whether one of the files leads to the server under the context's name.

@@ -30,7 +30,9 @@ func Install(ctx context.Context, env *session.Env) error {
 	if err != nil {
 		return err
 	}
-	s.TellSubstitutes(ctx)
+	if !s.Whole { // the verdicts name them
+		s.TellSubstitutes(ctx)
+	}
 	tellSimulated(s)
 	tellLeft(s, result)
 	s.Next("mage sm:apps")

@@ -34,6 +34,7 @@ type Env struct {
 type shared struct {
 	bundle        *bundle.Bundle
 	bundleIgnored bool // the user was told
+	told          bool // the user was told which images are substitutes
 	docker        dockerEngine
 	endpoint      docker.Endpoint
 	provider      cluster.Provider

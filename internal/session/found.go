@@ -243,8 +243,15 @@ func (s *Session) Substitutes(ctx context.Context) (Substitutes, error) {
 	return record.Substitutes, nil
 }
 
-// TellSubstitutes prints which images are not what their references say.
+// SubstitutesTold records that the user was told which images are substitutes.
+func (s *Session) SubstitutesTold() { s.shared.told = true }
+
+// TellSubstitutes prints which images are not what their references say, unless the user was told.
 func (s *Session) TellSubstitutes(ctx context.Context) {
+	if s.shared.told {
+		return
+	}
+	s.SubstitutesTold()
 	substitutes, err := s.Substitutes(ctx)
 	if err != nil {
 		s.Tell("the list of substitute images cannot be read: %v", err)
