@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"ambientlab/internal/docker"
+	"ambientlab/internal/lesson"
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/node"
 )
 
@@ -124,19 +126,18 @@ func TestLab(t *testing.T) {
 	})
 
 	t.Run("every lesson can be taken back", func(t *testing.T) {
-		left := on()
+		left := lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Fault(params.DefaultFault()))
 		l.mage(t, "sm:authz", "-off")
-		left.Authz = nil
 		l.proven(t, left, "authz-off-post", "authz-off-outsider")
 		expect(t, ip, http.MethodPost, "/post", http.StatusOK, "")
 		l.mage(t, "sm:fault", "-off")
-		left.Fault = nil
+		left = lesson.States(lesson.Apps(), lesson.Waypoint())
 		l.proven(t, left, "fault-off-appa", "fault-off-gateway")
 		if slow, _ := l.countSlow(t, ip, "/headers", 10); slow != 0 {
 			t.Errorf("%d requests were delayed with the fault off", slow)
 		}
 		l.mage(t, "sm:waypoint", "-off")
-		left.Waypoint = false
+		left = lesson.States(lesson.Apps())
 		l.proven(t, left, "waypoint-off")
 		expect(t, ip, http.MethodGet, "/headers", http.StatusOK, "")
 		l.mage(t, "sm:apps", "-off")

@@ -5,15 +5,13 @@ package e2e
 import (
 	"testing"
 
+	"ambientlab/internal/lesson"
 	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
 )
 
 // on are the lessons as the targets leave them with their default flags.
-func on() probe.Lessons {
-	fault := params.DefaultFault()
-	return probe.Lessons{Waypoint: true, Fault: &fault, Authz: &params.Authz{Allowed: params.Callers()}}
-}
+func on() probe.Lessons { return lesson.States(lesson.All()...) }
 
 // proven measures some claims and wants each of them made and proven.
 func (l *lab) proven(t *testing.T, lessons probe.Lessons, claims ...string) {
@@ -34,8 +32,8 @@ func (l *lab) proven(t *testing.T, lessons probe.Lessons, claims ...string) {
 
 // testTakenOut takes appa out of the policy and puts it back.
 func (l *lab) testTakenOut(t *testing.T) {
-	without := on()
-	without.Authz.Allowed = []string{"gateway-istio"}
+	without := lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Fault(params.DefaultFault()),
+		lesson.Authz("appa", false))
 	l.mage(t, "sm:authz", "-without=appa")
 	l.proven(t, without, "authz-taken-out-appa", "authz-get-gateway")
 	l.mage(t, "sm:authz")

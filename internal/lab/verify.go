@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"ambientlab/internal/apply"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lesson"
-	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/probe/report"
@@ -56,6 +54,7 @@ func conclude(s *session.Session, found probe.Report, out string) error {
 	if err := report.WriteTable(s.Out, found); err != nil {
 		return fmt.Errorf("printing the verdicts: %w", err)
 	}
+	s.SubstitutesTold() // the table names them
 	if out != "" {
 		if err := report.WriteFolder(out, found); err != nil {
 			return err
@@ -77,7 +76,7 @@ func conclude(s *session.Session, found probe.Report, out string) error {
 
 // proofs gathers what the proofs need: the cluster, the lessons that are on, the substitutes in use.
 func proofs(ctx context.Context, s *session.Session) (probe.Env, error) {
-	lessons, err := lessonsOn(s.Found)
+	lessons, err := lesson.Found(s.Found)
 	if err != nil {
 		return probe.Env{}, err
 	}
@@ -109,30 +108,6 @@ func proofs(ctx context.Context, s *session.Session) (probe.Env, error) {
 		}
 	}
 	return env, describe(ctx, s, client, &env)
-}
-
-// lessonsOn reads the records of the lessons that claims depend on.
-func lessonsOn(found session.Found) (on probe.Lessons, err error) {
-	_, on.Waypoint = found.Lessons["waypoint"]
-	if on.Fault, err = parametersOf[params.Fault](found, "fault"); err != nil {
-		return on, err
-	}
-	on.Authz, err = parametersOf[params.Authz](found, "authz")
-	return on, err
-}
-
-// parametersOf gives the parameters with which a lesson was turned on; nil means that it is off.
-func parametersOf[T any](found session.Found, name string) (*T, error) {
-	raw, on := found.Lessons[name]
-	if !on {
-		return nil, nil
-	}
-	parameters := new(T)
-	if err := json.Unmarshal(raw, parameters); err != nil {
-		return nil, problem.New(problem.Internal, err, "the record of lesson %s does not hold what its target wrote",
-			name)
-	}
-	return parameters, nil
 }
 
 // describe adds what the reader of a report should know: versions, and which images are substitutes.

@@ -168,7 +168,7 @@ func authzClaims() []probe.Claim {
 		return probe.Claim{
 			ID: id, Lesson: "authz", Title: title,
 			Learn: "The same caller, the same request: only the policy has changed.",
-			When:  probe.All(probe.AuthzOn, probe.Not(probe.Admitted(caller))),
+			When:  probe.All(probe.On("authz"), probe.Not(probe.Admitted(caller))),
 			Shot:  get(caller, denied), Configuration: denies, Causes: policyCauses(),
 		}
 	}
@@ -177,19 +177,19 @@ func authzClaims() []probe.Claim {
 			ID: "authz-get-appa", Lesson: "authz", Title: "appa may GET",
 			Learn: "The policy is attached to the Service with targetRefs, " +
 				"so the waypoint enforces it and sees methods and paths.",
-			When: probe.All(probe.AuthzOn, probe.Admitted(probe.Appa)),
+			When: probe.All(probe.On("authz"), probe.Admitted(probe.Appa)),
 			Shot: get(probe.Appa, allowed), Configuration: lets, Causes: policyCauses(),
 		},
 		{
 			ID: "authz-get-gateway", Lesson: "authz", Title: "the gateway may GET",
 			Learn: "The gateway's identity is one of those that the policy allows.",
-			When:  probe.All(probe.AuthzOn, probe.Admitted(probe.Gateway)),
+			When:  probe.All(probe.On("authz"), probe.Admitted(probe.Gateway)),
 			Shot:  get(probe.Gateway, allowed), Configuration: lets, Causes: policyCauses(),
 		},
 		{
 			ID: "authz-post-appa", Lesson: "authz", Title: "appa may not POST, and is told so at once",
 			Learn: "The policy's filter comes before the fault's: a request that is denied is never delayed.",
-			When:  probe.All(probe.AuthzOn, probe.Admitted(probe.Appa)),
+			When:  probe.All(probe.On("authz"), probe.Admitted(probe.Appa)),
 			Controls: []probe.Shot{
 				{
 					Caller: probe.Appa, Method: http.MethodPost, Path: probe.FaultPath, Count: probe.EnoughForNone,
@@ -202,14 +202,14 @@ func authzClaims() []probe.Claim {
 		{
 			ID: "authz-post-gateway", Lesson: "authz", Title: "the gateway may not POST, and is told so at once",
 			Learn: "The same rule applies to what comes from outside.",
-			When:  probe.All(probe.AuthzOn, probe.Admitted(probe.Gateway)),
+			When:  probe.All(probe.On("authz"), probe.Admitted(probe.Gateway)),
 			Shot:  post(probe.Gateway, denied), Configuration: []probe.ConfigurationCheck{policy, alone, atOnce},
 			Causes: policyCauses(),
 		},
 		{
 			ID: "authz-outsider", Lesson: "authz", Title: "another service account may not even GET",
 			Learn: "An ALLOW policy allows what it names, and denies everything else.",
-			When:  probe.All(probe.AuthzOn, probe.Not(probe.Admitted(probe.Outsider))),
+			When:  probe.All(probe.On("authz"), probe.Not(probe.Admitted(probe.Outsider))),
 			Shot:  get(probe.Outsider, denied), Configuration: denies, Causes: policyCauses(),
 		},
 		without(probe.Appa, "authz-taken-out-appa", "appa, taken out of the policy, may not GET any more"),
@@ -217,14 +217,14 @@ func authzClaims() []probe.Claim {
 		{
 			ID: "authz-off-post", Lesson: "authz", Title: "with the policy off, appa may POST",
 			Learn:         "A control: the effect of the policy is gone with it.",
-			When:          probe.Not(probe.AuthzOn),
+			When:          probe.Not(probe.On("authz")),
 			Shot:          post(probe.Appa, probe.Expect{Status: http.StatusOK}),
 			Configuration: []probe.ConfigurationCheck{noPolicy}, Causes: policyCauses(),
 		},
 		{
 			ID: "authz-off-outsider", Lesson: "authz", Title: "with the policy off, another service account may GET",
 			Learn:         "A control: nothing but the policy keeps the outsider out.",
-			When:          probe.Not(probe.AuthzOn),
+			When:          probe.Not(probe.On("authz")),
 			Shot:          get(probe.Outsider, probe.Expect{Status: http.StatusOK}),
 			Configuration: []probe.ConfigurationCheck{noPolicy}, Causes: policyCauses(),
 		},
@@ -292,7 +292,7 @@ func authzClaims() []probe.Claim {
 func policyCauses() []probe.Cause {
 	return []probe.Cause{
 		{Find: func(o *mesh.Objects, l probe.Lessons) *problem.Problem {
-			if l.Authz == nil {
+			if !l.On("authz") {
 				return nil
 			}
 			policy := o.Policy(names.GetOnly)
@@ -305,7 +305,7 @@ func policyCauses() []probe.Cause {
 		{Find: func(o *mesh.Objects, l probe.Lessons) *problem.Problem {
 			for _, p := range o.AttachedPolicies() {
 				switch {
-				case l.Authz == nil:
+				case !l.On("authz"):
 					return problem.New(problem.ConfigNotAttached, nil,
 						"AuthorizationPolicy %s is still attached to Service %s", p.Name, o.Target.Service.Name)
 				case p.Name != names.GetOnly:

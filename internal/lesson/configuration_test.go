@@ -70,7 +70,7 @@ func TestConfigurationClaims(t *testing.T) {
 		name                string
 		replace             []string // in the waypoint's configuration
 		inGateway           []string // in the gateway's
-		lessons             func(*probe.Lessons)
+		lessons             probe.Lessons
 		refuted             string
 		leftOut             string
 		noWaypoint, noProof bool
@@ -121,26 +121,26 @@ func TestConfigurationClaims(t *testing.T) {
 		},
 		{name: "no pod", noWaypoint: true, noProof: true},
 		{
-			name: "what was turned off is still there", lessons: func(l *probe.Lessons) { l.Fault, l.Authz = nil, nil },
+			name: "what was turned off is still there", lessons: lesson.States(lesson.Apps(), lesson.Waypoint()),
 			refuted: "fault-off-appa fault-off-gateway authz-off-post authz-off-outsider",
 		},
 		{
 			name:    "the whole lesson off",
-			lessons: func(l *probe.Lessons) { l.Fault, l.Authz, l.Waypoint = nil, nil, false },
+			lessons: lesson.States(lesson.Apps()),
 			refuted: "waypoint-off-gateway",
 			leftOut: "reach-appa waypoint-off fault-off-appa authz-off-post authz-off-outsider direct-open " +
 				"unmeshed-open",
 		},
 		{
-			name: "the strict policies missing", lessons: func(l *probe.Lessons) { l.Authz.Strict = true },
+			name: "the strict policies missing", lessons: lesson.States(lesson.Apps(), lesson.Waypoint(),
+				lesson.Fault(params.DefaultFault()), lesson.Authz("", true)),
 			refuted: "direct-closed unmeshed-closed",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			fault := params.DefaultFault()
-			lessons := probe.Lessons{Waypoint: true, Fault: &fault, Authz: &params.Authz{Allowed: params.Callers()}}
-			if c.lessons != nil {
-				c.lessons(&lessons)
+			lessons := c.lessons
+			if lessons == nil {
+				lessons = lesson.States(lesson.All()...)
 			}
 			configuration := recorded{
 				t:       t,

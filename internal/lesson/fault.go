@@ -66,7 +66,7 @@ const effectPatience = 45 * time.Second
 func tellFirstEffect(
 	ctx context.Context, s *session.Session, env probe.Env, began time.Time, fault params.Fault, off bool,
 ) {
-	if !env.Lessons.Waypoint {
+	if !env.Lessons.On("waypoint") {
 		return
 	}
 	who := probe.Appa
@@ -113,17 +113,17 @@ func faultClaims() []probe.Claim {
 	}
 	delayed := probe.ConfigurationCheck{
 		Name: "delay", Of: probe.WaypointProxy,
-		Expect: func(s probe.Scene) string { return "the waypoint delays " + s.Fault.String() },
+		Expect: func(s probe.Scene) string { return "the waypoint delays " + s.Fault().String() },
 		Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-			return mesh.Delays(found.Dump, s.Target.Service, *s.Fault)
+			return mesh.Delays(found.Dump, s.Target.Service, *s.Fault())
 		},
 	}
 	otherPaths := probe.ConfigurationCheck{
 		Name: "other paths", Of: probe.WaypointProxy,
-		Expect: func(s probe.Scene) string { return "the waypoint does not delay " + s.Fault.OtherPath() },
+		Expect: func(s probe.Scene) string { return "the waypoint does not delay " + s.Fault().OtherPath() },
 		Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-			other := s.Fault.OtherPath()
-			if s.Fault.Covers(other) {
+			other := s.Fault().OtherPath()
+			if s.Fault().Covers(other) {
 				return true, "" // every path is delayed
 			}
 			return mesh.DelaysNone(found.Dump, s.Target.Service, other)
@@ -140,13 +140,13 @@ func faultClaims() []probe.Claim {
 	}
 	causes := []probe.Cause{
 		{Find: func(o *mesh.Objects, l probe.Lessons) *problem.Problem {
-			if l.Fault == nil {
+			if !l.On("fault") {
 				return nil
 			}
 			return mesh.VirtualServiceTrouble(o.Target.Service, names.Delay, o.VirtualService(names.Delay))
 		}, Effect: "The waypoint takes only VirtualServices for the host that it serves."},
 		{Find: func(o *mesh.Objects, l probe.Lessons) *problem.Problem {
-			return mesh.DelayTrouble(l.Fault, o.VirtualService(names.Delay))
+			return mesh.DelayTrouble(l.Fault(), o.VirtualService(names.Delay))
 		}},
 	}
 	return []probe.Claim{
@@ -154,7 +154,7 @@ func faultClaims() []probe.Claim {
 			ID: "fault-appa", Lesson: "fault",
 			Title:    "the set share of appa's requests is delayed, by the set time, and no other path",
 			Learn:    "The waypoint runs the VirtualService; its fault filter decides at random for each request.",
-			When:     probe.All(probe.FaultOn, probe.Admitted(probe.Appa)),
+			When:     probe.All(probe.On("fault"), probe.Admitted(probe.Appa)),
 			Controls: prompt(probe.Appa, probe.EnoughForNone), Shot: share(probe.Appa, probe.FaultPath),
 			Configuration: []probe.ConfigurationCheck{delayed, otherPaths}, Causes: causes,
 		},
@@ -162,7 +162,7 @@ func faultClaims() []probe.Claim {
 			ID: "fault-gateway", Lesson: "fault",
 			Title:    "the set share of the gateway's requests is delayed, once, and no other path",
 			Learn:    "The gateway does not run the mesh's VirtualService itself; the delay is the waypoint's alone.",
-			When:     probe.All(probe.FaultOn, probe.Admitted(probe.Gateway)),
+			When:     probe.All(probe.On("fault"), probe.Admitted(probe.Gateway)),
 			Controls: prompt(probe.Gateway, probe.EnoughForNone), Shot: share(probe.Gateway, probe.FaultPath),
 			Configuration: []probe.ConfigurationCheck{delayed, otherPaths, noDelay(probe.GatewayProxy)}, Causes: causes,
 		},
@@ -170,14 +170,14 @@ func faultClaims() []probe.Claim {
 			ID: "fault-prefix", Lesson: "fault", Title: "a longer path under the prefix is delayed as well",
 			Learn: "The VirtualService matches a prefix. appb has no such path and answers 404, " +
 				"which is delayed all the same.",
-			When:     probe.All(probe.FaultOn, probe.Not(exact), probe.Admitted(probe.Appa)),
+			When:     probe.All(probe.On("fault"), probe.Not(exact), probe.Admitted(probe.Appa)),
 			Controls: prompt(probe.Appa, probe.Several), Shot: share(probe.Appa, probe.LongerPath),
 			Configuration: []probe.ConfigurationCheck{delayed}, Causes: causes,
 		},
 		{
 			ID: "fault-exact", Lesson: "fault", Title: "a longer path is not delayed",
 			Learn: "With -exact the VirtualService matches one path alone.",
-			When:  probe.All(probe.FaultOn, exact, probe.Admitted(probe.Appa)),
+			When:  probe.All(probe.On("fault"), exact, probe.Admitted(probe.Appa)),
 			Shot: probe.Shot{
 				Caller: probe.Appa, Method: http.MethodGet, Path: probe.LongerPath,
 				Count:  probe.EnoughForNone,
@@ -188,7 +188,7 @@ func faultClaims() []probe.Claim {
 		{
 			ID: "fault-off-appa", Lesson: "fault", Title: "with the fault off, none of appa's requests is delayed",
 			Learn: "A control: the effect of the fault is gone with it.",
-			When:  probe.All(probe.Not(probe.FaultOn), probe.Admitted(probe.Appa)),
+			When:  probe.All(probe.Not(probe.On("fault")), probe.Admitted(probe.Appa)),
 			Shot:  none(probe.Appa), Configuration: []probe.ConfigurationCheck{noDelay(probe.WaypointProxy)},
 			Causes: causes,
 		},
@@ -196,7 +196,7 @@ func faultClaims() []probe.Claim {
 			ID: "fault-off-gateway", Lesson: "fault",
 			Title:         "with the fault off, no request through the gateway is delayed",
 			Learn:         "A control: the effect of the fault is gone with it.",
-			When:          probe.All(probe.Not(probe.FaultOn), probe.Admitted(probe.Gateway)),
+			When:          probe.All(probe.Not(probe.On("fault")), probe.Admitted(probe.Gateway)),
 			Shot:          none(probe.Gateway),
 			Configuration: []probe.ConfigurationCheck{noDelay(probe.WaypointProxy), noDelay(probe.GatewayProxy)},
 			Causes:        causes,
@@ -204,4 +204,7 @@ func faultClaims() []probe.Claim {
 	}
 }
 
-func exact(l probe.Lessons) bool { return l.Fault != nil && l.Fault.Exact }
+func exact(l probe.Lessons) bool {
+	fault := l.Fault()
+	return fault != nil && fault.Exact
+}

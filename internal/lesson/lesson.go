@@ -42,6 +42,40 @@ func Claims() []probe.Claim {
 	return all
 }
 
+// States gives every lesson, those in on with their parameters and all others as off.
+func States(on ...Lesson) probe.Lessons {
+	var states probe.Lessons
+	for _, l := range All() {
+		state := probe.LessonState{Name: l.Name}
+		for _, chosen := range on {
+			if chosen.Name != l.Name {
+				continue
+			}
+			state.On, state.Text = true, chosen.On
+			if chosen.Recorded != nil {
+				state.Parameters = chosen.Parameters
+			}
+		}
+		states = append(states, state)
+	}
+	return states
+}
+
+// Found gives every lesson as it was recorded when it was turned on.
+func Found(found session.Found) (probe.Lessons, error) {
+	var on []Lesson
+	for _, l := range All() {
+		recorded, isOn, err := l.AsRecorded(found)
+		if err != nil {
+			return nil, err
+		}
+		if isOn {
+			on = append(on, recorded)
+		}
+	}
+	return States(on...), nil
+}
+
 // Lesson is something that a learner turns on and off, with the parameters that were chosen for it.
 type Lesson struct {
 	// Name is that of its target, without sm:.
@@ -50,7 +84,8 @@ type Lesson struct {
 	Invalid error
 	// Needs lists every lesson that must be on before this one.
 	Needs []string
-	// Parameters are recorded in the cluster as JSON. Recorded gives the lesson with the parameters of such a record.
+	// Parameters are recorded in the cluster as JSON. Recorded gives the lesson with the parameters of such a record; it
+	// is nil for a lesson that has none.
 	Parameters any
 	Recorded   func(json.RawMessage) (Lesson, error)
 	// On and Off describe the lesson in a status, while it is on and while it is off.
@@ -279,8 +314,10 @@ func (l Lesson) MayTurnOff(found session.Found) error {
 		verb = "depend"
 	}
 	advice = append(advice, "Then run `mage sm:"+l.Name+" -off` again.")
-	return problem.New(problem.LessonNeeded, nil, "%s %s on sm:%s; nothing was changed",
-		strings.Join(dependents, " and "), verb, l.Name).With(advice...)
+	needed := problem.New(problem.LessonNeeded, nil, "%s %s on sm:%s; nothing was changed",
+		strings.Join(dependents, " and "), verb, l.Name)
+	needed.Advice = advice // the commands; the kind's advice says the same in general
+	return needed
 }
 
 // NextTarget is what to type where every lesson that is on works: the first lesson that is off, or the way back.

@@ -116,7 +116,7 @@ func waypointClaims() []probe.Claim {
 			Title: "appa's requests go through the waypoint, which identifies appa",
 			Learn: "ztunnel sends what is addressed to appb's Service to the waypoint and proves the " +
 				"caller's identity with mutual TLS.",
-			When: probe.All(probe.WaypointOn, probe.Admitted(probe.Appa)),
+			When: probe.All(probe.On("waypoint"), probe.Admitted(probe.Appa)),
 			Shot: probe.Shot{
 				Caller: probe.Appa, Method: http.MethodGet, Path: probe.OtherPath,
 				Count: probe.Several, Expect: probe.Expect{Status: http.StatusOK, Route: probe.Through},
@@ -128,7 +128,7 @@ func waypointClaims() []probe.Claim {
 			Title: "the gateway's requests go through the waypoint, which identifies the gateway",
 			Learn: "Only because the Service has the label istio.io/ingress-use-waypoint; " +
 				"without it the gateway goes straight to the pod.",
-			When: probe.All(probe.WaypointOn, probe.Admitted(probe.Gateway)),
+			When: probe.All(probe.On("waypoint"), probe.Admitted(probe.Gateway)),
 			Shot: probe.Shot{
 				Caller: probe.Gateway, Method: http.MethodGet, Path: probe.OtherPath, Count: probe.Several,
 				Expect: probe.Expect{Status: http.StatusOK, Route: probe.Through},
@@ -144,7 +144,7 @@ func waypointClaims() []probe.Claim {
 		{
 			ID: "waypoint-appb-only", Lesson: "waypoint", Title: "appa is not behind the waypoint",
 			Learn: "Only the Service that has the label is behind the waypoint, not its namespace.",
-			When:  probe.WaypointOn,
+			When:  probe.On("waypoint"),
 			Configuration: []probe.ConfigurationCheck{
 				{
 					Name: "waypoint lacks appa", Of: probe.WaypointProxy,
@@ -159,7 +159,7 @@ func waypointClaims() []probe.Claim {
 		{
 			ID: "waypoint-off", Lesson: "waypoint", Title: "with the lesson off, appa's requests go straight to appb",
 			Learn: "A control: the effect of the waypoint is gone with it.",
-			When:  probe.All(probe.Not(probe.WaypointOn), probe.Admitted(probe.Appa)),
+			When:  probe.All(probe.Not(probe.On("waypoint")), probe.Admitted(probe.Appa)),
 			Shot: probe.Shot{
 				Caller: probe.Appa, Method: http.MethodGet, Path: probe.OtherPath, Count: probe.Several,
 				Expect: probe.Expect{Status: http.StatusOK, Route: probe.Around},
@@ -169,7 +169,7 @@ func waypointClaims() []probe.Claim {
 			ID: "waypoint-off-gateway", Lesson: "waypoint",
 			Title: "with the lesson off, the gateway's requests go straight to appb",
 			Learn: "A control: the effect of the waypoint is gone with it.",
-			When:  probe.All(probe.Not(probe.WaypointOn), probe.Admitted(probe.Gateway)),
+			When:  probe.All(probe.Not(probe.On("waypoint")), probe.Admitted(probe.Gateway)),
 			Shot: probe.Shot{
 				Caller: probe.Gateway, Method: http.MethodGet, Path: probe.OtherPath,
 				Count: probe.Several, Expect: probe.Expect{Status: http.StatusOK, Route: probe.Around},

@@ -27,17 +27,45 @@ type Claim struct {
 	Causes []Cause
 }
 
-// Lessons says which lessons are on, as the user asked for them. What is really in force is for the proofs to find.
-type Lessons struct {
-	Waypoint bool          `json:"waypoint"`
-	Fault    *params.Fault `json:"fault,omitempty"`
-	Authz    *params.Authz `json:"authz,omitempty"`
+// Lessons lists every lesson in order, on or off, as the user asked for it. What is really in force is for the proofs to
+// find.
+type Lessons []LessonState
+
+// LessonState is one lesson.
+type LessonState struct {
+	Name string `json:"name"`
+	On   bool   `json:"on"`
+	// Text describes a lesson that is on.
+	Text string `json:"text,omitempty"`
+	// Parameters are those of a lesson that is on, of its type in package params; nil for a lesson that has none.
+	Parameters any `json:"parameters,omitempty"`
 }
 
-// fault gives the parameters of the delay. While it is off they say which requests must not be delayed.
-func (l Lessons) fault() params.Fault {
-	if l.Fault != nil {
-		return *l.Fault
+// On tells whether a lesson is on.
+func (l Lessons) On(lesson string) bool {
+	return slices.ContainsFunc(l, func(s LessonState) bool { return s.Name == lesson && s.On })
+}
+
+// ParametersOf gives the parameters of a lesson, and nil while it is off.
+func ParametersOf[T any](l Lessons, lesson string) *T {
+	for _, s := range l {
+		if parameters, ok := s.Parameters.(T); ok && s.Name == lesson && s.On {
+			return &parameters
+		}
+	}
+	return nil
+}
+
+// Fault gives the parameters of the delay, and nil while it is off.
+func (l Lessons) Fault() *params.Fault { return ParametersOf[params.Fault](l, "fault") }
+
+// Authz gives the parameters of the policy, and nil while it is off.
+func (l Lessons) Authz() *params.Authz { return ParametersOf[params.Authz](l, "authz") }
+
+// faultOrDefault gives the parameters of the delay. While it is off they say which requests must not be delayed.
+func (l Lessons) faultOrDefault() params.Fault {
+	if fault := l.Fault(); fault != nil {
+		return *fault
 	}
 	return params.DefaultFault()
 }
@@ -169,7 +197,7 @@ func (c Claim) HasConfiguration(l Lessons) bool { return len(c.checks(l)) > 0 }
 
 func (c Claim) checks(l Lessons) []ConfigurationCheck {
 	return slices.DeleteFunc(slices.Clone(c.Configuration),
-		func(check ConfigurationCheck) bool { return check.Of == WaypointProxy && !l.Waypoint })
+		func(check ConfigurationCheck) bool { return check.Of == WaypointProxy && !l.On("waypoint") })
 }
 
 // NeedsWaypoint tells whether the claim can only hold for requests that go through the waypoint.
@@ -184,21 +212,23 @@ func (c Claim) shots() []Shot { return append(slices.Clone(c.Controls), c.Shot) 
 // Always is met with every setting.
 func Always(Lessons) bool { return true }
 
-// WaypointOn is met while lesson waypoint is on.
-func WaypointOn(l Lessons) bool { return l.Waypoint }
-
-// FaultOn is met while lesson fault is on.
-func FaultOn(l Lessons) bool { return l.Fault != nil }
-
-// AuthzOn is met while lesson authz is on.
-func AuthzOn(l Lessons) bool { return l.Authz != nil }
+// On is met while a lesson is on.
+func On(lesson string) func(Lessons) bool {
+	return func(l Lessons) bool { return l.On(lesson) }
+}
 
 // Strict is met while every way around the waypoint is closed.
-func Strict(l Lessons) bool { return l.Authz != nil && l.Authz.Strict }
+func Strict(l Lessons) bool {
+	authz := l.Authz()
+	return authz != nil && authz.Strict
+}
 
 // Admitted is met while the policy allows a caller to GET.
 func Admitted(c Caller) func(Lessons) bool {
-	return func(l Lessons) bool { return l.Authz == nil || l.Authz.Allows(c.Account()) }
+	return func(l Lessons) bool {
+		authz := l.Authz()
+		return authz == nil || authz.Allows(c.Account())
+	}
 }
 
 // Not is met while a condition is not.

@@ -64,12 +64,12 @@ func (e Env) inspector(ctx context.Context) (func(context.Context, Claim) Result
 
 		Policy: mesh.Policy{Namespace: e.Namespace, Name: names.GetOnly, Methods: []string{"GET"}},
 	}
-	if e.Lessons.Authz != nil {
-		for _, account := range e.Lessons.Authz.Allowed {
+	if authz := e.Lessons.Authz(); authz != nil {
+		for _, account := range authz.Allowed {
 			scene.Policy.Principals = append(scene.Policy.Principals, e.principal(account))
 		}
 	}
-	if e.Lessons.Waypoint {
+	if e.Lessons.On("waypoint") {
 		var err error
 		if scene.WaypointAddresses, err = e.Configuration.WaypointAddresses(ctx); err != nil {
 			return nil, err

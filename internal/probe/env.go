@@ -106,7 +106,7 @@ func (e Env) principal(account string) string {
 }
 
 func (e Env) share() stats.Share {
-	return stats.Share{Want: e.Lessons.fault().Share(), Within: within, Error: e.Error}
+	return stats.Share{Want: e.Lessons.faultOrDefault().Share(), Within: within, Error: e.Error}
 }
 
 // runOfUndelayed is how many requests in a row are all undelayed with at most the given probability, when each is

@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "write the golden files")
 // Whole reports of labs in memory, as JSON. The report package renders these same files.
 func TestGoldenReports(t *testing.T) {
 	for name, c := range map[string]struct {
-		lessons Lessons
+		lessons inForce
 		change  func(*sim)
 	}{
 		"off":    {off, func(*sim) {}},

@@ -269,7 +269,7 @@ func judgeDenied(m *Measurement, l *observation) Check {
 // delays every second request. own is how long the path takes by itself.
 func (e Env) judgePrompt(m Measurement, own ownTimes) Check {
 	const name = "not delayed"
-	fault := e.Lessons.fault()
+	fault := e.Lessons.faultOrDefault()
 	limit := own.least() + fault.Delay*3/4
 	slow, worst := 0, time.Duration(0)
 	for _, r := range m.Replies {
@@ -299,7 +299,7 @@ func (e Env) judgePrompt(m Measurement, own ownTimes) Check {
 // latencies of requests that nothing delays; how long the path itself takes is added to them.
 func (e Env) judgeShare(m *Measurement, baseline []time.Duration, seen *observation) []Check {
 	const shareName, delayName = "share delayed", "delay"
-	fault, share := e.Lessons.fault(), e.share()
+	fault, share := e.Lessons.faultOrDefault(), e.share()
 	own := seen.own()
 	least := own.least()
 	undelayed := slices.Clone(baseline)
@@ -319,8 +319,8 @@ func (e Env) judgeShare(m *Measurement, baseline []time.Duration, seen *observat
 	}
 	sorted := modes.Sort(beyond)
 	found := &ShareFound{
-		Delayed: len(sorted.Delayed), Of: len(m.Replies), Want: share.Want, Error: e.Error, Edge: least + modes.Edge,
-		Between: len(sorted.Between),
+		Delayed: len(sorted.Delayed), Of: len(m.Replies), Want: share.Want, Delay: fault.Delay, Error: e.Error,
+		Edge: least + modes.Edge, Between: len(sorted.Between),
 	}
 	if len(sorted.Fast) > 0 {
 		found.Fast = least + stats.Quantile(sorted.Fast, 0.5)

@@ -535,7 +535,7 @@ func TestJudgeShare(t *testing.T) {
 			mine = append(mine, observe.Crossing{Own: own, OwnKnown: true})
 		}
 		fault := params.DefaultFault()
-		e := Env{Error: 0.001, Lessons: Lessons{Fault: &fault}}
+		e := Env{Error: 0.001, Lessons: Lessons{{Name: "fault", On: true, Parameters: fault}}}
 		m := &Measurement{Replies: replies(answersOf(tc.answers)...)}
 		checks := e.judgeShare(m, tc.baseline, &observation{mine: mine, after: observe.Counters{Delayed: tc.injected}})
 		var verdicts []Verdict
@@ -551,7 +551,7 @@ func TestJudgeShare(t *testing.T) {
 // The text gives the interval in percent, and speaks of appb's own time only where it has one.
 func TestJudgeShareText(t *testing.T) {
 	fault := params.DefaultFault()
-	e := Env{Error: 0.001, Lessons: Lessons{Fault: &fault}}
+	e := Env{Error: 0.001, Lessons: Lessons{{Name: "fault", On: true, Parameters: fault}}}
 	m := &Measurement{Replies: replies(answersOf(map[int]int{5: 400, 2005: 200})...)}
 	checks := e.judgeShare(m, []time.Duration{5 * time.Millisecond}, &observation{})
 	low, high := stats.Interval(200, 600, 0.001)
@@ -573,7 +573,7 @@ func TestJudgeShareText(t *testing.T) {
 // Where enough requests were sent, no more are asked for; with one fewer they are.
 func TestJudgeShareAsksForMore(t *testing.T) {
 	fault := params.DefaultFault()
-	e := Env{Error: 0.001, Lessons: Lessons{Fault: &fault}}
+	e := Env{Error: 0.001, Lessons: Lessons{{Name: "fault", On: true, Parameters: fault}}}
 	needed, err := e.share().Samples()
 	if err != nil {
 		t.Fatal(err)

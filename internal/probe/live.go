@@ -55,7 +55,7 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	live, err = live.withDefaults(env.Lessons.fault())
+	live, err = live.withDefaults(env.Lessons.faultOrDefault())
 	if err != nil {
 		return Summary{}, err
 	}
@@ -63,10 +63,10 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	if err != nil {
 		return Summary{}, fmt.Errorf("finding the caller %s: %w", live.From, err)
 	}
-	screen := screen{out: live.Out, terminal: live.Terminal, delay: env.Lessons.fault().Delay}
+	screen := screen{out: live.Out, terminal: live.Terminal, delay: env.Lessons.faultOrDefault().Delay}
 	summary := Summary{Run: env.NewRun(), Statuses: map[int]int{}}
 	var watched *observation
-	if env.Lessons.Waypoint {
+	if env.Lessons.On("waypoint") {
 		watched = env.observe(context.WithoutCancel(ctx), summary.Run)
 		defer watched.stop()
 	}
@@ -75,7 +75,7 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	for summary.Sent < live.Count && ctx.Err() == nil {
 		before := summary.Sent
 		_, err := sender.Send(ctx, live.batch(env, summary), func(r traffic.Reply) {
-			summary.add(r, env.Lessons.fault().Delay)
+			summary.add(r, env.Lessons.faultOrDefault().Delay)
 			screen.reply(r, summary)
 		})
 		if err != nil && ctx.Err() == nil {
@@ -120,7 +120,7 @@ func (l Live) withDefaults(fault params.Fault) (Live, error) {
 // ones do not hold up the others.
 func (l Live) batch(env Env, so Summary) traffic.Load {
 	count := min(max(int(l.RPS*span.Seconds()), 1), l.Count-so.Sent, traffic.MaxCount)
-	delay := env.Lessons.fault().Delay
+	delay := env.Lessons.faultOrDefault().Delay
 	return traffic.Load{
 		Method: l.Method, Path: l.Path, Count: count, Rate: l.RPS, Timeout: delay + slack, Run: so.Run,
 		Concurrency: min(max(int(math.Ceil(l.RPS*(delay+time.Second).Seconds())), 1), traffic.MaxConcurrency, count),

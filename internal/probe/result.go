@@ -8,7 +8,7 @@ import (
 
 // SchemaVersion is the version of the JSON that a Report is written as. It rises when a field changes its meaning or
 // goes; new fields may come at any time.
-const SchemaVersion = 2
+const SchemaVersion = 3
 
 // Evidence is a kind of evidence.
 type Evidence string
@@ -117,11 +117,12 @@ type Measurement struct {
 type ShareFound struct {
 	Delayed int `json:"delayed"`
 	Of      int `json:"of"`
-	// Low and High bound the true share, wrong with at most probability Error; Want is what was set.
-	Low   float64 `json:"low"`
-	High  float64 `json:"high"`
-	Want  float64 `json:"want"`
-	Error float64 `json:"errorProbability"`
+	// Low and High bound the true share, wrong with at most probability Error; Want and Delay are what was set.
+	Low   float64       `json:"low"`
+	High  float64       `json:"high"`
+	Want  float64       `json:"want"`
+	Delay time.Duration `json:"delayNanoseconds"`
+	Error float64       `json:"errorProbability"`
 	// Edge is the latency that separates the two modes, Fast and Slow their medians, Least the fastest delayed answer.
 	Edge  time.Duration `json:"edgeNanoseconds"`
 	Fast  time.Duration `json:"fastNanoseconds"`

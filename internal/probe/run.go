@@ -105,8 +105,9 @@ func (e Env) measure(ctx context.Context, claim Claim) Result {
 
 // cannotControl tells that a shot wants a path that is not delayed, and every path is.
 func (e Env) cannotControl(s Shot) bool {
-	return s.Path == OtherPath && s.Expect.Prompt && s.Expect.Status != 403 && e.Lessons.Fault != nil &&
-		e.Lessons.Fault.Covers(e.path(OtherPath))
+	fault := e.Lessons.Fault()
+	return s.Path == OtherPath && s.Expect.Prompt && s.Expect.Status != 403 && fault != nil &&
+		fault.Covers(e.path(OtherPath))
 }
 
 // conclude lets refuting evidence outweigh doubt, and doubt outweigh proof. A claim with no evidence is not proven.
@@ -265,7 +266,7 @@ func latencies(replies []traffic.Reply) []time.Duration {
 
 // path gives the path that stands for a placeholder.
 func (e Env) path(path string) string {
-	fault := e.Lessons.fault()
+	fault := e.Lessons.faultOrDefault()
 	switch path {
 	case FaultPath:
 		return fault.Path
@@ -279,7 +280,7 @@ func (e Env) path(path string) string {
 
 // load turns a shot into a batch.
 func (e Env) load(s Shot) traffic.Load {
-	fault := e.Lessons.fault()
+	fault := e.Lessons.faultOrDefault()
 	l := traffic.Load{
 		Method: s.Method, Path: e.path(s.Path), Host: s.Host, Count: s.Count, Rate: rate, Concurrency: lowConcurrency,
 		Timeout: fault.Delay + slack, Run: e.NewRun(),

@@ -19,16 +19,16 @@ import (
 )
 
 var (
-	off       = Lessons{}
-	waypoint  = Lessons{Waypoint: true}
-	faultOnly = Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/headers")}
-	authzOnly = Lessons{Waypoint: true, Authz: &params.Authz{Allowed: params.Callers()}}
-	everyOn   = Lessons{Waypoint: true, Fault: faultOnly.Fault, Authz: authzOnly.Authz}
-	closed    = Lessons{
+	off       = inForce{}
+	waypoint  = inForce{Waypoint: true}
+	faultOnly = inForce{Waypoint: true, Fault: fault(50, 2*time.Second, "/headers")}
+	authzOnly = inForce{Waypoint: true, Authz: &params.Authz{Allowed: params.Callers()}}
+	everyOn   = inForce{Waypoint: true, Fault: faultOnly.Fault, Authz: authzOnly.Authz}
+	closed    = inForce{
 		Waypoint: true, Fault: faultOnly.Fault,
 		Authz: &params.Authz{Allowed: params.Callers(), Strict: true},
 	}
-	takenOut = Lessons{Waypoint: true, Authz: &params.Authz{Allowed: []string{"gateway-istio"}}}
+	takenOut = inForce{Waypoint: true, Authz: &params.Authz{Allowed: []string{"gateway-istio"}}}
 )
 
 func fault(percent float64, delay time.Duration, path string) *params.Fault {
@@ -42,7 +42,7 @@ func exactly(f *params.Fault) *params.Fault {
 
 // A lab that is as claimed proves every claim, whichever lessons are on.
 func TestRightLabIsProven(t *testing.T) {
-	for name, lessons := range map[string]Lessons{
+	for name, lessons := range map[string]inForce{
 		"off": off, "waypoint": waypoint, "fault": faultOnly, "authz": authzOnly, "all": everyOn, "strict": closed,
 		"taken out":       takenOut,
 		"small share":     {Waypoint: true, Fault: fault(10, time.Second, "/ip")},
@@ -80,7 +80,7 @@ func TestWrongLabIsNotProven(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name    string
-		claimed Lessons
+		claimed inForce
 		change  func(*sim)
 		want    []want
 	}{
@@ -199,7 +199,7 @@ func TestWrongLabIsNotProven(t *testing.T) {
 		},
 		{
 			"share too small to know",
-			Lessons{Waypoint: true, Fault: fault(1, time.Second, "/headers")},
+			inForce{Waypoint: true, Fault: fault(1, time.Second, "/headers")},
 			func(*sim) {},
 			[]want{{"fault-appa", Inconclusive, "more requests would be needed", ""}},
 		},
@@ -310,7 +310,7 @@ func TestWrongLabIsNotProven(t *testing.T) {
 // The lab's negative control as a whole: with appa out of the mesh no claim about appa that needs the waypoint is
 // proven, at whichever settings.
 func TestNothingAboutTheWaypointIsProvenOutsideTheMesh(t *testing.T) {
-	for _, lessons := range []Lessons{waypoint, faultOnly, authzOnly, everyOn, closed} {
+	for _, lessons := range []inForce{waypoint, faultOnly, authzOnly, everyOn, closed} {
 		s := newSim(lessons)
 		s.appaOutOfMesh = true
 		report, err := Run(t.Context(), s.env(lessons))
@@ -370,7 +370,7 @@ func TestClaimsAreWellFormed(t *testing.T) {
 		}
 		seen[c.ID] = true
 		if !c.HasTraffic() {
-			if !c.HasConfiguration(everyOn) {
+			if !c.HasConfiguration(everyOn.claimed()) {
 				t.Errorf("claim %s has no evidence", c.ID)
 			}
 			continue
@@ -393,37 +393,37 @@ func TestClaimsAreWellFormed(t *testing.T) {
 // it.
 func TestOwnAnswersOfTheDelayedPath(t *testing.T) {
 	for name, c := range map[string]struct {
-		lessons Lessons
+		lessons inForce
 		change  func(*sim)
 		want    map[string]Verdict
 		says    string
 	}{
 		"a teapot": {
-			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/status/418")},
+			inForce{Waypoint: true, Fault: fault(50, 2*time.Second, "/status/418")},
 			func(s *sim) { s.ownStatus = 418 },
 			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven, "fault-prefix": Proven},
 			"all 501 answers are appb's own: 501 × 418",
 		},
 		"slower than the delay": {
-			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/delay/3")},
+			inForce{Waypoint: true, Fault: fault(50, 2*time.Second, "/delay/3")},
 			func(s *sim) { s.ownTime = 3 * time.Second },
 			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven, "fault-prefix": Proven},
 			"above the 3s that appb takes",
 		},
 		"slow, and all of them delayed, with -strict": {
-			Lessons{Waypoint: true, Fault: fault(100, time.Second, "/delay/3"), Authz: closed.Authz},
+			inForce{Waypoint: true, Fault: fault(100, time.Second, "/delay/3"), Authz: closed.Authz},
 			func(s *sim) { s.ownTime = 3 * time.Second },
 			map[string]Verdict{"fault-appa": Proven, "fault-gateway": Proven},
 			"above the 3s",
 		},
 		"slow, and not delayed": {
-			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/delay/3")},
+			inForce{Waypoint: true, Fault: fault(50, 2*time.Second, "/delay/3")},
 			func(s *sim) { s.ownTime, s.actual.Fault.Percent = 3*time.Second, 0 },
 			map[string]Verdict{"fault-appa": Refuted},
 			"0 of",
 		},
 		"a log that does not tell": {
-			Lessons{Waypoint: true, Fault: fault(50, 2*time.Second, "/status/418")},
+			inForce{Waypoint: true, Fault: fault(50, 2*time.Second, "/status/418")},
 			func(s *sim) { s.ownStatus, s.hideDetails = 418, true },
 			map[string]Verdict{"fault-appa": Inconclusive},
 			"does not tell who gave them",
@@ -441,7 +441,7 @@ func TestOwnAnswersOfTheDelayedPath(t *testing.T) {
 			"0 of",
 		},
 		"a prefix where the path alone was asked for": {
-			Lessons{Waypoint: true, Fault: exactly(fault(50, 2*time.Second, "/headers"))},
+			inForce{Waypoint: true, Fault: exactly(fault(50, 2*time.Second, "/headers"))},
 			func(s *sim) { s.actual.Fault.Exact = false },
 			map[string]Verdict{"fault-appa": Proven, "fault-exact": Refuted},
 			"expected: none",

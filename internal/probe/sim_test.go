@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,9 +31,31 @@ import (
 	"ambientlab/internal/probe/traffic"
 )
 
+// inForce says which lessons are on.
+type inForce struct {
+	Waypoint bool
+	Fault    *params.Fault
+	Authz    *params.Authz
+}
+
+// claimed gives the lessons as sm:verify finds them.
+func (f inForce) claimed() Lessons {
+	on := []lesson.Lesson{lesson.Apps()}
+	if f.Waypoint {
+		on = append(on, lesson.Waypoint())
+	}
+	if f.Fault != nil {
+		on = append(on, lesson.Fault(*f.Fault))
+	}
+	if f.Authz != nil {
+		on = append(on, lesson.Authz(strings.Join(f.Authz.Without(), ","), f.Authz.Strict))
+	}
+	return lesson.States(on...)
+}
+
 // sim is a lab in memory that behaves as ambient does, with the ways in which it goes wrong as switches.
 type sim struct {
-	actual Lessons // what is really in force, as opposed to what is claimed
+	actual inForce // what is really in force, as opposed to what is claimed
 
 	appaOutOfMesh bool // appa's pod with dataplane-mode none
 	noIngress     bool // Service appb without ingress-use-waypoint
@@ -73,7 +96,7 @@ type sim struct {
 	now time.Time
 }
 
-func newSim(l Lessons) *sim {
+func newSim(l inForce) *sim {
 	actual := l
 	if l.Fault != nil {
 		fault := *l.Fault
@@ -102,7 +125,7 @@ func meta(name string, labels ...string) metav1.ObjectMeta {
 }
 
 // goodObjects are the objects of a lab that is as claimed.
-func goodObjects(l Lessons) *mesh.Objects {
+func goodObjects(l inForce) *mesh.Objects {
 	one := int32(1)
 	pod := corev1.Pod{ObjectMeta: meta("appa-1", "app", "appa")}
 	pod.Annotations = map[string]string{"ambient.istio.io/redirection": "enabled"}
@@ -175,10 +198,10 @@ func delayOf(v *networkingv1.VirtualService) *networkingapi.HTTPFaultInjection_D
 	return v.Spec.Http[0].Fault.Delay
 }
 
-func (s *sim) env(claimed Lessons) Env {
+func (s *sim) env(claimed inForce) Env {
 	n := 0
 	return Env{
-		Lab: "ambient", Namespace: "default", Lessons: claimed, Claims: lesson.Claims(), World: s,
+		Lab: "ambient", Namespace: "default", Lessons: claimed.claimed(), Claims: lesson.Claims(), World: s,
 		Now:    func() time.Time { s.now = s.now.Add(time.Millisecond); return s.now },
 		After:  func(time.Duration) <-chan time.Time { return time.After(150 * time.Millisecond) },
 		NewRun: func() string { n++; return fmt.Sprintf("run%04d", n) },
@@ -212,7 +235,7 @@ func (c simCaller) answer(l traffic.Load) (status int, delayed bool, own time.Du
 	if l.Host != "" && l.Host != "appb.opssec.in" {
 		return http.StatusNotFound, false, 0, ""
 	}
-	if Strict(c.actual) && !c.crosses(c.who) {
+	if c.actual.Authz != nil && c.actual.Authz.Strict && !c.crosses(c.who) {
 		return traffic.NoAnswer, false, 0, ""
 	}
 	path := params.DefaultFault().Path
@@ -228,7 +251,7 @@ func (c simCaller) answer(l traffic.Load) (status int, delayed bool, own time.Du
 	}
 	if c.crosses(c.who) {
 		enforced := c.actual.Authz != nil && !c.selector
-		if enforced && (!Admitted(c.who)(c.actual) || l.Method != http.MethodGet) {
+		if enforced && (!c.actual.Authz.Allows(c.who.Account()) || l.Method != http.MethodGet) {
 			return http.StatusForbidden, false, 0, traffic.DeniedBody
 		}
 		if f := c.actual.Fault; f != nil && (f.Covers(l.Path) && !c.plainMatch || l.Path == f.Path) &&

@@ -122,39 +122,24 @@ func look(r probe.Report) view {
 		v.Tally = append(v.Tally, tallied{verdict, symbol(verdict), r.Count(verdict)})
 	}
 	for _, c := range r.Claims {
-		v.Cards = append(v.Cards, cardOf(c, r.Lessons))
+		v.Cards = append(v.Cards, cardOf(c))
 	}
 	return v
 }
 
 func chips(l probe.Lessons) []chip {
-	fault, policy := "off", "off"
-	if l.Fault != nil {
-		fault = l.Fault.String()
-	}
-	if l.Authz != nil {
-		policy = "GET only, for named identities"
-		if without := l.Authz.Without(); len(without) > 0 {
-			policy += ", without " + strings.Join(without, ", ")
+	var all []chip
+	for _, lesson := range l {
+		text := "off"
+		if lesson.On {
+			text = lesson.Text
 		}
+		all = append(all, chip{lesson.On, lesson.Name, text})
 	}
-	waypoint := "off"
-	if l.Waypoint {
-		waypoint = "in front of appb"
-	}
-	detours := "open"
-	if probe.Strict(l) {
-		detours = "closed (strict)"
-	}
-	return []chip{
-		{l.Waypoint, "Waypoint", waypoint},
-		{l.Fault != nil, "Delay", fault},
-		{l.Authz != nil, "Policy", policy},
-		{probe.Strict(l), "Ways around it", detours},
-	}
+	return all
 }
 
-func cardOf(c probe.Result, l probe.Lessons) card {
+func cardOf(c probe.Result) card {
 	v := card{
 		Result: c, Symbol: symbol(c.Verdict), Headline: headline(c), Open: c.Verdict != probe.Proven,
 		Lasted: c.Took.Round(100 * time.Millisecond).String(),
@@ -171,15 +156,15 @@ func cardOf(c probe.Result, l probe.Lessons) card {
 			b.SeenAs = append(b.SeenAs, fmt.Sprintf("%d × %s", n, who))
 		}
 		slices.Sort(b.SeenAs)
-		if m.Share != nil && l.Fault != nil {
+		if m.Share != nil {
 			v.Open = true
-			b.Bars, b.DelayAt = bars(m, l.Fault.Delay), l.Fault.Delay.String()
 			s := m.Share
+			b.Bars, b.DelayAt = bars(m, s.Delay), s.Delay.String()
 			b.Interval = &interval{
 				Low: 100 * s.Low, Width: 100 * (s.High - s.Low),
 				Seen: 100 * float64(s.Delayed) / float64(max(s.Of, 1)), Want: 100 * s.Want,
 			}
-			b.Timeline = timelineOf(m, l.Fault.Delay)
+			b.Timeline = timelineOf(m, s.Delay)
 		}
 		v.Batches = append(v.Batches, b)
 	}

@@ -143,7 +143,7 @@ func drawings(r probe.Report) []drawing {
 }
 
 func waypointNote(r probe.Report) string {
-	if !r.Lessons.Waypoint {
+	if !r.Lessons.On("waypoint") {
 		return "lesson off"
 	}
 	return "appb-waypoint"
