@@ -15,7 +15,7 @@ import (
 	"ambientlab/internal/manifest"
 )
 
-//go:embed kind.yaml istio lessons
+//go:embed kind.yaml istio lessons sabotage
 var files embed.FS
 
 // Render returns one spec with its template filled from data. A field that the template names and data lacks is an

@@ -24,15 +24,7 @@ import (
 	"ambientlab/internal/probe/report"
 )
 
-var (
-	deployments     = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
-	services        = schema.GroupVersionResource{Version: "v1", Resource: "services"}
-	virtualServices = schema.GroupVersionResource{
-		Group: "networking.istio.io", Version: "v1",
-		Resource: "virtualservices",
-	}
-	policies = schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"}
-)
+var deployments = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 
 // verify runs sm:verify and reads the report that it writes.
 func (l *lab) verify(t *testing.T) (probe.Report, result) {
@@ -86,16 +78,6 @@ func (l *lab) patch(t *testing.T, kind schema.GroupVersionResource, name, merge 
 	if _, err := objects.Resource(kind).Namespace("default").
 		Patch(t.Context(), name, types.MergePatchType, []byte(merge), metav1.PatchOptions{}); err != nil {
 		t.Fatalf("patching %s %s: %v", kind.Resource, name, err)
-	}
-}
-
-// remove deletes an object, so that the target that makes it makes it anew.
-func (l *lab) remove(t *testing.T, kind schema.GroupVersionResource, name string) {
-	t.Helper()
-	_, objects := l.kube(t)
-	if err := objects.Resource(kind).Namespace("default").
-		Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
-		t.Fatalf("deleting %s %s: %v", kind.Resource, name, err)
 	}
 }
 

@@ -19,10 +19,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"ambientlab/internal/cluster"
-	"ambientlab/internal/lesson/lessontest"
 	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/problem"
+	"ambientlab/internal/sabotage"
 )
 
 // TestPackets takes a lab whose pods run through every lesson, on traffic: a proof is refuted where the lesson was
@@ -50,8 +50,8 @@ func TestPackets(t *testing.T) {
 	b.do("authz", func(ctx context.Context) error { return b.Authz(ctx, "", true, false) })
 	b.answers(http.MethodPost, address, http.StatusForbidden)
 
-	for _, sabotage := range lessontest.Sabotages() {
-		b.refutes(sabotage)
+	for _, way := range sabotage.All() {
+		b.refutes(way)
 	}
 	says(t, "verify", b.do("verify", b.verify), "claims proven in ", "direct-closed", "upstream Envoy", "Go node proxy")
 	says(t, "status", b.do("status", b.Status), "istio-cni ", "simulated", "lesson authz", "on, ready")
@@ -153,25 +153,19 @@ func (b *bench) answers(method, address string, want int) {
 }
 
 // refutes breaks the lab in one way: the claims that it touches are not proven any more, and the likely cause is named;
-// after the lesson's target they are proven again.
-func (b *bench) refutes(sabotage lessontest.Sabotage) {
+// after the target that mends it they are proven again.
+func (b *bench) refutes(way sabotage.Sabotage) {
 	b.t.Helper()
 	start := time.Now()
-	objects := b.dynamic().Resource(sabotage.Resource).Namespace("default")
-	patch := func(text string) {
-		b.t.Helper()
-		_, err := objects.Patch(b.t.Context(), sabotage.Object, sabotage.PatchType, []byte(text), metav1.PatchOptions{})
-		if err != nil {
-			b.t.Fatalf("%s: %v", sabotage.Name, err)
-		}
+	if err := way.Break(b.t.Context(), b.dynamic(), "default"); err != nil {
+		b.t.Fatalf("%s: %v", way.Name, err)
 	}
-	patch(sabotage.Patch)
 	var wrong []string
 	// The change takes a moment to arrive at the proxies.
 	for deadline := start.Add(2 * time.Minute); time.Now().Before(deadline); {
 		wrong = nil
-		for _, r := range b.measure(sabotage.Claims) {
-			if r.Verdict == probe.Proven || !strings.Contains(strings.Join(r.Causes, "\n"), sabotage.Says) {
+		for _, r := range b.measure(way.Claims) {
+			if r.Verdict == probe.Proven || !strings.Contains(strings.Join(r.Causes, "\n"), way.Cause) {
 				wrong = append(wrong, fmt.Sprintf("%s is %s, causes %q", r.ID, r.Verdict, r.Causes))
 			}
 		}
@@ -180,27 +174,22 @@ func (b *bench) refutes(sabotage lessontest.Sabotage) {
 		}
 	}
 	if len(wrong) > 0 {
-		b.t.Errorf("%s: want it not proven because of %q: %s", sabotage.Name, sabotage.Says, strings.Join(wrong, "; "))
+		b.t.Errorf("%s: want it not proven because of %q: %s", way.Name, way.Cause, strings.Join(wrong, "; "))
 	}
 	refuted := time.Since(start)
-	if sabotage.Undo != "" {
-		patch(sabotage.Undo)
+	if err := way.Mend(b.t.Context(), b.dynamic(), "default"); err != nil {
+		b.t.Fatalf("%s: %v", way.Name, err)
 	}
-	if sabotage.Delete {
-		if err := objects.Delete(b.t.Context(), sabotage.Object, metav1.DeleteOptions{}); err != nil {
-			b.t.Fatalf("%s: %v", sabotage.Name, err)
-		}
-	}
-	b.do(sabotage.Lesson+" again", map[string]func(context.Context) error{
-		"waypoint": b.waypoint, "fault": b.fault,
+	b.do(way.Target+" again", map[string]func(context.Context) error{
+		"install": b.Install, "waypoint": b.waypoint, "fault": b.fault,
 		"authz": func(ctx context.Context) error { return b.Authz(ctx, "", true, false) },
-	}[sabotage.Lesson])
-	for _, r := range b.conclusive(sabotage.Claims) {
+	}[way.Target])
+	for _, r := range b.conclusive(way.Claims) {
 		if r.Verdict != probe.Proven {
-			b.t.Errorf("%s, mended: %s is %s, causes %q", sabotage.Name, r.ID, r.Verdict, r.Causes)
+			b.t.Errorf("%s, mended: %s is %s, causes %q", way.Name, r.ID, r.Verdict, r.Causes)
 		}
 	}
-	b.t.Logf("%s: refuted after %s, proven again after %s", sabotage.Name, refuted.Round(10*time.Millisecond),
+	b.t.Logf("%s: refuted after %s, proven again after %s", way.Name, refuted.Round(10*time.Millisecond),
 		time.Since(start).Round(10*time.Millisecond))
 }
 

@@ -28,7 +28,9 @@ type Objects struct {
 	WaypointDeployment *appsv1.Deployment
 	WaypointPods       apply.Pods
 	// AppPods are the pods of the namespace that have a label app, by its value.
-	AppPods             map[string][]corev1.Pod
+	AppPods map[string][]corev1.Pod
+	// Ztunnels are the pods of ztunnel, on every node.
+	Ztunnels            []corev1.Pod
 	VirtualServices     []*networkingv1.VirtualService
 	Policies            []*securityv1.AuthorizationPolicy
 	PeerAuthentications []*securityv1.PeerAuthentication
@@ -37,16 +39,17 @@ type Objects struct {
 // Objects reads the objects of a target. The errors of what cannot be read are joined; the rest is there.
 func (m *Mesh) Objects(ctx context.Context, t Target) (*Objects, error) {
 	namespace := t.Service.Namespace
-	var errs [6]error
+	var errs [7]error
 	o, err := m.waypointObjects(ctx, t)
 	errs[0] = err
 	o.WaypointPods, errs[1] = m.readPods(ctx, namespace, t.Waypoint)
 	o.VirtualServices, errs[2] = list[networkingv1.VirtualService](ctx, m, virtualServices(), namespace)
 	o.Policies, errs[3] = list[securityv1.AuthorizationPolicy](ctx, m, authorizationPolicies(), namespace)
 	o.PeerAuthentications, errs[4] = list[securityv1.PeerAuthentication](ctx, m, peerAuthentications(), namespace)
+	o.Ztunnels, errs[5] = m.ztunnels(ctx)
 	pods, err := m.kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app"})
 	if err != nil {
-		errs[5] = fmt.Errorf("listing the pods of namespace %s: %w", namespace, err)
+		errs[6] = fmt.Errorf("listing the pods of namespace %s: %w", namespace, err)
 		return o, errors.Join(errs[:]...)
 	}
 	o.AppPods = map[string][]corev1.Pod{}

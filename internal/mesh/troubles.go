@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -293,6 +294,26 @@ func pathsOf(route *networkingapi.HTTPRoute) []string {
 		}
 	}
 	return paths
+}
+
+// ZtunnelTrouble says on which node with a pod of an application no ztunnel is ready: what is sent from there or to there
+// is refused, since istio-cni has redirected it to ztunnel.
+func (o *Objects) ZtunnelTrouble() *problem.Problem {
+	for _, app := range slices.Sorted(maps.Keys(o.AppPods)) {
+		for _, pod := range o.AppPods[app] {
+			ready := func(z corev1.Pod) bool {
+				return z.Spec.NodeName == pod.Spec.NodeName && slices.ContainsFunc(z.Status.Conditions,
+					func(c corev1.PodCondition) bool {
+						return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+					})
+			}
+			if pod.Spec.NodeName != "" && !slices.ContainsFunc(o.Ztunnels, ready) {
+				return problem.New(problem.ZtunnelDown, nil, "node %s, where pod %s runs, has no ready ztunnel",
+					pod.Spec.NodeName, pod.Name)
+			}
+		}
+	}
+	return nil
 }
 
 // AttachedPolicies lists the policies that are attached to a target's Service.

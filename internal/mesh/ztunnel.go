@@ -77,6 +77,15 @@ func (p *proxies) knownToZtunnel(ctx context.Context, s Service, namespace, name
 	return nil, nil
 }
 
+// ztunnels lists the pods of ztunnel.
+func (m *Mesh) ztunnels(ctx context.Context) ([]corev1.Pod, error) {
+	pods, err := m.kube.CoreV1().Pods(istiodNamespace).List(ctx, metav1.ListOptions{LabelSelector: ztunnelSelector})
+	if err != nil {
+		return nil, fmt.Errorf("listing the pods of ztunnel: %w", err)
+	}
+	return pods.Items, nil
+}
+
 // ztunnelsOf lists the ztunnels that run on the nodes of a Service's pods.
 func (m *Mesh) ztunnelsOf(ctx context.Context, s Service) ([]corev1.Pod, error) {
 	service, err := m.service(ctx, s.Namespace, s.Name)
@@ -88,11 +97,11 @@ func (m *Mesh) ztunnelsOf(ctx context.Context, s Service) ([]corev1.Pod, error) 
 	if err != nil {
 		return nil, fmt.Errorf("listing the pods of Service %s: %w", s.Name, err)
 	}
-	ztunnels, err := m.kube.CoreV1().Pods(istiodNamespace).List(ctx, metav1.ListOptions{LabelSelector: ztunnelSelector})
+	ztunnels, err := m.ztunnels(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("listing the pods of ztunnel: %w", err)
+		return nil, err
 	}
-	return slices.DeleteFunc(ztunnels.Items, func(z corev1.Pod) bool {
+	return slices.DeleteFunc(ztunnels, func(z corev1.Pod) bool {
 		return z.Status.Phase != corev1.PodRunning || z.DeletionTimestamp != nil ||
 			!slices.ContainsFunc(behind.Items,
 				func(pod corev1.Pod) bool { return pod.Spec.NodeName == z.Spec.NodeName })

@@ -29,6 +29,8 @@ func causes(o *mesh.Objects, err error, claim Claim, lessons Lessons, result Res
 			found = append(found, text)
 		}
 	}
+	add(o.ZtunnelTrouble(), "No pod on that node reaches another pod of the mesh or is reached by one. "+
+		"`mage sm:status` says why; `mage sm:install` makes what is missing.")
 	if claim.Shot.Caller == Appa {
 		add(mesh.PodMeshTrouble(names.AppA, o.AppPods[names.AppA]),
 			"Its requests leave in plain text and no ztunnel takes them to the waypoint. "+

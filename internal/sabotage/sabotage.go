@@ -1,0 +1,208 @@
+// Package sabotage lists the ways in which an ambient mesh loses the effect of a lesson without an error: every object is
+// accepted by the API server, and requests are answered.
+package sabotage
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+
+	"ambientlab/internal/lesson/names"
+	"ambientlab/specs"
+)
+
+// Sabotage is one way.
+type Sabotage struct {
+	// Name identifies it; Title says for people what is wrong then.
+	Name, Title string
+	// Changes are made in order.
+	Changes []Change
+	// Strict: it needs lesson authz with -strict.
+	Strict bool
+	// Claims are not proven then, and the likely causes that sm:verify prints for each of them contain the text Cause.
+	Claims []string
+	Cause  string
+	// Target is the target, without sm:, that completes Mend.
+	Target string
+}
+
+// Change is one change of an object, which Create or Patch gives.
+type Change struct {
+	Resource schema.GroupVersionResource
+	// Namespace is the namespace of the lessons when empty.
+	Namespace, Object string
+	// Create is the spec of an object to create. Mend deletes it.
+	Create string
+	// Patch, of type Type, changes an object that exists. Mend patches it with Undo, a merge patch, or with Delete deletes
+	// it, so that the lesson's target creates it again; with neither, the target alone undoes the change: it changes no
+	// field that another field manager owns.
+	Type   types.PatchType
+	Patch  string
+	Undo   string
+	Delete bool
+}
+
+var (
+	policies = schema.GroupVersionResource{
+		Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies",
+	}
+	peerAuthentications = schema.GroupVersionResource{
+		Group: "security.istio.io", Version: "v1", Resource: "peerauthentications",
+	}
+	virtualServices = schema.GroupVersionResource{
+		Group: "networking.istio.io", Version: "v1", Resource: "virtualservices",
+	}
+	services    = schema.GroupVersionResource{Version: "v1", Resource: "services"}
+	deployments = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
+)
+
+// All lists every way, in the order of the targets whose effect is lost.
+func All() []Sabotage {
+	post := []string{"authz-post-appa", "authz-post-gateway", "authz-outsider"}
+	delays := []string{"fault-appa", "fault-gateway"}
+	return []Sabotage{
+		{
+			Name: "no-ztunnel", Title: "no node has a ztunnel",
+			Changes: []Change{{
+				Resource:  schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"},
+				Namespace: names.Istio, Object: "ztunnel", Type: types.MergePatchType,
+				Patch: `{"spec":{"template":{"spec":{"nodeSelector":{"lab.opssec.in/no-such-node":"true"}}}}}`,
+				Undo:  `{"spec":{"template":{"spec":{"nodeSelector":{"lab.opssec.in/no-such-node":null}}}}}`,
+			}},
+			Claims: []string{"reach-appa", "reach-gateway"}, Cause: "no ready ztunnel", Target: "install",
+		},
+		{
+			Name: "ingress-label", Title: "Service appb has no label istio.io/ingress-use-waypoint",
+			Changes: []Change{{
+				Resource: services, Object: names.AppB, Type: types.MergePatchType,
+				Patch: `{"metadata":{"labels":{"istio.io/ingress-use-waypoint":null}}}`,
+			}},
+			Claims: []string{"waypoint-gateway", "fault-gateway", "authz-post-gateway"},
+			Cause:  "ingress-use-waypoint", Target: "waypoint",
+		},
+		{
+			Name: "waypoint-scaled-to-zero", Title: "the waypoint's Deployment has no replicas",
+			Changes: []Change{{
+				Resource: deployments, Object: names.Waypoint, Type: types.MergePatchType,
+				Patch: `{"spec":{"replicas":0}}`, Undo: `{"spec":{"replicas":1}}`,
+			}},
+			Claims: []string{"waypoint-appa", "waypoint-gateway", "authz-post-appa"},
+			Cause:  "scaled to zero", Target: "waypoint",
+		},
+		{
+			Name: "delay-for-another-host", Title: "the VirtualService of the delay is for the host of appa",
+			Changes: []Change{{
+				Resource: virtualServices, Object: names.Delay, Type: types.MergePatchType,
+				Patch:  `{"spec":{"hosts":["appa.default.svc.cluster.local"]}}`,
+				Delete: true,
+			}},
+			Claims: delays, Cause: "for the host appa", Target: "fault",
+		},
+		{
+			Name: "another-percentage", Title: "the VirtualService delays 30 % of the requests, whatever was asked for",
+			Changes: []Change{{
+				Resource: virtualServices, Object: names.Delay, Type: types.JSONPatchType,
+				Patch: `[{"op":"replace","path":"/spec/http/0/fault/delay/percentage/value","value":30}]`,
+			}},
+			Claims: delays, Cause: "30 %", Target: "fault",
+		},
+		{
+			Name: "policy-with-selector", Title: "the AuthorizationPolicy has a selector instead of targetRefs",
+			Changes: []Change{{
+				Resource: policies, Object: names.GetOnly, Type: types.MergePatchType,
+				Patch:  `{"spec":{"targetRefs":null,"selector":{"matchLabels":{"app":"appb"}}}}`,
+				Delete: true,
+			}},
+			Claims: post, Cause: "`selector`", Target: "authz",
+		},
+		{
+			Name: "second-policy", Title: "a second AuthorizationPolicy allows every request",
+			Changes: []Change{{Resource: policies, Object: "appb-allow-everything", Create: "sabotage/second-policy.yaml"}},
+			Claims:  post, Cause: "another policy is attached", Target: "authz",
+		},
+		{
+			// Each change alone lets no caller in: STRICT refuses plain text, and the policy whatever is not the waypoint.
+			Name:  "permissive",
+			Title: "mutual TLS is PERMISSIVE, and the policy at the pod is about callers that have an identity",
+			Changes: []Change{
+				{
+					Resource: peerAuthentications, Object: "strict", Type: types.MergePatchType,
+					Patch: `{"spec":{"mtls":{"mode":"PERMISSIVE"}}}`,
+				},
+				{
+					Resource: policies, Object: names.OnlyViaWaypoint, Type: types.JSONPatchType,
+					Patch:  `[{"op":"add","path":"/spec/rules/0/from/0/source/principals","value":["*"]}]`,
+					Delete: true,
+				},
+			},
+			Strict: true, Claims: []string{"unmeshed-closed"}, Cause: "STRICT mutual TLS", Target: "authz",
+		},
+	}
+}
+
+// Break makes the changes, in the namespace of the lessons. Proxies have them some seconds later.
+func (s Sabotage) Break(ctx context.Context, client dynamic.Interface, namespace string) error {
+	for _, change := range s.Changes {
+		objects := change.of(client, namespace)
+		if change.Create != "" {
+			if err := change.create(ctx, objects); err != nil {
+				return err
+			}
+			continue
+		}
+		if _, err := objects.Patch(ctx, change.Object, change.Type, []byte(change.Patch),
+			metav1.PatchOptions{}); err != nil {
+			return fmt.Errorf("changing %s %s: %w", change.Resource.Resource, change.Object, err)
+		}
+	}
+	return nil
+}
+
+// Mend undoes the part of the changes that the target Target does not undo. An object that was deleted in the meantime
+// is no error.
+func (s Sabotage) Mend(ctx context.Context, client dynamic.Interface, namespace string) error {
+	for _, change := range s.Changes {
+		objects := change.of(client, namespace)
+		var err error
+		switch {
+		case change.Undo != "":
+			_, err = objects.Patch(ctx, change.Object, types.MergePatchType, []byte(change.Undo), metav1.PatchOptions{})
+		case change.Create != "", change.Delete:
+			err = objects.Delete(ctx, change.Object, metav1.DeleteOptions{})
+		}
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("mending %s %s: %w", change.Resource.Resource, change.Object, err)
+		}
+	}
+	return nil
+}
+
+func (c Change) of(client dynamic.Interface, namespace string) dynamic.ResourceInterface {
+	if c.Namespace != "" {
+		namespace = c.Namespace
+	}
+	return client.Resource(c.Resource).Namespace(namespace)
+}
+
+func (c Change) create(ctx context.Context, objects dynamic.ResourceInterface) error {
+	list, err := specs.Objects(c.Create, nil)
+	if err != nil {
+		return err
+	}
+	for _, object := range list {
+		if _, err := objects.Create(ctx, object, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("creating %s: %w", describe(object), err)
+		}
+	}
+	return nil
+}
+
+func describe(object *unstructured.Unstructured) string {
+	return object.GetKind() + " " + object.GetName()
+}
