@@ -27,6 +27,9 @@ require (
 	golang.org/x/term v0.47.0
 	google.golang.org/grpc v1.82.1
 	google.golang.org/protobuf v1.36.12-0.20260120151049-f2248ac996af
+	// Helm v3.22, controller-runtime v0.25 and MetalLB v0.16.2 need the Kubernetes libraries 0.37. They stay out while Istio
+	// supports Kubernetes up to 1.36: the programs of an embedded lab are built with the libraries 0.36, and a first build
+	// would compile 310 packages of these libraries a second time for the lab.
 	helm.sh/helm/v3 v3.21.4
 	istio.io/client-go v1.31.4
 	istio.io/istio v0.0.0-20260827124520-eed52ebb66ad
