@@ -119,15 +119,18 @@ cd "$(dirname "$0")"
 kubectl() {
   tries=1
   if [ "$1" = apply ]; then tries=24; fi
-  until command kubectl --context '%s' "$@"; do
+  until command kubectl --context %s "$@"; do
     tries=$((tries - 1))
     if [ "$tries" -le 0 ]; then return 1; fi
     sleep 5
   done
 }
-`, strings.ReplaceAll(s.Info.Context, "'", `'\''`))
+`, quoted(s.Info.Context))
 	return head
 }
+
+// quoted is a word of a shell command.
+func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // inOrder lists a plan's steps so that each comes after those that it needs, and otherwise as the plan does.
 func inOrder(plan engine.Plan) []engine.Step {

@@ -3,6 +3,8 @@ package lab
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -181,8 +183,26 @@ func imagesStep(s *session.Session, c *charts, id string, needs ...string) engin
 			}
 			return err
 		},
-		Explain: func() []string { return []string{"# mage sm:install loads the images of SM_BUNDLE into every node"} },
+		Explain: func() []string { return importCommands(s) },
 	}
+}
+
+// importCommands load the whole bundle into every node. The target itself sends a node only what it lacks.
+func importCommands(s *session.Session) []string {
+	nodes := containers(s)
+	if nodes == "" {
+		return nil
+	}
+	path, err := filepath.Abs(s.Settings.Bundle)
+	if err != nil {
+		path = s.Settings.Bundle
+	}
+	archive := "cat " + quoted(path)
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		archive = "tar -C " + quoted(path) + " -c ."
+	}
+	return []string{fmt.Sprintf(`for node in %s; do %s | docker exec -i "$node" `+
+		`ctr --namespace=k8s.io images import --all-platforms --local -; done`, nodes, archive)}
 }
 
 // toLoad lists the images to load and the node containers to load them into.
