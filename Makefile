@@ -9,6 +9,8 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ambientlab
 BUNDLE ?= $(CACHE)/source-bundle
 # What a source bundle can hold of the add-ons; the others have no Go-only build.
 E2E = SM_BUNDLE=$(BUNDLE) SM_ADDONS=prometheus $(GO) test -count=1 -timeout=60m -v
+# The newest Envoy that building a bundle has fetched: a test of the node proxy runs it.
+ENVOY = $$(ls -t $(CACHE)/source/envoy/*/envoy | head -n 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test lint mutants race bundle e2e e2e-full bench
@@ -50,12 +52,12 @@ bundle: ## build every image from Go modules and Debian packages (Linux, root)
 	$(MAGE) sm:bundle -from=source -to=$(BUNDLE)
 
 e2e: bundle ## the lab on a real kind cluster, from the source bundle (Linux, root, Docker)
-	cd internal/nodeproxy && $(GO) test -count=1 -tags=e2e,disable_pgv ./...
+	cd internal/nodeproxy && NODEPROXY_ENVOY=$(ENVOY) $(GO) test -count=1 -tags=e2e,disable_pgv ./...
 	$(GO) test -count=1 -tags=e2e,disable_pgv ./internal/probe/report
 	$(E2E) -tags=e2e,disable_pgv ./internal/e2e/...
 
 e2e-full: e2e ## the long cases too: signals, sabotage, the node proxy, every package on its own
-	for module in $(NESTED); do (cd $$module && $(GO) test -count=1 -tags=e2e,disable_pgv ./...) || exit 1; done
+	for module in $(NESTED); do (cd $$module && NODEPROXY_ENVOY=$(ENVOY) $(GO) test -count=1 -tags=e2e,disable_pgv ./...) || exit 1; done
 	$(E2E) -p=1 -tags=e2e,e2efull,disable_pgv -skip='^TestLab$$' ./internal/...
 
 bench: bundle ## loading images beside kind's own way
