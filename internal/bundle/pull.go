@@ -122,7 +122,7 @@ func (p *puller) image(ctx context.Context, text string) error {
 		return err
 	}
 	t := &tracker{puller: p, state: Progress{Ref: ref.Name}}
-	if err := p.pull(withNotify(ctx, t.message), ref, t); err != nil {
+	if err := p.pull(context.WithValue(ctx, notifyKey{}, t.message), ref, t); err != nil {
 		return explain(ctx, ref, err)
 	}
 	t.update(func(s *Progress) { s.Message, s.Finished = "", true })

@@ -184,10 +184,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 // notifyKey is the key of the function in a context that gets messages about waiting.
 type notifyKey struct{}
 
-func withNotify(ctx context.Context, tell func(string)) context.Context {
-	return context.WithValue(ctx, notifyKey{}, tell)
-}
-
 func notify(ctx context.Context, message string) {
 	if tell, ok := ctx.Value(notifyKey{}).(func(string)); ok {
 		tell(message)

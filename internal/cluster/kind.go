@@ -122,8 +122,8 @@ func NewKind(opts KindOptions) *Kind {
 		after:    time.After,
 		connect:  connect,
 		greet:    greet,
-		ready:    waitNodes,
-		look:     lookAtNodes,
+		ready:    WaitNodes,
+		look:     LookAtNodes,
 	}
 }
 

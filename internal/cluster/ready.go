@@ -38,8 +38,8 @@ func notReady(n *corev1.Node) string {
 	return fmt.Sprintf("node %s: its kubelet has not reported yet", n.Name)
 }
 
-// lookAtNodes gives the API server's version and the first reason why a node is not ready, right now.
-func lookAtNodes(ctx context.Context, cfg *rest.Config) (version, reason string, err error) {
+// LookAtNodes gives the API server's version and the first reason why a node is not ready, right now.
+func LookAtNodes(ctx context.Context, cfg *rest.Config) (version, reason string, err error) {
 	kube, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return "", "", fmt.Errorf("making a client: %w", err)
@@ -82,8 +82,8 @@ func (r *roster) waiting() string {
 	return strings.Join(reasons, "; ")
 }
 
-// waitNodes watches until want nodes are there and all nodes are Ready. Its error says which is not, and why.
-func waitNodes(ctx context.Context, cfg *rest.Config, want int) error {
+// WaitNodes watches until want nodes are there and all nodes are Ready. Its error says which is not, and why.
+func WaitNodes(ctx context.Context, cfg *rest.Config, want int) error {
 	kube, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
@@ -127,7 +127,7 @@ func waitNodes(ctx context.Context, cfg *rest.Config, want int) error {
 func neverAnswered(ctx context.Context, cfg *rest.Config, err error) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLook)
 	defer cancel()
-	_, _, silent := lookAtNodes(bounded, cfg)
+	_, _, silent := LookAtNodes(bounded, cfg)
 	if silent == nil {
 		return problem.New(problem.NotReady, err, "the cluster at %s has no nodes", cfg.Host)
 	}
@@ -145,14 +145,4 @@ func (r *roster) report(ctx context.Context) string {
 		engine.Progress(ctx, "waiting for nodes: %s", reason)
 	}
 	return reason
-}
-
-// LookAtNodes gives the API server's version and the first reason why a node is not ready, right now.
-func LookAtNodes(ctx context.Context, config *rest.Config) (version, notReady string, err error) {
-	return lookAtNodes(ctx, config)
-}
-
-// WaitNodes watches until as many nodes are there as wanted and all are Ready; its error says which is not, and why.
-func WaitNodes(ctx context.Context, config *rest.Config, want int) error {
-	return waitNodes(ctx, config, want)
 }

@@ -95,14 +95,14 @@ func serveNodes(t *testing.T, nodes ...*corev1.Node) (*nodeServer, *rest.Config)
 func TestWaitNodes(t *testing.T) {
 	t.Run("all are ready at the first look", func(t *testing.T) {
 		_, cfg := serveNodes(t, workerNode("n1", "10.0.0.1", corev1.ConditionTrue))
-		if err := waitNodes(t.Context(), cfg, 1); err != nil {
+		if err := WaitNodes(t.Context(), cfg, 1); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Run("a node joins, and then becomes ready", func(t *testing.T) {
 		s, cfg := serveNodes(t, workerNode("n1", "10.0.0.1", corev1.ConditionTrue))
 		done := make(chan error, 1)
-		go func() { done <- waitNodes(t.Context(), cfg, 2) }()
+		go func() { done <- WaitNodes(t.Context(), cfg, 2) }()
 		<-s.watched
 		s.send(t, "ADDED", workerNode("n2", "10.0.0.2", corev1.ConditionFalse))
 		s.send(t, "MODIFIED", workerNode("n2", "10.0.0.2", corev1.ConditionTrue))
@@ -122,7 +122,7 @@ func TestWaitNodes(t *testing.T) {
 		_, _ = e.Apply(
 			ctx,
 			engine.Plan{Name: "p", Steps: []engine.Step{{ID: "s", Title: "s", Do: func(ctx context.Context) error {
-				err = waitNodes(ctx, cfg, 3)
+				err = WaitNodes(ctx, cfg, 3)
 				return err
 			}}}},
 		)
@@ -141,7 +141,7 @@ func TestWaitNodesWithoutAnAPIServer(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("five minutes are over")
 	cancel(why)
-	err := waitNodes(ctx, &rest.Config{Host: "https://127.0.0.1:1"}, 3)
+	err := WaitNodes(ctx, &rest.Config{Host: "https://127.0.0.1:1"}, 3)
 	if !problem.Is(err, problem.ClusterUnreachable) || !errors.Is(err, why) ||
 		!strings.Contains(err.Error(), "refused") {
 		t.Errorf("got %v", err)
@@ -160,7 +160,7 @@ func TestLookAtNodes(t *testing.T) {
 	_, cfg := serveNodes(
 		t, workerNode("n1", "10.0.0.1", corev1.ConditionTrue), workerNode("n2", "10.0.0.2", corev1.ConditionUnknown),
 	)
-	version, reason, err := lookAtNodes(t.Context(), cfg)
+	version, reason, err := LookAtNodes(t.Context(), cfg)
 	if err != nil || version != "v1.36.3" || !strings.Contains(reason, "node n2") {
 		t.Errorf("got %q, %q, %v", version, reason, err)
 	}

@@ -90,7 +90,7 @@ func installPlan(s *session.Session, c *charts) engine.Plan {
 		metalLBProcessStep(s),
 		addressPoolStep(s),
 		s.SetStep("istio-base", "Istio's CRDs", needs("cluster"), c.of(s, upstream.Base)),
-		earlyManifestsStep(s, "istio-base"),
+		manifestsStep(s, earlyManifestsPart, "Namespaces and Secrets", needs("istio-base")),
 		s.SetStep("istiod", "istiod, the control plane",
 			needs("istio-base", "gateway-api", "images", "record", earlyManifestsPart), c.of(s, upstream.Istiod)),
 		s.ProcessStep("istiod-process", "istiod, a process on this machine", cluster.ProcessIstiod, "istiod"),
@@ -104,7 +104,7 @@ func installPlan(s *session.Session, c *charts) engine.Plan {
 		addonStep(s, "kiali", "istio-base", "images", earlyManifestsPart),
 		tracingStep(s, "telemetry", "istiod", "istiod-process"),
 		namespaceStep(s, "namespace", "ztunnel"),
-		lateManifestsStep(s, "namespace", earlyManifestsPart),
+		manifestsStep(s, manifestsPart, "Manifests", needs("namespace", earlyManifestsPart)),
 	)}
 }
 

@@ -26,17 +26,8 @@ const (
 	manifestsPart      = "manifests"
 )
 
-// earlyManifestsStep applies the Namespaces of SM_MANIFESTS, and its Secrets that Istio's pods may need to pull their
-// images.
-func earlyManifestsStep(s *session.Session, needs ...string) engine.Step {
-	return manifestsStep(s, earlyManifestsPart, "Namespaces and Secrets", needs)
-}
-
-// lateManifestsStep applies the other objects of SM_MANIFESTS.
-func lateManifestsStep(s *session.Session, needs ...string) engine.Step {
-	return manifestsStep(s, manifestsPart, "Manifests", needs)
-}
-
+// manifestsStep applies one part of SM_MANIFESTS: first its Namespaces, and its Secrets that Istio's pods may need to pull
+// their images; last the other objects.
 func manifestsStep(s *session.Session, part, what string, needs []string) engine.Step {
 	source := s.Settings.Manifests
 	if source == "" {

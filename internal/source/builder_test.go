@@ -18,6 +18,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"ambientlab/internal/bundle"
 	"ambientlab/internal/command"
 	"ambientlab/internal/filelock"
 )
@@ -242,8 +243,8 @@ func TestImageSaysWhatItIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if image.Substitute == "" || config.Config.Labels[LabelSubstitute] != image.Substitute {
-		t.Errorf("label %q, substitute %q", config.Config.Labels[LabelSubstitute], image.Substitute)
+	if image.Substitute == "" || config.Config.Labels[bundle.AnnotationSubstitute] != image.Substitute {
+		t.Errorf("label %q, substitute %q", config.Config.Labels[bundle.AnnotationSubstitute], image.Substitute)
 	}
 	if config.OS != "linux" || config.Architecture != "amd64" || config.Config.Entrypoint[0] != "/usr/bin/fortio" {
 		t.Errorf("configuration %+v", config)

@@ -16,17 +16,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/gzip"
 
+	"ambientlab/internal/bundle"
 	"ambientlab/internal/source/debian"
 	"ambientlab/internal/source/layer"
 )
 
-// Labels of images built here.
-const (
-	// LabelSubstitute says what an image is if it is not what its reference says.
-	LabelSubstitute = "lab.substitute"
-	// LabelModules names the modules, with versions, that the image's programs are of.
-	LabelModules = "lab.modules"
-)
+// LabelModules is the label of an image built here that names the modules, with versions, of its programs.
+const LabelModules = "lab.modules"
 
 // ErrUnknownImage is wrapped by Image's error if there is no recipe for the reference.
 var ErrUnknownImage = errors.New("this image cannot be built from source")
@@ -192,7 +188,7 @@ func (b *Builder) finish(r recipe, layers []mutate.Addendum, mains []string) (v1
 	file.Config = r.config
 	file.Config.Labels = map[string]string{LabelModules: strings.Join(mains, " ")}
 	if r.substitute != "" {
-		file.Config.Labels[LabelSubstitute] = r.substitute
+		file.Config.Labels[bundle.AnnotationSubstitute] = r.substitute
 	}
 	return mutate.ConfigFile(image, file)
 }

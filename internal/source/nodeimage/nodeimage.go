@@ -24,6 +24,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
+	"ambientlab/internal/bundle"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/source/layer"
 	"ambientlab/internal/upstream/gomod"
@@ -32,12 +33,8 @@ import (
 // Ref is the node image's reference. Its tag is the version of Kubernetes inside.
 const Ref = "kindest/node:v1.36.3"
 
-// The label says that the node image is not what its reference says.
-const (
-	substituteLabel = "lab.substitute"
-	// Substitute is the value of that label.
-	Substitute = "kind node image built from source"
-)
+// Substitute says what the node image is, since it is not what its reference says.
+const Substitute = "kind node image built from source"
 
 // Binaries builds programs from their pinned modules, static and stripped, and gives their paths.
 type Binaries interface {
@@ -204,7 +201,7 @@ func assemble(layers []v1.Layer) (v1.Image, error) {
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		},
 		StopSignal: "SIGRTMIN+3", // systemd's signal to halt; SIGTERM would make it start over
-		Labels:     map[string]string{substituteLabel: Substitute},
+		Labels:     map[string]string{bundle.AnnotationSubstitute: Substitute},
 	})
 }
 
