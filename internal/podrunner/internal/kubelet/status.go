@@ -41,8 +41,10 @@ type podState struct {
 }
 
 // status computes a pod's status from what it was and what is known, as a kubelet does. Conditions that are not a
-// kubelet's stay as they are.
+// kubelet's stay as they are. Times are in whole seconds, because that is what the API server stores: a status with
+// fractions of a second would always differ from the stored one, and be written again and again.
 func (s *podState) status(pod *corev1.Pod, now metav1.Time) corev1.PodStatus {
+	now = now.Rfc3339Copy()
 	status := *pod.Status.DeepCopy()
 	status.ObservedGeneration = pod.Generation
 	status.HostIP, status.HostIPs = s.host, []corev1.HostIP{{IP: s.host}}
@@ -111,8 +113,21 @@ func (c *containerState) status() corev1.ContainerStatus {
 	started := c.started
 	return corev1.ContainerStatus{
 		Name: c.spec.Name, Image: c.spec.Image, ImageID: c.spec.Image, ContainerID: c.id,
-		State: c.state, LastTerminationState: c.last, RestartCount: c.restarts, Ready: c.ready, Started: &started,
+		State: wholeSeconds(c.state), LastTerminationState: wholeSeconds(c.last),
+		RestartCount: c.restarts, Ready: c.ready, Started: &started,
 	}
+}
+
+// wholeSeconds is the state with its times in whole seconds.
+func wholeSeconds(state corev1.ContainerState) corev1.ContainerState {
+	copied := *state.DeepCopy()
+	if running := copied.Running; running != nil {
+		running.StartedAt = running.StartedAt.Rfc3339Copy()
+	}
+	if ended := copied.Terminated; ended != nil {
+		ended.StartedAt, ended.FinishedAt = ended.StartedAt.Rfc3339Copy(), ended.FinishedAt.Rfc3339Copy()
+	}
+	return copied
 }
 
 // phase is the pod's phase: Pending until every container of its own has been started.

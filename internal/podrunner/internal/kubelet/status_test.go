@@ -1,10 +1,12 @@
 package kubelet
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -187,5 +189,39 @@ func TestReadinessGate(t *testing.T) {
 	)
 	if !ready() {
 		t.Error("not ready with the gate open")
+	}
+}
+
+// TestStatusAsStored computes the same status from what the API server stored: otherwise the pod runner would write it
+// again and again.
+func TestStatusAsStored(t *testing.T) {
+	began := metav1.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 678_901_234, time.Local))
+	later := metav1.NewTime(began.Add(1500 * time.Millisecond))
+	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: began}}
+	over := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{StartedAt: began, FinishedAt: later}}
+	for name, c := range map[string]*containerState{
+		"waiting":         {state: waiting("CrashLoopBackOff", "back-off"), last: over},
+		"running":         {state: running, ready: true, started: true},
+		"running again":   {state: running, last: over, restarts: 1},
+		"terminated":      {state: over},
+		"init terminated": {state: over, init: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := samplePod()
+			c.spec = &pod.Spec.Containers[0]
+			state := &podState{started: began.Time, host: "10.0.0.1", address: "10.0.0.2", containers: []*containerState{c}}
+			written, err := json.Marshal(state.status(pod, later))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pod.Status = corev1.PodStatus{}
+			if err := json.Unmarshal(written, &pod.Status); err != nil {
+				t.Fatal(err)
+			}
+			again := state.status(pod, metav1.NewTime(later.Add(time.Minute)))
+			if !equality.Semantic.DeepEqual(pod.Status, again) {
+				t.Errorf("stored  %+v\ncomputed %+v", pod.Status, again)
+			}
+		})
 	}
 }
