@@ -150,6 +150,17 @@ type Substituter interface {
 	Substitutes() (map[string]string, error)
 }
 
+// LogSource is a provider whose nodes or processes have logs of their own.
+type LogSource interface {
+	// CollectLogs writes the logs into a folder.
+	CollectLogs(ctx context.Context, dir string) error
+}
+
+// Monitored is a provider that runs istiod as a process, whose metrics are at an address of this machine.
+type Monitored interface {
+	MetricsAddress() (string, error)
+}
+
 // PodRunner is a provider that runs pods itself, where the machine allows it.
 type PodRunner interface {
 	// WhyNoPackets says why pods are only reported as running, and what would help; empty where they run.

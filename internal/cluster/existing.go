@@ -2,11 +2,8 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -274,37 +271,4 @@ func (e *Existing) client(ctx context.Context) (kubernetes.Interface, error) {
 		return nil, problem.New(problem.KubeconfigInvalid, err, "the kubeconfig's current context cannot be used")
 	}
 	return kube, nil
-}
-
-// CollectLogs writes the cluster's nodes, pods and events as JSON; the nodes' own logs are not within reach.
-func (e *Existing) CollectLogs(ctx context.Context, dir string) error {
-	kube, err := e.client(ctx)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("making %s: %w", dir, err)
-	}
-	nodes, err := kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("listing nodes: %w", err)
-	}
-	pods, err := kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("listing pods: %w", err)
-	}
-	events, err := kube.CoreV1().Events(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("listing events: %w", err)
-	}
-	for name, list := range map[string]any{"nodes.json": nodes, "pods.json": pods, "events.json": events} {
-		content, err := json.MarshalIndent(list, "", "  ")
-		if err != nil {
-			return fmt.Errorf("encoding %s: %w", name, err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return fmt.Errorf("writing %s: %w", name, err)
-		}
-	}
-	return nil
 }

@@ -108,6 +108,9 @@ const (
 	PlanDone      EventKind = "plan-done"
 	PlanFailed    EventKind = "plan-failed"
 	Note          EventKind = "note" // for people, and kept on screen; Step is set where a step sent it
+	// Warning is about something that may break a lab; Title names what was checked. The target that sends it prints it
+	// too.
+	Warning EventKind = "warning"
 )
 
 // StepInfo describes a step in PlanStarted.

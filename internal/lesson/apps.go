@@ -71,34 +71,62 @@ func appsMissing(by string) *problem.Problem {
 // tellAccess says how to send appb a request from this host. A load-balancer address may not lead from here to the
 // cluster: Docker Desktop, for example, keeps it inside its virtual machine (kubernetes-sigs/kind#3556).
 func tellAccess(ctx context.Context, s *session.Session) error {
-	gateway, err := s.Gateway(ctx, names.Gateway)
+	address, published, answers, err := access(ctx, s)
 	if err != nil {
 		return err
 	}
-	if gateway == nil {
-		return problem.New(problem.ObjectMissing, nil, "Gateway %s does not exist, although it was just applied",
-			names.Gateway)
-	}
-	address := firstAddress(gateway)
 	if !s.Info.Packets {
 		s.Tell("the gateway's address %s leads nowhere, since this lab carries no packets; see its routes: "+
 			"mage sm:proxyConfig -of=gateway", address)
 		return nil
 	}
-	published, err := publishedAddress(ctx, s)
-	if err != nil {
-		return err
-	}
-	delay, _, err := Fault(params.DefaultFault()).AsRecorded(s.Found)
-	if err != nil {
-		return err
-	}
-	fault, _ := delay.Parameters.(params.Fault)
-	answers := func(ctx context.Context, address string) bool { return gatewayAnswers(ctx, address, fault.OtherPath()) }
 	for _, line := range accessLines(ctx, address, published, answers) {
 		s.Tell("%s", line)
 	}
 	return nil
+}
+
+// Reachable gives the gateway's address, and the one at which the gateway answers from this machine, with or without a
+// port. The second is empty where there is none; both are empty while sm:apps is off.
+func Reachable(ctx context.Context, s *session.Session) (address, answering string, err error) {
+	if _, on := s.Found.Lessons["apps"]; !on {
+		return "", "", nil
+	}
+	address, published, answers, err := access(ctx, s)
+	if err != nil || !s.Info.Packets {
+		return address, "", err
+	}
+	for _, each := range []string{published, address} {
+		if each != "" && answers(ctx, each) {
+			return address, each, nil
+		}
+	}
+	return address, "", nil
+}
+
+// access gives the gateway's address, the address of this machine at which the provider serves the gateway, and a
+// function that tells whether the gateway answers at an address.
+func access(ctx context.Context, s *session.Session) (
+	address, published string, answers func(context.Context, string) bool, err error,
+) {
+	gateway, err := s.Gateway(ctx, names.Gateway)
+	if err != nil {
+		return "", "", nil, err
+	}
+	if gateway == nil {
+		return "", "", nil, problem.New(problem.ObjectMissing, nil,
+			"Gateway %s does not exist, although it was just applied", names.Gateway)
+	}
+	if published, err = publishedAddress(ctx, s); err != nil {
+		return "", "", nil, err
+	}
+	delay, _, err := Fault(params.DefaultFault()).AsRecorded(s.Found)
+	if err != nil {
+		return "", "", nil, err
+	}
+	fault, _ := delay.Parameters.(params.Fault)
+	answers = func(ctx context.Context, address string) bool { return gatewayAnswers(ctx, address, fault.OtherPath()) }
+	return firstAddress(gateway), published, answers, nil
 }
 
 // publishedAddress is the address of this machine, host and port, at which the provider serves the gateway, or "".

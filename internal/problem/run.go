@@ -12,6 +12,11 @@ var (
 		Title:  "an unexpected error occurred in the lab",
 		Advice: []string{"Please report it with the output above."},
 	}
+	CommandFailed = Kind{
+		ID: "LAB-COMMAND-FAILED", Layer: LayerRun, Number: 3,
+		Title:  "the command that sm:run was given failed; sm:run ends with the exit code of the command",
+		Advice: []string{"Read the output of the command above. -keep=failure keeps the lab, to look at it."},
+	}
 	Interrupted = Kind{
 		ID: "LAB-INTERRUPTED", Layer: LayerRun, Number: 2,
 		Title:  "the run was interrupted",
@@ -20,5 +25,5 @@ var (
 )
 
 func runKinds() []Kind {
-	return []Kind{OutOfTime, Internal, Interrupted}
+	return []Kind{OutOfTime, Internal, CommandFailed, Interrupted}
 }

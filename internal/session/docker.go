@@ -30,6 +30,9 @@ type dockerEngine interface {
 // UseDocker makes every session use a Docker engine, whatever the environment says.
 func (e *Env) UseDocker(engine dockerEngine) { e.shared.docker = engine }
 
+// Docker is the Docker engine of the lab's nodes, or nil.
+func (e *Env) Docker() dockerEngine { return e.shared.docker }
+
 // DockerInfo connects to the Docker engine, once, and asks it about itself.
 func (e *Env) DockerInfo(ctx context.Context) (client.SystemInfoResult, error) {
 	parent := ctx

@@ -10,6 +10,7 @@ import (
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/docker"
 	"ambientlab/internal/engine"
+	"ambientlab/internal/record"
 	"ambientlab/internal/upstream"
 )
 
@@ -25,6 +26,11 @@ type Env struct {
 	StateDir string
 	// Whole says that sm:lab runs: it may choose the provider, and its targets print no hint of what to type next.
 	Whole bool
+
+	// Keep, if set, keeps a text that the target printed for those who read about the run later, and Recording gives
+	// what happened in the run until now.
+	Keep      func(title, text string)
+	Recording func(err error) record.Run
 
 	sink   engine.Sink
 	shared *shared
@@ -71,6 +77,18 @@ func (e *Env) With(whole bool) *Env {
 	return &changed
 }
 
+// Quiet gives an Env that writes data to out and reports no events, and has everything else in common.
+func (e *Env) Quiet(out io.Writer) *Env {
+	changed := *e
+	changed.Out, changed.sink, changed.Keep = out, silent{}, nil
+	return &changed
+}
+
+// silent drops events.
+type silent struct{}
+
+func (silent) Handle(engine.Event) {}
+
 // UseProvider makes every session use a provider, whatever the settings say.
 func (e *Env) UseProvider(provider cluster.Provider) { e.shared.provider = provider }
 
@@ -78,6 +96,18 @@ func (e *Env) UseProvider(provider cluster.Provider) { e.shared.provider = provi
 func (e *Env) Tell(format string, args ...any) {
 	message := TypedWith(e.Command, fmt.Sprintf(format, args...))
 	e.sink.Handle(engine.Event{Time: time.Now(), Kind: engine.Note, Message: message})
+}
+
+// Warn reports something that may break a lab, for CI platforms that show warnings. The target prints it too.
+func (e *Env) Warn(title, message string) {
+	e.sink.Handle(engine.Event{Time: time.Now(), Kind: engine.Warning, Title: title, Message: message})
+}
+
+// Remember keeps a text that the target printed for those who read about the run later.
+func (e *Env) Remember(title, text string) {
+	if e.Keep != nil {
+		e.Keep(title, text)
+	}
 }
 
 // Next ends a target with what to type next. sm:lab runs the next target itself and prints no such line.

@@ -122,7 +122,7 @@ func (s *Session) readParts(ctx context.Context) (map[string]bool, error) {
 // The ConfigMap in kube-system that records an installation. Later targets read it, so that the settings need not be
 // repeated.
 const (
-	recordName      = "ambientlab-record"
+	RecordName      = "ambientlab-record"
 	recordNamespace = "kube-system"
 	// RecordPart is the part of the installation to which the record belongs.
 	RecordPart = "record"
@@ -149,7 +149,7 @@ func (r Record) Object() (*unstructured.Unstructured, error) {
 	}
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "v1", "kind": "ConfigMap",
-		"metadata": map[string]any{"name": recordName, "namespace": recordNamespace},
+		"metadata": map[string]any{"name": RecordName, "namespace": recordNamespace},
 		"data": map[string]any{
 			"lab": r.Lab, "namespace": r.Namespace, "metallb": r.MetalLB, "addons": strings.Join(r.Addons, ","),
 			"substitutes": string(raw),
@@ -166,7 +166,7 @@ func recordOf(object *corev1.ConfigMap) (*Record, error) {
 	if raw := object.Data["substitutes"]; raw != "" {
 		if err := json.Unmarshal([]byte(raw), &record.Substitutes); err != nil {
 			return nil, problem.New(problem.Internal, err, "ConfigMap %s/%s does not hold what sm:install wrote",
-				recordNamespace, recordName)
+				recordNamespace, RecordName)
 		}
 	}
 	return record, nil
@@ -181,12 +181,12 @@ func (s *Session) readRecord(ctx context.Context) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	object, err := client.Kube().CoreV1().ConfigMaps(recordNamespace).Get(ctx, recordName, metav1.GetOptions{})
+	object, err := client.Kube().CoreV1().ConfigMaps(recordNamespace).Get(ctx, RecordName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", recordNamespace, recordName, err)
+		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", recordNamespace, RecordName, err)
 	}
 	return recordOf(object)
 }

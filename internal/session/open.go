@@ -233,6 +233,3 @@ func (s *Session) NoCluster() bool { return s.absent != nil }
 
 // Provider is the lab's provider.
 func (s *Session) Provider() cluster.Provider { return s.provider }
-
-// Docker is the Docker engine of the lab's nodes, or nil.
-func (s *Session) Docker() dockerEngine { return s.shared.docker }

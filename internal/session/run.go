@@ -51,6 +51,21 @@ func (e *Env) Deadline(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeoutCause(ctx, e.Settings.Timeout, &overdue{limit: e.Settings.Timeout})
 }
 
+// WorkDeadline bounds the work of sm:run: SM_TIMEOUT less SM_RESERVE.
+func (e *Env) WorkDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := e.Settings.Timeout - e.Settings.Reserve
+	return context.WithTimeoutCause(ctx, limit, &outOfReserve{limit: limit, reserve: e.Settings.Reserve})
+}
+
+// outOfReserve is the cause of the context of sm:run's work whose time is up.
+type outOfReserve struct{ limit, reserve time.Duration }
+
+func (o *outOfReserve) Error() string {
+	return fmt.Sprintf("the work took longer than %s, which is SM_TIMEOUT less SM_RESERVE (%s)", o.limit, o.reserve)
+}
+
+func (o *outOfReserve) Is(target error) bool { return target == context.DeadlineExceeded }
+
 // overdue is the cause of a target's context whose time is up. It counts as context.DeadlineExceeded, which tells a
 // target that was too slow from one that was interrupted.
 type overdue struct{ limit time.Duration }

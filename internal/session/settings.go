@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -24,6 +25,12 @@ import (
 // providerAuto is for sm:lab only: a lab of this name where there is one, else kind where it can be created, else
 // embedded.
 const providerAuto = "auto"
+
+// DefaultDump is the folder for dumps in a CI job, and for the targets that always write one.
+const DefaultDump = "ambientlab-dump"
+
+// inCI tells whether this is a job of a CI platform; all common ones set CI.
+func inCI(getenv func(string) string) bool { return getenv("CI") != "" && getenv("CI") != "false" }
 
 //revive:disable:line-length-limit struct tags cannot be broken
 
@@ -45,7 +52,10 @@ type Settings struct {
 	Packets     string        `env:"SM_PACKETS" default:"auto" accepts:"auto, on or off" help:"whether the pods of an embedded lab run and exchange packets, or are only reported as running; auto is on where this machine allows it; decided when the lab is created"`
 	Ztunnel     string        `env:"SM_ZTUNNEL" default:"none: the Go node proxy" accepts:"an executable ztunnel" help:"ztunnel to run on the nodes of an embedded lab"`
 	Timeout     time.Duration `env:"SM_TIMEOUT" default:"30m" accepts:"a duration such as 15m" help:"deadline of a whole target; a step may take a third of it, and at least ten minutes"`
-	Output      string        `env:"SM_OUTPUT" default:"auto" accepts:"auto, plain or json" help:"how progress is shown on stderr"`
+	Reserve     time.Duration `env:"SM_RESERVE" default:"90s" accepts:"a duration such as 2m" help:"time at the end of SM_TIMEOUT that sm:run keeps for collecting evidence and deleting the lab"`
+	Output      string        `env:"SM_OUTPUT" default:"auto" accepts:"auto, plain, json, github or gitlab" help:"how progress is shown on stderr; auto is github or gitlab in a job of these, a live tree on a terminal, else plain"`
+	Report      string        `env:"SM_REPORT" default:"none" accepts:"a folder, which is made" help:"where every target writes JUnit, and sm:verify its report"`
+	Dump        string        `env:"SM_DUMP" default:"ambientlab-dump in CI; elsewhere none" accepts:"a folder, which is made; or none" help:"where a target that fails writes what helps to find the cause, as sm:dump does"`
 	Kubeconfig  string        `env:"KUBECONFIG" default:"~/.kube/config" accepts:"a file, or several joined as kubectl reads them" help:"kubeconfig to read and, for kind and embedded, to write"`
 
 	// addonsSet and namespaceSet tell whether SM_ADDONS and SM_NAMESPACE were given; see Merge.
@@ -75,10 +85,17 @@ func Load(getenv func(string) string) (Settings, error) {
 		Packets:     r.oneOf("SM_PACKETS", "auto", "auto", "on", "off"),
 		Ztunnel:     r.path("SM_ZTUNNEL"),
 		Timeout:     r.duration("SM_TIMEOUT", 30*time.Minute),
-		Output:      r.oneOf("SM_OUTPUT", "auto", "auto", "plain", "json"),
+		Reserve:     r.duration("SM_RESERVE", 90*time.Second),
+		Output:      r.oneOf("SM_OUTPUT", "auto", "auto", "plain", "json", "github", "gitlab"),
+		Report:      r.folder("SM_REPORT", ""),
+		Dump:        r.dump("SM_DUMP"),
 		Kubeconfig:  getenv("KUBECONFIG"),
 	}
 	s.Provider = r.provider()
+	if s.Reserve >= s.Timeout && getenv("SM_RESERVE") != "" {
+		r.conflict("SM_RESERVE=%s leaves nothing of SM_TIMEOUT=%s", s.Reserve, s.Timeout)
+	}
+	s.Reserve = min(s.Reserve, s.Timeout/2)
 	s.addonsSet = getenv("SM_ADDONS") != ""
 	s.namespaceSet = getenv("SM_NAMESPACE") != ""
 	if s.Namespace == "istio-system" || s.Namespace == "metallb-system" || strings.HasPrefix(s.Namespace, "kube-") {
@@ -101,6 +118,9 @@ func (s Settings) kindConfigConflict(provider string) []string {
 	return []string{fmt.Sprintf("SM_KIND_CONFIG=%s is for a kind cluster, while the provider is %s", s.KindConfig,
 		provider)}
 }
+
+// DumpOr is the folder for dumps, or another where SM_DUMP names none.
+func (s Settings) DumpOr(folder string) string { return cmp.Or(s.Dump, folder) }
 
 // Deadlines of single steps follow SM_TIMEOUT: a user who raises it for a slow machine gets longer steps too.
 const (
@@ -245,6 +265,39 @@ func (r *reader) path(name string) string {
 		return ""
 	}
 	return absolute
+}
+
+// folder reads a folder that need not exist. A file of that name is refused.
+func (r *reader) folder(name, fallback string) string {
+	value := cmp.Or(r.getenv(name), fallback)
+	if value == "" {
+		return ""
+	}
+	absolute, err := filepath.Abs(value)
+	if err == nil {
+		var info os.FileInfo
+		if info, err = os.Stat(absolute); errors.Is(err, fs.ErrNotExist) {
+			return absolute
+		} else if err == nil && !info.IsDir() {
+			err = fs.ErrExist
+		}
+	}
+	if err != nil {
+		r.wrong(name, value, accepts(name))
+		return ""
+	}
+	return absolute
+}
+
+// dump is the folder for dumps. A CI job has one without a setting: nobody can look at the machine afterwards.
+func (r *reader) dump(name string) string {
+	switch {
+	case r.getenv(name) == "none":
+		return ""
+	case inCI(r.getenv):
+		return r.folder(name, DefaultDump)
+	}
+	return r.folder(name, "")
 }
 
 func (r *reader) addons(name string) []string {

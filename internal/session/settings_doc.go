@@ -1,6 +1,10 @@
 package session
 
-import "reflect"
+import (
+	"reflect"
+
+	"ambientlab/internal/record"
+)
 
 // Setting documents one environment variable.
 type Setting struct{ Env, Default, Accepts, Help string }
@@ -21,6 +25,23 @@ func Documented() []Setting {
 			})
 	}
 	return settings
+}
+
+// Values lists every setting with what getenv gives for it, in the order of Documented. INSTALL_KIND, which is another
+// way to write SM_PROVIDER, is listed where it is set.
+func Values(getenv func(string) string) []record.Setting {
+	var list []record.Setting
+	for _, setting := range Documented() {
+		value := record.Setting{Name: setting.Env, Value: setting.Default}
+		if given := getenv(setting.Env); given != "" {
+			value.Value, value.Given = given, true
+		}
+		list = append(list, value)
+	}
+	if legacy := getenv("INSTALL_KIND"); legacy != "" {
+		list = append(list, record.Setting{Name: "INSTALL_KIND", Value: legacy, Given: true})
+	}
+	return list
 }
 
 func accepts(env string) string {

@@ -68,7 +68,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"SM_METALLB", "maybe", "auto, on or off"},
 		{"SM_TIMEOUT", "5", "duration"},
 		{"SM_TIMEOUT", "1s", "at least 10s"},
-		{"SM_OUTPUT", "xml", "auto, plain or json"},
+		{"SM_OUTPUT", "xml", "auto, plain, json, github or gitlab"},
 		{"SM_BUNDLE", "/does/not/exist", "exists"},
 	} {
 		_, err := Load(env(c.name, c.value))

@@ -40,6 +40,9 @@ func (p *plain) line(at time.Time, subject, text string) {
 
 // Handle implements engine.Sink.
 func (p *plain) Handle(ev engine.Event) {
+	if ev.Kind == engine.Warning {
+		return // the target prints its warnings itself
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	step := subject(ev)

@@ -41,15 +41,16 @@ func duration(d time.Duration) string {
 var escapes = regexp.MustCompile(`\x1b\[[0-9;?]*[ -/]*[@-~]`)
 
 // oneLine returns text as one line without control characters, so that text from a cluster cannot control the terminal.
-func oneLine(text string) string {
-	clean := escapes.ReplaceAllString(text, "")
-	clean = strings.Map(func(r rune) rune {
+func oneLine(text string) string { return strings.Join(strings.Fields(uncontrolled(text)), " ") }
+
+// uncontrolled replaces control characters with blanks, and removes control sequences.
+func uncontrolled(text string) string {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
 			return ' '
 		}
 		return r
-	}, clean)
-	return strings.Join(strings.Fields(clean), " ")
+	}, escapes.ReplaceAllString(text, ""))
 }
 
 // cut shortens text to a width. A shortened text ends in an ellipsis.

@@ -74,6 +74,7 @@ func (t *tree) Handle(ev engine.Event) {
 		t.drawn = 0 // the tree of an ended plan stays on the screen
 	case engine.Note:
 		t.draw(oneLine(ev.Message) + "\n")
+	case engine.Warning: // the target prints its warnings itself
 	default:
 		t.step(ev)
 		t.draw(t.lasting(ev))

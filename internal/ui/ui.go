@@ -20,11 +20,14 @@ import (
 // Kind is the kind of a renderer, the value of SM_OUTPUT.
 type Kind string
 
-// The kinds of output. Auto is a live tree if the writer is a terminal that supports it, and plain lines otherwise.
+// The kinds of output. Auto is that of the CI platform where there is one, a live tree if the writer is a terminal that
+// supports it, and plain lines otherwise. Chosen says which.
 const (
-	Auto  Kind = "auto"
-	Plain Kind = "plain"
-	JSON  Kind = "json"
+	Auto   Kind = "auto"
+	Plain  Kind = "plain"
+	JSON   Kind = "json"
+	GitHub Kind = "github"
+	GitLab Kind = "gitlab"
 )
 
 // Renderer shows a run. Its methods may be called from any goroutine; their output is never interleaved.
@@ -37,14 +40,30 @@ type Renderer interface {
 	Close() error
 }
 
+// Chosen gives the kind that Auto stands for on a CI platform that has output of its own, and other kinds as they are.
+func Chosen(kind Kind, env func(string) string) Kind {
+	switch {
+	case kind != Auto:
+	case env("GITHUB_ACTIONS") == "true":
+		return GitHub
+	case env("GITLAB_CI") == "true":
+		return GitLab
+	}
+	return kind
+}
+
 // New returns a renderer that writes to w. env looks up environment variables, as os.Getenv does. New reads NO_COLOR,
-// TERM, COLUMNS, CI, LC_ALL, LC_CTYPE and LANG.
+// TERM, COLUMNS, CI, GITHUB_ACTIONS, GITLAB_CI, LC_ALL, LC_CTYPE and LANG.
 func New(kind Kind, w io.Writer, env func(string) string) Renderer {
-	switch kind {
+	switch Chosen(kind, env) {
 	case JSON:
 		return newJSON(w)
 	case Plain:
 		return newPlain(w, env)
+	case GitHub:
+		return newGitHub(w, env)
+	case GitLab:
+		return newGitLab(w, env)
 	}
 	file, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) || env("TERM") == "dumb" || env("CI") != "" {

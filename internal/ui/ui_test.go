@@ -97,7 +97,7 @@ func TestJSONSchemaIsComplete(t *testing.T) {
 			kinds = append(kinds, string(ev.Kind))
 		}
 	}
-	kinds = append(kinds, string(engine.PlanDone))
+	kinds = append(kinds, string(engine.PlanDone), string(engine.Warning))
 	enum := schema.Properties["kind"].Enum
 	slices.Sort(kinds)
 	slices.Sort(enum)

@@ -253,10 +253,15 @@ func (e *Embedded) workload(s *state, component, path string, asked settings) pr
 }
 
 // XDSAddress is where istiod gives out configuration, with TLS.
-func (e *Embedded) XDSAddress() (string, error) {
+func (e *Embedded) XDSAddress() (string, error) { return e.portAddress(portIstiodXDS) }
+
+// MetricsAddress is where istiod gives out metrics.
+func (e *Embedded) MetricsAddress() (string, error) { return e.portAddress(portIstiodStat) }
+
+func (e *Embedded) portAddress(port string) (string, error) {
 	s, err := e.load()
 	if err != nil {
 		return "", problem.New(problem.ClusterNone, err, "embedded cluster %q does not exist", e.opts.Name)
 	}
-	return fmt.Sprintf("127.0.0.1:%d", s.Ports[portIstiodXDS]), nil
+	return fmt.Sprintf("127.0.0.1:%d", s.Ports[port]), nil
 }

@@ -1,70 +1,36 @@
 package report
 
 import (
-	"encoding/xml"
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
+	"ambientlab/internal/junit"
 	"ambientlab/internal/probe"
 )
 
-type suites struct {
-	XMLName xml.Name `xml:"testsuites"`
-	Suites  []suite  `xml:"testsuite"`
-}
-
-type suite struct {
-	Name       string     `xml:"name,attr"`
-	Tests      int        `xml:"tests,attr"`
-	Failures   int        `xml:"failures,attr"`
-	Errors     int        `xml:"errors,attr"`
-	Time       string     `xml:"time,attr"`
-	Timestamp  string     `xml:"timestamp,attr"`
-	Properties []property `xml:"properties>property,omitempty"`
-	Cases      []testcase `xml:"testcase"`
-}
-
-type property struct {
-	Name  string `xml:"name,attr"`
-	Value string `xml:"value,attr"`
-}
-
-type testcase struct {
-	Class   string   `xml:"classname,attr"`
-	Name    string   `xml:"name,attr"`
-	Time    string   `xml:"time,attr"`
-	Failure *trouble `xml:"failure,omitempty"`
-	Error   *trouble `xml:"error,omitempty"`
-	Out     string   `xml:"system-out,omitempty"`
-}
-
-type trouble struct {
-	Message string `xml:"message,attr"`
-	Type    string `xml:"type,attr"`
-	Text    string `xml:",chardata"`
-}
-
 // WriteJUnit writes one test case a claim: what is refuted has failed, what is inconclusive is an error.
 func WriteJUnit(w io.Writer, r probe.Report) error {
-	s := suite{
-		Name: "sm:verify", Tests: len(r.Claims), Failures: r.Count(probe.Refuted), Errors: r.Count(probe.Inconclusive),
-		Time: seconds(r.Took), Timestamp: r.Started.UTC().Format("2006-01-02T15:04:05"),
-		Properties: []property{{"lab", r.Lab}, {"namespace", r.Namespace}, {"evidence", string(r.Evidence)}},
+	s := junit.Suite{
+		Name: "sm:verify", Time: junit.Seconds(r.Took), Timestamp: junit.Stamp(r.Started),
+		Properties: []junit.Property{
+			{Name: "lab", Value: r.Lab},
+			{Name: "namespace", Value: r.Namespace},
+			{Name: "evidence", Value: string(r.Evidence)},
+		},
 	}
 	for _, f := range r.Facts {
-		s.Properties = append(s.Properties, property{f.Name, f.Value})
+		s.Properties = append(s.Properties, junit.Property{Name: f.Name, Value: f.Value})
 	}
 	for _, sub := range r.Substitutes {
-		s.Properties = append(s.Properties, property{"substitute for " + sub.Image, sub.By})
+		s.Properties = append(s.Properties, junit.Property{Name: "substitute for " + sub.Image, Value: sub.By})
 	}
 	for _, c := range r.Claims {
-		t := testcase{
-			Class: "ambientlab.verify." + c.Lesson, Name: c.ID + ": " + c.Title, Time: seconds(c.Took),
+		t := junit.Case{
+			Class: "ambientlab.verify." + c.Lesson, Name: c.ID + ": " + c.Title, Time: junit.Seconds(c.Took),
 			Out: evidence(c),
 		}
-		found := &trouble{Message: headline(c), Type: string(c.Verdict), Text: strings.Join(c.Causes, "\n")}
+		found := &junit.Trouble{Message: headline(c), Type: string(c.Verdict), Text: strings.Join(c.Causes, "\n")}
 		switch c.Verdict {
 		case probe.Refuted:
 			t.Failure = found
@@ -73,19 +39,8 @@ func WriteJUnit(w io.Writer, r probe.Report) error {
 		}
 		s.Cases = append(s.Cases, t)
 	}
-	if _, err := io.WriteString(w, xml.Header); err != nil {
-		return err
-	}
-	encoder := xml.NewEncoder(w)
-	encoder.Indent("", "  ")
-	if err := encoder.Encode(suites{Suites: []suite{s}}); err != nil {
-		return err
-	}
-	_, err := io.WriteString(w, "\n")
-	return err
+	return junit.Write(w, s)
 }
-
-func seconds(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
 
 func evidence(c probe.Result) string {
 	var out strings.Builder

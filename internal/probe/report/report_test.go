@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"ambientlab/internal/junit"
 	"ambientlab/internal/probe"
 )
 
@@ -56,7 +57,9 @@ func TestGoldenTablesAndJUnit(t *testing.T) {
 				t.Errorf("%s differs; run with -update and look at the difference", file)
 			}
 			if extension == ".xml" {
-				var parsed suites
+				var parsed struct {
+					Suites []junit.Suite `xml:"testsuite"`
+				}
 				if err := xml.Unmarshal(got.Bytes(), &parsed); err != nil || len(parsed.Suites) != 1 ||
 					parsed.Suites[0].Tests != len(r.Claims) {
 					t.Errorf("%s: %v %+v", file, err, parsed)
