@@ -53,6 +53,9 @@ func Doctor(ctx context.Context, env *session.Env) error {
 			seen = r.Err.Error()
 		}
 		table.Add(r.Title, string(r.Verdict), seen)
+		if r.Verdict == doctor.Warning {
+			env.Warn("sm:doctor: "+r.Title, seen)
+		}
 	}
 	if err := table.Write(env.Out); err != nil {
 		return fmt.Errorf("printing what was found: %w", err)

@@ -25,6 +25,9 @@ type call struct {
 // for a switch, -name (magefile/mage, parse/parse.go).
 func calls(args []string) []call {
 	var all []call
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end] // the command of sm:run comes after it
+	}
 	for _, arg := range args {
 		if !strings.HasPrefix(arg, "-") {
 			all = append(all, call{target: strings.ToLower(arg), flags: map[string][]string{}})

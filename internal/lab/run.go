@@ -3,19 +3,25 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/magefile/mage/mg"
 	"k8s.io/klog/v2"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"ambientlab/internal/atomicfile"
+	"ambientlab/internal/command"
 	"ambientlab/internal/mage/starter"
 	"ambientlab/internal/problem"
+	"ambientlab/internal/record"
 	"ambientlab/internal/session"
 	"ambientlab/internal/ui"
 )
@@ -23,10 +29,25 @@ import (
 // Target is what a Mage target runs.
 type Target func(context.Context, *session.Env) error
 
-// Run reads the settings, runs one target with them and turns its failure into what Mage prints and exits with. SIGINT,
-// SIGTERM and SIGHUP cancel the target, and so does the end of the mage that runs it. Mage itself handles SIGINT only,
-// and waits five seconds after it (magefile/mage, mage/template.go), so a target must end soon after cancellation.
-func Run(parent context.Context, target Target) error {
+// Run reads the settings, runs the target of a name with them and turns its failure into what Mage prints and exits
+// with. SIGINT, SIGTERM and SIGHUP cancel the target, and so does the end of the mage that runs it. Mage itself handles
+// SIGINT only, and waits five seconds after it (magefile/mage, mage/template.go), so a target must end soon after
+// cancellation.
+func Run(parent context.Context, name string, target Target) error {
+	return start(parent, name, target, inGeneral())
+}
+
+// manner is how a target is run.
+type manner struct {
+	// lines says that the target's own output comes between the events, so that no tree can be drawn.
+	lines bool
+	// evidence collects what helps to find the cause of a failure.
+	evidence func(ctx context.Context, env *session.Env, run record.Run)
+}
+
+func inGeneral() manner { return manner{evidence: collectAfterFailure} }
+
+func start(parent context.Context, name string, target Target, how manner) error {
 	// client-go and controller-runtime log to stderr, in the middle of what is shown. What matters of it is returned as
 	// errors and reasons.
 	klog.SetLogger(logr.Discard())
@@ -41,20 +62,80 @@ func Run(parent context.Context, target Target) error {
 	if err == nil {
 		err = refuseRepeatedFlags(os.Args[1:])
 	}
+	kind := ui.Kind(settings.Output)
 	if err != nil {
-		view := ui.New(ui.Auto, os.Stderr, os.Getenv)
-		defer view.Close()
-		return fail(view, command, err)
+		kind = ui.Auto
 	}
-	view := ui.New(ui.Kind(settings.Output), os.Stderr, os.Getenv)
+	if kind = ui.Chosen(kind, os.Getenv); how.lines && kind == ui.Auto {
+		kind = ui.Plain
+	}
+	view := ui.New(kind, os.Stderr, os.Getenv)
 	defer view.Close()
-	env, err := session.New(settings, os.Stdout, view)
 	if err != nil {
-		return fail(view, command, err)
+		return fail(view, forCommand(command, err))
 	}
-	env.Command = command
-	err = target(ctx, env)
-	return fail(view, command, errors.Join(err, env.Close()))
+	recorder, began := record.New(view), time.Now()
+	recording := func(err error) record.Run {
+		run := recorder.Run(name, began, err)
+		run.Settings, run.Typed = session.Values(os.Getenv), typed(command, os.Args[1:])
+		return run
+	}
+	env, err := session.New(settings, os.Stdout, recorder)
+	if err == nil {
+		env.Command, env.Keep = command, recorder.Add
+		env.Recording = recording
+		err = target(ctx, env)
+		if err != nil && how.evidence != nil {
+			how.evidence(ctx, env, recording(err))
+		}
+		err = errors.Join(err, env.Close())
+	}
+	err = forCommand(command, err)
+	run := recording(err)
+	err = errors.Join(err, writeReport(settings.Report, run))
+	if kind == ui.GitHub {
+		err = errors.Join(err, appendSummary(os.Getenv("GITHUB_STEP_SUMMARY"), run))
+	}
+	return fail(view, err)
+}
+
+// typed is a command line as it was typed.
+func typed(program string, args []string) string {
+	return command.Command{Name: program, Args: args}.String()
+}
+
+// writeReport writes the JUnit file of a run into the folder of SM_REPORT.
+func writeReport(folder string, run record.Run) error {
+	if folder == "" {
+		return nil
+	}
+	var content bytes.Buffer
+	if err := ui.WriteJUnit(&content, run); err != nil {
+		return err
+	}
+	path := filepath.Join(folder, "junit-sm-"+run.Target+".xml")
+	err := os.MkdirAll(folder, 0o755)
+	if err == nil {
+		err = atomicfile.Write(path, content.Bytes(), 0o644)
+	}
+	if err != nil {
+		return problem.New(problem.SettingFileUnreadable, err, "SM_REPORT: %s cannot be written", path)
+	}
+	return nil
+}
+
+// appendSummary adds a run to the job summary, where the platform gives a file for it. The steps of a job may write to
+// the same file one after the other.
+func appendSummary(path string, run record.Run) (err error) {
+	if path == "" {
+		return nil
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return problem.New(problem.SettingFileUnreadable, err, "the job summary %s cannot be written", path)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	return ui.WriteSummary(file, run)
 }
 
 // cancelling lists the signals that cancel a target. A program that nohup started has SIGHUP ignored, and must go on
@@ -68,14 +149,9 @@ func cancelling(ignored func(os.Signal) bool) []os.Signal {
 }
 
 // fail shows a failure with its advice and gives Mage the exit code and one closing line.
-func fail(view ui.Renderer, command string, err error) error {
+func fail(view ui.Renderer, err error) error {
 	if err == nil {
 		return nil
-	}
-	for _, p := range problem.All(err) {
-		for i, advice := range p.Advice {
-			p.Advice[i] = session.TypedWith(command, advice)
-		}
 	}
 	view.Failure(err)
 	var p *problem.Problem
@@ -83,4 +159,14 @@ func fail(view ui.Renderer, command string, err error) error {
 		return mg.Fatal(problem.ExitCode(err), p.ID)
 	}
 	return mg.Fatal(problem.ExitCode(err), "the target failed")
+}
+
+// forCommand makes the advice of an error name targets as the user types them. It must be done once.
+func forCommand(command string, err error) error {
+	for _, p := range problem.All(err) {
+		for i, advice := range p.Advice {
+			p.Advice[i] = session.TypedWith(command, advice)
+		}
+	}
+	return err
 }

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -51,10 +52,18 @@ func Verify(out string) Target {
 
 // conclude prints and writes a report, and turns anything but "all proven" into a failure.
 func conclude(s *session.Session, found probe.Report, out string) error {
-	if err := report.WriteTable(s.Out, found); err != nil {
+	var table strings.Builder
+	if err := report.WriteTable(&table, found); err != nil {
+		return fmt.Errorf("printing the verdicts: %w", err)
+	}
+	if _, err := io.WriteString(s.Out, table.String()); err != nil {
 		return fmt.Errorf("printing the verdicts: %w", err)
 	}
 	s.SubstitutesTold() // the table names them
+	s.Remember("Verdicts", table.String())
+	if out == "" {
+		out = s.Settings.Report
+	}
 	if out != "" {
 		if err := report.WriteFolder(out, found); err != nil {
 			return err
