@@ -124,7 +124,7 @@ func All() []Sabotage {
 		{
 			Name: "second-policy", Title: "a second AuthorizationPolicy allows every request",
 			Changes: []Change{{Resource: policies, Object: "appb-allow-everything", Create: "sabotage/second-policy.yaml"}},
-			Claims:  post, Cause: "another policy is attached", Target: "authz",
+			Claims:  post, Cause: "AuthorizationPolicy appb-allow-everything", Target: "authz",
 		},
 		{
 			// Each change alone lets no caller in: STRICT refuses plain text, and the policy whatever is not the waypoint.
