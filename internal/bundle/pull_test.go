@@ -335,17 +335,14 @@ func TestPullWaitsAsLongAsTheRegistryAsks(t *testing.T) {
 func TestPullGoesOnWhereAConnectionWasCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newRegistry(t)
-		img := makeSized(t, 1<<20, 1, "")
-		ref := f.push(t, "lab/x:1", img)
-		layer := layersOf(t, img)[0].String()
+		ref, layer := f.pushOneLayer(t)
 		cuts := 0
 		f.set(func(w http.ResponseWriter, r *http.Request) bool {
 			if !strings.Contains(r.URL.Path, layer) || cuts == 3 {
 				return false
 			}
 			cuts++
-			f.inner.ServeHTTP(&cutting{ResponseWriter: w, left: 300 << 10}, r)
-			panic(http.ErrAbortHandler) // closes the connection in the middle of the body
+			return f.cut(w, r)
 		})
 		if err := f.pullInto(t, t.Context(), newDir(t), Options{}, ref); err != nil {
 			t.Fatal(err)
@@ -369,9 +366,7 @@ func TestPullGoesOnWhereAConnectionWasCut(t *testing.T) {
 func TestPullContinuesABlobThatIsRedirected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newRegistry(t)
-		img := makeSized(t, 1<<20, 1, "")
-		ref := f.push(t, "lab/x:1", img)
-		layer := layersOf(t, img)[0].String()
+		ref, layer := f.pushOneLayer(t)
 		cuts := 0
 		f.set(func(w http.ResponseWriter, r *http.Request) bool {
 			digest, redirected := strings.CutPrefix(r.URL.Path, "/network/")
@@ -389,8 +384,7 @@ func TestPullContinuesABlobThatIsRedirected(t *testing.T) {
 				return true
 			}
 			cuts++
-			f.inner.ServeHTTP(&cutting{ResponseWriter: w, left: 300 << 10}, r)
-			panic(http.ErrAbortHandler)
+			return f.cut(w, r)
 		})
 		dir := newDir(t)
 		if err := f.pullInto(t, t.Context(), dir, Options{}, ref); err != nil {
@@ -410,9 +404,7 @@ func TestPullContinuesABlobThatIsRedirected(t *testing.T) {
 func TestPullGivesUpAStalledConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newRegistry(t)
-		img := makeSized(t, 1<<20, 1, "")
-		ref := f.push(t, "lab/x:1", img)
-		layer := layersOf(t, img)[0].String()
+		ref, layer := f.pushOneLayer(t)
 		stalled := false
 		f.set(func(w http.ResponseWriter, r *http.Request) bool {
 			if !strings.Contains(r.URL.Path, layer) {
@@ -452,8 +444,7 @@ func TestPullOverTCP(t *testing.T) {
 		switch {
 		case strings.HasSuffix(r.URL.Path, layers[0].String()) && !cut:
 			cut = true
-			f.inner.ServeHTTP(&cutting{ResponseWriter: w, left: 300 << 10}, r)
-			panic(http.ErrAbortHandler)
+			return f.cut(w, r)
 		case r.URL.Path == "/v2/lab/x/blobs/"+layers[1].String():
 			http.Redirect(w, r, "/network/"+layers[1].String(), http.StatusTemporaryRedirect)
 			return true
@@ -476,6 +467,19 @@ func TestPullOverTCP(t *testing.T) {
 	if err := openBundle(t, dir).Verify(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// pushOneLayer pushes an image of one layer of a MiB, and gives its reference and the layer's digest.
+func (f *faulty) pushOneLayer(t *testing.T) (ref, layer string) {
+	t.Helper()
+	img := makeSized(t, 1<<20, 1, "")
+	return f.push(t, "lab/x:1", img), layersOf(t, img)[0].String()
+}
+
+// cut closes the connection in the middle of the body, after 300 KiB.
+func (f *faulty) cut(w http.ResponseWriter, r *http.Request) bool {
+	f.inner.ServeHTTP(&cutting{ResponseWriter: w, left: 300 << 10}, r)
+	panic(http.ErrAbortHandler)
 }
 
 // cutting lets only so many bytes of a body through.
