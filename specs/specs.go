@@ -1,5 +1,6 @@
 // Package specs holds what the lab itself applies: the kind configuration, Helm values, the two applications, their
-// gateway and the lessons. Files are templates of YAML, filled with validated settings only.
+// gateway and the lessons, and the texts of the workshop's stations. The YAML files are templates, filled with validated
+// settings only.
 package specs
 
 import (
@@ -15,7 +16,7 @@ import (
 	"ambientlab/internal/manifest"
 )
 
-//go:embed kind.yaml istio lessons sabotage
+//go:embed kind.yaml istio lessons sabotage stations
 var files embed.FS
 
 // Render returns one spec with its template filled from data. A field that the template names and data lacks is an
@@ -62,6 +63,15 @@ func OfLesson(lesson string) ([]string, error) {
 		return nil, fmt.Errorf("listing the specs of lesson %s: %w", lesson, err)
 	}
 	return paths, nil
+}
+
+// Station returns the text of a station of the workshop, as Markdown.
+func Station(name string) (string, error) {
+	raw, err := files.ReadFile("stations/" + name + ".md")
+	if err != nil {
+		return "", fmt.Errorf("reading the text of station %s: %w", name, err)
+	}
+	return string(raw), nil
 }
 
 // Values reads a spec as Helm values.

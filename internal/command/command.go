@@ -24,6 +24,8 @@ type Command struct {
 	Args []string
 	// Stdout, if set, gets the standard output in place of Run's result.
 	Stdout io.Writer
+	// Stderr, if set, gets the standard error as it is printed.
+	Stderr io.Writer
 }
 
 // String is the command as a user would type it in a shell.
@@ -87,6 +89,9 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if c.Stdout != nil {
 		cmd.Stdout = c.Stdout
+	}
+	if c.Stderr != nil {
+		cmd.Stderr = io.MultiWriter(&stderr, c.Stderr)
 	}
 	err := cmd.Run()
 	if ctx.Err() != nil {

@@ -1,0 +1,390 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"ambientlab/internal/cluster"
+	"ambientlab/internal/cluster/embedded"
+	"ambientlab/internal/command"
+	"ambientlab/internal/lesson"
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
+	"ambientlab/internal/mesh"
+	"ambientlab/internal/probe"
+	"ambientlab/internal/session"
+	"ambientlab/internal/workshop"
+	"ambientlab/specs"
+)
+
+// workshopLab is a lab as the workshop needs it. It implements workshop.Lab.
+type workshopLab struct {
+	env *session.Env
+	// program is this one, with which a command of a station is run.
+	program string
+	feed    *workshop.Feed
+
+	mu sync.Mutex
+	// s is the session on the lab once it is installed; world sends the requests that are shown.
+	s     *session.Session
+	world probe.World
+}
+
+func newWorkshopLab(env *session.Env, program string) *workshopLab {
+	w := &workshopLab{env: env.Quiet(io.Discard), program: program}
+	w.feed = workshop.NewFeed(w.source)
+	return w
+}
+
+// open gives a session with the record and the lessons that the cluster has now; nil and a reason where the lab is not
+// installed.
+func (w *workshopLab) open(ctx context.Context) (s *session.Session, why string, err error) {
+	w.mu.Lock()
+	known := w.s
+	w.mu.Unlock()
+	if known != nil {
+		if s, err = known.Reread(ctx); err == nil && s.Found.Record != nil {
+			return s.With(session.AsInstalled), "", nil
+		}
+		w.forget()
+	}
+	s, err = session.Open(ctx, w.env, session.MayBeAbsent)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case s.Info.State != cluster.Ready:
+		return nil, s.Info.Summary(), nil
+	case s.Found.Err != nil:
+		return nil, "", s.Found.Err
+	}
+	if err := s.Installed(); err != nil {
+		return nil, err.Error(), nil
+	}
+	s = s.With(session.AsInstalled)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.s = s
+	return s, "", nil
+}
+
+// forget drops the session on a lab that does not answer any more.
+func (w *workshopLab) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.s, w.world = nil, nil
+}
+
+// Look implements workshop.Lab.
+func (w *workshopLab) Look(ctx context.Context) (workshop.Look, error) {
+	look := workshop.Look{Lab: w.env.Settings.Cluster}
+	s, why, err := w.open(ctx)
+	if err != nil || s == nil {
+		look.Why = why
+		return look, err
+	}
+	look.Installed, look.Created = true, s.Found.Record.Created
+	if !s.Info.Packets {
+		look.NoPackets = "the pods of this lab exchange no packets, so no request is shown and claims are judged on the " +
+			"configuration that istiod sends"
+	}
+	if look.Lessons, err = lessonsOn(s.Found); err != nil {
+		return look, err
+	}
+	m, err := s.Mesh(ctx)
+	if err != nil {
+		return look, err
+	}
+	objects, err := m.Objects(ctx, lesson.Target(s))
+	if err != nil {
+		return look, err
+	}
+	_, recorded := s.Found.Lessons["apps"]
+	look.Apps = recorded || objects.Service != nil
+	addMadeByHand(&look.Lessons, objects)
+	return look, nil
+}
+
+// addMadeByHand adds the lessons whose objects a learner made without a target, or changed.
+func addMadeByHand(on *probe.Lessons, objects *mesh.Objects) {
+	if objects.Waypoint != nil && objects.Service != nil &&
+		objects.Service.Labels["istio.io/use-waypoint"] == names.Waypoint {
+		on.Waypoint = true
+	}
+	if on.Fault == nil && objects.VirtualService(names.Delay) != nil {
+		fault := params.DefaultFault()
+		on.Fault = &fault
+	}
+	policy := objects.Policy(names.GetOnly)
+	if policy == nil {
+		return
+	}
+	var principals []string
+	for _, rule := range policy.Spec.GetRules() {
+		for _, from := range rule.GetFrom() {
+			principals = append(principals, from.GetSource().GetPrincipals()...)
+		}
+	}
+	live := params.Authz{Strict: objects.Policy(names.OnlyViaWaypoint) != nil}
+	for _, account := range params.Callers() {
+		if slices.ContainsFunc(principals, func(p string) bool { return strings.HasSuffix(p, "/sa/"+account) }) {
+			live.Allowed = append(live.Allowed, account)
+		}
+	}
+	on.Authz = &live
+}
+
+// Watch implements workshop.Lab.
+func (w *workshopLab) Watch(ctx context.Context, changed func(string)) error {
+	s, _, err := w.open(ctx)
+	if err != nil || s == nil {
+		return err
+	}
+	client, err := s.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	return workshop.Watch(ctx, client.Config(), s.Config.Namespace, changed)
+}
+
+// proofs is what the proofs need, also where the applications were made by hand.
+func (w *workshopLab) proofs(ctx context.Context) (probe.Env, error) {
+	s, why, err := w.open(ctx)
+	if err != nil {
+		return probe.Env{}, err
+	}
+	if s == nil {
+		return probe.Env{}, fmt.Errorf("the lab is not installed: %s", why)
+	}
+	byHand := *s
+	byHand.Found.Lessons = maps.Clone(s.Found.Lessons)
+	if byHand.Found.Lessons == nil {
+		byHand.Found.Lessons = map[string]json.RawMessage{}
+	}
+	if _, on := byHand.Found.Lessons["apps"]; !on {
+		byHand.Found.Lessons["apps"] = json.RawMessage("{}")
+	}
+	return proofs(ctx, &byHand)
+}
+
+// Judge implements workshop.Lab.
+func (w *workshopLab) Judge(
+	ctx context.Context, lessons probe.Lessons, claims []string, progress func(string),
+) (probe.Report, error) {
+	env, err := w.proofs(ctx)
+	if err != nil {
+		return probe.Report{}, err
+	}
+	env.Lessons, env.Only = lessons, claims
+	env.Progress = func(format string, args ...any) { progress(fmt.Sprintf(format, args...)) }
+	if env.World != nil {
+		env.World = w.feed.Tap(env.World)
+	}
+	return probe.Run(ctx, env)
+}
+
+// source gives what the feed sends through. One is enough for all its requests.
+func (w *workshopLab) source(ctx context.Context) (workshop.Source, error) {
+	w.mu.Lock()
+	known := w.world
+	w.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	env, err := w.proofs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if env.World == nil {
+		return nil, fmt.Errorf("no packets flow")
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.world = env.World
+	return w.world, nil
+}
+
+// Type implements workshop.Lab: it runs this program again with the target that the command names.
+func (w *workshopLab) Type(ctx context.Context, typed string, line func(string)) error {
+	words := strings.Fields(typed)
+	if len(words) < 2 || words[0] != "mage" {
+		return fmt.Errorf("%q is not a target", typed)
+	}
+	lines := &lineWriter{line: line}
+	_, err := command.Run(ctx, command.Command{
+		Name: w.program, Args: words[1:], Env: []string{"SM_OUTPUT=plain"}, Stdout: lines, Stderr: lines,
+	})
+	lines.flush()
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("%s failed; its output says why", typed)
+	}
+	return err
+}
+
+// lineWriter passes on whole lines, without the time stamp of plain output. It may be written to from several
+// goroutines.
+type lineWriter struct {
+	mu   sync.Mutex
+	rest []byte
+	line func(string)
+}
+
+func (l *lineWriter) Write(text []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rest = append(l.rest, text...)
+	for {
+		line, rest, found := bytes.Cut(l.rest, []byte("\n"))
+		if !found {
+			return len(text), nil
+		}
+		l.rest = rest
+		l.line(withoutTime(string(line)))
+	}
+}
+
+func (l *lineWriter) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.rest) > 0 {
+		l.line(withoutTime(string(l.rest)))
+		l.rest = nil
+	}
+}
+
+// withoutTime cuts the time stamp off a line of plain output.
+func withoutTime(line string) string {
+	stamp, rest, found := strings.Cut(line, " ")
+	if found && len(stamp) == len("2006-01-02T15:04:05Z") && strings.HasSuffix(stamp, "Z") {
+		return rest
+	}
+	return line
+}
+
+// Manual implements workshop.Lab.
+func (w *workshopLab) Manual(ctx context.Context, name string, on probe.Lessons) (workshop.Manual, error) {
+	var manual workshop.Manual
+	s, why, err := w.open(ctx)
+	if err != nil {
+		return manual, err
+	}
+	if s == nil {
+		return manual, fmt.Errorf("the lab is not installed: %s", why)
+	}
+	l, known := lesson.Named(name)
+	switch {
+	case !known:
+		return manual, fmt.Errorf("there is no lesson %s", name)
+	case name == "fault" && on.Fault != nil:
+		l = lesson.Fault(*on.Fault)
+	case name == "authz" && on.Authz != nil:
+		l = lesson.Authz(strings.Join(on.Authz.Without(), ","), on.Authz.Strict)
+	}
+	substitutes, err := s.Substitutes(ctx)
+	if err != nil {
+		return manual, err
+	}
+	specFiles, err := specs.OfLesson(name)
+	if err != nil {
+		return manual, err
+	}
+	for _, spec := range specFiles {
+		file := path.Base(spec)
+		if file == "upstream-envoy.yaml" && substitutes.Proxy() == "" ||
+			file == "strict.yaml" && (on.Authz == nil || !on.Authz.Strict) {
+			continue
+		}
+		text, err := specs.Render(spec, l.Data(s.Config))
+		if err != nil {
+			return manual, err
+		}
+		manual.Files = append(manual.Files, workshop.File{Name: file, Text: string(text)})
+		manual.Commands = append(manual.Commands, fmt.Sprintf(
+			"kubectl -n %s apply --server-side --force-conflicts -f - <<'EOF'\n%s\nEOF", s.Config.Namespace,
+			strings.TrimSpace(string(text))))
+	}
+	previews, err := s.Preview(ctx, l.PlanToUndo(s))
+	if err != nil {
+		return manual, err
+	}
+	for _, preview := range previews {
+		for _, change := range preview.Changes {
+			text := change.Action + " " + change.Object
+			if change.Detail != "" {
+				text += " (" + change.Detail + ")"
+			}
+			manual.Differences = append(manual.Differences, text)
+		}
+	}
+	return manual, nil
+}
+
+// workshopFile is where the learner's own notes on a lab are.
+func workshopFile(ctx context.Context, env *session.Env) (string, error) {
+	provider, err := env.FindProvider(ctx)
+	if err != nil {
+		return "", err
+	}
+	dir := env.StateDir
+	if dir == "" {
+		if dir, err = embedded.DefaultStateDir(os.Getenv); err != nil {
+			return "", err
+		}
+	}
+	file := provider.Traits().Name + "-" + env.Settings.Cluster + ".json"
+	return filepath.Join(filepath.Dir(dir), "workshop", file), nil
+}
+
+// WorkshopOptions are those of sm:workshop.
+type WorkshopOptions struct {
+	// Program is this program, with which a station's commands are run; empty means os.Executable.
+	Program string
+}
+
+// Workshop is the target that leads a learner through the lessons. Without a terminal it prints the station and ends.
+func Workshop(options WorkshopOptions) Target {
+	return func(ctx context.Context, env *session.Env) error {
+		program := options.Program
+		if program == "" {
+			var err error
+			if program, err = os.Executable(); err != nil {
+				return fmt.Errorf("finding this program, which runs the commands of a station: %w", err)
+			}
+		}
+		file, err := workshopFile(ctx, env)
+		if err != nil {
+			return err
+		}
+		lab := newWorkshopLab(env, program)
+		e, err := workshop.New(lab, lab.feed, lesson.Claims(), file)
+		if err != nil {
+			return err
+		}
+		if err := e.Open(ctx); err != nil {
+			return err
+		}
+		out, isFile := env.Out.(*os.File)
+		if !isFile || !workshop.Interactive(os.Stdin, out, os.Getenv) {
+			return workshop.Print(env.Out, e.View())
+		}
+		ctx, stop := context.WithCancel(ctx)
+		var running sync.WaitGroup
+		running.Go(func() { lab.feed.Run(ctx) })
+		running.Go(func() { e.Run(ctx) })
+		err = workshop.Terminal(ctx, e, lab.feed, os.Stdin, out, os.Getenv, func() string { return "" })
+		stop()
+		running.Wait()
+		v := e.View()
+		env.Tell("station %d of %d: %s; mage sm:workshop continues there", v.Index+1, v.Count, v.Station.Title)
+		return err
+	}
+}

@@ -1,0 +1,587 @@
+package workshop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"ambientlab/internal/probe"
+)
+
+// Lab is what the workshop needs of a lab.
+type Lab interface {
+	// Look reads the state of the lab. A lab that is not installed is no error.
+	Look(ctx context.Context) (Look, error)
+	// Watch calls changed with the name of an object whenever one that matters to a claim has changed, until ctx ends.
+	Watch(ctx context.Context, changed func(object string)) error
+	// Judge judges claims. lessons are those that the claims are judged with.
+	Judge(ctx context.Context, lessons probe.Lessons, claims []string, progress func(string)) (probe.Report, error)
+	// Type runs a command as the learner would, and passes each line that it prints to line.
+	Type(ctx context.Context, command string, line func(string)) error
+	// Manual gives the objects of a lesson and the commands for them, for a learner who types them.
+	Manual(ctx context.Context, lesson string, lessons probe.Lessons) (Manual, error)
+}
+
+// Look is the state of a lab at one time.
+type Look struct {
+	// Lab is its name; Installed tells whether sm:install has finished, Why why not, and Created when it was.
+	Lab       string
+	Installed bool
+	Why       string
+	Created   time.Time
+	// Apps tells whether the applications are installed. Lessons are those that are on: recorded by their targets, or
+	// made by hand.
+	Apps    bool
+	Lessons probe.Lessons
+	// NoPackets is why no packets flow, or "".
+	NoPackets string
+}
+
+// Manual is what a learner needs to do a lesson without its target.
+type Manual struct {
+	// Files are the objects as YAML, with comments, by the name of their file.
+	Files []File
+	// Differences are what applying the files would change now; none means that the cluster has it all.
+	Differences []string
+	// Commands apply the files with kubectl.
+	Commands []string
+}
+
+// File is a named text.
+type File struct{ Name, Text string }
+
+// Item is a claim that counts for a station, with the last verdict on it.
+type Item struct {
+	ID, Title, Learn string
+	// Verdict is empty before the first check. Text is the evidence that says most.
+	Verdict probe.Verdict
+	Text    string
+}
+
+// View is all that a surface shows, at one time. It does not change.
+type View struct {
+	Station
+	Index, Count int
+	Look         Look
+	Notes        Notes
+	Items        []Item
+	// Done tells whether every claim of the station is proven, Finished whether the learner has done every station.
+	Done, Finished bool
+	// Report is the last check of this station; nil before the first.
+	Report *probe.Report
+	// Checking tells what is being measured, or is empty. Doing is the command that runs, Output what it printed.
+	Checking, Doing string
+	Output          []string
+	// Hints are those that were taken.
+	Hints []string
+	// Trouble is what went wrong last, or empty.
+	Trouble string
+}
+
+// Engine follows a learner through the stations.
+type Engine struct {
+	lab      Lab
+	feed     *Feed
+	stations []Station
+	claims   []probe.Claim
+	file     string
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed at the next change of what View returns
+	progress Progress
+	look     Look
+	at       int
+	report   *probe.Report
+	checking string
+	doing    string
+	output   []string
+	trouble  string
+	asked    bool      // the learner asked for a check
+	touched  time.Time // when an object last changed
+	kicks    chan struct{}
+}
+
+// How the engine waits: quiet is how long no object may have changed before a check, patience how long that is waited
+// for. A proxy has a changed configuration a moment later, so a check that proves nothing is repeated, pause apart,
+// while the last change is younger than fresh.
+const (
+	quiet    = 400 * time.Millisecond
+	patience = 3 * time.Second
+	pause    = time.Second
+	fresh    = 20 * time.Second
+	// lookEvery is how often a lab that is not installed is looked at: there is no API yet that could be watched.
+	lookEvery = 2 * time.Second
+	// outputLines is how many lines of a command are kept.
+	outputLines = 200
+)
+
+// New makes an engine that keeps the learner's notes in a file.
+func New(lab Lab, feed *Feed, claims []probe.Claim, file string) (*Engine, error) {
+	stations, err := Stations()
+	if err != nil {
+		return nil, err
+	}
+	progress, err := Load(file)
+	if err != nil {
+		return nil, err
+	}
+	return &Engine{
+		lab: lab, feed: feed, stations: stations, claims: claims, file: file, progress: progress,
+		changed: make(chan struct{}), kicks: make(chan struct{}, 1),
+	}, nil
+}
+
+// Open looks at the lab and finds the learner's station.
+func (e *Engine) Open(ctx context.Context) error {
+	look, err := e.lab.Look(ctx)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.look = look
+	if look.Installed {
+		e.progress = e.progress.of(look.Created)
+	} else {
+		e.progress = e.progress.of(e.progress.Lab)
+	}
+	e.at = start(e.stations, look, e.progress.done)
+	return e.came()
+}
+
+// came notes when the learner came to the station.
+func (e *Engine) came() error {
+	name := e.stations[e.at].Name
+	notes := e.progress.Stations[name]
+	if !notes.Began.IsZero() {
+		return nil
+	}
+	notes.Began = time.Now().UTC()
+	return e.note(name, notes)
+}
+
+// note keeps notes in the file. The caller holds the mutex.
+func (e *Engine) note(station string, notes Notes) error {
+	e.progress.Stations[station] = notes
+	return e.progress.Save(e.file)
+}
+
+// Run follows the lab until ctx ends: it notices changes and checks.
+func (e *Engine) Run(ctx context.Context) {
+	var loops sync.WaitGroup
+	loops.Go(func() { e.follow(ctx) })
+	loops.Go(func() { e.check(ctx) })
+	e.kick()
+	loops.Wait()
+}
+
+// follow waits until the lab is installed, and then watches its objects.
+func (e *Engine) follow(ctx context.Context) {
+	for {
+		if e.View().Look.Installed {
+			err := e.lab.Watch(ctx, func(object string) {
+				e.feed.Refollow(object)
+				e.mu.Lock()
+				e.touched = time.Now()
+				e.mu.Unlock()
+				e.kick()
+			})
+			if ctx.Err() != nil {
+				return
+			}
+			e.fail(err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(lookEvery):
+			e.kick()
+		}
+	}
+}
+
+// kick asks for a check; one that is asked for already is enough.
+func (e *Engine) kick() {
+	select {
+	case e.kicks <- struct{}{}:
+	default:
+	}
+}
+
+// check runs a check after each kick. A check during which something changed is given up for a new one.
+func (e *Engine) check(ctx context.Context) {
+	kicked := false
+	for ctx.Err() == nil {
+		var again <-chan time.Time
+		if e.unsettled() {
+			again = time.After(pause)
+		}
+		if !kicked {
+			select {
+			case <-ctx.Done():
+				return
+			case <-e.kicks:
+			case <-again:
+			}
+		}
+		e.settle(ctx)
+		once, cancel := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			e.once(once)
+		}()
+		select {
+		case <-ended:
+			kicked = false
+		case <-e.kicks:
+			kicked = true
+		case <-ctx.Done():
+		}
+		cancel()
+		<-ended
+	}
+}
+
+// unsettled tells whether the last change is so young that a claim which does not hold yet may do so in a moment.
+func (e *Engine) unsettled() bool {
+	v := e.View()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return v.Report != nil && !v.Done && v.Doing == "" && time.Since(e.touched) < fresh
+}
+
+// settle waits until no object has changed for a moment.
+func (e *Engine) settle(ctx context.Context) {
+	limit := time.After(patience)
+	for {
+		select {
+		case <-e.kicks:
+		case <-time.After(quiet):
+			return
+		case <-limit:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// once looks at the lab and judges the claims of the station.
+func (e *Engine) once(ctx context.Context) {
+	look, err := e.lab.Look(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		e.fail(err)
+		return
+	}
+	s, lessons, claims, needed := e.seen(look)
+	e.feed.Follow(look)
+	if len(claims) == 0 || !needed {
+		return
+	}
+	e.set(func() { e.checking = "waiting for the requests that are under way" })
+	resume := e.feed.Pause(ctx)
+	found, err := e.lab.Judge(ctx, lessons, claims, func(text string) { e.set(func() { e.checking = text }) })
+	resume()
+	if ctx.Err() != nil {
+		e.set(func() { e.checking = "" })
+		return
+	}
+	e.set(func() {
+		e.checking, e.trouble = "", ""
+		if err != nil {
+			e.trouble = err.Error()
+			return
+		}
+		if e.stations[e.at].Name != s.Name {
+			return // the learner went on meanwhile
+		}
+		e.report = &found
+		e.asked = false
+		if found.Proven() {
+			e.finish()
+		}
+	})
+}
+
+// seen takes in a look at the lab. It gives the station, what its claims are judged with, and whether a check makes
+// sense: the cluster is in the state that the station asks for, something has just changed, or the learner asked.
+func (e *Engine) seen(look Look) (s Station, lessons probe.Lessons, claims []string, needed bool) {
+	e.set(func() {
+		if look.Installed && !e.look.Installed {
+			e.progress = e.progress.of(look.Created)
+		}
+		e.look = look
+		// A learner who typed the target of a later station is at that station.
+		if at := start(e.stations, look, e.progress.done); at > e.at && !e.stations[e.at].Met(look, e.progress.done) {
+			e.move(at)
+		}
+		s = e.stations[e.at]
+		if len(s.Claims) == 0 && s.Met(look, e.progress.done) {
+			e.finish()
+		}
+		lessons = s.Asked(look.Lessons)
+		for _, c := range e.counted(s, look) {
+			claims = append(claims, c.ID)
+		}
+		needed = look.Apps && e.doing == "" &&
+			(e.asked || s.Met(look, e.progress.done) || time.Since(e.touched) < fresh)
+	})
+	return s, lessons, claims, needed
+}
+
+// counted lists the claims that decide whether a station is done, in the way that the lab can decide them.
+func (e *Engine) counted(s Station, look Look) []probe.Claim {
+	lessons := s.Asked(look.Lessons)
+	var all []probe.Claim
+	for _, id := range s.Claims {
+		for _, c := range e.claims {
+			decidable := c.HasTraffic()
+			if look.NoPackets != "" {
+				decidable = c.HasConfiguration(lessons)
+			}
+			if c.ID == id && c.When(lessons) && decidable {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
+}
+
+// finish notes that the station is done. The caller holds the mutex.
+func (e *Engine) finish() {
+	name := e.stations[e.at].Name
+	notes := e.progress.Stations[name]
+	if notes.Done.IsZero() {
+		notes.Done = time.Now().UTC()
+		if err := e.note(name, notes); err != nil {
+			e.trouble = err.Error()
+		}
+	}
+}
+
+// move goes to another station. The caller holds the mutex.
+func (e *Engine) move(to int) {
+	e.at, e.report, e.output, e.trouble = to, nil, nil, ""
+	if err := e.came(); err != nil {
+		e.trouble = err.Error()
+	}
+}
+
+// set changes what View returns, and tells those who wait for it.
+func (e *Engine) set(change func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	change()
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+func (e *Engine) fail(err error) {
+	if err != nil {
+		e.set(func() { e.trouble = err.Error() })
+	}
+}
+
+// Changed is closed when View returns something else than now.
+func (e *Engine) Changed() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.changed
+}
+
+// View gives what there is to show.
+func (e *Engine) View() View {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.stations[e.at]
+	notes := e.progress.Stations[s.Name]
+	v := View{
+		Station: s, Index: e.at, Count: len(e.stations), Look: e.look, Notes: notes, Report: e.report,
+		Checking: e.checking, Doing: e.doing, Output: slices.Clone(e.output), Trouble: e.trouble,
+	}
+	for _, c := range e.counted(s, e.look) {
+		v.Items = append(v.Items, item(c, e.report))
+	}
+	proven := e.report != nil && e.report.Proven()
+	v.Done = proven || len(v.Items) == 0 && s.Met(e.look, e.progress.done)
+	v.Finished = v.Done && e.at == len(e.stations)-1
+	v.Hints = e.hints(s, notes.Hints)
+	return v
+}
+
+// item is a claim with what the last check found.
+func item(c probe.Claim, report *probe.Report) Item {
+	i := Item{ID: c.ID, Title: c.Title, Learn: c.Learn}
+	if report == nil {
+		return i
+	}
+	for _, r := range report.Claims {
+		if r.ID != c.ID {
+			continue
+		}
+		i.Verdict = r.Verdict
+		for _, check := range slices.Backward(r.Checks) {
+			if i.Text == "" || check.Verdict == r.Verdict {
+				i.Text = check.Text
+			}
+		}
+	}
+	return i
+}
+
+// maxHints is how many hints a station has: two of its own, and the likely cause that the lab found.
+const maxHints = 3
+
+func (e *Engine) hints(s Station, taken int) []string {
+	all := slices.Clone(s.Hints)
+	return append(all, likelyCause(e.report))[:min(taken, maxHints)]
+}
+
+// likelyCause is the lab's own reason why a claim does not hold.
+func likelyCause(report *probe.Report) string {
+	if report == nil {
+		return "The lab names a likely cause after a check that does not prove every claim."
+	}
+	for _, r := range report.Claims {
+		if len(r.Causes) > 0 {
+			return r.Causes[0]
+		}
+	}
+	if report.Proven() {
+		return "Every claim is proven."
+	}
+	return "The lab knows no cause. Check once more: the last check was inconclusive."
+}
+
+// Predict notes the learner's prediction; a letter that is no choice is ignored.
+func (e *Engine) Predict(letter string) {
+	e.set(func() {
+		s := e.stations[e.at]
+		if !slices.ContainsFunc(s.Choices, func(c Choice) bool { return c.Letter == letter }) {
+			return
+		}
+		notes := e.progress.Stations[s.Name]
+		notes.Prediction = letter
+		if err := e.note(s.Name, notes); err != nil {
+			e.trouble = err.Error()
+		}
+	})
+}
+
+// Hint takes the next hint. The third one is the lab's own, so it needs a check.
+func (e *Engine) Hint() {
+	e.set(func() {
+		name := e.stations[e.at].Name
+		notes := e.progress.Stations[name]
+		notes.Hints = min(notes.Hints+1, maxHints)
+		if err := e.note(name, notes); err != nil {
+			e.trouble = err.Error()
+		}
+		if notes.Hints == maxHints && e.report == nil {
+			e.asked = true
+		}
+	})
+	e.kick()
+}
+
+// Check asks for a check.
+func (e *Engine) Check() {
+	e.set(func() { e.asked = true })
+	e.kick()
+}
+
+// Next goes to the next station, and Go to that of an index; one that does not exist is ignored.
+func (e *Engine) Next() { e.Go(e.View().Index + 1) }
+
+// Go goes to the station of an index.
+func (e *Engine) Go(to int) {
+	e.set(func() {
+		if to >= 0 && to < len(e.stations) && to != e.at {
+			e.move(to)
+		}
+	})
+	e.kick()
+}
+
+// List gives every station with the learner's notes on it.
+func (e *Engine) List() []Listed {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var all []Listed
+	for i, s := range e.stations {
+		all = append(all, Listed{s.Title, e.progress.Stations[s.Name], i == e.at})
+	}
+	return all
+}
+
+// Listed is a station in a list.
+type Listed struct {
+	Title string
+	Notes Notes
+	Here  bool
+}
+
+// errBusy refuses a second command while one runs.
+var errBusy = errors.New("a command is running already")
+
+// Do runs the commands of the station, and Undo the one that goes back.
+func (e *Engine) Do(ctx context.Context) error { return e.run(ctx, e.View().Do()) }
+
+// Undo goes back to the state before the station.
+func (e *Engine) Undo(ctx context.Context) error {
+	v := e.View()
+	if v.Undo == "" {
+		return fmt.Errorf("station %q has nothing to undo", v.Title)
+	}
+	return e.run(ctx, []string{v.Undo})
+}
+
+func (e *Engine) run(ctx context.Context, commands []string) error {
+	busy := false
+	e.set(func() {
+		if busy = e.doing != ""; !busy {
+			e.doing, e.output, e.trouble = strings.Join(commands, "; "), nil, ""
+		}
+	})
+	if busy {
+		return errBusy
+	}
+	var err error
+	for _, command := range commands {
+		e.set(func() { e.doing, e.output = command, append(e.output, "$ "+command) })
+		err = e.lab.Type(ctx, command, func(line string) {
+			e.set(func() {
+				e.output = append(e.output, line)
+				e.output = e.output[max(0, len(e.output)-outputLines):]
+			})
+		})
+		if err != nil {
+			break
+		}
+	}
+	e.set(func() {
+		e.doing, e.touched = "", time.Now()
+		if err != nil {
+			e.trouble = err.Error()
+		}
+	})
+	e.kick()
+	return err
+}
+
+// Manual gives what a learner needs to do the station without its target.
+func (e *Engine) Manual(ctx context.Context) (Manual, error) {
+	v := e.View()
+	if v.Lesson == "" {
+		return Manual{}, nil
+	}
+	return e.lab.Manual(ctx, v.Lesson, v.Asked(v.Look.Lessons))
+}

@@ -1,0 +1,233 @@
+// Package workshop leads a learner through the lessons: a list of stations, each with a goal, the claims that decide
+// whether it is reached, hints and an explanation. Which station the learner is at is read from the cluster; only what
+// is the learner's own, such as predictions, is kept in a file. It has two surfaces: a terminal and a page on loopback.
+package workshop
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/lesson/params"
+	"ambientlab/internal/probe"
+	"ambientlab/specs"
+)
+
+// Station is one part of the workshop. It is data.
+type Station struct {
+	// Name is that of its text in specs/stations.
+	Name string
+	// Lesson is the lesson whose objects the station shows; empty where it is about none.
+	Lesson string
+	// Claims are the IDs of the claims that decide whether the station is done.
+	Claims []string
+	// Asked gives the lessons that the claims are judged with, from those that are on.
+	Asked func(on probe.Lessons) probe.Lessons
+	// Met tells whether the cluster is in the state that the station asks for. Whether its effect is there is for the
+	// claims to decide. done tells which stations the learner has finished.
+	Met func(look Look, done func(station string) bool) bool
+	// Undo is the command that goes back to the state before the station; empty where there is none.
+	Undo string
+	Text
+}
+
+// Text is what a station tells the learner, read from Markdown.
+type Text struct {
+	Title, Goal string
+	// Question is the prediction to make first; Choices are its answers, and Answer is the letter of the right one.
+	Question string
+	Choices  []Choice
+	Answer   string
+	// Steps and Next are Markdown with blocks of commands; Hints are the first two hints.
+	Steps       string
+	Hints       []string
+	Explanation string
+	Next        string
+}
+
+// Choice is one answer to the question of a prediction.
+type Choice struct{ Letter, Text string }
+
+// Do lists the commands of the steps that change the lab: those of Mage targets with neither -count nor -of, which only
+// show something.
+func (s Station) Do() []string {
+	return slices.DeleteFunc(Commands(s.Steps), func(command string) bool {
+		return !strings.HasPrefix(command, "mage sm:") || strings.Contains(command, " -count=") ||
+			command == "mage sm:status"
+	})
+}
+
+// Stations lists the stations in order.
+func Stations() ([]Station, error) {
+	same := func(on probe.Lessons) probe.Lessons { return on }
+	withFault := func(on probe.Lessons) probe.Lessons {
+		on.Waypoint = true
+		if on.Fault == nil {
+			fault := params.DefaultFault()
+			on.Fault = &fault
+		}
+		return on
+	}
+	authz := func(strict bool, allowed ...string) func(probe.Lessons) probe.Lessons {
+		return func(on probe.Lessons) probe.Lessons {
+			on.Waypoint = true
+			on.Authz = &params.Authz{Allowed: allowed, Strict: strict}
+			return on
+		}
+	}
+	policy := func(fits func(params.Authz) bool) func(Look, func(string) bool) bool {
+		return func(look Look, _ func(string) bool) bool {
+			return look.Lessons.Waypoint && look.Lessons.Authz != nil && fits(*look.Lessons.Authz)
+		}
+	}
+	all := []Station{
+		{
+			Name: "install", Asked: same,
+			Met: func(look Look, _ func(string) bool) bool { return look.Installed },
+		},
+		{
+			Name: "apps", Lesson: "apps", Asked: same, Undo: "mage sm:apps -off",
+			Claims: []string{"reach-appa", "reach-gateway", "gateway-other-host"},
+			Met:    func(look Look, _ func(string) bool) bool { return look.Apps },
+		},
+		{
+			Name: "waypoint", Lesson: "waypoint", Undo: "mage sm:waypoint -off",
+			Claims: []string{"waypoint-appa", "waypoint-gateway", "waypoint-appb-only"},
+			Asked: func(on probe.Lessons) probe.Lessons {
+				on.Waypoint = true
+				return on
+			},
+			Met: func(look Look, _ func(string) bool) bool { return look.Lessons.Waypoint },
+		},
+		{
+			Name: "fault", Lesson: "fault", Undo: "mage sm:fault -off", Asked: withFault,
+			Claims: []string{"fault-appa", "fault-gateway", "fault-prefix", "fault-exact"},
+			Met: func(look Look, _ func(string) bool) bool {
+				return look.Lessons.Waypoint && look.Lessons.Fault != nil
+			},
+		},
+		{
+			Name: "authz", Lesson: "authz", Undo: "mage sm:authz -off", Asked: authz(false, params.Callers()...),
+			Claims: []string{
+				"authz-get-appa", "authz-get-gateway", "authz-post-appa", "authz-post-gateway", "authz-outsider",
+			},
+			Met: policy(func(params.Authz) bool { return true }),
+		},
+		{
+			Name: "without", Lesson: "authz", Undo: "mage sm:authz", Asked: authz(false, names.GatewayAccount),
+			Claims: []string{"authz-taken-out-appa", "authz-get-gateway"},
+			Met:    policy(func(a params.Authz) bool { return !a.Allows(names.AppA) }),
+		},
+		{
+			Name: "strict", Lesson: "authz", Undo: "mage sm:authz", Asked: authz(true, params.Callers()...),
+			Claims: []string{"authz-get-appa", "authz-get-gateway", "direct-closed", "unmeshed-closed"},
+			Met:    policy(func(a params.Authz) bool { return a.Strict }),
+		},
+		{
+			Name: "off",
+			Claims: []string{
+				"waypoint-off", "waypoint-off-gateway", "fault-off-appa", "fault-off-gateway", "authz-off-post",
+				"authz-off-outsider",
+			},
+			Asked: func(probe.Lessons) probe.Lessons { return probe.Lessons{} },
+			Met: func(look Look, done func(string) bool) bool {
+				on := look.Lessons
+				return look.Apps && !on.Waypoint && on.Fault == nil && on.Authz == nil && done("strict")
+			},
+		},
+	}
+	for i := range all {
+		raw, err := specs.Station(all[i].Name)
+		if err != nil {
+			return nil, err
+		}
+		if all[i].Text, err = parse(raw); err != nil {
+			return nil, fmt.Errorf("the text of station %s: %w", all[i].Name, err)
+		}
+	}
+	return all, nil
+}
+
+// start gives the index of the station at which a learner is: the last one whose state the cluster is in, or the one
+// after it where the learner has finished that.
+func start(all []Station, look Look, done func(string) bool) int {
+	at := 0
+	for i, s := range all {
+		if s.Met(look, done) {
+			at = i
+		}
+	}
+	if done(all[at].Name) && at+1 < len(all) {
+		at++
+	}
+	return at
+}
+
+// parse reads the Markdown of a station: a title, and one section for each field of Text.
+func parse(markdown string) (Text, error) {
+	var t Text
+	sections := map[string]string{}
+	head, rest, _ := strings.Cut(markdown, "\n## ")
+	title, found := strings.CutPrefix(strings.TrimSpace(head), "# ")
+	if !found {
+		return t, fmt.Errorf("the first line is not a title")
+	}
+	t.Title = title
+	for section := range strings.SplitSeq(rest, "\n## ") {
+		name, body, _ := strings.Cut(section, "\n")
+		sections[name] = strings.TrimSpace(body)
+	}
+	for _, name := range []string{"Goal", "Prediction", "Steps", "Hints", "Explanation", "Next"} {
+		if sections[name] == "" {
+			return t, fmt.Errorf("section %s is missing or empty", name)
+		}
+	}
+	t.Goal, t.Steps = sections["Goal"], sections["Steps"]
+	t.Explanation, t.Next = sections["Explanation"], sections["Next"]
+	for line := range strings.Lines(sections["Prediction"]) {
+		line = strings.TrimSpace(line)
+		choice, isChoice := strings.CutPrefix(line, "- ")
+		answer, isAnswer := strings.CutPrefix(line, "Answer: ")
+		switch {
+		case isChoice:
+			letter, text, _ := strings.Cut(choice, ": ")
+			t.Choices = append(t.Choices, Choice{letter, text})
+		case isAnswer:
+			t.Answer = answer
+		case line != "":
+			t.Question = strings.TrimSpace(t.Question + " " + line)
+		}
+	}
+	if !slices.ContainsFunc(t.Choices, func(c Choice) bool { return c.Letter == t.Answer }) {
+		return t, fmt.Errorf("the answer %q is none of the choices", t.Answer)
+	}
+	for line := range strings.Lines(sections["Hints"]) {
+		number, hint, found := strings.Cut(strings.TrimSpace(line), ". ")
+		if found && len(number) == 1 && number[0] >= '1' && number[0] <= '9' {
+			t.Hints = append(t.Hints, hint)
+		} else if len(t.Hints) > 0 {
+			t.Hints[len(t.Hints)-1] += " " + strings.TrimSpace(line)
+		}
+	}
+	if len(t.Hints) != 2 {
+		return t, fmt.Errorf("%d hints instead of 2", len(t.Hints))
+	}
+	return t, nil
+}
+
+// Commands lists the commands in the blocks of a Markdown text, a line each.
+func Commands(markdown string) []string {
+	var all []string
+	inside := false
+	for line := range strings.Lines(markdown) {
+		line = strings.TrimRight(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "```"):
+			inside = !inside && line == "```sh"
+		case inside && line != "":
+			all = append(all, line)
+		}
+	}
+	return all
+}

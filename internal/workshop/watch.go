@@ -1,0 +1,83 @@
+package workshop
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/probe/traffic"
+)
+
+// watched are the kinds whose objects decide what becomes of a request.
+func watched() []schema.GroupVersionResource {
+	return []schema.GroupVersionResource{
+		{Version: "v1", Resource: "services"},
+		{Version: "v1", Resource: "configmaps"},
+		{Version: "v1", Resource: "pods"},
+		{Group: "apps", Version: "v1", Resource: "deployments"},
+		{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"},
+		{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"},
+		{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"},
+		{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"},
+		{Group: "security.istio.io", Version: "v1", Resource: "peerauthentications"},
+	}
+}
+
+// Watch calls changed with kind and name of every object of the applications' namespace that matters to a claim, and of
+// every ztunnel, when it has changed, until ctx ends.
+func Watch(ctx context.Context, config *rest.Config, namespace string, changed func(object string)) error {
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("making a client that watches the lab's objects: %w", err)
+	}
+	applications := dynamicinformer.NewFilteredDynamicSharedInformerFactory(client, 0, namespace, nil)
+	system := dynamicinformer.NewFilteredDynamicSharedInformerFactory(client, 0, names.Istio, nil)
+	handler := cache.ResourceEventHandlerDetailedFuncs{
+		AddFunc: func(object any, isInInitialList bool) {
+			if !isInInitialList {
+				report(object, changed)
+			}
+		},
+		UpdateFunc: func(_, after any) { report(after, changed) },
+		DeleteFunc: func(object any) {
+			if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+				object = gone.Obj
+			}
+			report(object, changed)
+		},
+	}
+	for _, kind := range watched() {
+		if _, err := applications.ForResource(kind).Informer().AddEventHandler(handler); err != nil {
+			return fmt.Errorf("watching %s: %w", kind.Resource, err)
+		}
+	}
+	ztunnels := system.ForResource(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"})
+	if _, err := ztunnels.Informer().AddEventHandler(handler); err != nil {
+		return fmt.Errorf("watching ztunnel: %w", err)
+	}
+	applications.Start(ctx.Done())
+	system.Start(ctx.Done())
+	<-ctx.Done()
+	applications.Shutdown()
+	system.Shutdown()
+	return nil
+}
+
+// report names an object that changed, but for the callers that a check starts and removes.
+func report(object any, changed func(string)) {
+	if live, ok := object.(*unstructured.Unstructured); ok && !ofACheck(live) {
+		changed(live.GetKind() + " " + live.GetName())
+	}
+}
+
+func ofACheck(object *unstructured.Unstructured) bool {
+	_, is := object.GetLabels()[traffic.CallerLabel]
+	return is
+}

@@ -1,0 +1,13 @@
+package targets
+
+import (
+	"context"
+
+	"ambientlab/internal/lab"
+)
+
+// Workshop leads through the lessons on the terminal: goal, prediction, hints, and a check that starts at every change.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
+func Workshop(ctx context.Context) error {
+	return lab.Run(ctx, lab.Workshop(lab.WorkshopOptions{}))
+}
