@@ -498,10 +498,14 @@ func (e *Engine) Check() {
 	e.kick()
 }
 
-// Next goes to the next station, and Go to that of an index; one that does not exist is ignored.
-func (e *Engine) Next() { e.Go(e.View().Index + 1) }
+// Next goes to the next station once this one is done.
+func (e *Engine) Next() {
+	if v := e.View(); v.Done {
+		e.Go(v.Index + 1)
+	}
+}
 
-// Go goes to the station of an index.
+// Go goes to the station of an index; one that does not exist is ignored.
 func (e *Engine) Go(to int) {
 	e.set(func() {
 		if to >= 0 && to < len(e.stations) && to != e.at {

@@ -1,0 +1,245 @@
+package workshop
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ambientlab/internal/probe"
+)
+
+// TestStations reads every text. The commands of a station are those that change the lab.
+func TestStations(t *testing.T) {
+	all, err := Stations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, s := range all {
+		names = append(names, s.Name)
+		if len(s.Do()) == 0 || len(s.Choices) < 2 || s.Title == "" {
+			t.Errorf("station %s is not whole: %+v", s.Name, s)
+		}
+		for _, line := range strings.Split(strings.Join([]string{s.Goal, s.Steps, s.Explanation, s.Next}, "\n"), "\n") {
+			if len(line) > 125 {
+				t.Errorf("station %s has a line of %d characters: %s", s.Name, len(line), line)
+			}
+		}
+	}
+	want := "install apps waypoint fault authz without strict off"
+	if got := strings.Join(names, " "); got != want {
+		t.Errorf("the stations are %s, want %s", got, want)
+	}
+	if got := all[7].Do(); !slices.Equal(got,
+		[]string{"mage sm:authz -off", "mage sm:fault -off", "mage sm:waypoint -off"}) {
+		t.Errorf("the way back is %q", got)
+	}
+	if got := all[1].Do(); !slices.Equal(got, []string{"mage sm:apps"}) {
+		t.Errorf("the commands of station apps are %q", got)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	good := "# T\n\n## Goal\n\ng\n\n## Prediction\n\nq?\n\n- a: x\n- b: y\n\nAnswer: a\n\n## Steps\n\ns\n\n" +
+		"## Hints\n\n1. one\n   more\n2. two\n\n## Explanation\n\ne\n\n## Next\n\nn\n"
+	text, err := parse(good)
+	if err != nil || text.Hints[0] != "one more" || text.Question != "q?" || text.Choices[1].Text != "y" {
+		t.Fatalf("%+v %v", text, err)
+	}
+	for _, bad := range []string{
+		strings.TrimPrefix(good, "# T"),
+		strings.Replace(good, "Answer: a", "Answer: c", 1),
+		strings.Replace(good, "## Goal\n\ng", "## Goal", 1),
+		strings.Replace(good, "2. two\n", "", 1),
+	} {
+		if _, err := parse(bad); err == nil {
+			t.Errorf("this text was taken:\n%s", bad)
+		}
+	}
+}
+
+// TestStart finds the learner's station from what the cluster has, and goes on after a station that is done.
+func TestStart(t *testing.T) {
+	all, err := Stations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		look Look
+		done string
+		want string
+	}{
+		{Look{}, "", "install"},
+		{Look{Installed: true}, "", "install"},
+		{Look{Installed: true}, "install", "apps"},
+		{applications(nil), "", "apps"},
+		{applications(nil), "apps", "waypoint"},
+		{applications(upTo("waypoint")), "apps", "waypoint"},
+		{applications(upTo("fault")), "apps", "fault"},
+		{applications(upTo("authz")), "fault", "authz"},
+		{applications(upTo("authz")), "authz", "without"},
+		{applications(upTo("without")), "authz", "without"},
+		{applications(upTo("strict")), "", "strict"},
+		{applications(upTo("strict")), "strict", "off"},
+		{applications(nil), "strict", "off"},
+		{applications(nil), "apps strict off", "off"},
+	} {
+		done := func(name string) bool { return slices.Contains(strings.Fields(c.done), name) }
+		if got := all[start(all, c.look, done)].Name; got != c.want {
+			t.Errorf("with %+v and %q done: station %s, want %s", c.look, c.done, got, c.want)
+		}
+	}
+}
+
+// opened is an engine on a fake lab, with a file of its own.
+func opened(t *testing.T, lab *fakeLab, file string) *Engine {
+	t.Helper()
+	e, err := New(lab, NewFeed(nil), claims(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// running runs an engine in a bubble until the test has ended.
+func running(ctx context.Context, e *Engine) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		e.Run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// TestNotices changes the lab as kubectl would: the station turns done without a key, and its notes survive.
+func TestNotices(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "state", "notes.json")
+	synctest.Test(t, func(t *testing.T) {
+		lab := &fakeLab{look: applications(nil), takes: 2 * time.Second}
+		e := opened(t, lab, file)
+		e.Go(2)
+		stop := running(t.Context(), e)
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		if v := e.View(); v.Report != nil || v.Done || len(v.Items) != 2 {
+			t.Errorf("before anything was done: %+v", v)
+		}
+		began := time.Now()
+		lab.change("Gateway appb-waypoint", func() { lab.look.Lessons.Waypoint = true })
+		time.Sleep(5 * time.Second)
+		if v := e.View(); v.Report == nil || v.Done || v.Items[0].Verdict != probe.Refuted ||
+			v.Items[0].Text != "expected 200" {
+			t.Errorf("while the proxies do not have it: %+v", v.Items)
+		}
+		lab.mu.Lock()
+		lab.holds = []string{"waypoint-appa", "waypoint-gateway"} // without an event, as a proxy gets it
+		lab.mu.Unlock()
+		for !e.View().Done {
+			<-e.Changed()
+		}
+		if took := time.Since(began); took > 12*time.Second {
+			t.Errorf("done after %s", took)
+		}
+		judged := lab.judged
+		time.Sleep(time.Hour)
+		if lab.judged != judged {
+			t.Errorf("%d more checks although nothing changed", lab.judged-judged)
+		}
+		lab.change("Service appb", func() { lab.holds = nil })
+		time.Sleep(4 * time.Second)
+		if e.View().Done {
+			t.Error("still done after the label was removed")
+		}
+		stop()
+	})
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the notes: %v %v", info, err)
+	}
+	lab := &fakeLab{look: applications(upTo("waypoint"))}
+	if v := opened(t, lab, file).View(); v.Station.Name != "fault" {
+		t.Errorf("after a restart: %s", v.Station.Name)
+	}
+	other := &fakeLab{look: applications(upTo("waypoint"))}
+	other.look.Created = time.Unix(2e9, 0).UTC()
+	if v := opened(t, other, file).View(); v.Station.Name != "waypoint" || !v.Notes.Done.IsZero() {
+		t.Errorf("in a new lab: %s, %+v", v.Station.Name, v.Notes)
+	}
+}
+
+// TestChangeDuringCheck gives a check up when something changes, and judges what is there then.
+func TestChangeDuringCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := &fakeLab{look: applications(upTo("waypoint")), takes: 10 * time.Second}
+		e := opened(t, lab, filepath.Join(t.TempDir(), "notes.json"))
+		stop := running(t.Context(), e)
+		time.Sleep(5 * time.Second)
+		if e.View().Checking == "" {
+			t.Error("no check runs")
+		}
+		lab.change("Service appb", func() { lab.holds = []string{"waypoint-appa", "waypoint-gateway"} })
+		time.Sleep(11 * time.Second)
+		if v := e.View(); !v.Done || lab.judged != 1 {
+			t.Errorf("done %t after %d checks", v.Done, lab.judged)
+		}
+		stop()
+	})
+}
+
+func TestHintsPredictionsAndCommands(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "notes.json")
+	synctest.Test(t, func(t *testing.T) {
+		lab := &fakeLab{look: applications(nil)}
+		e := opened(t, lab, file)
+		e.Go(2)
+		stop := running(t.Context(), e)
+		e.Predict("x")
+		e.Predict("b")
+		for range 4 {
+			e.Hint()
+		}
+		time.Sleep(3 * time.Second)
+		v := e.View()
+		if v.Notes.Prediction != "b" || len(v.Hints) != 3 || v.Hints[2] != "the label is missing" {
+			t.Errorf("%+v %q", v.Notes, v.Hints)
+		}
+		e.Next()
+		if e.View().Index != 2 {
+			t.Error("went on although the station is not done")
+		}
+		if err := e.Do(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(3 * time.Second)
+		if v := e.View(); !v.Done || !slices.Equal(v.Output, []string{"$ mage sm:waypoint", "running"}) {
+			t.Errorf("after the command: %t %q", v.Done, v.Output)
+		}
+		if err := e.Undo(t.Context()); err != nil || !slices.Equal(lab.typed,
+			[]string{"mage sm:waypoint", "mage sm:waypoint -off"}) {
+			t.Errorf("%v %q", err, lab.typed)
+		}
+		stop()
+	})
+	notes, err := Load(file)
+	if err != nil || notes.Stations["waypoint"].Hints != 3 {
+		t.Errorf("%+v %v", notes, err)
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(&fakeLab{}, NewFeed(nil), claims(), file); err == nil {
+		t.Error("a file that holds no notes was taken")
+	}
+}

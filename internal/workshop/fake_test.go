@@ -1,0 +1,142 @@
+package workshop
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"ambientlab/internal/lesson/params"
+	"ambientlab/internal/probe"
+)
+
+// fakeLab is a lab whose state a test sets. It judges a claim as refuted unless it is in holds.
+type fakeLab struct {
+	mu      sync.Mutex
+	look    Look
+	holds   []string
+	changed func(string)
+	typed   []string
+	judged  int
+	takes   time.Duration // how long a check takes
+}
+
+func (f *fakeLab) Look(context.Context) (Look, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.look, nil
+}
+
+func (f *fakeLab) Watch(ctx context.Context, changed func(string)) error {
+	f.mu.Lock()
+	f.changed = changed
+	f.mu.Unlock()
+	<-ctx.Done()
+	return nil
+}
+
+// change changes the lab as a learner's kubectl would.
+func (f *fakeLab) change(object string, change func()) {
+	f.mu.Lock()
+	change()
+	changed := f.changed
+	f.mu.Unlock()
+	if changed != nil {
+		changed(object)
+	}
+}
+
+func (f *fakeLab) Judge(
+	ctx context.Context, _ probe.Lessons, claims []string, progress func(string),
+) (probe.Report, error) {
+	progress("measuring")
+	select {
+	case <-time.After(f.takes):
+	case <-ctx.Done():
+		return probe.Report{}, context.Cause(ctx)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.judged++
+	var report probe.Report
+	for _, id := range claims {
+		result := probe.Result{
+			ID: id, Title: id, Verdict: probe.Refuted, Causes: []string{"the label is missing"},
+			Checks: []probe.Check{{Name: "status", Verdict: probe.Refuted, Text: "expected 200"}},
+		}
+		if slices.Contains(f.holds, id) {
+			result.Verdict, result.Causes = probe.Proven, nil
+			result.Checks[0].Verdict = probe.Proven
+		}
+		report.Claims = append(report.Claims, result)
+	}
+	return report, nil
+}
+
+func (f *fakeLab) Type(_ context.Context, command string, line func(string)) error {
+	line("running")
+	f.change("Gateway appb-waypoint", func() {
+		f.typed = append(f.typed, command)
+		switch command {
+		case "mage sm:waypoint":
+			f.look.Lessons.Waypoint = true
+			f.holds = append(f.holds, "waypoint-appa", "waypoint-gateway")
+		case "mage sm:waypoint -off":
+			f.look.Lessons.Waypoint = false
+			f.holds = nil
+		}
+	})
+	return nil
+}
+
+func (f *fakeLab) Manual(context.Context, string, probe.Lessons) (Manual, error) {
+	return Manual{
+		Files:       []File{{"gateway.yaml", "# a comment\nkind: Gateway\n"}},
+		Differences: []string{"create Gateway default/appb-waypoint"},
+		Commands:    []string{"kubectl apply -f - <<'EOF'\nkind: Gateway\nEOF"},
+	}, nil
+}
+
+// claims are those of the lessons, as far as the tests need them: with traffic, made with the right lessons.
+func claims() []probe.Claim {
+	claim := func(id string, when func(probe.Lessons) bool) probe.Claim {
+		return probe.Claim{ID: id, Title: "claim " + id, When: when, Shot: probe.Shot{Caller: probe.Appa}}
+	}
+	fault := probe.FaultOn
+	return []probe.Claim{
+		claim("reach-appa", probe.Always), claim("reach-gateway", probe.Always),
+		claim("gateway-other-host", probe.Always),
+		claim("waypoint-appa", probe.WaypointOn), claim("waypoint-gateway", probe.WaypointOn),
+		{ID: "waypoint-appb-only", When: probe.WaypointOn}, // decided on configuration alone
+		claim("fault-appa", fault), claim("fault-gateway", fault), claim("fault-prefix", fault),
+		claim("authz-get-gateway", probe.AuthzOn),
+		claim("authz-taken-out-appa", probe.All(probe.AuthzOn, probe.Not(probe.Admitted(probe.Appa)))),
+		claim("waypoint-off", probe.Not(probe.WaypointOn)),
+	}
+}
+
+// applications is a lab with the applications, and with the lessons that on turns on.
+func applications(on func(*probe.Lessons)) Look {
+	look := Look{Lab: "test", Installed: true, Created: time.Unix(1e9, 0).UTC(), Apps: true}
+	if on != nil {
+		on(&look.Lessons)
+	}
+	return look
+}
+
+func upTo(lesson string) func(*probe.Lessons) {
+	return func(l *probe.Lessons) {
+		l.Waypoint = true
+		fault := params.DefaultFault()
+		switch lesson {
+		case "fault":
+			l.Fault = &fault
+		case "authz", "without", "strict":
+			l.Fault = &fault
+			l.Authz = &params.Authz{Allowed: params.Callers(), Strict: lesson == "strict"}
+			if lesson == "without" {
+				l.Authz.Allowed = params.Callers()[1:]
+			}
+		}
+	}
+}
