@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/command"
@@ -97,9 +99,6 @@ func (w *workshopLab) Look(ctx context.Context) (workshop.Look, error) {
 		look.NoPackets = "the pods of this lab exchange no packets, so no request is shown and claims are judged on the " +
 			"configuration that istiod sends"
 	}
-	if look.Lessons, err = lessonsOn(s.Found); err != nil {
-		return look, err
-	}
 	m, err := s.Mesh(ctx)
 	if err != nil {
 		return look, err
@@ -108,39 +107,54 @@ func (w *workshopLab) Look(ctx context.Context) (workshop.Look, error) {
 	if err != nil {
 		return look, err
 	}
-	_, recorded := s.Found.Lessons["apps"]
-	look.Apps = recorded || objects.Service != nil
-	addMadeByHand(&look.Lessons, objects)
-	return look, nil
+	on, err := lessonsOn(s.Found, objects)
+	look.Lessons = lesson.States(on...)
+	return look, err
 }
 
-// addMadeByHand adds the lessons whose objects a learner made without a target, or changed.
-func addMadeByHand(on *probe.Lessons, objects *mesh.Objects) {
+// lessonsOn lists the lessons that are on as their targets recorded them, and those whose objects a learner made without
+// a target, or changed.
+func lessonsOn(found session.Found, objects *mesh.Objects) ([]lesson.Lesson, error) {
+	on := map[string]lesson.Lesson{}
+	for _, l := range lesson.All() {
+		recorded, isOn, err := l.AsRecorded(found)
+		if err != nil {
+			return nil, err
+		}
+		if isOn {
+			on[l.Name] = recorded
+		}
+	}
+	if objects.Service != nil {
+		on["apps"] = lesson.Apps()
+	}
 	if objects.Waypoint != nil && objects.Service != nil &&
 		objects.Service.Labels["istio.io/use-waypoint"] == names.Waypoint {
-		on.Waypoint = true
+		on["waypoint"] = lesson.Waypoint()
 	}
-	if on.Fault == nil && objects.VirtualService(names.Delay) != nil {
-		fault := params.DefaultFault()
-		on.Fault = &fault
+	if _, recorded := on["fault"]; !recorded && objects.VirtualService(names.Delay) != nil {
+		on["fault"] = lesson.Fault(params.DefaultFault())
 	}
-	policy := objects.Policy(names.GetOnly)
-	if policy == nil {
-		return
+	if policy := objects.Policy(names.GetOnly); policy != nil {
+		on["authz"] = liveAuthz(policy, objects.Policy(names.OnlyViaWaypoint) != nil)
 	}
-	var principals []string
+	return slices.Collect(maps.Values(on)), nil
+}
+
+// liveAuthz is lesson authz as the policy in the cluster has it.
+func liveAuthz(policy *securityv1.AuthorizationPolicy, strict bool) lesson.Lesson {
+	var principals, without []string
 	for _, rule := range policy.Spec.GetRules() {
 		for _, from := range rule.GetFrom() {
 			principals = append(principals, from.GetSource().GetPrincipals()...)
 		}
 	}
-	live := params.Authz{Strict: objects.Policy(names.OnlyViaWaypoint) != nil}
 	for _, account := range params.Callers() {
-		if slices.ContainsFunc(principals, func(p string) bool { return strings.HasSuffix(p, "/sa/"+account) }) {
-			live.Allowed = append(live.Allowed, account)
+		if !slices.ContainsFunc(principals, func(p string) bool { return strings.HasSuffix(p, "/sa/"+account) }) {
+			without = append(without, account)
 		}
 	}
-	on.Authz = &live
+	return lesson.Authz(strings.Join(without, ","), strict)
 }
 
 // Watch implements workshop.Lab.
@@ -284,10 +298,10 @@ func (w *workshopLab) Manual(ctx context.Context, name string, on probe.Lessons)
 	switch {
 	case !known:
 		return manual, fmt.Errorf("there is no lesson %s", name)
-	case name == "fault" && on.Fault != nil:
-		l = lesson.Fault(*on.Fault)
-	case name == "authz" && on.Authz != nil:
-		l = lesson.Authz(strings.Join(on.Authz.Without(), ","), on.Authz.Strict)
+	case name == "fault" && on.Fault() != nil:
+		l = lesson.Fault(*on.Fault())
+	case name == "authz" && on.Authz() != nil:
+		l = lesson.Authz(strings.Join(on.Authz().Without(), ","), on.Authz().Strict)
 	}
 	substitutes, err := s.Substitutes(ctx)
 	if err != nil {
@@ -300,7 +314,7 @@ func (w *workshopLab) Manual(ctx context.Context, name string, on probe.Lessons)
 	for _, spec := range specFiles {
 		file := path.Base(spec)
 		if file == "upstream-envoy.yaml" && substitutes.Proxy() == "" ||
-			file == "strict.yaml" && (on.Authz == nil || !on.Authz.Strict) {
+			file == "strict.yaml" && !probe.Strict(on) {
 			continue
 		}
 		text, err := specs.Render(spec, l.Data(s.Config))

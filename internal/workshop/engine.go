@@ -33,9 +33,7 @@ type Look struct {
 	Installed bool
 	Why       string
 	Created   time.Time
-	// Apps tells whether the applications are installed. Lessons are those that are on: recorded by their targets, or
-	// made by hand.
-	Apps    bool
+	// Lessons are those that are on: recorded by their targets, or made by hand.
 	Lessons probe.Lessons
 	// NoPackets is why no packets flow, or "".
 	NoPackets string
@@ -331,7 +329,7 @@ func (e *Engine) seen(look Look) (s Station, lessons probe.Lessons, claims []str
 		for _, c := range e.counted(s, look) {
 			claims = append(claims, c.ID)
 		}
-		needed = look.Apps && e.doing == "" &&
+		needed = look.Lessons.On("apps") && e.doing == "" &&
 			(e.asked || s.Met(look, e.progress.done) || time.Since(e.touched) < fresh)
 	})
 	return s, lessons, claims, needed

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ambientlab/internal/lesson"
 	"ambientlab/internal/probe"
 )
 
@@ -77,17 +78,17 @@ func TestStart(t *testing.T) {
 		{Look{}, "", "install"},
 		{Look{Installed: true}, "", "install"},
 		{Look{Installed: true}, "install", "apps"},
-		{applications(nil), "", "apps"},
-		{applications(nil), "apps", "waypoint"},
-		{applications(upTo("waypoint")), "apps", "waypoint"},
-		{applications(upTo("fault")), "apps", "fault"},
-		{applications(upTo("authz")), "fault", "authz"},
-		{applications(upTo("authz")), "authz", "without"},
-		{applications(upTo("without")), "authz", "without"},
-		{applications(upTo("strict")), "", "strict"},
-		{applications(upTo("strict")), "strict", "off"},
-		{applications(nil), "strict", "off"},
-		{applications(nil), "apps strict off", "off"},
+		{applications(), "", "apps"},
+		{applications(), "apps", "waypoint"},
+		{applications(upTo("waypoint")...), "apps", "waypoint"},
+		{applications(upTo("fault")...), "apps", "fault"},
+		{applications(upTo("authz")...), "fault", "authz"},
+		{applications(upTo("authz")...), "authz", "without"},
+		{applications(upTo("without")...), "authz", "without"},
+		{applications(upTo("strict")...), "", "strict"},
+		{applications(upTo("strict")...), "strict", "off"},
+		{applications(), "strict", "off"},
+		{applications(), "apps strict off", "off"},
 	} {
 		done := func(name string) bool { return slices.Contains(strings.Fields(c.done), name) }
 		if got := all[start(all, c.look, done)].Name; got != c.want {
@@ -127,7 +128,7 @@ func running(ctx context.Context, e *Engine) (stop func()) {
 func TestNotices(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state", "notes.json")
 	synctest.Test(t, func(t *testing.T) {
-		lab := &fakeLab{look: applications(nil), takes: 2 * time.Second}
+		lab := &fakeLab{look: applications(), takes: 2 * time.Second}
 		e := opened(t, lab, file)
 		e.Go(2)
 		stop := running(t.Context(), e)
@@ -137,7 +138,7 @@ func TestNotices(t *testing.T) {
 			t.Errorf("before anything was done: %+v", v)
 		}
 		began := time.Now()
-		lab.change("Gateway appb-waypoint", func() { lab.look.Lessons.Waypoint = true })
+		lab.change("Gateway appb-waypoint", func() { lab.look.Lessons = lesson.States(lesson.Apps(), lesson.Waypoint()) })
 		time.Sleep(5 * time.Second)
 		if v := e.View(); v.Report == nil || v.Done || v.Items[0].Verdict != probe.Refuted ||
 			v.Items[0].Text != "expected 200" {
@@ -168,11 +169,11 @@ func TestNotices(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the notes: %v %v", info, err)
 	}
-	lab := &fakeLab{look: applications(upTo("waypoint"))}
+	lab := &fakeLab{look: applications(upTo("waypoint")...)}
 	if v := opened(t, lab, file).View(); v.Station.Name != "fault" {
 		t.Errorf("after a restart: %s", v.Station.Name)
 	}
-	other := &fakeLab{look: applications(upTo("waypoint"))}
+	other := &fakeLab{look: applications(upTo("waypoint")...)}
 	other.look.Created = time.Unix(2e9, 0).UTC()
 	if v := opened(t, other, file).View(); v.Station.Name != "waypoint" || !v.Notes.Done.IsZero() {
 		t.Errorf("in a new lab: %s, %+v", v.Station.Name, v.Notes)
@@ -182,7 +183,7 @@ func TestNotices(t *testing.T) {
 // TestChangeDuringCheck gives a check up when something changes, and judges what is there then.
 func TestChangeDuringCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lab := &fakeLab{look: applications(upTo("waypoint")), takes: 10 * time.Second}
+		lab := &fakeLab{look: applications(upTo("waypoint")...), takes: 10 * time.Second}
 		e := opened(t, lab, filepath.Join(t.TempDir(), "notes.json"))
 		stop := running(t.Context(), e)
 		time.Sleep(5 * time.Second)
@@ -201,7 +202,7 @@ func TestChangeDuringCheck(t *testing.T) {
 func TestHintsPredictionsAndCommands(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "notes.json")
 	synctest.Test(t, func(t *testing.T) {
-		lab := &fakeLab{look: applications(nil)}
+		lab := &fakeLab{look: applications()}
 		e := opened(t, lab, file)
 		e.Go(2)
 		stop := running(t.Context(), e)

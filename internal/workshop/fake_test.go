@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"ambientlab/internal/lesson"
 	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
 )
@@ -79,10 +80,10 @@ func (f *fakeLab) Type(_ context.Context, command string, line func(string)) err
 		f.typed = append(f.typed, command)
 		switch command {
 		case "mage sm:waypoint":
-			f.look.Lessons.Waypoint = true
+			f.look.Lessons = with(f.look.Lessons, lesson.Waypoint())
 			f.holds = append(f.holds, "waypoint-appa", "waypoint-gateway")
 		case "mage sm:waypoint -off":
-			f.look.Lessons.Waypoint = false
+			f.look.Lessons = lesson.States(lesson.Apps())
 			f.holds = nil
 		}
 	})
@@ -102,41 +103,40 @@ func claims() []probe.Claim {
 	claim := func(id string, when func(probe.Lessons) bool) probe.Claim {
 		return probe.Claim{ID: id, Title: "claim " + id, When: when, Shot: probe.Shot{Caller: probe.Appa}}
 	}
-	fault := probe.FaultOn
+	fault := probe.On("fault")
 	return []probe.Claim{
 		claim("reach-appa", probe.Always), claim("reach-gateway", probe.Always),
 		claim("gateway-other-host", probe.Always),
-		claim("waypoint-appa", probe.WaypointOn), claim("waypoint-gateway", probe.WaypointOn),
-		{ID: "waypoint-appb-only", When: probe.WaypointOn}, // decided on configuration alone
+		claim("waypoint-appa", probe.On("waypoint")), claim("waypoint-gateway", probe.On("waypoint")),
+		{ID: "waypoint-appb-only", When: probe.On("waypoint")}, // decided on configuration alone
 		claim("fault-appa", fault), claim("fault-gateway", fault), claim("fault-prefix", fault),
-		claim("authz-get-gateway", probe.AuthzOn),
-		claim("authz-taken-out-appa", probe.All(probe.AuthzOn, probe.Not(probe.Admitted(probe.Appa)))),
-		claim("waypoint-off", probe.Not(probe.WaypointOn)),
+		claim("authz-get-gateway", probe.On("authz")),
+		claim("authz-taken-out-appa", probe.All(probe.On("authz"), probe.Not(probe.Admitted(probe.Appa)))),
+		claim("waypoint-off", probe.Not(probe.On("waypoint"))),
 	}
 }
 
-// applications is a lab with the applications, and with the lessons that on turns on.
-func applications(on func(*probe.Lessons)) Look {
-	look := Look{Lab: "test", Installed: true, Created: time.Unix(1e9, 0).UTC(), Apps: true}
-	if on != nil {
-		on(&look.Lessons)
+// applications is a lab with the applications and some more lessons.
+func applications(more ...lesson.Lesson) Look {
+	return Look{
+		Lab: "test", Installed: true, Created: time.Unix(1e9, 0).UTC(),
+		Lessons: lesson.States(append(more, lesson.Apps())...),
 	}
-	return look
 }
 
-func upTo(lesson string) func(*probe.Lessons) {
-	return func(l *probe.Lessons) {
-		l.Waypoint = true
-		fault := params.DefaultFault()
-		switch lesson {
-		case "fault":
-			l.Fault = &fault
-		case "authz", "without", "strict":
-			l.Fault = &fault
-			l.Authz = &params.Authz{Allowed: params.Callers(), Strict: lesson == "strict"}
-			if lesson == "without" {
-				l.Authz.Allowed = params.Callers()[1:]
-			}
-		}
+// upTo lists the lessons that are on at a station.
+func upTo(station string) []lesson.Lesson {
+	on := []lesson.Lesson{lesson.Waypoint()}
+	if station != "waypoint" {
+		on = append(on, lesson.Fault(params.DefaultFault()))
 	}
+	switch station {
+	case "authz":
+		on = append(on, lesson.Authz("", false))
+	case "without":
+		on = append(on, lesson.Authz("appa", false))
+	case "strict":
+		on = append(on, lesson.Authz("", true))
+	}
+	return on
 }

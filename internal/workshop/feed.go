@@ -110,7 +110,7 @@ func NewFeed(connect func(context.Context) (Source, error)) *Feed {
 func (f *Feed) Follow(look Look) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if look.Lessons.Waypoint != f.look.Lessons.Waypoint {
+	if look.Lessons.On("waypoint") != f.look.Lessons.On("waypoint") {
 		f.follow()
 	}
 	f.look = look
@@ -175,7 +175,7 @@ func (f *Feed) Pause(ctx context.Context) (resume func()) {
 func (f *Feed) begin() (fault params.Fault, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.paused > 0 || !f.look.Apps || f.look.NoPackets != "" {
+	if f.paused > 0 || !f.look.Lessons.On("apps") || f.look.NoPackets != "" {
 		return fault, false
 	}
 	f.starting++
@@ -193,8 +193,8 @@ func (f *Feed) started() {
 }
 
 func (f *Feed) fault() params.Fault {
-	if f.look.Lessons.Fault != nil {
-		return *f.look.Lessons.Fault
+	if fault := f.look.Lessons.Fault(); fault != nil {
+		return *fault
 	}
 	return params.DefaultFault()
 }
@@ -412,7 +412,7 @@ func (f *Feed) around() {
 		}
 		ended := r.At.Add(r.Latency)
 		switch {
-		case !f.look.Lessons.Waypoint, f.latest.After(ended.Add(flush)) && time.Since(r.told) > flush:
+		case !f.look.Lessons.On("waypoint"), f.latest.After(ended.Add(flush)) && time.Since(r.told) > flush:
 			f.tell(r, Around)
 		case time.Since(r.told) > logLag && f.logErr != nil:
 			f.tell(r, Unknown)

@@ -62,7 +62,9 @@ func (s fakeSender) Send(
 	return traffic.Batch{}, nil
 }
 
-func (fakeSender) Once(context.Context, traffic.Load) (traffic.Answer, error) { return traffic.Answer{}, nil }
+func (fakeSender) Once(context.Context, traffic.Load) (traffic.Answer, error) {
+	return traffic.Answer{}, nil
+}
 
 // TestFeedTellsTheWay sends through the waypoint, then around it from one caller: each request is told as it went.
 func TestFeedTellsTheWay(t *testing.T) {
@@ -75,7 +77,7 @@ func TestFeedTellsTheWay(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var loop sync.WaitGroup
 		loop.Go(func() { feed.Run(ctx) })
-		feed.Follow(applications(upTo("waypoint")))
+		feed.Follow(applications(upTo("waypoint")...))
 		told, stop := feed.Listen()
 		ways := func(lasts time.Duration) map[probe.Caller]map[Way]int {
 			found := map[probe.Caller]map[Way]int{probe.Appa: {}, probe.Gateway: {}}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"ambientlab/internal/lesson"
 	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
@@ -61,24 +62,22 @@ func (s Station) Do() []string {
 // Stations lists the stations in order.
 func Stations() ([]Station, error) {
 	same := func(on probe.Lessons) probe.Lessons { return on }
+	withWaypoint := func(on probe.Lessons) probe.Lessons { return with(on, lesson.Waypoint()) }
 	withFault := func(on probe.Lessons) probe.Lessons {
-		on.Waypoint = true
-		if on.Fault == nil {
-			fault := params.DefaultFault()
-			on.Fault = &fault
+		if on = withWaypoint(on); on.Fault() == nil {
+			on = with(on, lesson.Fault(params.DefaultFault()))
 		}
 		return on
 	}
-	authz := func(strict bool, allowed ...string) func(probe.Lessons) probe.Lessons {
+	authz := func(without string, strict bool) func(probe.Lessons) probe.Lessons {
 		return func(on probe.Lessons) probe.Lessons {
-			on.Waypoint = true
-			on.Authz = &params.Authz{Allowed: allowed, Strict: strict}
-			return on
+			return with(withWaypoint(on), lesson.Authz(without, strict))
 		}
 	}
 	policy := func(fits func(params.Authz) bool) func(Look, func(string) bool) bool {
 		return func(look Look, _ func(string) bool) bool {
-			return look.Lessons.Waypoint && look.Lessons.Authz != nil && fits(*look.Lessons.Authz)
+			authz := look.Lessons.Authz()
+			return look.Lessons.On("waypoint") && authz != nil && fits(*authz)
 		}
 	}
 	all := []Station{
@@ -89,38 +88,35 @@ func Stations() ([]Station, error) {
 		{
 			Name: "apps", Lesson: "apps", Asked: same, Undo: "mage sm:apps -off",
 			Claims: []string{"reach-appa", "reach-gateway", "gateway-other-host"},
-			Met:    func(look Look, _ func(string) bool) bool { return look.Apps },
+			Met:    func(look Look, _ func(string) bool) bool { return look.Lessons.On("apps") },
 		},
 		{
 			Name: "waypoint", Lesson: "waypoint", Undo: "mage sm:waypoint -off",
 			Claims: []string{"waypoint-appa", "waypoint-gateway", "waypoint-appb-only"},
-			Asked: func(on probe.Lessons) probe.Lessons {
-				on.Waypoint = true
-				return on
-			},
-			Met: func(look Look, _ func(string) bool) bool { return look.Lessons.Waypoint },
+			Asked:  withWaypoint,
+			Met:    func(look Look, _ func(string) bool) bool { return look.Lessons.On("waypoint") },
 		},
 		{
 			Name: "fault", Lesson: "fault", Undo: "mage sm:fault -off", Asked: withFault,
 			Claims: []string{"fault-appa", "fault-gateway", "fault-prefix", "fault-exact"},
 			Met: func(look Look, _ func(string) bool) bool {
-				return look.Lessons.Waypoint && look.Lessons.Fault != nil
+				return look.Lessons.On("waypoint") && look.Lessons.On("fault")
 			},
 		},
 		{
-			Name: "authz", Lesson: "authz", Undo: "mage sm:authz -off", Asked: authz(false, params.Callers()...),
+			Name: "authz", Lesson: "authz", Undo: "mage sm:authz -off", Asked: authz("", false),
 			Claims: []string{
 				"authz-get-appa", "authz-get-gateway", "authz-post-appa", "authz-post-gateway", "authz-outsider",
 			},
 			Met: policy(func(params.Authz) bool { return true }),
 		},
 		{
-			Name: "without", Lesson: "authz", Undo: "mage sm:authz", Asked: authz(false, names.GatewayAccount),
+			Name: "without", Lesson: "authz", Undo: "mage sm:authz", Asked: authz(names.AppA, false),
 			Claims: []string{"authz-taken-out-appa", "authz-get-gateway"},
 			Met:    policy(func(a params.Authz) bool { return !a.Allows(names.AppA) }),
 		},
 		{
-			Name: "strict", Lesson: "authz", Undo: "mage sm:authz", Asked: authz(true, params.Callers()...),
+			Name: "strict", Lesson: "authz", Undo: "mage sm:authz", Asked: authz("", true),
 			Claims: []string{"authz-get-appa", "authz-get-gateway", "direct-closed", "unmeshed-closed"},
 			Met:    policy(func(a params.Authz) bool { return a.Strict }),
 		},
@@ -130,10 +126,10 @@ func Stations() ([]Station, error) {
 				"waypoint-off", "waypoint-off-gateway", "fault-off-appa", "fault-off-gateway", "authz-off-post",
 				"authz-off-outsider",
 			},
-			Asked: func(probe.Lessons) probe.Lessons { return probe.Lessons{} },
+			Asked: func(probe.Lessons) probe.Lessons { return lesson.States(lesson.Apps()) },
 			Met: func(look Look, done func(string) bool) bool {
-				on := look.Lessons
-				return look.Apps && !on.Waypoint && on.Fault == nil && on.Authz == nil && done("strict")
+				return look.Lessons.On("apps") && done("strict") && !slices.ContainsFunc(look.Lessons,
+					func(s probe.LessonState) bool { return s.On && s.Name != "apps" })
 			},
 		},
 	}
@@ -147,6 +143,17 @@ func Stations() ([]Station, error) {
 		}
 	}
 	return all, nil
+}
+
+// with gives the lessons with one of them on.
+func with(on probe.Lessons, l lesson.Lesson) probe.Lessons {
+	all := slices.DeleteFunc(slices.Clone(on), func(s probe.LessonState) bool { return s.Name == l.Name })
+	for _, state := range lesson.States(l) {
+		if state.On {
+			all = append(all, state)
+		}
+	}
+	return all
 }
 
 // start gives the index of the station at which a learner is: the last one whose state the cluster is in, or the one

@@ -91,21 +91,37 @@ func Terminal(
 	// A read of the terminal cannot be cancelled. The goroutine that waits for a key ends with the process.
 	keys := make(chan string)
 	go func() {
-		buffer := make([]byte, 16)
+		defer close(keys)
+		buffer := make([]byte, 256)
 		for {
 			n, err := in.Read(buffer)
 			if err != nil {
-				close(keys)
 				return
 			}
-			select {
-			case keys <- string(buffer[:n]):
-			case <-ctx.Done():
-				return
+			for _, key := range splitKeys(string(buffer[:n])) {
+				select {
+				case keys <- key:
+				case <-ctx.Done():
+					return
+				}
 			}
 		}
 	}()
 	return t.run(ctx, keys)
+}
+
+// splitKeys gives the keys of what was read at once: characters, and the sequences that arrows and page keys send.
+func splitKeys(read string) []string {
+	var keys []string
+	for read != "" {
+		_, length := utf8.DecodeRuneInString(read)
+		if sequence, isSequence := strings.CutPrefix(read, "\x1b["); isSequence {
+			end := strings.IndexFunc(sequence, func(c rune) bool { return c >= '@' && c <= '~' })
+			length = len("\x1b[") + end + 1
+		}
+		keys, read = append(keys, read[:length]), read[length:]
+	}
+	return keys
 }
 
 func (t *terminal) run(ctx context.Context, keys <-chan string) error {
@@ -345,7 +361,7 @@ func (t *terminal) rows(width, height int) []row {
 	rows := t.station(v, width)
 	foot := []row{{dim, keysOfStation}, {dim, keysOf(v)}}
 	free := height - len(rows) - len(foot)
-	if free > 0 && v.Look.Apps && v.Look.NoPackets == "" {
+	if free > 0 && v.Look.Lessons.On("apps") && v.Look.NoPackets == "" {
 		rows = append(rows, row{bold, "Last requests"})
 		for _, r := range t.feed.Last(free - 1) {
 			rows = append(rows, requestRow(r))

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 func showTerminal(file string) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	lab := &fakeLab{look: applications(nil)}
+	lab := &fakeLab{look: applications()}
 	feed := NewFeed(nil)
 	e, err := New(lab, feed, claims(), file)
 	if err == nil {
@@ -142,7 +142,7 @@ func TestKeys(t *testing.T) {
 	m.press("u")
 	m.shows("[!] claim waypoint-appa")
 	m.press("C-c")
-	m.press("clear; stty -g > "+filepath.Join(filepath.Dir(m.socket), "after")+"; echo ended; tput cup 5 5", "Enter")
+	m.press("clear; stty -g > "+filepath.Join(filepath.Dir(m.socket), "after")+"; echo en''ded", "Enter")
 	m.shows("ended")
 	before, err := os.ReadFile(filepath.Join(filepath.Dir(m.socket), "before"))
 	if err != nil {
@@ -158,7 +158,7 @@ func TestKeys(t *testing.T) {
 }
 
 func TestPrint(t *testing.T) {
-	lab := &fakeLab{look: applications(upTo("waypoint"))}
+	lab := &fakeLab{look: applications(upTo("waypoint")...)}
 	e := opened(t, lab, filepath.Join(t.TempDir(), "notes.json"))
 	var out bytes.Buffer
 	if err := Print(&out, e.View()); err != nil {
@@ -171,6 +171,13 @@ func TestPrint(t *testing.T) {
 	}
 	if strings.Contains(out.String(), "\x1b") {
 		t.Error("plain output holds escape sequences")
+	}
+}
+
+func TestSplitKeys(t *testing.T) {
+	got := strings.Join(splitKeys("xc\x1b[B\x1b[6~ä\x1b\x03\x1b["), "|")
+	if want := "x|c|\x1b[B|\x1b[6~|ä|\x1b|\x03|\x1b["; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
