@@ -1,6 +1,6 @@
 // Package specs holds what the lab itself applies: the kind configuration, Helm values, the two applications, their
-// gateway and the lessons, and the texts of the workshop's stations. The YAML files are templates, filled with validated
-// settings only.
+// gateway and the lessons, and the texts of the workshop's stations. The YAML files are templates, filled with
+// validated settings only.
 package specs
 
 import (

@@ -96,8 +96,8 @@ func (w *workshopLab) Look(ctx context.Context) (workshop.Look, error) {
 	}
 	look.Installed, look.Created = true, s.Found.Record.Created
 	if !s.Info.Packets {
-		look.NoPackets = "the pods of this lab exchange no packets, so no request is shown and claims are judged on the " +
-			"configuration that istiod sends"
+		look.NoPackets = "the pods of this lab exchange no packets, so no request is shown and claims are judged on " +
+			"the configuration that istiod sends"
 	}
 	m, err := s.Mesh(ctx)
 	if err != nil {
@@ -112,8 +112,8 @@ func (w *workshopLab) Look(ctx context.Context) (workshop.Look, error) {
 	return look, err
 }
 
-// lessonsOn lists the lessons that are on as their targets recorded them, and those whose objects a learner made without
-// a target, or changed.
+// lessonsOn lists the lessons that are on as their targets recorded them, and those whose objects a learner made
+// without a target, or changed.
 func lessonsOn(found session.Found, objects *mesh.Objects) ([]lesson.Lesson, error) {
 	on := map[string]lesson.Lesson{}
 	for _, l := range lesson.All() {

@@ -13,6 +13,7 @@ import (
 
 	"ambientlab/internal/lesson"
 	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/manifest"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/workshop"
@@ -78,7 +79,14 @@ func TestWorkshopNotices(t *testing.T) {
 	began = time.Now()
 	for _, spec := range manual.Files {
 		if spec.Name != "service.yaml" {
-			b.create(spec.Text)
+			list, err := manifest.Decode([]byte(spec.Text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, object := range list {
+				object.SetNamespace("default")
+				b.createOne(object)
+			}
 		}
 	}
 	label := func(text string) {

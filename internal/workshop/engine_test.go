@@ -138,7 +138,9 @@ func TestNotices(t *testing.T) {
 			t.Errorf("before anything was done: %+v", v)
 		}
 		began := time.Now()
-		lab.change("Gateway appb-waypoint", func() { lab.look.Lessons = lesson.States(lesson.Apps(), lesson.Waypoint()) })
+		lab.change("Gateway appb-waypoint", func() {
+			lab.look.Lessons = lesson.States(lesson.Apps(), lesson.Waypoint())
+		})
 		time.Sleep(5 * time.Second)
 		if v := e.View(); v.Report == nil || v.Done || v.Items[0].Verdict != probe.Refuted ||
 			v.Items[0].Text != "expected 200" {

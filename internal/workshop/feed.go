@@ -90,13 +90,13 @@ const (
 	batchEvery = time.Second
 	batchSize  = 3
 	kept       = 400
-	// Envoy writes its access log at most a second late under Istio's agent (--file-flush-interval-msec 1000). A request
-	// that is not in it after logLag went around the waypoint.
+	// Envoy writes its access log at most a second late under Istio's agent (--file-flush-interval-msec 1000). A
+	// request that is not in it after logLag went around the waypoint.
 	logLag = 1300 * time.Millisecond
 	// keptRuns is how many batches may have requests whose way is not known.
 	keptRuns = 64
-	// skew is how much later than the caller the waypoint may have seen a request, and flush how long after the end of a
-	// request a later line must have begun to show that the request's own line would have been written before it.
+	// skew is how much later than the caller the waypoint may have seen a request, and flush how long after the end of
+	// a request a later line must have begun to show that the request's own line would have been written before it.
 	skew  = 250 * time.Millisecond
 	flush = 20 * time.Millisecond
 )

@@ -50,9 +50,10 @@ func (s fakeSender) Send(
 		time.Sleep(5 * time.Millisecond)
 		each(traffic.Reply{At: at, Latency: 5 * time.Millisecond, Status: 200})
 		if through {
+			line := observe.Crossing{At: at.Add(time.Millisecond), Run: load.Run, Principal: "spiffe://x"}
 			time.AfterFunc(900*time.Millisecond, func() {
 				select {
-				case s.source.log <- observe.Crossing{At: at.Add(time.Millisecond), Run: load.Run, Principal: "spiffe://x"}:
+				case s.source.log <- line:
 				case <-ctx.Done():
 				}
 			})

@@ -63,8 +63,8 @@ func Interactive(in, out *os.File, getenv func(string) string) bool {
 // frame is how often the screen is written at most. A screen that is written for every event is slow over a network.
 const frame = 100 * time.Millisecond
 
-// Terminal shows the workshop on a terminal until the learner quits or ctx ends, and leaves the terminal as it was. page
-// opens the page and gives its address.
+// Terminal shows the workshop on a terminal until the learner quits or ctx ends, and leaves the terminal as it was.
+// page opens the page and gives its address.
 func Terminal(
 	ctx context.Context, engine *Engine, feed *Feed, in, out *os.File, getenv func(string) string, page func() string,
 ) (err error) {
@@ -227,7 +227,7 @@ func (t *terminal) manual(ctx context.Context, title string, rows func(Manual) [
 }
 
 func yamlRows(manual Manual) []row {
-	rows := []row{{dim, "The same with the lab: the target applies these objects, labels them and waits for the proxies."}}
+	rows := []row{{dim, "The target applies these objects, labels them, and waits until the proxies have them."}}
 	if len(manual.Differences) == 0 {
 		rows = append(rows, row{green, "The cluster has all of it."})
 	}

@@ -164,7 +164,7 @@ func TestPrint(t *testing.T) {
 	if err := Print(&out, e.View()); err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"station 3 of 8: A waypoint for appb", "[ ] claim waypoint-appa", "mage sm:waypoint\n"} {
+	for _, text := range []string{"station 3 of 8: A waypoint for appb", "[ ] claim waypoint-appa", "mage sm:waypoint"} {
 		if !strings.Contains(out.String(), text) {
 			t.Errorf("%q is missing in:\n%s", text, out.String())
 		}
