@@ -9,5 +9,5 @@ import (
 // Workshop leads through the lessons on the terminal: goal, prediction, hints, and a check that starts at every change.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
 func Workshop(ctx context.Context) error {
-	return lab.Run(ctx, lab.Workshop(lab.WorkshopOptions{}))
+	return lab.Run(ctx, "workshop", lab.Workshop(lab.WorkshopOptions{}))
 }
