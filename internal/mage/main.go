@@ -4,6 +4,7 @@
 //   - The lab is compiled with the settings of the Makefile, so that nothing is compiled twice.
 //   - A compilation that takes long reports its progress.
 //   - A compiled lab that is current is run at once: a hash of all inputs decides that, not the Go command.
+//   - SIGTERM and SIGHUP are passed on to the compiled lab, which ends in an orderly way and whose exit code arrives.
 //   - Several runs in one checkout do not disturb each other: no file is written into it, and one of them compiles.
 //
 // Mage's own Main and Invoke are made to be called from other programs (magefile/mage, mage/main.go).
@@ -12,7 +13,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"log"
 	"os"
 	"path/filepath"
 
@@ -74,7 +74,7 @@ func run(args []string) int {
 	if inv.WorkDir == "" {
 		inv.WorkDir = inv.Dir
 	}
-	return mage.RunCompiled(inv, program, log.New(os.Stderr, "", 0))
+	return runCompiled(inv, program)
 }
 
 func fail(err error) int {

@@ -39,7 +39,7 @@ func inCI(getenv func(string) string) bool { return getenv("CI") != "" && getenv
 // target.
 type Settings struct {
 	Provider    string        `env:"SM_PROVIDER" default:"the place where the lab of this name is; kind for a new lab" accepts:"kind, existing, embedded; for sm:lab also auto" help:"where a new lab is created, and which lab is meant where two have the same name; INSTALL_KIND=y means kind, INSTALL_KIND=n existing; auto creates a kind cluster where that is possible, else an embedded one"`
-	Cluster     string        `env:"SM_CLUSTER" default:"ambient" accepts:"a DNS label, at most 40 characters" help:"name of the lab and of its cluster"`
+	Cluster     string        `env:"SM_CLUSTER" default:"ambient; in CI a name of the job's own" accepts:"a DNS label, at most 40 characters" help:"name of the lab and of its cluster"`
 	Namespace   string        `env:"SM_NAMESPACE" default:"default; after sm:install what was installed" accepts:"a namespace's name" help:"where appa, appb and the lessons live"`
 	Workers     int           `env:"SM_WORKERS" default:"2" accepts:"0 to 9" help:"worker nodes of a kind cluster; not together with SM_KIND_CONFIG, which lists them"`
 	NodeImage   string        `env:"SM_NODE_IMAGE" default:"the pinned kindest/node, or the bundle's" accepts:"an image reference" help:"kind node image, also in place of those that SM_KIND_CONFIG names; its Kubernetes must be one that Istio supports"`
@@ -72,7 +72,7 @@ var addonNames = []string{"prometheus", "grafana", "jaeger", "kiali"}
 func Load(getenv func(string) string) (Settings, error) {
 	r := reader{getenv: getenv}
 	s := Settings{
-		Cluster:     r.match("SM_CLUSTER", "ambient", regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)),
+		Cluster:     r.match("SM_CLUSTER", defaultCluster(getenv), regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)),
 		Namespace:   r.namespace("SM_NAMESPACE", "default"),
 		Workers:     r.number("SM_WORKERS", 2, 0, 9),
 		NodeImage:   r.match("SM_NODE_IMAGE", "", regexp.MustCompile(`^[a-z0-9]([a-zA-Z0-9._:/@-])*$`)),

@@ -1,0 +1,55 @@
+package session
+
+import (
+	"fmt"
+	"regexp"
+	"testing"
+)
+
+// Jobs that run at the same time on one host get different names, and the steps of one job the same.
+func TestJobName(t *testing.T) {
+	valid := regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
+	taken := map[string]string{}
+	for i := range 1000 {
+		n := fmt.Sprint(i)
+		for platform, job := range map[string][]string{
+			"GitHub, another run": {"GITHUB_RUN_ID", n, "GITHUB_JOB", "e2e", "RUNNER_NAME", "host-1"},
+			"GitHub, a matrix":    {"GITHUB_RUN_ID", "one", "GITHUB_JOB", "e2e", "RUNNER_NAME", "host-" + n},
+			"GitLab":              {"CI_JOB_ID", n, "CI_RUNNER_ID", "1"},
+			"Buildkite":           {"BUILDKITE_JOB_ID", n},
+			"Jenkins":             {"BUILD_TAG", "jenkins-e2e-5", "WORKSPACE", "/ws/e2e@" + n},
+			"unknown":             {"FOLDER", "/work/" + n},
+		} {
+			getenv := env(append(job, "CI", "true")...)
+			name := jobName(getenv, "host", getenv("FOLDER"))
+			who := platform + " " + n
+			if other := taken[name]; other != "" {
+				t.Fatalf("%s and %s have the same name %s", who, other, name)
+			}
+			taken[name] = who
+			if !valid.MatchString(name) {
+				t.Fatalf("%s is no valid name", name)
+			}
+			if again := jobName(getenv, "host", getenv("FOLDER")); again != name {
+				t.Fatalf("%s has two names", who)
+			}
+		}
+	}
+}
+
+func TestDefaultCluster(t *testing.T) {
+	for _, c := range []struct {
+		env  []string
+		want string
+	}{
+		{nil, "^ambient$"},
+		{[]string{"CI", "false"}, "^ambient$"},
+		{[]string{"CI", "true", "CI_JOB_ID", "5"}, "^lab-[0-9a-f]{12}$"},
+		{[]string{"CI", "true", "SM_CLUSTER", "mine"}, "^mine$"},
+	} {
+		s, err := Load(env(c.env...))
+		if err != nil || !regexp.MustCompile(c.want).MatchString(s.Cluster) {
+			t.Errorf("%v: %q, %v", c.env, s.Cluster, err)
+		}
+	}
+}
