@@ -34,12 +34,13 @@ GO_FILES = $(patsubst ./%,%,$(shell find . -name '*.go' -not -path './.*'))
 # $(call none,COMMAND) fails if COMMAND prints the names of files, and prints them.
 none = @files="$$($(1))" && test -z "$$files" || { echo "$$files"; exit 1; }
 
-lint: ## formatting (gofumpt), import order (gci), line width of 120 (revive), vet and staticcheck
+lint: ## formatting (gofumpt), import order (gci), line width of 120 (revive), vet, staticcheck and actionlint
 	$(call none,$(TOOL) gofumpt -l magefile.go specs targets internal)
 	$(call none,$(TOOL) gci list -s standard -s default -s 'prefix(ambientlab)' $(GO_FILES))
 	@$(TOOL) revive -config internal/tools/revive.toml $(GO_FILES)
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
+	$(TOOL) actionlint
 
 mutants: ## how many mutants of the packages of pure logic the tests notice: 90 % or more (long)
 	internal/tools/mutants.sh

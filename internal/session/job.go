@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// defaultCluster is the name of a lab without SM_CLUSTER. In CI it is one of the job's own, the same in all steps of the
-// job: jobs that run at the same time may share a host and a Docker engine.
+// defaultCluster is the name of a lab without SM_CLUSTER. In CI it is one of the job's own, the same in all steps of
+// the job: jobs that run at the same time may share a host and a Docker engine.
 func defaultCluster(getenv func(string) string) string {
 	if !inCI(getenv) {
 		return "ambient"

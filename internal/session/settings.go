@@ -64,6 +64,9 @@ type Settings struct {
 
 //revive:enable:line-length-limit
 
+// labName matches the name of a lab.
+var labName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
+
 // addonNames lists the telemetry add-ons in the order in which they are shown.
 var addonNames = []string{"prometheus", "grafana", "jaeger", "kiali"}
 
@@ -72,7 +75,7 @@ var addonNames = []string{"prometheus", "grafana", "jaeger", "kiali"}
 func Load(getenv func(string) string) (Settings, error) {
 	r := reader{getenv: getenv}
 	s := Settings{
-		Cluster:     r.match("SM_CLUSTER", defaultCluster(getenv), regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)),
+		Cluster:     r.match("SM_CLUSTER", defaultCluster(getenv), labName),
 		Namespace:   r.namespace("SM_NAMESPACE", "default"),
 		Workers:     r.number("SM_WORKERS", 2, 0, 9),
 		NodeImage:   r.match("SM_NODE_IMAGE", "", regexp.MustCompile(`^[a-z0-9]([a-zA-Z0-9._:/@-])*$`)),
