@@ -225,7 +225,10 @@ func (o Objects) explain(ctx context.Context, id string) []string {
 			)
 		case "Gateway":
 			if obj.GroupVersionKind().Group == gatewayGroup { // Istio has a kind of that name too
-				lines = append(lines, waitCommand(command, "Programmed", "gateways."+gatewayGroup, obj.GetName()))
+				// A Gateway can be programmed before its pods are ready. The label is Gateway API's own (GEP-1762).
+				lines = append(lines, waitCommand(command, "Programmed", "gateways."+gatewayGroup, obj.GetName()),
+					fmt.Sprintf("%s wait --timeout=%s --for=condition=Ready pods -l %s/gateway-name=%s", command,
+						kubectlTimeout, gatewayGroup, obj.GetName()))
 			}
 		case "Job":
 			lines = append(lines, waitCommand(command, "Complete", kind, obj.GetName()))
