@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -362,6 +363,8 @@ func workshopFile(ctx context.Context, env *session.Env) (string, error) {
 type WorkshopOptions struct {
 	// Program is this program, with which a station's commands are run; empty means os.Executable.
 	Program string
+	// Open opens the page in a browser at once.
+	Open bool
 }
 
 // Workshop is the target that leads a learner through the lessons. Without a terminal it prints the station and ends.
@@ -391,14 +394,30 @@ func Workshop(options WorkshopOptions) Target {
 			return workshop.Print(env.Out, e.View())
 		}
 		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		page, err := workshop.NewPage(ctx, e, lab.feed)
+		if err != nil {
+			return err
+		}
+		open := func() string {
+			if err := browse(ctx, page.Address()); err != nil {
+				return "no browser could be opened; the page is at " + page.Address()
+			}
+			return "the page is at " + page.Address()
+		}
+		if options.Open {
+			env.Tell("%s", open())
+		}
 		var running sync.WaitGroup
+		var serving error
 		running.Go(func() { lab.feed.Run(ctx) })
 		running.Go(func() { e.Run(ctx) })
-		err = workshop.Terminal(ctx, e, lab.feed, os.Stdin, out, os.Getenv, func() string { return "" })
+		running.Go(func() { serving = page.Serve(ctx) })
+		err = workshop.Terminal(ctx, e, lab.feed, os.Stdin, out, os.Getenv, open)
 		stop()
 		running.Wait()
 		v := e.View()
 		env.Tell("station %d of %d: %s; mage sm:workshop continues there", v.Index+1, v.Count, v.Station.Title)
-		return err
+		return errors.Join(err, serving)
 	}
 }

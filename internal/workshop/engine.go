@@ -519,16 +519,17 @@ func (e *Engine) List() []Listed {
 	defer e.mu.Unlock()
 	var all []Listed
 	for i, s := range e.stations {
-		all = append(all, Listed{s.Title, e.progress.Stations[s.Name], i == e.at})
+		all = append(all, Listed{i + 1, s.Title, e.progress.Stations[s.Name], i == e.at})
 	}
 	return all
 }
 
 // Listed is a station in a list.
 type Listed struct {
-	Title string
-	Notes Notes
-	Here  bool
+	Number int
+	Title  string
+	Notes  Notes
+	Here   bool
 }
 
 // errBusy refuses a second command while one runs.

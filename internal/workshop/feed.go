@@ -89,7 +89,7 @@ type Feed struct {
 const (
 	batchEvery = time.Second
 	batchSize  = 3
-	kept       = 400
+	kept       = 1500
 	// Envoy writes its access log at most a second late under Istio's agent (--file-flush-interval-msec 1000). A
 	// request that is not in it after logLag went around the waypoint.
 	logLag = 1300 * time.Millisecond

@@ -291,7 +291,7 @@ func evidenceRows(v View) []row {
 
 func (t *terminal) list() {
 	var rows []row
-	for i, s := range t.engine.List() {
+	for _, s := range t.engine.List() {
 		state, look := "", plain
 		switch {
 		case !s.Notes.Done.IsZero():
@@ -302,7 +302,7 @@ func (t *terminal) list() {
 		if s.Notes.Hints > 0 {
 			state += fmt.Sprintf(", %s", counted(s.Notes.Hints, "hint"))
 		}
-		rows = append(rows, row{look, fmt.Sprintf("%d  %-40s %s", i+1, s.Title, strings.TrimPrefix(state, ", "))})
+		rows = append(rows, row{look, fmt.Sprintf("%d  %-40s %s", s.Number, s.Title, strings.TrimPrefix(state, ", "))})
 	}
 	t.show("Stations: a number goes to one", rows)
 	t.listing = true

@@ -42,15 +42,15 @@ func Watch(ctx context.Context, config *rest.Config, namespace string, changed f
 	handler := cache.ResourceEventHandlerDetailedFuncs{
 		AddFunc: func(object any, isInInitialList bool) {
 			if !isInInitialList {
-				report(object, changed)
+				announce(object, changed)
 			}
 		},
-		UpdateFunc: func(_, after any) { report(after, changed) },
+		UpdateFunc: func(_, after any) { announce(after, changed) },
 		DeleteFunc: func(object any) {
 			if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 				object = gone.Obj
 			}
-			report(object, changed)
+			announce(object, changed)
 		},
 	}
 	for _, kind := range watched() {
@@ -70,8 +70,8 @@ func Watch(ctx context.Context, config *rest.Config, namespace string, changed f
 	return nil
 }
 
-// report names an object that changed, but for the callers that a check starts and removes.
-func report(object any, changed func(string)) {
+// announce names an object that changed, but for the callers that a check starts and removes.
+func announce(object any, changed func(string)) {
 	if live, ok := object.(*unstructured.Unstructured); ok && !ofACheck(live) {
 		changed(live.GetKind() + " " + live.GetName())
 	}

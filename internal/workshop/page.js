@@ -1,0 +1,89 @@
+// The page works without this file: it makes it live.
+(() => {
+  const still = matchMedia('(prefers-reduced-motion: reduce)');
+  const byId = id => document.getElementById(id);
+
+  // replace keeps what the learner has focused or opened.
+  const replace = (id, html) => {
+    const part = byId(id), next = document.createElement('div');
+    next.innerHTML = html;
+    if (next.innerHTML === part.innerHTML) return;
+    const focused = document.activeElement && document.activeElement.id;
+    const open = new Set([...part.querySelectorAll('details[open]')].map(d => d.id));
+    part.innerHTML = html;
+    part.querySelectorAll('details').forEach(d => { if (open.has(d.id)) d.open = true; });
+    if (focused && byId(focused) && document.activeElement.id !== focused) byId(focused).focus({preventScroll: true});
+  };
+
+  // dots puts each request on its map. Without motion it stays at the end of its way for a moment.
+  const dots = html => {
+    const box = document.createElement('div');
+    box.innerHTML = '<svg>' + html + '</svg>';
+    for (const dot of [...box.querySelectorAll('g.dot')]) {
+      const layer = document.querySelector('svg.' + dot.dataset.map + ' .dots');
+      if (!layer || layer.childElementCount > 60) continue;
+      layer.append(dot);
+      const seconds = parseFloat(dot.dataset.seconds), move = dot.querySelector('animateMotion');
+      if (still.matches) {
+        const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
+        path.setAttribute('d', move.getAttribute('path'));
+        const end = path.getPointAtLength(path.getTotalLength() * .92);
+        move.remove();
+        dot.setAttribute('transform', 'translate(' + end.x + ' ' + end.y + ')');
+      } else {
+        move.beginElement();
+      }
+      setTimeout(() => dot.remove(), seconds * 1000 + 300);
+    }
+  };
+
+  const connect = () => {
+    const events = new EventSource('/events');
+    events.addEventListener('station', e => replace('station', e.data));
+    events.addEventListener('charts', e => replace('charts', e.data));
+    events.addEventListener('dots', e => dots(e.data));
+    events.onopen = () => byId('lost').hidden = true;
+    events.onerror = () => byId('lost').hidden = false;
+  };
+  connect();
+
+  // A form is sent without leaving the page.
+  document.addEventListener('submit', e => {
+    e.preventDefault();
+    const data = new URLSearchParams(new FormData(e.target));
+    if (e.submitter && e.submitter.name) data.set(e.submitter.name, e.submitter.value);
+    fetch(e.target.action, {method: 'POST', body: data, redirect: 'manual'});
+  });
+
+  // Tabs: arrows move, and what a tab shows is fetched when it is chosen.
+  const tabs = [...document.querySelectorAll('[role=tab]')];
+  const choose = async tab => {
+    for (const t of tabs) {
+      const on = t === tab;
+      t.setAttribute('aria-selected', on);
+      t.tabIndex = on ? 0 : -1;
+      byId(t.getAttribute('aria-controls')).hidden = !on;
+    }
+    const panel = byId(tab.getAttribute('aria-controls'));
+    if (!panel.dataset.from) return;
+    const answer = await fetch(panel.dataset.from);
+    panel.innerHTML = answer.ok ? await answer.text() : '';
+    if (!answer.ok) panel.textContent = await answer.text();
+  };
+  for (const tab of tabs) {
+    tab.addEventListener('click', () => choose(tab));
+    tab.addEventListener('keydown', e => {
+      const step = {ArrowRight: 1, ArrowLeft: -1}[e.key];
+      if (!step) return;
+      const next = tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length];
+      next.focus();
+      choose(next);
+    });
+  }
+
+  document.addEventListener('click', e => {
+    const button = e.target.closest('[data-copy]');
+    if (!button) return;
+    navigator.clipboard.writeText(byId(button.dataset.copy).textContent).then(() => button.textContent = 'Copied');
+  });
+})();
