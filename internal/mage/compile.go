@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"sync"
 	"time"
+
+	"ambientlab/internal/command"
 )
 
 const (
@@ -44,10 +46,10 @@ func runGo(args []string, talk io.Writer) int {
 }
 
 func goCommand(args []string, stderr io.Writer) int {
-	command := exec.Command(os.Getenv(goVariable), args...)
-	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, stderr
-	command.Dir = os.Getenv(dirVariable)
-	err := command.Run()
+	run := exec.Command(os.Getenv(goVariable), args...)
+	run.Stdin, run.Stdout, run.Stderr = os.Stdin, os.Stdout, stderr
+	run.Dir, run.Env = os.Getenv(dirVariable), append(os.Environ(), command.GoBuild()...)
+	err := run.Run()
 	var exit *exec.ExitError
 	switch {
 	case err == nil:

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -129,7 +130,7 @@ func (b *Builder) compile(ctx context.Context, p Program, path string) error {
 	args = append(args, "-o", out, p.Package)
 	// The go command does not handle signals while it builds (cmd/go, internal/base/signal.go, is for go run and go
 	// test), so an interrupted build leaves its temporary folder. GOTMPDIR puts it into a folder that is removed here.
-	env := append(b.environment(), "GOTMPDIR="+dir)
+	env := slices.Concat(b.environment(), command.GoBuild(), []string{"GOTMPDIR=" + dir})
 	if _, err := b.run(ctx, command.Command{Dir: b.moduleFolder(p), Env: env, Name: "go", Args: args}); err != nil {
 		return err
 	}
