@@ -10,6 +10,7 @@ import (
 	"ambientlab/internal/apply"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
+	"ambientlab/internal/lesson"
 	"ambientlab/internal/node"
 	"ambientlab/internal/session"
 	"ambientlab/internal/upstream"
@@ -30,6 +31,9 @@ func Install(ctx context.Context, env *session.Env) error {
 	if err != nil {
 		return err
 	}
+	if err := seeRestarted(ctx, s); err != nil {
+		return err
+	}
 	if !s.Whole { // the verdicts name them
 		s.TellSubstitutes(ctx)
 	}
@@ -37,6 +41,24 @@ func Install(ctx context.Context, env *session.Env) error {
 	tellLeft(s, result)
 	s.Next("mage sm:apps")
 	return nil
+}
+
+// seeRestarted waits until the pods of lessons that are on are ready again, if they were restarted, and seen to be. The
+// lessons are read now: the API server may not have run before.
+func seeRestarted(ctx context.Context, s *session.Session) error {
+	if !s.Info.Exists {
+		return nil // a new lab has no lessons
+	}
+	s, err := s.Reread(ctx)
+	if err != nil {
+		return err
+	}
+	plan := lesson.PlanOfRestarted(ctx, s.With(session.AsInstalled))
+	if len(plan.Steps) == 0 {
+		return nil
+	}
+	_, err = s.Apply(ctx, plan)
+	return err
 }
 
 // checkBeforeInstall refuses, before anything is changed, what cannot work: files of the user's that cannot be read,

@@ -99,6 +99,9 @@ type Lesson struct {
 	// InForce is what turning the lesson on waits for after the plan, and Gone what turning it off waits for: the API
 	// server accepting an object does not mean that a proxy has its configuration. Both may be nil.
 	InForce, Gone func(*session.Session) Wait
+	// Restarted, if not nil, is what sm:install waits for while the lesson is on: that its pods, which may have been
+	// restarted, are ready and seen to be.
+	Restarted func(*session.Session) Wait
 	// Claims are what sm:verify checks: what holds while the lesson is on, and while it is off.
 	Claims []probe.Claim
 	// Missing is the problem of a lesson that needs this one while it is off; nil for a lesson that no other needs.
@@ -179,6 +182,41 @@ func (l Lesson) PlanOfGone(s *session.Session) engine.Plan {
 	plan := engine.Plan{Name: l.Name + "-off", Title: "Wait until no proxy has it"}
 	if l.Gone != nil {
 		plan.Steps = []engine.Step{waitStep(s, l.Gone(s))}
+	}
+	return plan
+}
+
+// restartedLimit bounds the wait for restarted pods: what keeps them from being ready longer than that is for sm:status
+// to say and for the lesson's own target to repair.
+const restartedLimit = 30 * time.Second
+
+// PlanOfRestarted waits until the restarted pods of the lessons that are on are ready and seen to be. It has no steps
+// where that is so. Its steps do not fail: sm:install is done without the lessons.
+func PlanOfRestarted(ctx context.Context, s *session.Session) engine.Plan {
+	plan := engine.Plan{Name: "lessons", Title: "Lessons that are on"}
+	for _, l := range All() {
+		if _, on := s.Found.Lessons[l.Name]; !on || l.Restarted == nil {
+			continue
+		}
+		wait := waitStep(s, l.Restarted(s))
+		if status, err := wait.Check(ctx); err == nil && status.Done {
+			continue
+		}
+		wait.ID = l.Name
+		do := wait.Do
+		wait.Do = func(ctx context.Context) error {
+			limited, cancel := context.WithTimeoutCause(ctx, restartedLimit,
+				fmt.Errorf("no success within %s", restartedLimit))
+			defer cancel()
+			err := do(limited)
+			if err != nil && ctx.Err() == nil {
+				engine.Progress(ctx, "not in force, and mage sm:%s repairs it: %v", l.Name, err)
+				return nil
+			}
+			return err
+		}
+		wait.Check = nil
+		plan.Steps = append(plan.Steps, wait)
 	}
 	return plan
 }

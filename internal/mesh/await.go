@@ -84,7 +84,7 @@ func (m *Mesh) Wait(ctx context.Context, c Condition) error {
 	}
 }
 
-// overlooked notifies istiod once it has overlooked something for overlookedAfter. since is when it was first seen to
+// overlooked notifies istiod once it has overlooked something for the condition's patience. since is when it was first seen to
 // have; overlooked gives that time for the next look, or the zero time.
 func (m *Mesh) overlooked(
 	ctx context.Context, c Condition, found *problem.Problem, since time.Time,
@@ -94,7 +94,7 @@ func (m *Mesh) overlooked(
 		return time.Time{}, nil
 	case since.IsZero():
 		return time.Now(), nil
-	case time.Since(since) < overlookedAfter:
+	case time.Since(since) < c.patience:
 		return since, nil
 	}
 	change, err := c.notify(ctx, m)

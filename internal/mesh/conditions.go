@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"time"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,9 +20,10 @@ type Condition struct {
 	// look gives nil where the condition is met. explain gives a better reason than look, which costs more requests; it
 	// may be nil.
 	look, explain question
-	// notify makes istiod look again where look says that istiod has overlooked something, and says what it changed; it
-	// may be nil.
-	notify func(context.Context, *Mesh) (engine.Change, error)
+	// notify makes istiod look again where look has said for patience that istiod has overlooked something, and says
+	// what it changed; it may be nil.
+	notify   func(context.Context, *Mesh) (engine.Change, error)
+	patience time.Duration
 }
 
 // question is one look at the objects and at the proxies' configuration. It gives nil where what is asked for is so.
@@ -93,7 +95,36 @@ func WaypointOn(t Target) Condition {
 				Detail: "istiod did not see that its waypoint is ready; notified by a label on the Service",
 			}, m.notifyService(ctx, t.Service.Namespace, t.Service.Name)
 		},
+		patience: overlookedAfter,
 	}
+}
+
+// seenPatience is how long istiod may take to see the pods of a waypoint that was there before: nothing else changes.
+const seenPatience = 3 * time.Second
+
+// WaypointSeen is met unless a pod of the target's waypoint is starting, or all are ready and a replica of the ingress
+// gateway counts their endpoints as not ready. It is for a waypoint whose pods were restarted: see WaypointOn. Anything
+// else that the waypoint lacks is left to WaypointOn.
+func WaypointSeen(t Target) Condition {
+	c := WaypointOn(t)
+	c.title, c.explain, c.patience = fmt.Sprintf("pods of waypoint %s", t.Waypoint), nil, seenPatience
+	c.look = func(ctx context.Context, p *proxies) (*problem.Problem, error) {
+		pods, err := p.mesh.podsOf(ctx, t.Service.Namespace, t.Waypoint)
+		if err != nil {
+			return nil, err
+		}
+		for i := range pods {
+			if pods[i].DeletionTimestamp == nil && !ready(&pods[i]) {
+				return problem.New(problem.WaypointNotReady, nil, "pod %s is not ready", pods[i].Name), nil
+			}
+		}
+		found, err := p.waypointOn(ctx, t)
+		if found != nil && found.ID != problem.GatewayOverlooked.ID {
+			return nil, nil
+		}
+		return found, err
+	}
+	return c
 }
 
 // WaypointOff is met when the target's Service is bound to no waypoint any more and the ingress gateway sends its
