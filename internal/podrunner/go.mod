@@ -4,6 +4,7 @@ module ambientlab/podrunner
 go 1.26.0
 
 require (
+	github.com/creack/pty v1.1.24
 	github.com/google/nftables v0.3.0
 	github.com/vishvananda/netlink v1.3.1
 	golang.org/x/sys v0.49.0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/cluster/embedded"
@@ -18,6 +19,9 @@ func (e *Env) FindProvider(ctx context.Context) (cluster.Provider, error) {
 		provider, err := e.choose(ctx)
 		if err != nil {
 			return nil, err
+		}
+		if conflicts := e.Settings.providerConflicts(provider.Traits().Name); len(conflicts) > 0 {
+			return nil, problem.New(problem.SettingConflict, nil, "%s", strings.Join(conflicts, "\n"))
 		}
 		e.shared.provider = provider
 	}
@@ -142,9 +146,6 @@ func (e *Env) find(ctx context.Context) (cluster.Provider, error) {
 // found says where the lab is, once.
 func (e *Env) found(provider cluster.Provider) (cluster.Provider, error) {
 	traits := provider.Traits()
-	if conflicts := e.Settings.kindConfigConflict(traits.Name); len(conflicts) > 0 {
-		return nil, problem.New(problem.SettingConflict, nil, "%s", conflicts[0])
-	}
 	e.Tell("lab %s: %s", e.Settings.Cluster, traits.Title)
 	return provider, nil
 }

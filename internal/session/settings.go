@@ -32,6 +32,8 @@ const DefaultDump = "ambientlab-dump"
 // inCI tells whether this is a job of a CI platform; all common ones set CI.
 func inCI(getenv func(string) string) bool { return getenv("CI") != "" && getenv("CI") != "false" }
 
+const packetsAuto = "auto"
+
 //revive:disable:line-length-limit struct tags cannot be broken
 
 // Settings is everything that a user can choose, read once from the environment and never changed. The struct tags are
@@ -85,7 +87,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		MetalLB:     r.oneOf("SM_METALLB", "auto", "auto", "on", "off"),
 		IstioValues: r.path("SM_ISTIO_VALUES"),
 		Manifests:   r.path("SM_MANIFESTS"),
-		Packets:     r.oneOf("SM_PACKETS", "auto", "auto", "on", "off"),
+		Packets:     r.oneOf("SM_PACKETS", packetsAuto, packetsAuto, "on", "off"),
 		Ztunnel:     r.path("SM_ZTUNNEL"),
 		Timeout:     r.duration("SM_TIMEOUT", 30*time.Minute),
 		Reserve:     r.duration("SM_RESERVE", 90*time.Second),
@@ -104,7 +106,7 @@ func Load(getenv func(string) string) (Settings, error) {
 	if s.Namespace == "istio-system" || s.Namespace == "metallb-system" || strings.HasPrefix(s.Namespace, "kube-") {
 		r.wrong("SM_NAMESPACE", s.Namespace, "a namespace for the applications, not one of the system's")
 	}
-	r.conflicts = append(r.conflicts, s.kindConfigConflict(s.Provider)...)
+	r.conflicts = append(r.conflicts, s.providerConflicts(s.Provider)...)
 	if workers := getenv("SM_WORKERS"); workers != "" && s.KindConfig != "" {
 		r.conflict("SM_WORKERS=%s and SM_KIND_CONFIG=%s both say how many worker nodes there are", workers,
 			s.KindConfig)
@@ -112,14 +114,26 @@ func Load(getenv func(string) string) (Settings, error) {
 	return s, r.err()
 }
 
-// kindConfigConflict says that SM_KIND_CONFIG does not go with a provider, where that is so. A provider that is still
-// to be chosen may be kind.
-func (s Settings) kindConfigConflict(provider string) []string {
-	if s.KindConfig == "" || slices.Contains([]string{cluster.ProviderKind, providerAuto, ""}, provider) {
+// providerConflicts lists the settings that do not go with a provider. With a provider that is still to be chosen they
+// may all go.
+func (s Settings) providerConflicts(provider string) []string {
+	if slices.Contains([]string{providerAuto, ""}, provider) {
 		return nil
 	}
-	return []string{fmt.Sprintf("SM_KIND_CONFIG=%s is for a kind cluster, while the provider is %s", s.KindConfig,
-		provider)}
+	var conflicts []string
+	add := func(given bool, setting, value, of string) {
+		if given && provider != of {
+			conflicts = append(conflicts, fmt.Sprintf("%s=%s is for %s, while the provider is %s", setting, value,
+				map[string]string{
+					cluster.ProviderKind:     "a kind cluster",
+					cluster.ProviderEmbedded: "an embedded lab (SM_PROVIDER=embedded); elsewhere pods always run",
+				}[of], provider))
+		}
+	}
+	add(s.KindConfig != "", "SM_KIND_CONFIG", s.KindConfig, cluster.ProviderKind)
+	add(s.Packets != packetsAuto, "SM_PACKETS", s.Packets, cluster.ProviderEmbedded)
+	add(s.Ztunnel != "", "SM_ZTUNNEL", s.Ztunnel, cluster.ProviderEmbedded)
+	return conflicts
 }
 
 // DumpOr is the folder for dumps, or another where SM_DUMP names none.

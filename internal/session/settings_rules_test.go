@@ -117,18 +117,25 @@ func TestInstallKind(t *testing.T) {
 	}
 }
 
-// SM_KIND_CONFIG goes with the kind provider only, and excludes SM_WORKERS.
-func TestKindConfigOfAnotherProvider(t *testing.T) {
+// SM_KIND_CONFIG goes with the kind provider only, and SM_PACKETS and SM_ZTUNNEL with the embedded one. A provider that
+// is still to be chosen may be either.
+func TestSettingsOfAnotherProvider(t *testing.T) {
 	folder := t.TempDir()
-	for provider, refused := range map[string]bool{
-		"": false, cluster.ProviderKind: false, cluster.ProviderExisting: true, cluster.ProviderEmbedded: true,
+	for setting, of := range map[[2]string]string{
+		{"SM_KIND_CONFIG", folder}: cluster.ProviderKind,
+		{"SM_PACKETS", "on"}:       cluster.ProviderEmbedded,
+		{"SM_PACKETS", "off"}:      cluster.ProviderEmbedded,
+		{"SM_PACKETS", "auto"}:     "every provider",
+		{"SM_ZTUNNEL", folder}:     cluster.ProviderEmbedded,
 	} {
-		_, err := Load(env("SM_PROVIDER", provider, "SM_KIND_CONFIG", folder))
-		if got := problem.Is(err, problem.SettingConflict); got != refused || refused != (err != nil) {
-			t.Errorf("SM_PROVIDER=%q: %v, want a conflict: %v", provider, err, refused)
-		}
-		if _, err := Load(env("SM_PROVIDER", provider)); err != nil {
-			t.Errorf("SM_PROVIDER=%q alone: %v", provider, err)
+		for _, provider := range []string{
+			"", cluster.ProviderKind, cluster.ProviderExisting, cluster.ProviderEmbedded,
+		} {
+			_, err := Load(env("SM_PROVIDER", provider, setting[0], setting[1]))
+			refused := provider != "" && provider != of && of != "every provider"
+			if got := problem.Is(err, problem.SettingConflict); got != refused || refused != (err != nil) {
+				t.Errorf("SM_PROVIDER=%q %s=%s: %v, want a conflict: %v", provider, setting[0], setting[1], err, refused)
+			}
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -150,6 +151,9 @@ func try(ctx context.Context, runner string) (trialResult, error) {
 
 // help says what helps against a step that failed. read reads a file of /proc.
 func help(result trialResult, read func(string) ([]byte, error)) string {
+	if result.Step == "Envoy" {
+		return "install python3 with pip"
+	}
 	value := func(path string) string {
 		raw, err := read("/proc/sys/" + path)
 		if err != nil {
@@ -209,7 +213,8 @@ func (e *Embedded) podImages() []string {
 	})
 }
 
-// TryPods says whether pods can run on this machine. It tries it with the pod runner, which it does not build.
+// TryPods says whether pods can run on this machine. It tries it with the pod runner, or as much as can be tried
+// without it where it is not built.
 func (e *Embedded) TryPods(ctx context.Context) (string, error) {
 	if e.opts.Packets == PacketsOff {
 		return "not tried: SM_PACKETS=off", nil
@@ -226,19 +231,25 @@ func (e *Embedded) TryPods(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !exists(path) {
-		return "not tried yet: the pod runner, which tries it, is built by sm:install", nil
+	seen := "namespaces, bridge, netfilter rules, connection between pods, root of a container"
+	var result trialResult
+	if exists(path) {
+		if result, err = try(ctx, path); err != nil {
+			return "", err
+		}
+	} else {
+		seen = "namespaces; the rest is tried when sm:install has built the pod runner"
+		result = tryNamespaces(ctx)
 	}
-	result, err := try(ctx, path)
-	if err != nil {
-		return "", err
+	if _, err := exec.LookPath("python3"); err != nil && result.Step == "" {
+		result = trialResult{Step: "Envoy", Error: "python3, whose pip fetches it, is not installed"}
 	}
 	if result.Step != "" {
 		return "", problem.New(problem.HostUnsupported, nil, "pods are only reported as running: %s: %s", result.Step,
 			result.Error).
 			With(help(result, os.ReadFile))
 	}
-	return "namespaces, bridge, netfilter rules, connection between pods, root of a container", nil
+	return seen, nil
 }
 
 // podPrograms names the programs of those images.

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/creack/pty"
 	corev1 "k8s.io/api/core/v1"
 	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -22,6 +23,8 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	utilexec "k8s.io/utils/exec"
+
+	"ambientlab/podrunner/internal/sandbox"
 )
 
 // ServeAPI serves exec, logs and port-forward until ctx ends, to the API server alone: loopback is open to every user
@@ -107,14 +110,6 @@ func (k *Kubelet) serveExec(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return
 	}
-	if options.TTY {
-		http.Error(
-			w,
-			"a terminal is not supported: the containers of this lab have no shell",
-			http.StatusNotImplemented,
-		)
-		return
-	}
 	remotecommand.ServeExec(
 		w,
 		r,
@@ -140,8 +135,8 @@ func (e executor) ExecInContainer(
 	command []string,
 	in io.Reader,
 	out, err io.WriteCloser,
-	_ bool,
-	_ <-chan remotecommand.TerminalSize,
+	terminal bool,
+	resize <-chan remotecommand.TerminalSize,
 	_ time.Duration,
 ) error {
 	r, name, failed := e.w.find(container)
@@ -150,6 +145,9 @@ func (e executor) ExecInContainer(
 	}
 	if len(command) == 0 {
 		return errors.New("no command")
+	}
+	if terminal {
+		return exit(e.inTerminal(ctx, name, r, command, in, out, resize))
 	}
 	stdout, stderr := io.Writer(io.Discard), io.Writer(io.Discard)
 	if out != nil {
@@ -163,14 +161,52 @@ func (e executor) ExecInContainer(
 		return failed
 	}
 	defer closeStdin()
-	code, failed := e.w.attach(ctx, name, r, command, stdin, stdout, stderr)
-	if failed != nil {
-		return failed
+	return exit(e.w.attach(ctx, r,
+		sandbox.Command{Container: name, Args: command, Stdin: stdin, Stdout: stdout, Stderr: stderr}))
+}
+
+// exit turns the exit code of a command into the error that tells it to the client.
+func exit(code int, err error) error {
+	if err == nil && code != 0 {
+		err = utilexec.CodeExitError{Code: code, Err: fmt.Errorf("command terminated with exit code %d", code)}
 	}
-	if code != 0 {
-		return utilexec.CodeExitError{Code: code, Err: fmt.Errorf("command terminated with exit code %d", code)}
+	return err
+}
+
+// inTerminal runs a command with a terminal of its own.
+func (e executor) inTerminal(
+	ctx context.Context, container string, r *run, command []string, in io.Reader, out io.Writer,
+	resize <-chan remotecommand.TerminalSize,
+) (code int, err error) {
+	ours, theirs, err := pty.Open()
+	if err != nil {
+		return 0, fmt.Errorf("making a terminal: %w", err)
 	}
-	return nil
+	defer func() { _ = ours.Close() }()
+	go func() {
+		for size := range resize {
+			_ = pty.Setsize(ours, &pty.Winsize{Rows: size.Height, Cols: size.Width})
+		}
+	}()
+	if in != nil {
+		go func() { _, _ = io.Copy(ours, in) }()
+	}
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		if out == nil {
+			out = io.Discard
+		}
+		_, _ = io.Copy(out, ours) // ends when no program has the terminal open
+	}()
+	// A container runtime sets the same type of terminal.
+	code, err = e.w.attach(ctx, r, sandbox.Command{
+		Container: container, Args: command, Env: []string{"TERM=xterm"}, Stdin: theirs, Stdout: theirs, Stderr: theirs,
+		Terminal: true,
+	})
+	_ = theirs.Close()
+	<-copied
+	return code, err
 }
 
 // pipeOf gives an input that ends the copying to a program when the program ends: the copying from a network stream

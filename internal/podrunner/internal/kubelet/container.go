@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -311,36 +311,22 @@ func (w *worker) hook(ctx context.Context, c *containerState, r *run, handler *c
 // exec runs a command in a container and gives its exit code and output.
 func (w *worker) exec(ctx context.Context, container string, r *run, command []string) (int, string, error) {
 	var output bytes.Buffer
-	code, err := w.attach(ctx, container, r, command, nil, &output, &output)
+	code, err := w.attach(ctx, r,
+		sandbox.Command{Container: container, Args: command, Stdout: &output, Stderr: &output})
 	return code, output.String(), err
 }
 
-// attach runs a command in a container with the given streams. It ends with ctx, and with the container.
-func (w *worker) attach(
-	ctx context.Context,
-	container string,
-	r *run,
-	command []string,
-	stdin io.Reader,
-	stdout, stderr io.Writer,
-) (int, error) {
+// attach runs a command in a container, with the container's environment and folder. It ends with ctx, and with the
+// container.
+func (w *worker) attach(ctx context.Context, r *run, command sandbox.Command) (int, error) {
 	w.mu.Lock()
 	made := w.sandbox
 	w.mu.Unlock()
 	if made == nil {
 		return 0, errNoContainer
 	}
-	process, err := made.Start(
-		sandbox.Command{
-			Container: container,
-			Args:      command,
-			Env:       r.env,
-			Dir:       r.dir,
-			Stdin:     stdin,
-			Stdout:    stdout,
-			Stderr:    stderr,
-		},
-	)
+	command.Env, command.Dir = slices.Concat(command.Env, r.env), r.dir
+	process, err := made.Start(command)
 	if err != nil {
 		return 0, err
 	}

@@ -122,7 +122,9 @@ func (s *Sandbox) Start(c Command) (*Process, error) {
 	}
 	command := &exec.Cmd{
 		Path: path, Args: c.Args, Env: c.Env, Dir: c.Dir, Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr,
-		SysProcAttr: &syscall.SysProcAttr{Chroot: root, Setsid: true, Cloneflags: unix.CLONE_NEWPID},
+		SysProcAttr: &syscall.SysProcAttr{
+			Chroot: root, Setsid: true, Setctty: c.Terminal, Cloneflags: unix.CLONE_NEWPID,
+		},
 		// A program that has ended, but whose output something else still holds open, has ended.
 		WaitDelay: time.Second,
 	}

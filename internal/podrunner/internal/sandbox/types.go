@@ -33,4 +33,6 @@ type Command struct {
 	Dir            string
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+	// Terminal says that Stdin is a terminal, which becomes the program's controlling terminal.
+	Terminal bool
 }
