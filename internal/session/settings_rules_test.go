@@ -183,3 +183,62 @@ func TestEveryFaultIsNamed(t *testing.T) {
 		t.Errorf("no variables: %v", err)
 	}
 }
+
+// What is kept of SM_TIMEOUT for the dump is at most half of it, and a value that leaves nothing is refused.
+func TestReserve(t *testing.T) {
+	for _, c := range []struct {
+		variables []string
+		want      time.Duration // 0: refused
+	}{
+		{nil, 90 * time.Second},
+		{[]string{"SM_RESERVE", "10s"}, 10 * time.Second},
+		{[]string{"SM_TIMEOUT", "60s"}, 30 * time.Second},
+		{[]string{"SM_TIMEOUT", "90s"}, 45 * time.Second},
+		{[]string{"SM_TIMEOUT", "60s", "SM_RESERVE", "59s"}, 30 * time.Second},
+		{[]string{"SM_TIMEOUT", "60s", "SM_RESERVE", "60s"}, 0},
+	} {
+		s, err := Load(env(c.variables...))
+		switch {
+		case c.want == 0 && !problem.Is(err, problem.SettingConflict):
+			t.Errorf("%v: %v, want a refusal", c.variables, err)
+		case c.want != 0 && (err != nil || s.Reserve != c.want):
+			t.Errorf("%v: %s, %v; want %s", c.variables, s.Reserve, err, c.want)
+		}
+	}
+}
+
+// A folder to write may be missing, but is no file; a CI job has a folder for dumps without a setting.
+func TestFolders(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.WriteFile("file", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		variables    []string
+		report, dump string
+		refused      bool
+	}{
+		{},
+		{variables: []string{"SM_REPORT", "new/folder"}, report: filepath.Join(dir, "new", "folder")},
+		{variables: []string{"SM_REPORT", dir}, report: dir},
+		{variables: []string{"SM_REPORT", "file"}, refused: true},
+		{variables: []string{"SM_REPORT", "file/under"}, refused: true},
+		{variables: []string{"CI", "true"}, dump: filepath.Join(dir, DefaultDump)},
+		{variables: []string{"CI", "true", "SM_DUMP", "mine"}, dump: filepath.Join(dir, "mine")},
+		{variables: []string{"CI", "true", "SM_DUMP", "none"}},
+		{variables: []string{"CI", "false"}},
+		{variables: []string{"SM_DUMP", "mine"}, dump: filepath.Join(dir, "mine")},
+	} {
+		s, err := Load(env(c.variables...))
+		if problem.Is(err, problem.SettingInvalid) != c.refused || s.Report != c.report || s.Dump != c.dump {
+			t.Errorf("%v: report %q, dump %q, %v", c.variables, s.Report, s.Dump, err)
+		}
+	}
+	if got := (Settings{Dump: "mine"}).DumpOr("other"); got != "mine" {
+		t.Error(got)
+	}
+	if got := (Settings{}).DumpOr("other"); got != "other" {
+		t.Error(got)
+	}
+}

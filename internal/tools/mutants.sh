@@ -14,7 +14,7 @@ internal/lb           .*\.go  .
 internal/probe/stats  .*\.go  .
 internal/probe        judge\.go  Judge
 internal/mesh         (service|delay|policy)\.go  Service|Gateway|Route|Share|Paths|Authz|Methods|Denial|Held|Fault
-internal/session      settings\.go  Load|Edges|Absolute|InstallKind|KindConfig|Steps|Kubeconfig|Fault|Documented
+internal/session      settings\.go  .
 internal/apply        ready\.go  ^Test(.*States|Wait.*|Ready.*|WebhookIs.*|WebhookOf.*|HasReadyPod|Deleted.*)$
 '
 
