@@ -37,11 +37,15 @@ unleash() {
 	}
 	awk -v folder="$folder" '
 		# untried says whether the source line is one that coverage does not see.
-		function untried(place,    at, line, n) {
+		function untried(place,    at, line, n, group) {
 			split(place, at, ":")
-			for (n = 1; n <= at[2]; n++) getline line < (folder "/" at[1])
+			for (n = 1; n <= at[2]; n++) {
+				getline line < (folder "/" at[1])
+				if (line ~ /^(const|var) \(/) group = 1
+				if (line ~ /^\)/) group = 0
+			}
 			close(folder "/" at[1])
-			return line ~ /^[ \t]*case / || line ~ /^(const|var) /
+			return line ~ /^[ \t]*case / || line ~ /^(const|var) / || group
 		}
 		/^ *NOT COVERED / && untried($NF) { next }
 		/^ *NOT COVERED / { uncovered++ }
