@@ -18,8 +18,9 @@ import (
 // NodeReport is the result of loading images into one node.
 type NodeReport struct {
 	Node string
-	// Held are the references that the node had before, with the same digest. Loaded are those that it got.
-	Held, Loaded []string
+	// Held are the references that the node had before, with the same digest. Loaded are those that it got, Replaced
+	// those of them that it had before with another digest: containers that run go on running the old image.
+	Held, Loaded, Replaced []string
 	// Sent is how many bytes of blobs were sent.
 	Sent int64
 	// Err is why the node failed, or nil.
@@ -30,6 +31,8 @@ type NodeReport struct {
 type named struct {
 	entry
 	names []string
+	// replaces says that the node has another image under one of the names.
+	replaces bool
 }
 
 // LoadNodes loads images into the containerd of kind nodes, given as names or IDs of their containers, all nodes side
@@ -163,6 +166,7 @@ func (b *Bundle) importInto(
 			strings.Join(refsOf(left), ", "))
 	}
 	report.Loaded = refsOf(missing)
+	report.Replaced = refsOf(slices.DeleteFunc(slices.Clone(missing), func(n named) bool { return !n.replaces }))
 	return nil
 }
 
@@ -179,10 +183,19 @@ func missingIn(ctx context.Context, api docker.Execer, node string, images []nam
 		return nil, err
 	}
 	complete := parseCheck(table)
-	return slices.DeleteFunc(slices.Clone(images), func(image named) bool {
-		return !slices.ContainsFunc(image.names,
-			func(name string) bool { return complete[name] != image.Digest.String() })
-	}), nil
+	var missing []named
+	for _, image := range images {
+		lacks := false
+		for _, name := range image.names {
+			has := complete[name]
+			lacks = lacks || has != image.Digest.String()
+			image.replaces = image.replaces || has != "" && has != image.Digest.String()
+		}
+		if lacks {
+			missing = append(missing, image)
+		}
+	}
+	return missing, nil
 }
 
 // parseCheck reads the table of `ctr images check` and returns the digests of complete images by name.

@@ -75,6 +75,20 @@ func TestLoadNodes(t *testing.T) {
 	}
 }
 
+// A reference that a node had with another digest is reported as replaced, one that it lacked is not.
+func TestReplacedImagesAreNamed(t *testing.T) {
+	b, refs := threeImages(t)
+	docker := newFakeNodes(t, "n1")
+	docker.nodes["n1"].images[refs[0]] = "sha256:" + strings.Repeat("0", 64)
+	reports, err := LoadNodes(t.Context(), docker, b, refs, []string{"n1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := reports[0]; !slices.Equal(got.Replaced, refs[:1]) || len(got.Loaded) != len(refs) {
+		t.Errorf("replaced %v, loaded %v of %v", got.Replaced, got.Loaded, refs)
+	}
+}
+
 func TestNodesThatNeedDifferentImages(t *testing.T) {
 	b, refs := threeImages(t)
 	docker := newFakeNodes(t, "all", "first", "last", "none", "stale")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -25,16 +26,38 @@ import (
 type dashboard struct {
 	name, namespace, service string
 	port, local              int
-	path                     string
+	// path leads to a page that shows something at once, note says what else to know.
+	path, note string
 }
 
-func dashboards(namespace string) []dashboard {
+// edges is the query for who connects to whom, and how: the node proxies count every connection.
+const edges = "sum by (source_workload, destination_workload, connection_security_policy) " +
+	"(istio_tcp_connections_opened_total)"
+
+// dashboards lists all of them. Where an image is a substitute without web pages, the path is that of a query. Kiali
+// leaves waypoints out of its graph unless asked for them.
+func dashboards(namespace string, substitutes session.Substitutes) []dashboard {
+	const noPages = "a query: this substitute has no web pages"
+	prometheus := dashboard{
+		"prometheus", names.Istio, "prometheus", 9090, 9090, "/query?g0.tab=1&g0.expr=" + url.QueryEscape(edges), "",
+	}
+	if substitutes.Prometheus() != "" {
+		prometheus.path, prometheus.note = "/api/v1/query?query="+url.QueryEscape(edges), noPages
+	}
+	service := "service=" + names.Waypoint + "." + namespace
+	jaeger := dashboard{"jaeger", names.Istio, "tracing", 80, 16686, "/jaeger/search?" + service, ""}
+	if substitutes.Jaeger() != "" {
+		jaeger.path, jaeger.note = "/jaeger/api/traces?"+service+"&limit=20&lookback=1h", noPages
+	}
 	return []dashboard{ // the gateway first: where its address cannot be reached, this is the only way to it
-		{"gateway", namespace, names.GatewayAccount, 80, 8080, "/headers"},
-		{"kiali", names.Istio, "kiali", 20001, 20001, "/kiali"},
-		{"grafana", names.Istio, "grafana", 3000, 3000, "/"},
-		{"jaeger", names.Istio, "tracing", 80, 16686, "/jaeger"},
-		{"prometheus", names.Istio, "prometheus", 9090, 9090, "/"},
+		{"gateway", namespace, names.GatewayAccount, 80, 8080, "/headers", ""},
+		{
+			"kiali", names.Istio, "kiali", 20001, 20001,
+			"/kiali/console/graph/namespaces?namespaces=" + namespace + "&duration=600&waypoints=true", "",
+		},
+		{"grafana", names.Istio, "grafana", 3000, 3000, "/dashboards", ""},
+		jaeger,
+		prometheus,
 	}
 }
 
@@ -43,7 +66,7 @@ func dashboards(namespace string) []dashboard {
 // cannot be reached has the reason in its row and does not stop the others, unless it is the one to open.
 func Dashboard(open string) Target {
 	return func(ctx context.Context, env *session.Env) error {
-		if open != "" && !slices.ContainsFunc(dashboards(""), func(d dashboard) bool { return d.name == open }) {
+		if open != "" && !slices.ContainsFunc(dashboards("", nil), func(d dashboard) bool { return d.name == open }) {
 			return problem.New(problem.SettingInvalid, nil,
 				"-open=%q is not accepted; accepted: kiali, grafana, jaeger, prometheus or gateway", open)
 		}
@@ -67,7 +90,11 @@ func forward(ctx context.Context, s *session.Session, open string) error {
 	if err != nil {
 		return err
 	}
-	opened, err := openAll(ctx, client.Kube(), forwarder, dashboards(s.Config.Namespace))
+	substitutes, err := s.Substitutes(ctx)
+	if err != nil {
+		return err
+	}
+	opened, err := openAll(ctx, client.Kube(), forwarder, dashboards(s.Config.Namespace, substitutes))
 	if err != nil {
 		return err
 	}
@@ -133,6 +160,9 @@ func openAll(
 				browser := strings.Replace(address, "127.0.0.1", names.LocalHost, 1)
 				f.addresses[d.name] = browser
 				address += "   (with header Host: " + names.Host + "; in a browser: " + browser + ")"
+			}
+			if d.note != "" {
+				address += "   (" + d.note + ")"
 			}
 			f.table.Add(d.name, address)
 		}

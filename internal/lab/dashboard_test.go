@@ -16,6 +16,7 @@ import (
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/problem"
+	"ambientlab/internal/session"
 )
 
 // found is a cluster that exists and whose API server is the test's.
@@ -135,10 +136,31 @@ func TestDashboardGoesOnWithoutOne(t *testing.T) {
 		// The way in comes first.
 		1: {"gateway", "http://127.0.0.1:", "/headers", "Host: appb.opssec.in", "http://appb.localhost:"},
 		2: {"kiali", "not forwarded: Service istio-system/kiali has no ready pod"},
-		3: {"prometheus", "http://127.0.0.1:"},
+		3: {"prometheus", "http://127.0.0.1:", "/query?g0.tab=1&g0.expr=sum+by"},
 	} {
 		says(t, "the table", rows[i], words...)
 	}
+}
+
+// The addresses lead to pages that show something, and where a substitute has no pages, to a query.
+func TestDashboardAddresses(t *testing.T) {
+	path := func(name string, substitutes session.Substitutes) string {
+		for _, d := range dashboards("shop", substitutes) {
+			if d.name == name {
+				return d.path + " " + d.note
+			}
+		}
+		t.Fatalf("no dashboard %s", name)
+		return ""
+	}
+	built := session.Substitutes{
+		"docker.io/prom/prometheus:v3.10.0":     "Prometheus without pages",
+		"docker.io/jaegertracing/jaeger:2.17.0": "Jaeger without pages",
+	}
+	says(t, "Kiali's address", path("kiali", nil), "namespaces=shop", "waypoints=true", "duration=")
+	says(t, "Prometheus' address", path("prometheus", built), "/api/v1/query?query=", "no web pages")
+	says(t, "Jaeger's address", path("jaeger", nil), "/jaeger/search?service=appb-waypoint.shop")
+	says(t, "Jaeger's address", path("jaeger", built), "/jaeger/api/traces?service=appb-waypoint.shop", "no web pages")
 }
 
 func TestDashboardFails(t *testing.T) {

@@ -22,7 +22,7 @@ func Doctor(ctx context.Context, env *session.Env) error {
 			return err
 		}
 		var ports []int
-		for _, d := range dashboards("") {
+		for _, d := range dashboards("", nil) {
 			ports = append(ports, d.local)
 		}
 		host := doctor.NewHost(api, endpoint, env.Settings.KubeconfigFile(), ports)

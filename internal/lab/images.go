@@ -2,16 +2,25 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
 	"ambientlab/internal/bundle"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
+	"ambientlab/internal/lb"
 	"ambientlab/internal/lesson"
+	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
@@ -171,17 +180,19 @@ func imagesStep(s *session.Session, c *charts, id string, needs ...string) engin
 				return err
 			}
 			reports, err := bundle.LoadNodes(ctx, s.Docker(), s.Bundle, refs, containers)
+			replaced := map[string][]string{}
 			for _, done := range reports {
 				if done.Err != nil {
 					continue // err names it
 				}
+				replaced[done.Node] = done.Replaced
 				engine.Changed(ctx,
 					engine.Change{
 						Object: "node " + done.Node, Action: engine.Update,
 						Detail: fmt.Sprintf("%d images", len(done.Loaded)),
 					})
 			}
-			return err
+			return errors.Join(err, restartPodsOf(ctx, s, replaced))
 		},
 		Explain: func() []string { return importCommands(s) },
 	}
@@ -203,6 +214,65 @@ func importCommands(s *session.Session) []string {
 	}
 	return []string{fmt.Sprintf(`for node in %s; do %s | docker exec -i "$node" `+
 		`ctr --namespace=k8s.io images import --all-platforms --local -; done`, nodes, archive)}
+}
+
+// restartPodsOf deletes the lab's pods that run an image which was replaced on their node, so that their controllers
+// create them again with the new one: an image under the same reference changes nothing for a container that runs.
+// replaced holds the references by the node's name.
+func restartPodsOf(ctx context.Context, s *session.Session, replaced map[string][]string) error {
+	if !slices.ContainsFunc(slices.Collect(maps.Values(replaced)), func(refs []string) bool { return len(refs) > 0 }) {
+		return nil
+	}
+	client, err := s.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	return restartPods(ctx, client.Kube(), labNamespaces(s.Config.Namespace), replaced)
+}
+
+// labNamespaces are those in which the lab's pods run.
+func labNamespaces(apps string) []string { return []string{names.Istio, lb.Namespace, apps} }
+
+func restartPods(
+	ctx context.Context, kube kubernetes.Interface, namespaces []string, replaced map[string][]string,
+) error {
+	for _, namespace := range namespaces {
+		pods, err := kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return fmt.Errorf("listing the pods of namespace %s: %w", namespace, err)
+		}
+		for i := range pods.Items {
+			pod := &pods.Items[i]
+			ref := runsOneOf(pod, replaced[pod.Spec.NodeName])
+			switch {
+			case ref == "" || pod.DeletionTimestamp != nil:
+			case metav1.GetControllerOf(pod) == nil:
+				engine.Progress(ctx, "pod %s/%s runs the replaced image %s; nothing would create it again", namespace,
+					pod.Name, ref)
+			default:
+				if err := kube.CoreV1().Pods(namespace).Delete(ctx, pod.Name,
+					metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}); err != nil &&
+					!apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+					return fmt.Errorf("restarting pod %s/%s: %w", namespace, pod.Name, err)
+				}
+				engine.Changed(ctx, engine.Change{
+					Object: "pod " + namespace + "/" + pod.Name, Action: engine.Delete,
+					Detail: "it ran the replaced image " + ref + "; its controller creates it again",
+				})
+			}
+		}
+	}
+	return nil
+}
+
+// runsOneOf gives the first of some references that a pod runs, or "".
+func runsOneOf(pod *corev1.Pod, refs []string) string {
+	for _, container := range append(slices.Clone(pod.Spec.InitContainers), pod.Spec.Containers...) {
+		if slices.Contains(refs, container.Image) {
+			return container.Image
+		}
+	}
+	return ""
 }
 
 // toLoad lists the images to load and the node containers to load them into.

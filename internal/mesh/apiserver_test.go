@@ -27,6 +27,7 @@ type apiServer struct {
 
 	mu       sync.Mutex
 	upgrades []string
+	paths    []string
 	live     []httpstream.Connection
 }
 
@@ -49,6 +50,7 @@ func startAPIServer(t *testing.T, webSockets bool, ports map[string]string) (*ap
 		way := r.Header.Get("Upgrade")
 		s.mu.Lock()
 		s.upgrades = append(s.upgrades, way)
+		s.paths = append(s.paths, r.URL.Path)
 		s.mu.Unlock()
 		if way != "websocket" {
 			s.spdy(w, r)

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -189,11 +190,12 @@ func (s *servicePods) dial(ctx context.Context) (net.Conn, error) {
 	return tunnel.DialContext(ctx)
 }
 
-// current gives the tunnel in use, or a new one where it is the one that failed.
+// current gives the tunnel in use, or a new one where it is the one that failed or where its pod is not ready any more:
+// a tunnel to a pod that was replaced may still accept a connection, which then ends without an answer.
 func (s *servicePods) current(ctx context.Context, failed *Tunnel) (*Tunnel, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.tunnel != nil && s.tunnel != failed {
+	if s.tunnel != nil && s.tunnel != failed && !s.forwarder.isGone(ctx, s.namespace, s.tunnel.pod) {
 		return s.tunnel, nil
 	}
 	pod, port, err := s.forwarder.podOf(ctx, s.namespace, s.name, s.port)
@@ -205,6 +207,16 @@ func (s *servicePods) current(ctx context.Context, failed *Tunnel) (*Tunnel, err
 	}
 	s.tunnel = s.forwarder.Tunnel(s.namespace, pod, port)
 	return s.tunnel, nil
+}
+
+// isGone tells whether a pod does not exist or is not ready. Where the API server does not answer, it is not known to
+// be.
+func (f *Forwarder) isGone(ctx context.Context, namespace, name string) bool {
+	pod, err := f.kube.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return apierrors.IsNotFound(err)
+	}
+	return !ready(pod)
 }
 
 func (s *servicePods) close() {

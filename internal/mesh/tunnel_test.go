@@ -177,6 +177,17 @@ func TestServiceForward(t *testing.T) {
 			t.Error("after the pod restarted:", err, forward.Err())
 		}
 	}
+	// A pod that was replaced is left at the first request, although the tunnel to it is still open.
+	replaced := pod.DeepCopy()
+	replaced.Name = "gateway-istio-2"
+	forwarder.kube = fake.NewClientset([]runtime.Object{service, replaced, unready}...)
+	if err := get(); err != nil {
+		t.Error("after the pod was replaced:", err, forward.Err())
+	}
+	if last := server.paths[len(server.paths)-1]; !strings.Contains(last, "/pods/gateway-istio-2/") {
+		t.Errorf("after the pod was replaced, a request went to %s", last)
+	}
+	forwarder.kube = fake.NewClientset([]runtime.Object{service, pod, unready}...)
 	_, err = forwarder.Service(t.Context(), "default", "gateway-istio", 80, forward.Addr())
 	if !problem.Is(err, problem.PortInUse) {
 		t.Error("taken port:", err)

@@ -200,6 +200,10 @@ func (s Substitutes) Proxy() string { return s.of("istio/proxyv2:") }
 // Ztunnel is the substitute of ztunnel, or "".
 func (s Substitutes) Ztunnel() string { return s.of("istio/ztunnel:") }
 
+// Prometheus is the substitute of Prometheus, and Jaeger that of Jaeger, or "". Neither substitute has web pages.
+func (s Substitutes) Prometheus() string { return s.of("prom/prometheus:") }
+func (s Substitutes) Jaeger() string     { return s.of("jaegertracing/jaeger:") }
+
 func (s Substitutes) of(part string) string {
 	for ref, what := range s {
 		if strings.Contains(ref, part) {

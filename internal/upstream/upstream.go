@@ -64,7 +64,8 @@ func (u *Upstream) GatewayAPI(ctx context.Context) ([]*unstructured.Unstructured
 const metalLBVersion = "v0.16.1"
 
 // MetalLB returns MetalLB in its native mode (layer 2 without FRR). Where the module's manifest has the development
-// tag, the images get the release's tag.
+// tag, the images get the release's tag. The annotations for Prometheus are left out: MetalLB serves its metrics over
+// TLS to callers with a token only, and a Prometheus that goes by the annotations reports these pods as down.
 func (u *Upstream) MetalLB(ctx context.Context) ([]*unstructured.Unstructured, error) {
 	dir, err := u.modules.Dir(ctx, metalLBModule)
 	if err != nil {
@@ -75,6 +76,9 @@ func (u *Upstream) MetalLB(ctx context.Context) ([]*unstructured.Unstructured, e
 		return nil, err
 	}
 	for _, obj := range objs {
+		for _, name := range []string{"prometheus.io/scrape", "prometheus.io/port"} {
+			unstructured.RemoveNestedField(obj.Object, "spec", "template", "metadata", "annotations", name)
+		}
 		eachContainer(obj, func(c map[string]any) {
 			image, _ := c["image"].(string)
 			if name, tag, ok := strings.Cut(image, ":"); ok && tag == "main" {

@@ -161,6 +161,9 @@ func TestKialiFindsItsNeighbours(t *testing.T) {
 	if got := all["grafana"].(map[string]any)["internal_url"]; got != "http://grafana.istio-system:3000" {
 		t.Errorf("grafana: %v", all["grafana"])
 	}
+	if got := all["grafana"].(map[string]any)["external_url"]; got != "http://localhost:3000" {
+		t.Errorf("Kiali has no address of Grafana for a browser: %v", all["grafana"])
+	}
 	if all["prometheus"] == nil || all["istio"] == nil {
 		t.Errorf("the shipped configuration is gone: %v", all)
 	}
@@ -173,6 +176,66 @@ func TestKialiFindsItsNeighbours(t *testing.T) {
 	}
 	if _, err := u.Addon(t.Context(), "loki"); !problem.Is(err, problem.SettingInvalid) {
 		t.Errorf("unknown add-on: %v", err)
+	}
+}
+
+// Kiali's objects give the version of its image, which Kiali shows as its own.
+func TestKialiShowsItsVersion(t *testing.T) {
+	objs, err := New("").Addon(t.Context(), Kiali)
+	if err != nil {
+		t.Fatal(err)
+	}
+	labels := 0
+	for _, o := range objs {
+		text, err := o.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), `"v2.27`) || strings.Contains(string(text), ": v2.27") {
+			t.Errorf("%s %s gives the version that was shipped", o.GetKind(), o.GetName())
+		}
+		labels += strings.Count(string(text), `"app.kubernetes.io/version":"`+kialiVersion+`"`)
+	}
+	if labels < 5 {
+		t.Errorf("only %d labels give the version %s", labels, kialiVersion)
+	}
+}
+
+// The dashboards that Kiali links to are those of the Grafana add-on.
+func TestKialiLinksToDashboardsThatExist(t *testing.T) {
+	objs, err := New("").Addon(t.Context(), Grafana)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, o := range objs {
+		data, _, _ := unstructured.NestedStringMap(o.Object, "data")
+		for _, text := range data {
+			all.WriteString(text)
+		}
+	}
+	for _, d := range grafanaDashboards() {
+		name := d.(map[string]any)["name"].(string)
+		if !strings.Contains(strings.ReplaceAll(all.String(), `": "`, `":"`), `"title":"`+name+`"`) {
+			t.Errorf("the Grafana add-on has no dashboard %q", name)
+		}
+	}
+}
+
+// MetalLB's metrics need a token, so nothing asks a plain Prometheus to read them.
+func TestMetalLBIsNotScraped(t *testing.T) {
+	objs, err := New("").MetalLB(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objs {
+		text, err := o.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "prometheus.io/scrape") {
+			t.Errorf("%s %s is annotated for Prometheus", o.GetKind(), o.GetName())
+		}
 	}
 }
 
