@@ -14,10 +14,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	"k8s.io/client-go/dynamic"
 
-	"ambientlab/internal/cluster"
 	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/command"
 	"ambientlab/internal/lesson"
@@ -25,6 +26,8 @@ import (
 	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe"
+	"ambientlab/internal/problem"
+	"ambientlab/internal/sabotage"
 	"ambientlab/internal/session"
 	"ambientlab/internal/workshop"
 	"ambientlab/specs"
@@ -61,19 +64,13 @@ func (w *workshopLab) open(ctx context.Context) (s *session.Session, why string,
 		}
 		w.forget()
 	}
-	s, err = session.Open(ctx, w.env, session.MayBeAbsent)
+	s, err = session.Open(ctx, w.env, session.MustBeInstalled)
 	switch {
+	case problem.Is(err, problem.ClusterNone), problem.Is(err, problem.ClusterStopped):
+		return nil, err.Error(), nil
 	case err != nil:
 		return nil, "", err
-	case s.Info.State != cluster.Ready:
-		return nil, s.Info.Summary(), nil
-	case s.Found.Err != nil:
-		return nil, "", s.Found.Err
 	}
-	if err := s.Installed(); err != nil {
-		return nil, err.Error(), nil
-	}
-	s = s.With(session.AsInstalled)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.s = s
@@ -343,6 +340,60 @@ func (w *workshopLab) Manual(ctx context.Context, name string, on probe.Lessons)
 	return manual, nil
 }
 
+// Break implements workshop.Lab.
+func (w *workshopLab) Break(ctx context.Context, number int) error {
+	return w.sabotaged(ctx, sabotage.All()[number-1].Break)
+}
+
+// Mend implements workshop.Lab. The commands turn the lesson on again as it was recorded.
+func (w *workshopLab) Mend(ctx context.Context, number int) ([]string, error) {
+	what := sabotage.All()[number-1]
+	s, _, err := w.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.sabotaged(ctx, what.Mend); err != nil {
+		return nil, err
+	}
+	on, err := lesson.Found(s.Found)
+	if err != nil {
+		return nil, err
+	}
+	typed := "mage sm:" + what.Target
+	switch fault, authz := on.Fault(), on.Authz(); {
+	case what.Target == "fault" && fault != nil:
+		typed += fmt.Sprintf(" -percent=%v -delay=%s -path=%s -exact=%t", fault.Percent, fault.Delay, fault.Path,
+			fault.Exact)
+	case what.Target == "authz" && authz != nil:
+		typed += fmt.Sprintf(" -strict=%t", authz.Strict)
+		if without := authz.Without(); len(without) > 0 {
+			typed += " -without=" + strings.Join(without, ",")
+		}
+	}
+	return []string{typed}, nil
+}
+
+func (w *workshopLab) sabotaged(
+	ctx context.Context, change func(context.Context, dynamic.Interface, string) error,
+) error {
+	s, why, err := w.open(ctx)
+	if err != nil {
+		return err
+	}
+	if s == nil {
+		return fmt.Errorf("the lab is not installed: %s", why)
+	}
+	client, err := s.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	objects, err := dynamic.NewForConfig(client.Config())
+	if err != nil {
+		return fmt.Errorf("making a client for the lab's objects: %w", err)
+	}
+	return change(ctx, objects, s.Config.Namespace)
+}
+
 // workshopFile is where the learner's own notes on a lab are.
 func workshopFile(ctx context.Context, env *session.Env) (string, error) {
 	provider, err := env.FindProvider(ctx)
@@ -359,7 +410,7 @@ func workshopFile(ctx context.Context, env *session.Env) (string, error) {
 	return filepath.Join(filepath.Dir(dir), "workshop", file), nil
 }
 
-// WorkshopOptions are those of sm:workshop.
+// WorkshopOptions are those of sm:workshop and sm:break.
 type WorkshopOptions struct {
 	// Program is this program, with which a station's commands are run; empty means os.Executable.
 	Program string
@@ -367,57 +418,164 @@ type WorkshopOptions struct {
 	Open bool
 }
 
+// opened gives the lab of a workshop, and the engine at the learner's station.
+func (o WorkshopOptions) opened(ctx context.Context, env *session.Env) (*workshopLab, *workshop.Engine, error) {
+	if o.Program == "" {
+		var err error
+		if o.Program, err = os.Executable(); err != nil {
+			return nil, nil, fmt.Errorf("finding this program, which runs the commands of a station: %w", err)
+		}
+	}
+	file, err := workshopFile(ctx, env)
+	if err != nil {
+		return nil, nil, err
+	}
+	lab := newWorkshopLab(env, o.Program)
+	e, err := workshop.New(lab, lab.feed, lesson.Claims(), file)
+	if err != nil {
+		return nil, nil, err
+	}
+	return lab, e, e.Open(ctx)
+}
+
 // Workshop is the target that leads a learner through the lessons. Without a terminal it prints the station and ends.
 func Workshop(options WorkshopOptions) Target {
 	return func(ctx context.Context, env *session.Env) error {
-		program := options.Program
-		if program == "" {
-			var err error
-			if program, err = os.Executable(); err != nil {
-				return fmt.Errorf("finding this program, which runs the commands of a station: %w", err)
-			}
-		}
-		file, err := workshopFile(ctx, env)
+		lab, e, err := options.opened(ctx, env)
 		if err != nil {
 			return err
 		}
-		lab := newWorkshopLab(env, program)
-		e, err := workshop.New(lab, lab.feed, lesson.Claims(), file)
-		if err != nil {
-			return err
+		if out := terminalOf(env); out != nil {
+			return options.show(ctx, env, lab, e, out)
 		}
-		if err := e.Open(ctx); err != nil {
-			return err
-		}
-		out, isFile := env.Out.(*os.File)
-		if !isFile || !workshop.Interactive(os.Stdin, out, os.Getenv) {
-			return workshop.Print(env.Out, e.View())
-		}
-		ctx, stop := context.WithCancel(ctx)
-		defer stop()
-		page, err := workshop.NewPage(ctx, e, lab.feed)
-		if err != nil {
-			return err
-		}
-		open := func() string {
-			if err := browse(ctx, page.Address()); err != nil {
-				return "no browser could be opened; the page is at " + page.Address()
-			}
-			return "the page is at " + page.Address()
-		}
-		if options.Open {
-			env.Tell("%s", open())
-		}
-		var running sync.WaitGroup
-		var serving error
-		running.Go(func() { lab.feed.Run(ctx) })
-		running.Go(func() { e.Run(ctx) })
-		running.Go(func() { serving = page.Serve(ctx) })
-		err = workshop.Terminal(ctx, e, lab.feed, os.Stdin, out, os.Getenv, open)
-		stop()
-		running.Wait()
-		v := e.View()
-		env.Tell("station %d of %d: %s; mage sm:workshop continues there", v.Index+1, v.Count, v.Station.Title)
-		return errors.Join(err, serving)
+		return workshop.Print(env.Out, e.View())
 	}
+}
+
+// terminalOf gives the terminal on which the workshop can be shown, or nil.
+func terminalOf(env *session.Env) *os.File {
+	out, isFile := env.Out.(*os.File)
+	if !isFile || !workshop.Interactive(os.Stdin, out, os.Getenv) {
+		return nil
+	}
+	return out
+}
+
+// show shows the workshop on a terminal and on a page until the learner quits.
+func (o WorkshopOptions) show(
+	ctx context.Context, env *session.Env, lab *workshopLab, e *workshop.Engine, out *os.File,
+) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	page, err := workshop.NewPage(ctx, e, lab.feed)
+	if err != nil {
+		return err
+	}
+	open := func() string {
+		if err := browse(ctx, page.Address()); err != nil {
+			return "no browser could be opened; the page is at " + page.Address()
+		}
+		return "the page is at " + page.Address()
+	}
+	if o.Open {
+		env.Tell("%s", open())
+	}
+	var running sync.WaitGroup
+	var serving error
+	running.Go(func() { lab.feed.Run(ctx) })
+	running.Go(func() { e.Run(ctx) })
+	running.Go(func() { serving = page.Serve(ctx) })
+	err = workshop.Terminal(ctx, e, lab.feed, os.Stdin, out, os.Getenv, open)
+	stop()
+	running.Wait()
+	if v := e.View(); v.Broken {
+		env.Tell("a fault is still in the lab; mage sm:break continues, mage sm:break -off restores the lab")
+	} else {
+		env.Tell("station %d of %d: %s; mage sm:workshop continues there", v.Index+1, v.Count, v.Station.Title)
+	}
+	return errors.Join(err, serving)
+}
+
+// BreakOptions are those of sm:break.
+type BreakOptions struct {
+	WorkshopOptions
+	// Number is that of the fault; 0 chooses one at random.
+	Number int
+	// Hint takes the next hint, Off restores the lab.
+	Hint, Off bool
+}
+
+// symptomLimit is how long sm:break waits for the first effect of a fault, and for a check.
+const symptomLimit = 3 * time.Minute
+
+// Break is the target that puts a fault into the lab, whose name it does not tell, and judges whether it is mended. On
+// a terminal the learner looks for it in the workshop.
+func Break(options BreakOptions) Target {
+	return func(ctx context.Context, env *session.Env) error {
+		if options.Number < 0 || options.Number > len(sabotage.All()) {
+			return problem.New(problem.SettingInvalid, nil, "-number=%d is not accepted; accepted: 1 to %d",
+				options.Number, len(sabotage.All()))
+		}
+		if _, err := session.Open(ctx, env.Quiet(io.Discard), session.MustBeInstalled); err != nil {
+			return err
+		}
+		lab, e, err := options.opened(ctx, env)
+		if err != nil {
+			return err
+		}
+		switch broken := e.View().Broken; {
+		case !broken && (options.Off || options.Hint):
+			return problem.New(problem.SettingInvalid, nil,
+				"-hint and -off are not accepted, since sm:break has put no fault into this lab")
+		case options.Off:
+			if err := e.Restore(ctx); err != nil {
+				return err
+			}
+			env.Tell("the fault is taken out; mage sm:verify to see that every claim holds")
+			return nil
+		case !broken:
+			if err := e.Break(ctx, options.Number); err != nil {
+				return problem.New(problem.SettingInvalid, err, "no fault was put in")
+			}
+		case options.Hint:
+			e.Hint()
+		}
+		if out := terminalOf(env); out != nil {
+			return options.show(ctx, env, lab, e, out)
+		}
+		return judgeBreak(ctx, env, e)
+	}
+}
+
+// judgeBreak checks until the symptom of the fault is seen, or the fault is mended, and prints what was found.
+func judgeBreak(ctx context.Context, env *session.Env, e *workshop.Engine) error {
+	ctx, stop := context.WithTimeoutCause(ctx, symptomLimit,
+		fmt.Errorf("no effect of the fault was seen within %s", symptomLimit))
+	defer stop()
+	var running sync.WaitGroup
+	running.Go(func() { e.Run(ctx) })
+	e.Check()
+	changed := e.Changed()
+	for v := e.View(); !v.Done && (v.Report == nil || v.Report.Proven() || v.Checking != ""); v = e.View() {
+		select {
+		case <-changed:
+			changed = e.Changed()
+		case <-ctx.Done():
+			running.Wait()
+			return context.Cause(ctx)
+		}
+	}
+	stop()
+	running.Wait()
+	v := e.View()
+	if err := workshop.Print(env.Out, v); err != nil {
+		return err
+	}
+	if v.Done {
+		e.Next()
+		env.Next("mage sm:break for another one")
+		return nil
+	}
+	env.Next("mend it by any means, then mage sm:break to have it judged; -hint gives a hint, -off restores the lab")
+	return nil
 }

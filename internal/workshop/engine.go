@@ -24,6 +24,10 @@ type Lab interface {
 	Type(ctx context.Context, command string, line func(string)) error
 	// Manual gives the objects of a lesson and the commands for them, for a learner who types them.
 	Manual(ctx context.Context, lesson string, lessons probe.Lessons) (Manual, error)
+	// Break makes the changes of a sabotage, by its number from 1 on. Mend undoes what no target undoes, and gives the
+	// commands that undo the rest.
+	Break(ctx context.Context, number int) error
+	Mend(ctx context.Context, number int) (commands []string, err error)
 }
 
 // Look is the state of a lab at one time.
@@ -69,6 +73,8 @@ type View struct {
 	Items        []Item
 	// Done tells whether every claim of the station is proven, Finished whether the learner has done every station.
 	Done, Finished bool
+	// Broken tells that the station is the search for a fault that sm:break has put in.
+	Broken bool
 	// Report is the last check of this station; nil before the first.
 	Report *probe.Report
 	// Checking tells what is being measured, or is empty. Doing is the command that runs, Output what it printed.
@@ -85,6 +91,7 @@ type Engine struct {
 	lab      Lab
 	feed     *Feed
 	stations []Station
+	broken   Text // what the learner is told while a fault is in the lab
 	claims   []probe.Claim
 	file     string
 
@@ -111,6 +118,8 @@ const (
 	patience = 3 * time.Second
 	pause    = time.Second
 	fresh    = 20 * time.Second
+	// symptom is how long the first effect of a fault is waited for.
+	symptom = 2 * time.Minute
 	// lookEvery is how often a lab that is not installed is looked at: there is no API yet that could be watched.
 	lookEvery = 2 * time.Second
 	// outputLines is how many lines of a command are kept.
@@ -123,12 +132,16 @@ func New(lab Lab, feed *Feed, claims []probe.Claim, file string) (*Engine, error
 	if err != nil {
 		return nil, err
 	}
+	broken, err := breakText()
+	if err != nil {
+		return nil, err
+	}
 	progress, err := Load(file)
 	if err != nil {
 		return nil, err
 	}
 	return &Engine{
-		lab: lab, feed: feed, stations: stations, claims: claims, file: file, progress: progress,
+		lab: lab, feed: feed, stations: stations, broken: broken, claims: claims, file: file, progress: progress,
 		changed: make(chan struct{}), kicks: make(chan struct{}, 1),
 	}, nil
 }
@@ -151,20 +164,39 @@ func (e *Engine) Open(ctx context.Context) error {
 	return e.came()
 }
 
-// came notes when the learner came to the station.
-func (e *Engine) came() error {
-	name := e.stations[e.at].Name
-	notes := e.progress.Stations[name]
-	if !notes.Began.IsZero() {
-		return nil
+// current is the station that is shown: the learner's, or the search for a fault. The caller holds the mutex.
+func (e *Engine) current() Station {
+	if e.progress.Break != nil {
+		return e.progress.Break.station(e.broken)
 	}
-	notes.Began = time.Now().UTC()
-	return e.note(name, notes)
+	return e.stations[e.at]
 }
 
-// note keeps notes in the file. The caller holds the mutex.
-func (e *Engine) note(station string, notes Notes) error {
-	e.progress.Stations[station] = notes
+// came notes when the learner came to the station.
+func (e *Engine) came() error {
+	if !e.notes().Began.IsZero() {
+		return nil
+	}
+	return e.note(func(n *Notes) { n.Began = time.Now().UTC() })
+}
+
+// notes gives the notes on the current station. The caller holds the mutex.
+func (e *Engine) notes() Notes {
+	if e.progress.Break != nil {
+		return e.progress.Break.Notes
+	}
+	return e.progress.Stations[e.current().Name]
+}
+
+// note changes the notes on the current station, in the file too. The caller holds the mutex.
+func (e *Engine) note(change func(*Notes)) error {
+	notes := e.notes()
+	change(&notes)
+	if e.progress.Break != nil {
+		e.progress.Break.Notes = notes
+	} else {
+		e.progress.Stations[e.current().Name] = notes
+	}
 	return e.progress.Save(e.file)
 }
 
@@ -250,7 +282,11 @@ func (e *Engine) unsettled() bool {
 	v := e.View()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return v.Report != nil && !v.Done && v.Doing == "" && time.Since(e.touched) < fresh
+	limit := fresh
+	if e.progress.Break != nil && !e.progress.Break.Seen {
+		limit = symptom
+	}
+	return v.Report != nil && !v.Done && v.Doing == "" && time.Since(e.touched) < limit
 }
 
 // settle waits until no object has changed for a moment.
@@ -298,12 +334,16 @@ func (e *Engine) once(ctx context.Context) {
 			e.trouble = err.Error()
 			return
 		}
-		if e.stations[e.at].Name != s.Name {
+		if e.current().Name != s.Name {
 			return // the learner went on meanwhile
 		}
 		e.report = &found
 		e.asked = false
-		if found.Proven() {
+		if broken := e.progress.Break; broken != nil && !found.Proven() && !broken.Seen {
+			broken.Seen = true
+			e.noted(func(*Notes) {})
+		}
+		if e.proven() {
 			e.finish()
 		}
 	})
@@ -318,10 +358,11 @@ func (e *Engine) seen(look Look) (s Station, lessons probe.Lessons, claims []str
 		}
 		e.look = look
 		// A learner who typed the target of a later station is at that station.
-		if at := start(e.stations, look, e.progress.done); at > e.at && !e.stations[e.at].Met(look, e.progress.done) {
+		if at := start(e.stations, look, e.progress.done); at > e.at && e.progress.Break == nil &&
+			!e.stations[e.at].Met(look, e.progress.done) {
 			e.move(at)
 		}
-		s = e.stations[e.at]
+		s = e.current()
 		if len(s.Claims) == 0 && s.Met(look, e.progress.done) {
 			e.finish()
 		}
@@ -353,15 +394,23 @@ func (e *Engine) counted(s Station, look Look) []probe.Claim {
 	return all
 }
 
+// proven tells whether the last check proves every claim of the station. A fault whose symptom was not seen yet is not
+// mended. The caller holds the mutex.
+func (e *Engine) proven() bool {
+	return e.report != nil && e.report.Proven() && (e.progress.Break == nil || e.progress.Break.Seen)
+}
+
 // finish notes that the station is done. The caller holds the mutex.
 func (e *Engine) finish() {
-	name := e.stations[e.at].Name
-	notes := e.progress.Stations[name]
-	if notes.Done.IsZero() {
-		notes.Done = time.Now().UTC()
-		if err := e.note(name, notes); err != nil {
-			e.trouble = err.Error()
-		}
+	if e.notes().Done.IsZero() {
+		e.noted(func(n *Notes) { n.Done = time.Now().UTC() })
+	}
+}
+
+// noted changes the notes, and shows an error. The caller holds the mutex.
+func (e *Engine) noted(change func(*Notes)) {
+	if err := e.note(change); err != nil {
+		e.trouble = err.Error()
 	}
 }
 
@@ -399,18 +448,20 @@ func (e *Engine) Changed() <-chan struct{} {
 func (e *Engine) View() View {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := e.stations[e.at]
-	notes := e.progress.Stations[s.Name]
+	s, notes := e.current(), e.notes()
 	v := View{
 		Station: s, Index: e.at, Count: len(e.stations), Look: e.look, Notes: notes, Report: e.report,
 		Checking: e.checking, Doing: e.doing, Output: slices.Clone(e.output), Trouble: e.trouble,
+		Broken: e.progress.Break != nil,
 	}
 	for _, c := range e.counted(s, e.look) {
 		v.Items = append(v.Items, item(c, e.report))
 	}
-	proven := e.report != nil && e.report.Proven()
-	v.Done = proven || len(v.Items) == 0 && s.Met(e.look, e.progress.done)
-	v.Finished = v.Done && e.at == len(e.stations)-1
+	v.Done = e.proven() || len(v.Items) == 0 && s.Met(e.look, e.progress.done)
+	v.Finished = v.Done && !v.Broken && e.at == len(e.stations)-1
+	if v.Broken && !v.Done && v.Report != nil {
+		v.Report = withoutCauses(*v.Report)
+	}
 	v.Hints = e.hints(s, notes.Hints)
 	return v
 }
@@ -462,14 +513,8 @@ func likelyCause(report *probe.Report) string {
 // Predict notes the learner's prediction; a letter that is no choice is ignored.
 func (e *Engine) Predict(letter string) {
 	e.set(func() {
-		s := e.stations[e.at]
-		if !slices.ContainsFunc(s.Choices, func(c Choice) bool { return c.Letter == letter }) {
-			return
-		}
-		notes := e.progress.Stations[s.Name]
-		notes.Prediction = letter
-		if err := e.note(s.Name, notes); err != nil {
-			e.trouble = err.Error()
+		if slices.ContainsFunc(e.current().Choices, func(c Choice) bool { return c.Letter == letter }) {
+			e.noted(func(n *Notes) { n.Prediction = letter })
 		}
 	})
 }
@@ -477,13 +522,8 @@ func (e *Engine) Predict(letter string) {
 // Hint takes the next hint. The third one is the lab's own, so it needs a check.
 func (e *Engine) Hint() {
 	e.set(func() {
-		name := e.stations[e.at].Name
-		notes := e.progress.Stations[name]
-		notes.Hints = min(notes.Hints+1, maxHints)
-		if err := e.note(name, notes); err != nil {
-			e.trouble = err.Error()
-		}
-		if notes.Hints == maxHints && e.report == nil {
+		e.noted(func(n *Notes) { n.Hints = min(n.Hints+1, maxHints) })
+		if e.notes().Hints == maxHints && e.report == nil {
 			e.asked = true
 		}
 	})
@@ -498,7 +538,10 @@ func (e *Engine) Check() {
 
 // Next goes to the next station once this one is done.
 func (e *Engine) Next() {
-	if v := e.View(); v.Done {
+	switch v := e.View(); {
+	case v.Broken && v.Done:
+		e.fail(e.leave())
+	case v.Done:
 		e.Go(v.Index + 1)
 	}
 }
@@ -506,7 +549,7 @@ func (e *Engine) Next() {
 // Go goes to the station of an index; one that does not exist is ignored.
 func (e *Engine) Go(to int) {
 	e.set(func() {
-		if to >= 0 && to < len(e.stations) && to != e.at {
+		if to >= 0 && to < len(e.stations) && to != e.at && e.progress.Break == nil {
 			e.move(to)
 		}
 	})
@@ -541,6 +584,9 @@ func (e *Engine) Do(ctx context.Context) error { return e.run(ctx, e.View().Do()
 // Undo goes back to the state before the station.
 func (e *Engine) Undo(ctx context.Context) error {
 	v := e.View()
+	if v.Broken {
+		return e.Restore(ctx)
+	}
 	if v.Undo == "" {
 		return fmt.Errorf("station %q has nothing to undo", v.Title)
 	}

@@ -20,6 +20,7 @@ type fakeLab struct {
 	typed   []string
 	judged  int
 	takes   time.Duration // how long a check takes
+	breaks  time.Duration // how long a fault takes to show
 }
 
 func (f *fakeLab) Look(context.Context) (Look, error) {
@@ -98,6 +99,19 @@ func (f *fakeLab) Manual(context.Context, string, probe.Lessons) (Manual, error)
 	}, nil
 }
 
+func (f *fakeLab) Break(context.Context, int) error {
+	time.AfterFunc(f.breaks, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.holds = nil
+	})
+	return nil
+}
+
+func (f *fakeLab) Mend(context.Context, int) ([]string, error) {
+	return []string{"mage sm:waypoint"}, nil
+}
+
 // claims are those of the lessons, as far as the tests need them: with traffic, made with the right lessons.
 func claims() []probe.Claim {
 	claim := func(id string, when func(probe.Lessons) bool) probe.Claim {
@@ -110,7 +124,7 @@ func claims() []probe.Claim {
 		claim("waypoint-appa", probe.On("waypoint")), claim("waypoint-gateway", probe.On("waypoint")),
 		{ID: "waypoint-appb-only", When: probe.On("waypoint")}, // decided on configuration alone
 		claim("fault-appa", fault), claim("fault-gateway", fault), claim("fault-prefix", fault),
-		claim("authz-get-gateway", probe.On("authz")),
+		claim("authz-get-gateway", probe.On("authz")), claim("authz-post-gateway", probe.On("authz")),
 		claim("authz-taken-out-appa", probe.All(probe.On("authz"), probe.Not(probe.Admitted(probe.Appa)))),
 		claim("waypoint-off", probe.Not(probe.On("waypoint"))),
 	}

@@ -219,6 +219,12 @@ func (p *Page) act(w http.ResponseWriter, r *http.Request) {
 		run(p.engine.Do)
 	case "undo":
 		run(p.engine.Undo)
+	case "break":
+		run(func(ctx context.Context) error {
+			err := p.engine.Break(ctx, 0)
+			p.engine.fail(err)
+			return err
+		})
 	default:
 		http.NotFound(w, r)
 		return

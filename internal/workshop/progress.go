@@ -32,14 +32,6 @@ type Notes struct {
 	Done  time.Time `json:"done,omitzero"`
 }
 
-// Broken is a fault that sm:break has put in.
-type Broken struct {
-	// Number is the sabotage's, from 1 on.
-	Number int       `json:"number"`
-	Hints  int       `json:"hints,omitempty"`
-	Began  time.Time `json:"began"`
-}
-
 // of gives the progress for a lab: what it was before, unless the lab is another one.
 func (p Progress) of(created time.Time) Progress {
 	if !p.Lab.Equal(created) || p.Stations == nil {

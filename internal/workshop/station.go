@@ -173,23 +173,11 @@ func start(all []Station, look Look, done func(string) bool) int {
 
 // parse reads the Markdown of a station: a title, and one section for each field of Text.
 func parse(markdown string) (Text, error) {
-	var t Text
-	sections := map[string]string{}
-	head, rest, _ := strings.Cut(markdown, "\n## ")
-	title, found := strings.CutPrefix(strings.TrimSpace(head), "# ")
-	if !found {
-		return t, fmt.Errorf("the first line is not a title")
+	sections, err := sectionsOf(markdown, "Goal", "Prediction", "Steps", "Hints", "Explanation", "Next")
+	if err != nil {
+		return Text{}, err
 	}
-	t.Title = title
-	for section := range strings.SplitSeq(rest, "\n## ") {
-		name, body, _ := strings.Cut(section, "\n")
-		sections[name] = strings.TrimSpace(body)
-	}
-	for _, name := range []string{"Goal", "Prediction", "Steps", "Hints", "Explanation", "Next"} {
-		if sections[name] == "" {
-			return t, fmt.Errorf("section %s is missing or empty", name)
-		}
-	}
+	t := Text{Title: sections[""]}
 	t.Goal, t.Steps = sections["Goal"], sections["Steps"]
 	t.Explanation, t.Next = sections["Explanation"], sections["Next"]
 	for line := range strings.Lines(sections["Prediction"]) {
@@ -221,6 +209,27 @@ func parse(markdown string) (Text, error) {
 		return t, fmt.Errorf("%d hints instead of 2", len(t.Hints))
 	}
 	return t, nil
+}
+
+// sectionsOf gives the sections of a Markdown text by their titles, and the title of the text by "". Those that are
+// needed must not be empty.
+func sectionsOf(markdown string, needed ...string) (map[string]string, error) {
+	head, rest, _ := strings.Cut(markdown, "\n## ")
+	title, found := strings.CutPrefix(strings.TrimSpace(head), "# ")
+	if !found {
+		return nil, fmt.Errorf("the first line is not a title")
+	}
+	sections := map[string]string{"": title}
+	for section := range strings.SplitSeq(rest, "\n## ") {
+		name, body, _ := strings.Cut(section, "\n")
+		sections[name] = strings.TrimSpace(body)
+	}
+	for _, name := range needed {
+		if sections[name] == "" {
+			return nil, fmt.Errorf("section %s is missing or empty", name)
+		}
+	}
+	return sections, nil
 }
 
 // Commands lists the commands in the blocks of a Markdown text, a line each.

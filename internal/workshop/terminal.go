@@ -192,11 +192,19 @@ func (t *terminal) press(ctx context.Context, key string) (quit bool) {
 		t.manual(ctx, "YAML, and what applying it would change now", yamlRows)
 	case "k":
 		t.manual(ctx, "The same with kubectl", commandRows)
+	case "b":
+		t.start(ctx, func(ctx context.Context) error {
+			err := t.engine.Break(ctx, 0)
+			t.engine.fail(err)
+			return err
+		})
 	case "l":
 		t.list()
 	case "s":
 		v := t.engine.View()
-		t.show("Steps, and what to try next", markdownRows(v.Steps+"\n\nTry next\n\n"+v.Next))
+		if v.Steps != "" {
+			t.show("Steps, and what to try next", markdownRows(v.Steps+"\n\nTry next\n\n"+v.Next))
+		}
 	case "e":
 		t.show("Evidence of the last check", evidenceRows(t.engine.View()))
 	}
@@ -378,9 +386,14 @@ func (t *terminal) rows(width, height int) []row {
 const keysOfStation = "p predict  d do it  c check  h hint  s steps  y YAML  k kubectl  e evidence"
 
 func keysOf(v View) string {
-	keys := "u undo  o page  l list  q quit"
-	if v.Done && !v.Finished {
-		keys = "n next station  " + keys
+	keys := "u undo  b break  o page  l list  q quit"
+	switch {
+	case v.Broken && v.Done:
+		return "n back to the station  o page  q quit"
+	case v.Broken:
+		return "u give up and restore the lab  o page  q quit"
+	case v.Done && !v.Finished:
+		return "n next station  " + keys
 	}
 	return keys
 }
@@ -393,9 +406,13 @@ func (t *terminal) station(v View, width int) []row {
 			rows = append(rows, row{look, line})
 		}
 	}
-	add(bold, fmt.Sprintf("Ambient lab workshop, %d of %d: %s", v.Index+1, v.Count, v.Station.Title))
+	if v.Broken {
+		add(bold, "Ambient lab workshop: "+v.Station.Title)
+	} else {
+		add(bold, fmt.Sprintf("Ambient lab workshop, %d of %d: %s", v.Index+1, v.Count, v.Station.Title))
+	}
 	add(plain, flat(v.Goal))
-	if !v.Done {
+	if !v.Done && v.Steps != "" {
 		add(plain, "Do: "+strings.Join(v.Do(), "; "))
 	}
 	for _, item := range v.Items {
@@ -410,6 +427,7 @@ func (t *terminal) station(v View, width int) []row {
 	case v.Done:
 		add(green, doneLine(v))
 		add(plain, flat(v.Explanation))
+	case v.Question == "":
 	case v.Notes.Prediction != "":
 		add(dim, "Your prediction: "+choiceOf(v, v.Notes.Prediction))
 	default:
@@ -443,7 +461,10 @@ func doneLine(v View) string {
 	if v.Notes.Hints > 0 {
 		line += " with " + counted(v.Notes.Hints, "hint")
 	}
-	if v.Notes.Done.IsZero() {
+	switch {
+	case v.Broken:
+		return "Fixed: d" + strings.TrimPrefix(line, "D")
+	case v.Notes.Done.IsZero():
 		line = "Done"
 	}
 	switch v.Notes.Prediction {
@@ -560,18 +581,38 @@ func cut(text string, width int) string {
 // Print writes the station as plain text, for a pipe or a CI job.
 func Print(w io.Writer, v View) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Ambient lab workshop, station %d of %d: %s\n\n%s\n", v.Index+1, v.Count, v.Station.Title, v.Goal)
+	if v.Broken {
+		fmt.Fprintf(&b, "%s\n\n%s\n", v.Station.Title, v.Goal)
+	} else {
+		fmt.Fprintf(&b, "Ambient lab workshop, station %d of %d: %s\n\n%s\n", v.Index+1, v.Count, v.Station.Title,
+			v.Goal)
+	}
 	if len(v.Items) > 0 {
 		fmt.Fprintf(&b, "\nDone when these claims are proven:\n")
 		for _, item := range v.Items {
 			fmt.Fprintf(&b, "  %s %s\n", mark(item.Verdict), item.Title)
+			if v.Broken && item.Verdict != "" {
+				fmt.Fprintf(&b, "      %s\n", item.Text)
+			}
 		}
 	}
-	fmt.Fprintf(&b, "\nPredict first: %s\n", v.Question)
+	if v.Question != "" {
+		fmt.Fprintf(&b, "\nPredict first: %s\n", v.Question)
+	}
 	for _, c := range v.Choices {
 		fmt.Fprintf(&b, "  %s: %s\n", c.Letter, c.Text)
 	}
-	fmt.Fprintf(&b, "\n%s\n", v.Steps)
+	if v.Steps != "" {
+		fmt.Fprintf(&b, "\n%s\n", v.Steps)
+	}
+	if v.Broken {
+		for i, hint := range v.Hints {
+			fmt.Fprintf(&b, "\nHint %d: %s\n", i+1, hint)
+		}
+	}
+	if v.Broken && v.Done {
+		fmt.Fprintf(&b, "\n%s.\n\n%s\n", doneLine(v), v.Explanation)
+	}
 	if v.Look.NoPackets != "" {
 		fmt.Fprintf(&b, "\nNote: %s.\n", v.Look.NoPackets)
 	}
