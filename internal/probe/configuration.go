@@ -51,9 +51,9 @@ func (c meshConfiguration) Objects(ctx context.Context) (*mesh.Objects, error) {
 	return c.mesh.Objects(ctx, c.target)
 }
 
-// inspector judges claims on configuration. Each source is read once, when a claim first needs it, so that all claims
-// are about the same state.
-func (e Env) inspector(ctx context.Context) (func(context.Context, Claim) Result, error) {
+// onConfiguration judges claims on configuration. Each source is read once, when a claim first needs it, so that all
+// claims are about the same state.
+func (e Env) onConfiguration(ctx context.Context, claims []Claim) ([]Result, error) {
 	scene := Scene{
 		Lessons: e.Lessons,
 		Target: mesh.Target{
@@ -92,8 +92,9 @@ func (e Env) inspector(ctx context.Context) (func(context.Context, Claim) Result
 		known[source] = found
 		return found
 	}
-	return func(ctx context.Context, claim Claim) Result {
-		result := Result{Title: "configured: " + claim.Title}
+	var results []Result
+	for _, claim := range claims {
+		result, started := Result{Title: "configured: " + claim.Title}, e.Now()
 		for _, check := range claim.checks(e.Lessons) {
 			found := read(ctx, check.Of)
 			verdict, text := Proven, check.Expect(scene)
@@ -104,7 +105,11 @@ func (e Env) inspector(ctx context.Context) (func(context.Context, Claim) Result
 			}
 			result.Checks = append(result.Checks, Check{check.Name, verdict, text})
 		}
-		result.Verdict = conclude(result.Checks)
-		return result
-	}, nil
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		result.Verdict, result.Took = conclude(result.Checks), e.Now().Sub(started)
+		results = append(results, result)
+	}
+	return results, nil
 }

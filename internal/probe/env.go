@@ -39,8 +39,12 @@ type Env struct {
 	Only []string
 	// Error is the probability of a wrong answer of a claim about a share, 0.001 when 0.
 	Error float64
+	// Lanes is how many claims are measured side by side; 0 means as many as the delay allows.
+	Lanes int
 	// NewRun makes run IDs, traffic.NewRun when nil.
 	NewRun func() string
+
+	rate float64 // of requests about a share
 }
 
 // World is the cluster, as the proofs need it.
@@ -63,9 +67,9 @@ type World interface {
 // Rates of the batches, and how long the waypoint's log is waited for. Envoy writes its access log at most a second
 // late under Istio's agent (--file-flush-interval-msec 1000), and ten seconds late by itself.
 const (
-	rate           = 80.0
-	concurrency    = 40
-	lowConcurrency = 4 // requests at a time where nothing is expected to be slow
+	rate           = 60.0
+	concurrency    = 20 // requests at a time where some may be slow
+	lowConcurrency = 4  // requests at a time where nothing is expected to be slow
 	slack          = 8 * time.Second
 	ownLimit       = 12 * time.Second // how long a path's own answer may take: httpbin's slowest takes 10 s
 	logWait        = 6 * time.Second  // since the last line, while more are expected
@@ -73,6 +77,12 @@ const (
 	claimDeadline  = 20 * time.Minute
 	cleanupTimeout = 30 * time.Second
 	within         = 0.15 // a share this far from the one that was set must be told from it
+	// roundsAfter is how many rounds of requests about a share follow the first, each as long as another, where that
+	// left its verdict open.
+	roundsAfter = 5
+	// Claims measured side by side: one for each lane of the delay, and not more than maxLanes.
+	lane     = 250 * time.Millisecond
+	maxLanes = 5
 )
 
 func (e Env) withDefaults() (Env, error) {
@@ -94,6 +104,12 @@ func (e Env) withDefaults() (Env, error) {
 	if e.Error == 0 {
 		e.Error = 0.001
 	}
+	if e.Lanes == 0 {
+		// The shorter the delay, the more the requests of other claims would blur the difference between a request that
+		// is delayed and one that is not.
+		e.Lanes = int(min(max(e.Lessons.faultOrDefault().Delay/lane, 1), maxLanes))
+	}
+	e.rate = rate
 	if e.NewRun == nil {
 		e.NewRun = traffic.NewRun
 	}

@@ -15,6 +15,9 @@ import (
 // throughCheck is the name of the check that counts the requests that went through the waypoint.
 const throughCheck = "went through the waypoint"
 
+// samePodsCheck is the name of the check that no pod was restarted.
+const samePodsCheck = "same pods throughout"
+
 func judgeStatus(expect Expect, m Measurement, seen *observation) Check {
 	if expect.Status == OwnStatus {
 		return judgeOwnStatus(m, seen)
@@ -152,19 +155,15 @@ func (e Env) judgeRoute(shot Shot, m *Measurement, l *observation) []Check {
 	if !slices.Equal(l.before.Pods, l.after.Pods) {
 		return []Check{{throughCheck, Inconclusive, "the waypoint's pods were not the same before and after"}}
 	}
-	moved := l.after.Requests.Since(l.before.Requests)
 	crossed := len(l.mine)
 	m.Crossed = &crossed
-	if moved.Known {
-		m.Counted = &moved.Value
-	}
 	if shot.Expect.Route == Around {
 		return []Check{judgeAround(*m, l)}
 	}
 	if len(l.after.Pods) == 0 {
 		return []Check{{throughCheck, Refuted, "there is no waypoint: it has no pod that is ready"}}
 	}
-	checks := []Check{judgeThrough(*m, l, moved)}
+	checks := []Check{judgeThrough(*m, l)}
 	if crossed > 0 {
 		checks = append(checks, e.judgeIdentity(shot.Caller, m, l))
 	}
@@ -175,7 +174,7 @@ func (e Env) judgeRoute(shot Shot, m *Measurement, l *observation) []Check {
 }
 
 func judgeAround(m Measurement, l *observation) Check {
-	switch {
+	switch counted, logged := l.requests(), l.ours+total(l.others); {
 	case len(l.after.Pods) == 0:
 		return Check{throughCheck, Proven, "there is no waypoint that the requests could go through"}
 	case len(l.mine) > 0:
@@ -183,34 +182,50 @@ func judgeAround(m Measurement, l *observation) Check {
 			throughCheck, Refuted,
 			fmt.Sprintf("%d of %d requests went through the waypoint; expected: none", len(l.mine), m.Sent),
 		}
+	case counted.Known && counted.Value > uint64(logged):
+		return Check{
+			throughCheck, Inconclusive, fmt.Sprintf("none of the %d requests is in the waypoint's log, but lines of "+
+				"it are missing: it counted %d requests and logged %d", m.Sent, counted.Value, logged),
+		}
 	}
 	return Check{throughCheck, Proven, fmt.Sprintf("none of the %d requests is in the waypoint's log", m.Sent)}
 }
 
-func judgeThrough(m Measurement, l *observation, moved observe.Counter) Check {
-	crossed := len(l.mine)
+// requests is how many requests the waypoint counted.
+func (l *observation) requests() observe.Counter { return l.after.Requests.Since(l.before.Requests) }
+
+// judgeThrough asks for one line of the log for each request. Where some have none, the counter, which also counts what
+// other batches and other traffic sent, tells whether these went through all the same: it has counted more requests
+// than the batches' lines explain.
+func judgeThrough(m Measurement, l *observation) Check {
+	crossed, others := len(l.mine), total(l.others)
+	counted := l.requests()
 	counter := "it has no counter to compare with"
-	if moved.Known {
-		counter = fmt.Sprintf("its own counter moved by %d", moved.Value)
+	if counted.Known {
+		counter = fmt.Sprintf("all in all it logged %d and counted %d", l.ours+others, counted.Value)
 	}
 	text := fmt.Sprintf("the waypoint's log holds %d of the %d requests, %s", crossed, m.Sent, counter)
+	missing, spare := m.Sent-crossed, int(counted.Value)-l.ours
 	switch {
-	case crossed > m.Sent:
+	case missing < 0:
 		return Check{
 			throughCheck, Inconclusive,
 			text + ": a request was sent twice, as callers do when a connection is closed before the answer",
 		}
-	case crossed == m.Sent && (!moved.Known || moved.Value == uint64(m.Sent)):
+	case missing == 0 && counted.Known && spare < 0:
+		return Check{throughCheck, Inconclusive, text + ": the two do not agree"}
+	case missing == 0 && others > 0:
+		// Every request has its line, so what others sent changes nothing.
+		return Check{throughCheck, Proven, text + ", other traffic included" + agents(l.others)}
+	case missing == 0:
 		return Check{throughCheck, Proven, text}
-	case moved.Known && moved.Value == uint64(m.Sent) && len(l.others) == 0:
-		return Check{throughCheck, Inconclusive, text + ": lines of its log are missing, or it counted other traffic"}
-	case moved.Known && moved.Value > uint64(crossed) && moved.Value >= uint64(m.Sent):
+	case counted.Known && spare >= missing && others > 0:
 		return Check{
 			throughCheck, Inconclusive,
 			text + ": other traffic used the waypoint during the measurement" + agents(l.others),
 		}
-	case crossed == m.Sent:
-		return Check{throughCheck, Inconclusive, text + ": the two do not agree"}
+	case counted.Known && spare >= missing:
+		return Check{throughCheck, Inconclusive, text + ": lines of its log are missing"}
 	case crossed == 0:
 		return Check{throughCheck, Refuted, text + ": the requests went around it"}
 	}
@@ -244,32 +259,41 @@ func (e Env) judgeIdentity(who Caller, m *Measurement, l *observation) Check {
 	}
 }
 
+// judgeDenied asks that the waypoint's policy denied each request, by its log and by its counter of denied requests.
+// The counter also counts those of other batches and of other traffic, so it is compared with the whole of the log.
 func judgeDenied(m *Measurement, l *observation) Check {
 	const name = "counted as denied"
-	moved := l.after.Denied.Since(l.before.Denied)
-	text := fmt.Sprintf("the waypoint's counter of denied requests moved by %d, %d were sent", moved.Value, m.Sent)
-	if moved.Known {
-		m.Denied = &moved.Value
-	}
-	switch {
-	case !moved.Known:
-		return Check{name, Refuted, "the waypoint has no counter of denied requests: it has no policy to enforce"}
-	case moved.Value == uint64(m.Sent):
-		return Check{name, Proven, text}
-	case moved.Value > uint64(m.Sent):
-		return Check{
-			name, Inconclusive,
-			text + ": other requests were denied during the measurement" + agents(l.others),
+	denied := 0
+	for _, c := range l.mine {
+		if deniedByPolicy(c) {
+			denied++
 		}
 	}
-	return Check{name, Refuted, text}
+	m.Denied = &denied
+	counted := l.after.Denied.Since(l.before.Denied)
+	text := fmt.Sprintf("the waypoint's log says that its policy denied %d of the %d requests; all in all it logged "+
+		"%d as denied and counted %d", denied, m.Sent, l.denied, counted.Value)
+	switch {
+	case !counted.Known:
+		return Check{name, Refuted, "the waypoint has no counter of denied requests: it has no policy to enforce"}
+	case denied < len(l.mine):
+		return Check{name, Refuted, text}
+	case counted.Value > uint64(l.denied):
+		return Check{name, Inconclusive, text + ": lines of its log are missing"}
+	case counted.Value < uint64(l.denied) && len(l.others) > 0:
+		return Check{name, Inconclusive, text + ": other traffic was denied during the measurement" + agents(l.others)}
+	case counted.Value < uint64(l.denied):
+		return Check{name, Refuted, text + ": something else denied them"}
+	}
+	return Check{name, Proven, text}
 }
 
 // judgePrompt tells a delay by the fault from a busy machine: one slow answer of twenty is not what a fault does that
 // delays every second request. own is how long the path takes by itself.
-func (e Env) judgePrompt(m Measurement, own ownTimes) Check {
+func (e Env) judgePrompt(m Measurement, seen *observation) Check {
 	const name = "not delayed"
 	fault := e.Lessons.faultOrDefault()
+	own := seen.own()
 	limit := own.least() + fault.Delay*3/4
 	slow, worst := 0, time.Duration(0)
 	for _, r := range m.Replies {
@@ -289,59 +313,152 @@ func (e Env) judgePrompt(m Measurement, own ownTimes) Check {
 	if own.known && own.slowest >= limit {
 		return Check{name, Inconclusive, fmt.Sprintf("%s, but appb alone took up to %s", text, own.slowest)}
 	}
+	if _, marked := seen.marked(m.Sent); marked == 0 && len(seen.mine) >= m.Sent {
+		return Check{name, Inconclusive, text + ", but the waypoint delayed none, by its log: " + busy}
+	}
 	if stats.AtMost(slow, m.Sent, fault.Share()) <= e.Error {
-		return Check{name, Inconclusive, text + ", but far fewer than the fault would delay: the machine seems busy"}
+		return Check{name, Inconclusive, text + ", but far fewer than the fault would delay: " + busy}
 	}
 	return Check{name, Refuted, text}
 }
 
-// judgeShare judges the two modes of the latencies: how many were delayed, and by how much. baseline are the caller's
-// latencies of requests that nothing delays; how long the path itself takes is added to them.
+// sorted is the replies of a batch by mode, in the order in which they were sent.
+type sorted struct {
+	stats.Modes
+	modes []stats.Mode
+	// least is how long the path takes by itself at least; beyond are the latencies without it.
+	least  time.Duration
+	beyond []time.Duration
+}
+
+// sort sorts the replies of a batch. baseline are the caller's latencies of requests that nothing delays; how long the
+// path itself takes is added to them.
+func (e Env) sort(m Measurement, baseline []time.Duration, own ownTimes) (s sorted, err error) {
+	s.least = own.least()
+	undelayed := slices.Clone(baseline)
+	if own.known {
+		undelayed = append(undelayed, own.slowest-s.least)
+		for i := range baseline {
+			undelayed[i] += own.slowest - s.least
+		}
+	}
+	if s.Modes, err = stats.NewModes(e.Lessons.faultOrDefault().Delay, undelayed); err != nil {
+		return s, fmt.Errorf("%w: %s", err, busy)
+	}
+	for _, r := range slices.SortedStableFunc(slices.Values(m.Replies),
+		func(a, b traffic.Reply) int { return a.At.Compare(b.At) }) {
+		latency := max(0, r.Latency-s.least)
+		s.beyond, s.modes = append(s.beyond, latency), append(s.modes, s.Of(latency))
+	}
+	return s, nil
+}
+
+// verdict judges the share. Answers which belong to neither mode must not matter: the verdict must be the same
+// whichever way they are counted. used is how many requests it took.
+func (s sorted) verdict(share stats.Share) (verdict Verdict, used int) {
+	judge := func(counted ...stats.Mode) (stats.Answer, int) {
+		delayed := make([]bool, len(s.modes))
+		for i, mode := range s.modes {
+			delayed[i] = slices.Contains(counted, mode)
+		}
+		return share.Judge(delayed)
+	}
+	without, used := judge(stats.Delayed)
+	with, usedWith := judge(stats.Delayed, stats.Between)
+	if without != with {
+		return Inconclusive, len(s.modes)
+	}
+	verdicts := map[stats.Answer]Verdict{stats.Fits: Proven, stats.Differs: Refuted, stats.TooFew: Inconclusive}
+	return verdicts[without], max(used, usedWith)
+}
+
+// marked says, for the requests of a batch in the order in which they came to the waypoint, whether its log marks them
+// as delayed (Envoy's response flag DI). It is nil where the log lacks a request or marks none.
+func (l *observation) marked(sent int) (delayed []bool, n int) {
+	for _, c := range slices.SortedStableFunc(slices.Values(l.mine),
+		func(a, b observe.Crossing) int { return a.At.Compare(b.At) }) {
+		yes := slices.Contains(strings.Split(c.Flags, ","), "DI")
+		if yes {
+			n++
+		}
+		delayed = append(delayed, yes)
+	}
+	if n == 0 || len(delayed) != sent {
+		return nil, n
+	}
+	return delayed, n
+}
+
+// busy is what is said where a machine under load explains slow answers. Such a claim is measured again with less load.
+const busy = "the machine seems busy"
+
+// agreed is the verdict on a share by what the caller saw, unless what the waypoint marked as delayed says otherwise:
+// on a busy machine, answers are late that nothing delays.
+func (e Env) agreed(s sorted, seen *observation) (verdict Verdict, used int, doubt string) {
+	verdict, used = s.verdict(e.share())
+	marks, n := seen.marked(len(s.modes))
+	if marks == nil || verdict == Inconclusive {
+		return verdict, used, ""
+	}
+	switch answer, _ := e.share().Judge(marks); {
+	case verdict == Refuted && answer != stats.Differs, verdict == Proven && answer == stats.Differs:
+		return Inconclusive, len(s.modes),
+			fmt.Sprintf("; but the waypoint delayed %d, by its log: %s", n, busy)
+	}
+	return verdict, used, ""
+}
+
+// sure tells whether more requests would change nothing about the verdict on a share.
+func (e Env) sure(m Measurement, baseline []time.Duration, seen *observation) bool {
+	s, err := e.sort(m, baseline, seen.own())
+	if err != nil {
+		return true
+	}
+	verdict, _, _ := e.agreed(s, seen)
+	return verdict != Inconclusive
+}
+
+// judgeShare judges the two modes of the latencies: how many were delayed, and by how much.
 func (e Env) judgeShare(m *Measurement, baseline []time.Duration, seen *observation) []Check {
 	const shareName, delayName = "share delayed", "delay"
 	fault, share := e.Lessons.faultOrDefault(), e.share()
-	own := seen.own()
-	least := own.least()
-	undelayed := slices.Clone(baseline)
-	if own.known {
-		undelayed = append(undelayed, own.slowest-least)
-		for i := range baseline {
-			undelayed[i] += own.slowest - least
-		}
-	}
-	modes, err := stats.NewModes(fault.Delay, undelayed)
+	s, err := e.sort(*m, baseline, seen.own())
 	if err != nil {
 		return []Check{{shareName, Inconclusive, err.Error()}}
 	}
-	beyond := latencies(m.Replies)
-	for i := range beyond {
-		beyond[i] = max(0, beyond[i]-least)
-	}
-	sorted := modes.Sort(beyond)
+	least, byMode := s.least, s.Sort(s.beyond)
 	found := &ShareFound{
-		Delayed: len(sorted.Delayed), Of: len(m.Replies), Want: share.Want, Delay: fault.Delay, Error: e.Error,
-		Edge: least + modes.Edge, Between: len(sorted.Between),
+		Delayed: len(byMode.Delayed), Of: len(m.Replies), Want: share.Want, Delay: fault.Delay, Error: e.Error,
+		Edge: least + s.Edge, Between: len(byMode.Between),
 	}
-	if len(sorted.Fast) > 0 {
-		found.Fast = least + stats.Quantile(sorted.Fast, 0.5)
+	if len(byMode.Fast) > 0 {
+		found.Fast = least + stats.Quantile(byMode.Fast, 0.5)
 	}
-	found.Low, found.High = stats.Interval(found.Delayed, found.Of, e.Error)
+	found.Low, found.High = stats.Sequence(found.Delayed, found.Of, e.Error)
 	if found.Delayed > 0 {
-		found.Slow, found.Least = least+stats.Quantile(sorted.Delayed, 0.5), least+sorted.Delayed[0]
+		found.Slow, found.Least = least+stats.Quantile(byMode.Delayed, 0.5), least+byMode.Delayed[0]
 	}
 	m.Share = found
+	verdict, used, doubt := e.agreed(s, seen)
+	found.Used = used
+	_, marked := seen.marked(found.Of)
 	text := fmt.Sprintf(
 		"%d of %d requests (%.1f %%) were delayed; the true share lies between %.1f %% and %.1f %% (wrong with "+
 			"probability %g), set: %g %%",
 		found.Delayed, found.Of, 100*float64(found.Delayed)/float64(found.Of), 100*found.Low, 100*found.High, e.Error,
 		float64(fault.Millionths())/10000)
-	if injected := seen.after.Delayed.Since(seen.before.Delayed); injected.Known {
-		text += fmt.Sprintf("; Envoy counts %d delays", injected.Value)
+	switch {
+	case doubt != "":
+		text += doubt
+	case verdict == Inconclusive:
+		text += "; more requests would be needed to be sure"
+	default:
+		text += fmt.Sprintf("; sure after %d", used)
 	}
-	checks := []Check{{shareName, e.shareVerdict(share, found), text}}
-	if needed, tooMany := share.Samples(); found.Of < needed || tooMany != nil && checks[0].Verdict != Proven {
-		checks[0].Text += "; more requests would be needed to be sure"
+	if marked > 0 && doubt == "" {
+		text += fmt.Sprintf("; the waypoint's log marks %d as delayed", marked)
 	}
+	checks := []Check{{shareName, verdict, text}}
 	slow := fmt.Sprintf("delayed answers took %s or longer, half of them over %s; the others %s; set: %s",
 		found.Least.Round(time.Millisecond), found.Slow.Round(time.Millisecond), found.Fast.Round(time.Millisecond),
 		fault.Delay)
@@ -349,6 +466,12 @@ func (e Env) judgeShare(m *Measurement, baseline []time.Duration, seen *observat
 		slow += fmt.Sprintf(", above the %s that appb takes", least)
 	}
 	switch {
+	case 20*found.Between > found.Of && marked > 0 && found.Delayed >= marked:
+		checks = append(checks, Check{
+			delayName, Inconclusive,
+			fmt.Sprintf("%d answers took between %s and %s, although the waypoint delayed none of them: %s",
+				found.Between, found.Edge.Round(time.Millisecond), least+fault.Delay, busy),
+		})
 	case 20*found.Between > found.Of:
 		checks = append(checks,
 			Check{
@@ -357,21 +480,10 @@ func (e Env) judgeShare(m *Measurement, baseline []time.Duration, seen *observat
 					found.Between, found.Edge.Round(time.Millisecond), least+fault.Delay),
 			})
 	case found.Delayed == 0:
-	case found.Slow-least > fault.Delay*3/2+modes.Edge:
+	case found.Slow-least > fault.Delay*3/2+s.Edge:
 		checks = append(checks, Check{delayName, Refuted, slow + ": longer than one delay explains"})
 	default:
 		checks = append(checks, Check{delayName, Proven, slow})
 	}
 	return checks
-}
-
-// shareVerdict asks that answers which belong to neither mode do not matter: the verdict must be the same whichever way
-// they are counted.
-func (e Env) shareVerdict(share stats.Share, found *ShareFound) Verdict {
-	verdicts := map[stats.Answer]Verdict{stats.Fits: Proven, stats.Differs: Refuted, stats.TooFew: Inconclusive}
-	without, with := share.Judge(found.Delayed, found.Of), share.Judge(found.Delayed+found.Between, found.Of)
-	if without != with {
-		return Inconclusive
-	}
-	return verdicts[without]
 }

@@ -44,9 +44,11 @@ type Summary struct {
 	Statuses map[int]int
 	// Latencies of the answers, in the order in which they came.
 	Latencies []time.Duration
-	Delayed   int
+	// Delayed is how many the delay made slow, Slow how many took as long without it.
+	Delayed, Slow int
 	// Crossed is how many the waypoint logged, by the identity that it saw; nil when it was not looked at.
 	Crossed map[string]int
+	replies []traffic.Reply
 }
 
 // Traffic runs a live loop until its count is reached or ctx ends; the end of ctx is how a user ends it and no error.
@@ -65,20 +67,22 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	}
 	screen := screen{out: live.Out, terminal: live.Terminal, delay: env.Lessons.faultOrDefault().Delay}
 	summary := Summary{Run: env.NewRun(), Statuses: map[int]int{}}
-	var watched *observation
+	var watched *watch
 	if env.Lessons.On("waypoint") {
-		watched = env.observe(context.WithoutCancel(ctx), summary.Run)
-		defer watched.stop()
+		watched = env.watch(context.WithoutCancel(ctx))
+		watched.expect(summary.Run)
+		defer func() { watched.stop() }()
 	}
 	screen.printf("%s %s from %s, %g a second; every request has the header %s: %s; Ctrl-C ends\n", live.Method,
 		live.Path, live.From, live.RPS, traffic.RunHeader, summary.Run)
 	for summary.Sent < live.Count && ctx.Err() == nil {
 		before := summary.Sent
 		_, err := sender.Send(ctx, live.batch(env, summary), func(r traffic.Reply) {
-			summary.add(r, env.Lessons.faultOrDefault().Delay)
-			screen.reply(r, summary)
+			summary.add(r)
+			screen.reply(r, summary, env.speed(live, r, watched, summary.Run))
 		})
 		if err != nil && ctx.Err() == nil {
+			env.count(live, &summary, watched)
 			screen.summary(summary, nil)
 			return summary, fmt.Errorf("sending from %s: %w", live.From, err)
 		}
@@ -87,8 +91,55 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 		}
 	}
 	screen.clear()
-	screen.summary(summary, env.crossed(ctx, watched, &summary))
+	err = env.crossed(ctx, watched, &summary)
+	env.count(live, &summary, watched)
+	screen.summary(summary, err)
 	return summary, nil
+}
+
+// speed is how long a reply took, compared with the delay.
+type speed string
+
+// The speeds. slow is as long as the delay, or longer, where the delay does not explain it: no delay is set for the
+// path, the path takes as long by itself, or the waypoint's log does not tell yet how long it takes.
+const (
+	prompt  speed = ""
+	slow    speed = "slow"
+	delayed speed = "delayed"
+)
+
+// speed compares a reply with the delay and with how long the path takes by itself.
+func (e Env) speed(live Live, r traffic.Reply, w *watch, run string) speed {
+	fault := e.Lessons.faultOrDefault()
+	if !late(r, 0, fault.Delay) {
+		return prompt
+	}
+	if e.Lessons.Fault() == nil || !fault.Covers(live.Path) || w == nil {
+		return slow
+	}
+	if own, seen := w.ownTime(run); !seen || !late(r, own.least(), fault.Delay) {
+		return slow
+	}
+	return delayed
+}
+
+// late tells whether an answer took at least the delay longer than the path takes by itself.
+func late(r traffic.Reply, own, delay time.Duration) bool {
+	return stats.Modes{Delay: delay}.Of(r.Latency-own) == stats.Delayed && r.Status != traffic.NoAnswer
+}
+
+// count counts the replies by their speed, once all is known that the log tells.
+func (e Env) count(live Live, s *Summary, w *watch) {
+	s.Delayed, s.Slow = 0, 0
+	for _, r := range s.replies {
+		switch e.speed(live, r, w, s.Run) {
+		case delayed:
+			s.Delayed++
+		case slow:
+			s.Slow++
+		case prompt:
+		}
+	}
 }
 
 func (l Live) withDefaults(fault params.Fault) (Live, error) {
@@ -127,32 +178,25 @@ func (l Live) batch(env Env, so Summary) traffic.Load {
 	}
 }
 
-func (s *Summary) add(r traffic.Reply, delay time.Duration) {
+func (s *Summary) add(r traffic.Reply) {
 	s.Sent++
 	s.Statuses[r.Status]++
-	s.Latencies = append(s.Latencies, r.Latency)
-	if delayed(r, delay) {
-		s.Delayed++
-	}
-}
-
-func delayed(r traffic.Reply, delay time.Duration) bool {
-	return stats.Modes{Delay: delay}.Of(r.Latency) == stats.Delayed && r.Status != traffic.NoAnswer
+	s.Latencies, s.replies = append(s.Latencies, r.Latency), append(s.replies, r)
 }
 
 // crossed tells what the waypoint saw, also after an interruption. Lines that come later than that are not waited for.
-func (e Env) crossed(ctx context.Context, l *observation, s *Summary) error {
-	if l == nil || s.Sent == 0 {
+func (e Env) crossed(ctx context.Context, w *watch, s *Summary) error {
+	if w == nil || s.Sent == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logShortWait)
 	defer cancel()
-	e.finish(ctx, l, traffic.Load{Count: s.Sent}, AnyRoute)
-	if l.err != nil && !errors.Is(l.err, context.DeadlineExceeded) {
-		return l.err
+	e.finish(ctx, w, map[string]int{s.Run: s.Sent})
+	if w.err != nil && !errors.Is(w.err, context.DeadlineExceeded) {
+		return w.err
 	}
 	s.Crossed = map[string]int{}
-	for _, c := range l.mine {
+	for _, c := range w.of(s.Run).mine {
 		s.Crossed[c.Principal]++
 	}
 	return nil
@@ -167,7 +211,7 @@ type Effect struct {
 
 // FirstDelayed sends requests to the path of a delay until one is delayed.
 func FirstDelayed(ctx context.Context, env Env, caller Caller, fault params.Fault) (Effect, error) {
-	count := min(max(6, int(1/fault.Share())), 50) // of a small share, so many that one is likely to be delayed
+	count := min(max(8, int(3/fault.Share())), 50) // of a small share, so many that one is likely to be delayed
 	return until(ctx, env, caller, fault, count, func(slow int) bool { return slow > 0 })
 }
 
@@ -192,7 +236,7 @@ func until(
 	for {
 		before, beforeErr := env.World.Counters(ctx)
 		batch, err := sender.Send(ctx, traffic.Load{
-			Method: "GET", Path: fault.Path, Count: count, Concurrency: min(count, concurrency/2), Rate: rate,
+			Method: "GET", Path: fault.Path, Count: count, Concurrency: min(count, concurrency), Rate: rate,
 			Timeout: fault.Delay + ownLimit, Run: env.NewRun(),
 		}, nil)
 		switch {
@@ -208,7 +252,7 @@ func until(
 				caller, statusName(fmt.Sprint(batch.Replies[0].Status)))
 		}
 		slow := len(slices.DeleteFunc(slices.Clone(batch.Replies),
-			func(r traffic.Reply) bool { return !delayed(r, fault.Delay) }))
+			func(r traffic.Reply) bool { return !late(r, 0, fault.Delay) }))
 		// A path that takes long by itself is slow without a delay; the waypoint counts those that it delayed.
 		if after, err := env.World.Counters(ctx); err == nil && beforeErr == nil {
 			if injected := after.Delayed.Since(before.Delayed); injected.Known {
@@ -242,18 +286,14 @@ func (s *screen) clear() {
 	}
 }
 
-func (s *screen) reply(r traffic.Reply, so Summary) {
+func (s *screen) reply(r traffic.Reply, so Summary, took speed) {
 	s.clear()
-	mode := ""
-	if delayed(r, s.delay) {
-		mode = "delayed"
-	}
 	status := fmt.Sprint(r.Status)
 	if r.Status == traffic.NoAnswer {
 		status = "---"
 	}
 	s.printf("%s  #%-5d %s  %9s  %-7s  %s\n", r.At.Local().Format("15:04:05.000"), so.Sent, status,
-		r.Latency.Round(100*time.Microsecond), mode, answerer(r))
+		r.Latency.Round(100*time.Microsecond), took, answerer(r))
 	if s.terminal {
 		chart := Histogram(so.Latencies, s.delay, 50)
 		s.printf("%s", chart)
@@ -288,6 +328,9 @@ func (s *screen) summary(so Summary, lookErr error) {
 	low, high := stats.Interval(so.Delayed, so.Sent, 0.05)
 	s.printf("%d delayed by %s or longer: %.1f %% (95 %% interval %.1f %% to %.1f %%)\n", so.Delayed, s.delay,
 		100*float64(so.Delayed)/float64(so.Sent), 100*low, 100*high)
+	if so.Slow > 0 {
+		s.printf("%d slow: they took %s or longer, and not because of a delay by the waypoint\n", so.Slow, s.delay)
+	}
 	s.printf("%s", Histogram(so.Latencies, s.delay, 50))
 	switch {
 	case lookErr != nil:

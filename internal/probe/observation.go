@@ -2,151 +2,239 @@ package probe
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
 	"ambientlab/internal/probe/observe"
-	"ambientlab/internal/probe/traffic"
 )
 
-// observation is what the waypoint says of a batch: its counters before and after, and its log in between.
+// watch follows the waypoint while batches are sent, several at a time: its counters before and after, and its log in
+// between. A line belongs to a batch by the run ID that its requests carry.
 //
 // The log is followed from before the first request on, not read afterwards: with the proxies at debug level it grows
 // by some 10 KB a request, the kubelet rotates it at 10 MB, and what was rotated away cannot be read any more.
-type observation struct {
-	run           string
+type watch struct {
 	started       time.Time
 	before, after observe.Counters
 	err           error
 	stop          context.CancelFunc
 	ended         chan struct{} // closed when the log is no longer followed
 
-	mutex sync.Mutex
-	news  chan struct{} // holds an element when a line of the log was added
-	mine  []observe.Crossing
+	mutex  sync.Mutex
+	news   chan struct{} // closed and replaced when a line of the log was added
+	runs   map[string][]observe.Crossing
+	own    map[string]ownTimes
+	lines  int // of all runs
+	denied int // lines of all traffic that say that the policy denied the request
 	// others counts the requests of other traffic, by User-Agent.
 	others map[string]int
 	logErr error
 }
 
-// observe begins to follow the waypoint's log.
-func (e Env) observe(ctx context.Context, run string) *observation {
-	l := &observation{
-		run: run, started: e.Now(), others: map[string]int{}, news: make(chan struct{}, 1),
-		ended: make(chan struct{}),
-	}
-	l.before, l.err = e.World.Counters(ctx)
-	if l.err != nil || len(l.before.Pods) == 0 {
-		close(l.ended)
-		l.stop = func() {}
-		return l
-	}
-	following, stop := context.WithCancel(ctx)
-	l.stop = stop
-	go func() {
-		defer close(l.ended)
-		err := e.World.Crossings(following, l.started, func(c observe.Crossing) bool {
-			l.add(c)
-			return false
-		})
-		l.mutex.Lock()
-		defer l.mutex.Unlock()
-		l.logErr = err
-	}()
-	return l
+// observation is what the waypoint says of one batch, and of all traffic while it was watched.
+type observation struct {
+	before, after observe.Counters
+	err           error
+	// mine are the lines of the batch. ours is how many lines all batches have, denied how many of all traffic were
+	// denied by the policy.
+	mine         []observe.Crossing
+	ours, denied int
+	// others counts the requests of other traffic, by User-Agent.
+	others map[string]int
 }
 
-func (l *observation) add(c observe.Crossing) {
-	l.mutex.Lock()
-	defer l.mutex.Unlock()
+// watch begins to follow the waypoint.
+func (e Env) watch(ctx context.Context) *watch {
+	w := &watch{
+		started: e.Now(), runs: map[string][]observe.Crossing{},
+		own: map[string]ownTimes{}, others: map[string]int{}, news: make(chan struct{}),
+		ended: make(chan struct{}), stop: func() {},
+	}
+	w.before, w.err = e.World.Counters(ctx)
+	if w.err != nil || len(w.before.Pods) == 0 {
+		close(w.ended)
+		return w
+	}
+	following, stop := context.WithCancel(ctx)
+	w.stop = stop
+	go func() {
+		defer close(w.ended)
+		err := e.World.Crossings(following, w.started, func(c observe.Crossing) bool {
+			w.add(c)
+			return false
+		})
+		w.mutex.Lock()
+		defer w.mutex.Unlock()
+		w.logErr = err
+	}()
+	return w
+}
+
+// expect makes the lines of a run count as those of a batch. It must be called before the first request is sent.
+func (w *watch) expect(run string) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	if _, known := w.runs[run]; !known {
+		w.runs[run] = nil
+	}
+}
+
+func (w *watch) add(c observe.Crossing) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	_, ours := w.runs[c.Run]
 	switch {
-	case c.Run == l.run:
-		l.mine = append(l.mine, c)
-	case c.At.IsZero() || !c.At.Before(l.started):
-		l.others[c.Agent]++
+	case ours && c.Run != "":
+		w.runs[c.Run] = append(w.runs[c.Run], c)
+		w.own[c.Run] = w.own[c.Run].with(c)
+		w.lines++
+	case c.At.IsZero() || !c.At.Before(w.started):
+		w.others[c.Agent]++
 	default:
 		return
 	}
-	select {
-	case l.news <- struct{}{}:
-	default:
+	if deniedByPolicy(c) {
+		w.denied++
+	}
+	close(w.news)
+	w.news = make(chan struct{})
+}
+
+// deniedByPolicy tells whether the waypoint's RBAC filter denied a request (Envoy's response code details begin with
+// rbac_access_denied); where the log does not tell, the status has to.
+func deniedByPolicy(c observe.Crossing) bool {
+	if c.Details == "" {
+		return c.Status == 403
+	}
+	return strings.HasPrefix(c.Details, "rbac_access_denied")
+}
+
+// of gives what is known of a batch.
+func (w *watch) of(run string) *observation {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	o := &observation{
+		before: w.before, after: w.after, err: w.err, mine: append([]observe.Crossing(nil), w.runs[run]...),
+		ours: w.lines, denied: w.denied, others: map[string]int{},
+	}
+	for agent, n := range w.others {
+		o.others[agent] = n
+	}
+	return o
+}
+
+// await waits until complete, which is called with the number of lines of all traffic, says that no more lines are to
+// be waited for, and for no longer than patience after the last line.
+func (e Env) await(ctx context.Context, w *watch, complete func(all int) (done bool, patience time.Duration)) {
+	for {
+		w.mutex.Lock()
+		news, all := w.news, w.lines+total(w.others)
+		w.mutex.Unlock()
+		done, patience := complete(all)
+		if done {
+			return
+		}
+		select {
+		case <-news:
+		case <-e.After(patience):
+			return
+		case <-w.ended:
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
-// counted counts the lines so far: of the batch, and in all.
-func (l *observation) counted() (mine, all int) {
-	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	all = len(l.mine)
-	for _, n := range l.others {
-		all += n
+func total(counts map[string]int) (sum int) {
+	for _, n := range counts {
+		sum += n
 	}
-	return len(l.mine), all
+	return sum
+}
+
+// logged waits until the log holds n requests of a run, or seems to have no more.
+func (e Env) logged(ctx context.Context, w *watch, run string, n int) {
+	e.await(ctx, w, func(int) (bool, time.Duration) {
+		w.mutex.Lock()
+		defer w.mutex.Unlock()
+		return len(w.runs[run]) >= n, logShortWait
+	})
 }
 
 // finish reads the counters at once and then waits for the log, which is written late: as long as the counters show
-// requests of which no line has been read, and lines keep coming. Where no counter tells that no more lines will come,
-// the log is followed for logShortWait after the last line that was expected.
-func (e Env) finish(ctx context.Context, l *observation, load traffic.Load, expected Route) {
+// requests of which no line has been read, or requests of a run (sent says how many went through the waypoint) may
+// still be logged. Envoy logs a request when it has ended, so a line of other traffic may come for a request that was
+// counted before. Where no counter tells that no more lines will come, the log is followed for logShortWait after the
+// last line.
+func (e Env) finish(ctx context.Context, w *watch, sent map[string]int) {
 	defer func() {
-		l.stop()
-		<-l.ended
-		if l.err == nil {
-			l.err = l.logErr
+		w.stop()
+		<-w.ended
+		if w.err == nil {
+			w.err = w.logErr
 		}
 	}()
-	if l.err != nil {
+	if w.err != nil {
 		return
 	}
-	if l.after, l.err = e.World.Counters(ctx); l.err != nil || len(l.after.Pods) == 0 {
+	if w.after, w.err = e.World.Counters(ctx); w.err != nil || len(w.after.Pods) == 0 {
 		return
 	}
-	moved := l.after.Requests.Since(l.before.Requests)
-	wait := logWait
-	if expected == Around || (moved.Known && moved.Value == 0) {
-		wait = logShortWait
-	}
-	for {
-		mine, all := l.counted()
+	moved := w.after.Requests.Since(w.before.Requests)
+	e.await(ctx, w, func(all int) (bool, time.Duration) {
+		w.mutex.Lock()
+		missing, others := false, len(w.others) > 0
+		for run, n := range sent {
+			missing = missing || len(w.runs[run]) < n
+		}
+		w.mutex.Unlock()
 		switch {
-		case moved.Known && mine >= load.Count && uint64(all) >= moved.Value:
-			return
-		case !moved.Known && mine >= load.Count:
-			wait = logShortWait // late duplicates would show by then
+		case !moved.Known:
+			return false, logShortWait // late duplicates would show by then
+		case uint64(all) < moved.Value:
+			return false, logWait
 		}
-		select {
-		case <-l.news:
-			continue
-		case <-e.After(wait):
-			return
-		case <-l.ended:
-			return
-		case <-ctx.Done():
-			l.err = context.Cause(ctx)
-			return
-		}
+		return !missing || !others, logShortWait
+	})
+	if ctx.Err() != nil {
+		w.err = context.Cause(ctx)
 	}
 }
 
+// ownTime gives how long a path takes by itself, by the lines of a run so far. seen is false where there is none.
+func (w *watch) ownTime(run string) (own ownTimes, seen bool) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.own[run], len(w.runs[run]) > 0
+}
+
 // own gives the fastest and the slowest time that appb itself took for the requests of the batch, without a delay, as
-// the waypoint logged it. known is false where the log does not tell.
+// the waypoint logged it.
 func (l *observation) own() (times ownTimes) {
 	for _, c := range l.mine {
-		if !c.OwnKnown {
-			continue
-		}
-		if !times.known || c.Own < times.fastest {
-			times.fastest = c.Own
-		}
-		times.slowest, times.known = max(times.slowest, c.Own), true
+		times = times.with(c)
 	}
 	return times
 }
 
-// ownTimes is how long a path takes by itself.
+// ownTimes is how long a path takes by itself. known is false where the log does not tell.
 type ownTimes struct {
 	fastest, slowest time.Duration
 	known            bool
+}
+
+// with adds a request to the times.
+func (o ownTimes) with(c observe.Crossing) ownTimes {
+	if !c.OwnKnown {
+		return o
+	}
+	if !o.known || c.Own < o.fastest {
+		o.fastest = c.Own
+	}
+	o.slowest, o.known = max(o.slowest, c.Own), true
+	return o
 }
 
 // least is how long every request takes at least by itself. Samples may have missed the fastest by as much as they

@@ -102,11 +102,10 @@ type Measurement struct {
 	Replies  []traffic.Reply `json:"replies,omitempty"`
 	// Errors are the caller's reasons for connections that failed.
 	Errors []string `json:"errors,omitempty"`
-	// Crossed is how many of them the waypoint's log holds, Counted how far its request counter moved (absent when it
-	// has none), Seen how many it identified as which caller.
+	// Crossed is how many of them the waypoint's log holds, Denied how many of these its policy denied, Seen how many
+	// it identified as which caller.
 	Crossed *int           `json:"crossed,omitempty"`
-	Counted *uint64        `json:"counted,omitempty"`
-	Denied  *uint64        `json:"denied,omitempty"`
+	Denied  *int           `json:"denied,omitempty"`
 	Seen    map[string]int `json:"seen,omitempty"`
 	// Share is the statement about the delayed requests, where there is one.
 	Share *ShareFound `json:"share,omitempty"`
@@ -117,7 +116,11 @@ type Measurement struct {
 type ShareFound struct {
 	Delayed int `json:"delayed"`
 	Of      int `json:"of"`
-	// Low and High bound the true share, wrong with at most probability Error; Want and Delay are what was set.
+	// Used is how many of the requests, in the order in which they were sent, made the verdict sure; all where it is
+	// not.
+	Used int `json:"used"`
+	// Low and High bound the true share, wrong with at most probability Error however many requests are sent; Want and
+	// Delay are what was set.
 	Low   float64       `json:"low"`
 	High  float64       `json:"high"`
 	Want  float64       `json:"want"`

@@ -1,11 +1,14 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"ambientlab/internal/lesson/params"
@@ -15,8 +18,8 @@ import (
 
 // Run judges every claim that the lessons make, on traffic where env has a World, else on configuration. Claims without
 // that kind of evidence are left out, which the report says. An error means that nothing could be judged at all;
-// whatever goes wrong with a single claim is that claim's evidence. When ctx ends, the claims judged so far are
-// returned with ctx's cause.
+// whatever goes wrong with a single claim is that claim's evidence. When ctx ends, no claim is judged, and the error is
+// ctx's cause.
 func Run(ctx context.Context, env Env) (report Report, err error) {
 	env, err = env.withDefaults()
 	if err != nil {
@@ -27,13 +30,11 @@ func Run(ctx context.Context, env Env) (report Report, err error) {
 		Evidence: OnTraffic, Error: env.Error, Substitutes: env.Substitutes, Facts: env.Facts,
 	}
 	defer func() { report.Took = env.Now().Sub(report.Started) }()
-	decide := env.measure
+	decide := env.onTraffic
 	if env.World == nil {
 		report.Evidence, report.Error = OnConfiguration, 0
 		report.Facts = append(slices.Clone(env.Facts), Fact{"evidence", configurationEvidence})
-		if decide, err = env.inspector(ctx); err != nil {
-			return report, err
-		}
+		decide = env.onConfiguration
 	} else {
 		defer func() {
 			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
@@ -53,22 +54,20 @@ func Run(ctx context.Context, env Env) (report Report, err error) {
 			asked = append(asked, claim)
 		}
 	}
+	results, err := decide(ctx, asked)
+	if err != nil {
+		return report, err
+	}
 	for i, claim := range asked {
-		env.Progress("%d/%d %s", i+1, len(asked), claim.Title)
-		started := env.Now()
-		result := decide(ctx, claim)
-		if ctx.Err() != nil {
-			return report, context.Cause(ctx)
-		}
+		result := &results[i]
 		if result.Verdict != Proven {
 			objects, err := env.objects(ctx)
-			result.Causes = causes(objects, err, claim, env.Lessons, result)
+			result.Causes = causes(objects, err, claim, env.Lessons, *result)
 		}
 		result.ID, result.Lesson, result.Learn = claim.ID, claim.Lesson, claim.Learn
-		result.Took = env.Now().Sub(started)
-		report.Claims = append(report.Claims, result)
 		env.Progress("%d/%d %s: %s", i+1, len(asked), claim.Title, result.Verdict)
 	}
+	report.Claims = results
 	return report, nil
 }
 
@@ -79,28 +78,106 @@ func (e Env) objects(ctx context.Context) (*mesh.Objects, error) {
 	return e.Configuration.Objects(ctx)
 }
 
-// measure sends the requests of one claim and judges it.
-func (e Env) measure(ctx context.Context, claim Claim) Result {
-	ctx, cancel := context.WithTimeoutCause(ctx, claimDeadline,
-		fmt.Errorf("the claim took longer than %s", claimDeadline))
-	defer cancel()
-	result := Result{Title: claim.Title}
-	var baseline []time.Duration
-	before, beforeErr := e.World.Incarnations(ctx)
-	for _, shot := range claim.Controls {
-		if e.cannotControl(shot) {
-			continue
+// onTraffic measures the claims, and once more those that other traffic, a connection that had to be opened again, a
+// pod that was restarted or a busy machine has spoilt, with less load.
+func (e Env) onTraffic(ctx context.Context, claims []Claim) ([]Result, error) {
+	results, err := e.measure(ctx, claims)
+	if err != nil {
+		return nil, err
+	}
+	var again []int
+	var spoiltClaims []Claim
+	for i, result := range results {
+		if spoilt(result.Checks) {
+			again, spoiltClaims = append(again, i), append(spoiltClaims, claims[i])
 		}
-		baseline = e.fire(ctx, shot, true, &result, baseline)
 	}
-	e.fire(ctx, claim.Shot, false, &result, baseline)
+	if len(again) == 0 {
+		return results, nil
+	}
+	e.Progress("the measurement of %d claims was disturbed; measuring them once more, one after the other", len(again))
+	e.Lanes, e.rate = 1, rate/4
+	second, err := e.measure(ctx, spoiltClaims)
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range again {
+		for c := range second[n].Checks {
+			second[n].Checks[c].Text += " (measured 2 times)"
+		}
+		second[n].Took += results[i].Took
+		results[i] = second[n]
+	}
+	return results, nil
+}
+
+// measure sends the requests of the claims, those of several claims side by side, and judges each. The waypoint is
+// watched once for all of them: its log tells the batches apart, and its counters must agree with the whole of the log.
+func (e Env) measure(ctx context.Context, claims []Claim) ([]Result, error) {
+	before, beforeErr := e.World.Incarnations(ctx)
+	w := e.watch(ctx)
+	defer w.stop()
+	results, batches := make([]Result, len(claims)), make([][]*batch, len(claims))
+	lanes := make(chan struct{}, e.Lanes)
+	var measuring sync.WaitGroup
+	var done atomic.Int32
+	for _, i := range longestFirst(claims) {
+		lanes <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		measuring.Go(func() {
+			defer func() { <-lanes }()
+			started := e.Now()
+			batches[i] = e.send(ctx, w, claims[i])
+			results[i].Took = e.Now().Sub(started)
+			e.Progress("requests of %d of %d claims sent: %s", done.Add(1), len(claims), claims[i].Title)
+		})
+	}
+	measuring.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	sent := map[string]int{}
+	for _, b := range slices.Concat(batches...) {
+		if b.shot.Expect.Route == Through {
+			sent[b.m.Run] = b.m.Sent
+		}
+	}
+	e.finish(ctx, w, sent)
 	after, afterErr := e.World.Incarnations(ctx)
-	result.Verdict = conclude(result.Checks)
-	if trouble := restarted(before, after, errors.Join(beforeErr, afterErr)); trouble != "" {
-		result.Checks = append(result.Checks, Check{"same pods throughout", Inconclusive, trouble})
-		result.Verdict = Inconclusive
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	return result
+	trouble := restarted(before, after, errors.Join(beforeErr, afterErr))
+	for i, claim := range claims {
+		results[i].Title = claim.Title
+		e.judge(&results[i], batches[i], w)
+		if trouble != "" {
+			results[i].Checks = append(results[i].Checks, Check{samePodsCheck, Inconclusive, trouble})
+			results[i].Verdict = Inconclusive
+		}
+	}
+	return results, nil
+}
+
+// longestFirst orders claims by how long they take: those about a share, then those whose caller must be started first.
+func longestFirst(claims []Claim) []int {
+	order := make([]int, len(claims))
+	for i := range order {
+		order[i] = i
+	}
+	rank := func(i int) int {
+		switch shot := claims[i].Shot; {
+		case shot.Expect.Share:
+			return 0
+		case shot.Caller == Outsider, shot.Caller == Unmeshed:
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(rank(a), rank(b)) })
+	return order
 }
 
 // cannotControl tells that a shot wants a path that is not delayed, and every path is.
@@ -152,96 +229,143 @@ func podOf(incarnation string) string {
 	return pod
 }
 
-// attempts is how often a shot is tried when other traffic, or a connection that had to be reopened, spoilt it.
-const attempts = 2
-
-// fire sends the requests of a shot and appends what was measured and found. baseline are latencies of requests that
-// nothing delays; those of this shot are returned where it measures them, else the same.
-func (e Env) fire(
-	ctx context.Context, shot Shot, control bool, result *Result, baseline []time.Duration,
-) []time.Duration {
-	for attempt := 1; ; attempt++ {
-		measured, checks := e.once(ctx, shot, control, baseline)
-		if attempt < attempts && spoilt(checks) && ctx.Err() == nil {
-			e.Progress("other traffic used the waypoint during the measurement; measuring once more")
-			continue
-		}
-		for i := range checks {
-			if control {
-				checks[i].Name = "control: " + checks[i].Name
-			}
-			if attempt > 1 {
-				checks[i].Text += fmt.Sprintf(" (measured %d times)", attempt)
-			}
-		}
-		result.Checks = append(result.Checks, checks...)
-		result.Measured = append(result.Measured, measured)
-		if shot.Expect.Prompt && len(measured.Replies) > 0 {
-			return latencies(measured.Replies)
-		}
-		return baseline
-	}
-}
-
 // spoilt tells whether the only trouble is one that another try may not have.
 func spoilt(checks []Check) bool {
 	found := false
 	for _, c := range checks {
-		if c.Verdict == Refuted {
+		if c.Verdict == Refuted && !slices.ContainsFunc(checks, restartedCheck) {
 			return false
 		}
-		found = found || (c.Verdict == Inconclusive && c.Name == throughCheck)
+		found = found || restartedCheck(c) || c.Verdict == Inconclusive &&
+			(strings.HasSuffix(c.Name, throughCheck) || strings.Contains(c.Text, busy))
 	}
 	return found
 }
 
-func (e Env) once(ctx context.Context, shot Shot, control bool, baseline []time.Duration) (Measurement, []Check) {
-	load := e.load(shot)
-	m := Measurement{
-		Run: load.Run, Who: shot.Caller, Method: load.Method, Path: load.Path, Control: control, Sent: load.Count,
+func restartedCheck(c Check) bool { return c.Name == samePodsCheck }
+
+// batch is a shot that was fired, with what came back.
+type batch struct {
+	shot    Shot
+	control bool
+	m       Measurement
+	answer  *traffic.Answer // to the one request for the body
+	// failure says why nothing can be said of the batch; empty where it was sent.
+	failure string
+}
+
+// send fires the controls of a claim, then its shot.
+func (e Env) send(ctx context.Context, w *watch, claim Claim) (batches []*batch) {
+	ctx, cancel := context.WithTimeoutCause(ctx, claimDeadline,
+		fmt.Errorf("the claim took longer than %s", claimDeadline))
+	defer cancel()
+	var baseline []time.Duration
+	for _, shot := range claim.Controls {
+		if e.cannotControl(shot) {
+			continue
+		}
+		b := &batch{shot: shot, control: true}
+		batches = append(batches, b)
+		e.fire(ctx, w, b, baseline)
+		baseline = b.baseline(baseline)
+	}
+	b := &batch{shot: claim.Shot}
+	e.fire(ctx, w, b, baseline)
+	return append(batches, b)
+}
+
+// baseline gives the latencies of requests that nothing delays: those of this batch where it measures them, else those
+// of an earlier one.
+func (b *batch) baseline(earlier []time.Duration) []time.Duration {
+	if b.shot.Expect.Prompt && len(b.m.Replies) > 0 {
+		return latencies(b.m.Replies)
+	}
+	return earlier
+}
+
+// fire sends the requests of a shot: of one about a share as many as make its verdict sure, in rounds. What is sure by
+// then stays so, whatever is measured afterwards.
+func (e Env) fire(ctx context.Context, w *watch, b *batch, baseline []time.Duration) {
+	load := e.load(b.shot)
+	w.expect(load.Run)
+	b.m = Measurement{
+		Run: load.Run, Who: b.shot.Caller, Method: load.Method, Path: load.Path, Control: b.control,
 		Statuses: map[string]int{},
 	}
-	failed := func(doing string, err error) (Measurement, []Check) {
-		return m, []Check{{"measured", Inconclusive, fmt.Sprintf("%s: %v", doing, err)}}
-	}
-	sender, err := e.World.Caller(ctx, shot.Caller)
+	failed := func(doing string, err error) { b.failure = fmt.Sprintf("%s: %v", doing, err) }
+	sender, err := e.World.Caller(ctx, b.shot.Caller)
 	if err != nil {
-		return failed("the caller is not available", err)
+		failed("the caller is not available", err)
+		return
 	}
-	var checks []Check
-	if shot.Expect.Body != "" {
-		answer, err := sender.Once(ctx, withRun(load, e.NewRun()))
+	if b.shot.Expect.Body != "" {
+		single := withRun(load, e.NewRun())
+		w.expect(single.Run)
+		answer, err := sender.Once(ctx, single)
 		if err != nil {
-			return failed("one request for its body", err)
+			failed("one request for its body", err)
+			return
 		}
-		m.Body = answer.Body
-		checks = append(checks, judgeBody(shot.Expect, answer))
+		b.m.Body, b.answer = answer.Body, &answer
 	}
-	seen := &observation{}
-	if shot.Expect.Route != AnyRoute {
-		seen = e.observe(ctx, load.Run)
-		defer seen.stop()
+	most := load.Count
+	if b.shot.Expect.Share {
+		_, most, _ = e.share().Samples() // where that is too many, the verdict says so
 	}
-	batch, err := sender.Send(ctx, load, nil)
-	m.take(batch)
-	if err != nil {
-		measured, failure := failed("the requests", err)
-		return measured, append(checks, failure...)
+	for {
+		received, err := sender.Send(ctx, load, nil)
+		b.m.take(load, received)
+		if err != nil {
+			failed("the requests", err)
+			return
+		}
+		if load.Count = min(most-b.m.Sent, max(most/roundsAfter, 1)); load.Count <= 0 {
+			return
+		}
+		load = load.Even()
+		e.logged(ctx, w, load.Run, b.m.Sent)
+		if e.sure(b.m, baseline, w.of(load.Run)) {
+			return
+		}
 	}
-	if shot.Expect.Route != AnyRoute {
-		e.finish(ctx, seen, load, shot.Expect.Route)
+}
+
+// judge judges what the batches of a claim show.
+func (e Env) judge(result *Result, batches []*batch, w *watch) {
+	var baseline []time.Duration
+	for _, b := range batches {
+		checks := e.checks(b, baseline, w.of(b.m.Run))
+		for i := range checks {
+			if b.control {
+				checks[i].Name = "control: " + checks[i].Name
+			}
+		}
+		result.Checks = append(result.Checks, checks...)
+		result.Measured = append(result.Measured, b.m)
+		baseline = b.baseline(baseline)
 	}
-	checks = append(checks, judgeStatus(shot.Expect, m, seen))
-	if shot.Expect.Route != AnyRoute {
-		checks = append(checks, e.judgeRoute(shot, &m, seen)...)
+	result.Verdict = conclude(result.Checks)
+}
+
+func (e Env) checks(b *batch, baseline []time.Duration, seen *observation) (checks []Check) {
+	if b.answer != nil {
+		checks = append(checks, judgeBody(b.shot.Expect, *b.answer))
 	}
-	if shot.Expect.Prompt {
-		checks = append(checks, e.judgePrompt(m, seen.own()))
+	if b.failure != "" {
+		return append(checks, Check{"measured", Inconclusive, b.failure})
 	}
-	if shot.Expect.Share {
-		checks = append(checks, e.judgeShare(&m, baseline, seen)...)
+	expect := b.shot.Expect
+	checks = append(checks, judgeStatus(expect, b.m, seen))
+	if expect.Route != AnyRoute {
+		checks = append(checks, e.judgeRoute(b.shot, &b.m, seen)...)
 	}
-	return m, checks
+	if expect.Prompt {
+		checks = append(checks, e.judgePrompt(b.m, seen))
+	}
+	if expect.Share {
+		checks = append(checks, e.judgeShare(&b.m, baseline, seen)...)
+	}
+	return checks
 }
 
 func withRun(load traffic.Load, run string) traffic.Load {
@@ -249,8 +373,15 @@ func withRun(load traffic.Load, run string) traffic.Load {
 	return load
 }
 
-func (m *Measurement) take(batch traffic.Batch) {
-	m.Replies, m.Errors, m.Command = batch.Replies, batch.Errors, batch.Command
+// take adds what became of a load.
+func (m *Measurement) take(load traffic.Load, batch traffic.Batch) {
+	m.Sent, m.Command = m.Sent+load.Count, batch.Command
+	m.Replies = append(m.Replies, batch.Replies...)
+	for _, text := range batch.Errors {
+		if !slices.Contains(m.Errors, text) {
+			m.Errors = append(m.Errors, text)
+		}
+	}
 	for _, r := range batch.Replies {
 		m.Statuses[fmt.Sprint(r.Status)]++
 	}
@@ -290,10 +421,13 @@ func (e Env) load(s Shot) traffic.Load {
 	}
 	switch s.Count {
 	case EnoughForShare:
-		l.Count, _ = e.share().Samples() // where that is too many, the verdict says so
-		l.Concurrency = concurrency
+		l.Count, _, _ = e.share().Samples() // where that is too many, the verdict says so
+		l.Rate = e.rate
+		// As many at a time as are delayed at that rate, so that none waits for another; some more for a busy machine.
+		l.Concurrency = min(int(l.Rate*fault.Delay.Seconds())+lowConcurrency, traffic.MaxConcurrency)
+		l = l.Even()
 	case EnoughForNone:
-		l.Count, l.Concurrency = missed(fault, e.Error), concurrency/2
+		l.Count, l.Concurrency = missed(fault, e.Error), concurrency
 	}
 	return l
 }

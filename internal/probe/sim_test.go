@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -67,9 +68,10 @@ type sim struct {
 	hideCounters  bool  // a stock proxy: no request counters
 	hidePrincipal bool  // a log format without the principal
 	wrongSeen     string
-	retried       bool          // one request of each batch is sent twice
-	lost          bool          // the exit status of the callers' command is lost
-	restartAfter  string        // name of a pod that is restarted during the claim
+	retried       bool   // one request of each batch is sent twice
+	lost          bool   // the exit status of the callers' command is lost
+	restartAfter  string // name of a pod that is restarted with each batch, restarts times
+	restarts      int
 	noise         time.Duration // how slow undelayed requests are
 	ownStatus     int           // what appb answers on the delayed path, 200 when 0
 	ownTime       time.Duration // how long appb takes on the delayed path
@@ -83,8 +85,9 @@ type sim struct {
 	unsent        error
 	cancel        context.CancelFunc // called during the first batch
 
+	busy    sync.Mutex // for what follows: claims are measured side by side
 	objects *mesh.Objects
-	random  *rand.Rand
+	randoms map[string]*rand.Rand // by caller and request, so that each claim draws the same whatever runs beside it
 	batches int
 	closed  bool
 	counts  observe.Counters
@@ -107,7 +110,7 @@ func newSim(l inForce) *sim {
 		actual.Authz = &authz
 	}
 	return &sim{
-		actual: actual, random: rand.New(rand.NewPCG(1, 2)), now: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC),
+		actual: actual, randoms: map[string]*rand.Rand{}, now: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC),
 		objects: goodObjects(l),
 		counts: observe.Counters{
 			Requests: observe.Counter{Value: 1000, Known: true}, Denied: observe.Counter{Value: 7, Known: true},
@@ -202,9 +205,19 @@ func (s *sim) env(claimed inForce) Env {
 	n := 0
 	return Env{
 		Lab: "ambient", Namespace: "default", Lessons: claimed.claimed(), Claims: lesson.Claims(), World: s,
-		Now:    func() time.Time { s.now = s.now.Add(time.Millisecond); return s.now },
-		After:  func(time.Duration) <-chan time.Time { return time.After(150 * time.Millisecond) },
-		NewRun: func() string { n++; return fmt.Sprintf("run%04d", n) },
+		Now: func() time.Time {
+			s.busy.Lock()
+			defer s.busy.Unlock()
+			s.now = s.now.Add(time.Millisecond)
+			return s.now
+		},
+		After: func(time.Duration) <-chan time.Time { return time.After(150 * time.Millisecond) },
+		NewRun: func() string {
+			s.busy.Lock()
+			defer s.busy.Unlock()
+			n++
+			return fmt.Sprintf("run%04d", n)
+		},
 	}
 }
 
@@ -228,6 +241,17 @@ func (s *sim) crosses(who Caller) bool {
 		return false
 	}
 	return true
+}
+
+// random draws for the requests of a load.
+func (c simCaller) random(l traffic.Load) *rand.Rand {
+	key := fmt.Sprint(c.who, l.Method, l.Path)
+	if c.randoms[key] == nil {
+		seed := fnv.New64a()
+		_, _ = seed.Write([]byte(key))
+		c.randoms[key] = rand.New(rand.NewPCG(1, seed.Sum64()))
+	}
+	return c.randoms[key]
 }
 
 // answer is what becomes of one request. own is how long appb takes for it.
@@ -255,7 +279,7 @@ func (c simCaller) answer(l traffic.Load) (status int, delayed bool, own time.Du
 			return http.StatusForbidden, false, 0, traffic.DeniedBody
 		}
 		if f := c.actual.Fault; f != nil && (f.Covers(l.Path) && !c.plainMatch || l.Path == f.Path) &&
-			c.random.Float64() < f.Share() {
+			c.random(l).Float64() < f.Share() {
 			delayed = true
 		}
 	}
@@ -263,6 +287,8 @@ func (c simCaller) answer(l traffic.Load) (status int, delayed bool, own time.Du
 }
 
 func (c simCaller) Send(_ context.Context, l traffic.Load, each func(traffic.Reply)) (traffic.Batch, error) {
+	c.busy.Lock()
+	defer c.busy.Unlock()
 	c.batches++
 	if c.cancel != nil {
 		c.cancel()
@@ -270,7 +296,7 @@ func (c simCaller) Send(_ context.Context, l traffic.Load, each func(traffic.Rep
 	batch := traffic.Batch{Load: l, Pod: "p/u/0", Command: "curl " + l.Path}
 	for i := range l.Count {
 		status, delayed, own, _ := c.answer(l)
-		latency := 3*time.Millisecond + time.Duration(c.random.IntN(4000))*time.Microsecond + c.noise + own
+		latency := 3*time.Millisecond + time.Duration(c.random(l).IntN(4000))*time.Microsecond + c.noise + own
 		if delayed {
 			latency += c.actual.Fault.Delay
 		} else if i < c.hiccups {
@@ -326,6 +352,9 @@ func (c simCaller) seen(l traffic.Load, status int, delayed bool, own time.Durat
 		crossing.Details = "rbac_access_denied_matched_policy[none]"
 	default:
 		crossing.Details, crossing.Own, crossing.OwnKnown = observe.ViaUpstream, own, true
+		if delayed {
+			crossing.Flags = "DI"
+		}
 	}
 	c.note(crossing)
 }
@@ -341,6 +370,8 @@ func (s *sim) note(c observe.Crossing) {
 }
 
 func (c simCaller) Once(_ context.Context, l traffic.Load) (traffic.Answer, error) {
+	c.busy.Lock()
+	defer c.busy.Unlock()
 	if c.lost {
 		return traffic.Answer{}, traffic.ErrStatusLost
 	}
@@ -353,6 +384,8 @@ func (c simCaller) Once(_ context.Context, l traffic.Load) (traffic.Answer, erro
 }
 
 func (s *sim) Counters(context.Context) (observe.Counters, error) {
+	s.busy.Lock()
+	defer s.busy.Unlock()
 	c := s.counts
 	if s.actual.Waypoint && !s.scaledToZero {
 		c.Pods = []string{"appb-waypoint-1/u/0"}
@@ -385,12 +418,12 @@ func (s *sim) Crossings(ctx context.Context, since time.Time, enough func(observ
 }
 
 func (s *sim) Incarnations(context.Context) ([]string, error) {
+	s.busy.Lock()
+	defer s.busy.Unlock()
 	found := []string{"appa-1/u1/0", "appb-1/u2/0", "appb-waypoint-1/u3/0"}
-	if s.restartAfter != "" && s.batches > 0 {
-		for i, l := range found {
-			if PodOf(l) == s.restartAfter {
-				found[i] = l[:len(l)-1] + "1"
-			}
+	for i, l := range found {
+		if PodOf(l) == s.restartAfter {
+			found[i] = fmt.Sprint(l[:len(l)-1], min(s.batches, s.restarts))
 		}
 	}
 	return found, nil

@@ -26,33 +26,36 @@ type Kubernetes struct {
 	namespace string
 	cluster   traffic.Cluster
 	objects   func(context.Context) (*mesh.Objects, error)
-	waypoint  observe.Waypoint
+	waypoint  *observe.Waypoint
 
 	mutex   sync.Mutex
-	started map[string]bool // short-lived callers, by pod name
+	started map[string]func() error // short-lived callers, by pod name; each is started by the first call
 }
 
 // NewKubernetes returns the World of the cluster behind config. Its applications are in the namespace of target, whose
 // objects m reads.
 func NewKubernetes(
-	config *rest.Config, forwarder traffic.Forwarder, m *mesh.Mesh, target mesh.Target,
+	config *rest.Config, forwarder *mesh.Forwarder, m *mesh.Mesh, target mesh.Target,
 ) (*Kubernetes, error) {
 	cluster, err := traffic.NewKube(config, forwarder)
 	if err != nil {
 		return nil, err
 	}
 	objects := func(ctx context.Context) (*mesh.Objects, error) { return m.Objects(ctx, target) }
-	return newWorld(cluster, objects, target.Service.Namespace), nil
+	namespace := target.Service.Namespace
+	admin := func(pod string) observe.Admin { return forwarder.Admin(namespace, pod) }
+	return newWorld(cluster, objects, admin, namespace), nil
 }
 
 func newWorld(
-	cluster traffic.Cluster, objects func(context.Context) (*mesh.Objects, error), namespace string,
+	cluster traffic.Cluster, objects func(context.Context) (*mesh.Objects, error),
+	admin func(pod string) observe.Admin, namespace string,
 ) *Kubernetes {
 	return &Kubernetes{
-		namespace: namespace, cluster: cluster, objects: objects, started: map[string]bool{},
-		waypoint: observe.Waypoint{
+		namespace: namespace, cluster: cluster, objects: objects, started: map[string]func() error{},
+		waypoint: &observe.Waypoint{
 			Cluster: cluster, Namespace: namespace,
-			Selector: gatewayLabel + "=" + names.Waypoint,
+			Selector: gatewayLabel + "=" + names.Waypoint, OpenAdmin: admin,
 		},
 	}
 }
@@ -101,41 +104,44 @@ func (k *Kubernetes) appbAddress(ctx context.Context) (string, error) {
 	return "", errors.New("appb has no pod that is ready")
 }
 
-// shortLived starts a caller's pod once a run. A pod that could not be started is marked as started all the same, so
-// that Close removes what there is of it.
+// shortLived starts a caller's pod once a run. A pod that could not be started is known all the same, so that Close
+// removes what there is of it.
 func (k *Kubernetes) shortLived(
 	ctx context.Context, name, url string, labels map[string]string,
 ) (traffic.Sender, error) {
-	k.mutex.Lock()
-	defer k.mutex.Unlock()
-	caller := traffic.InPod{
-		Cluster: k.cluster, Namespace: k.namespace, Selector: traffic.CallerLabel + "=" + name, URL: url,
-		Workload: "pod/" + name,
-	}
-	if k.started[name] {
-		return caller, nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, startDeadline, fmt.Errorf("not ready within %s", startDeadline))
-	defer cancel()
-	k.started[name] = true
 	account := "default"
 	if name == "lab-outsider" {
 		account = accountOutsider
 	}
-	_, err := k.cluster.StartPod(ctx, traffic.PodSpec{
-		Namespace: k.namespace, Name: name, ServiceAccount: account, Image: names.FortioImage, Labels: labels,
-	})
-	if err != nil {
+	k.mutex.Lock()
+	start, known := k.started[name]
+	if !known {
+		start = sync.OnceValue(func() error {
+			ctx, cancel := context.WithTimeoutCause(ctx, startDeadline,
+				fmt.Errorf("not ready within %s", startDeadline))
+			defer cancel()
+			_, err := k.cluster.StartPod(ctx, traffic.PodSpec{
+				Namespace: k.namespace, Name: name, ServiceAccount: account, Image: names.FortioImage, Labels: labels,
+			})
+			return err
+		})
+		k.started[name] = start
+	}
+	k.mutex.Unlock()
+	if err := start(); err != nil {
 		return nil, err
 	}
-	return caller, nil
+	return traffic.InPod{
+		Cluster: k.cluster, Namespace: k.namespace, Selector: traffic.CallerLabel + "=" + name, URL: url,
+		Workload: "pod/" + name,
+	}, nil
 }
 
 // Close implements World.
 func (k *Kubernetes) Close(ctx context.Context) error {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
-	var errs []error
+	errs := []error{k.waypoint.Close()}
 	for name := range k.started {
 		if err := k.cluster.RemovePod(ctx, k.namespace, name); err != nil {
 			errs = append(errs, err)

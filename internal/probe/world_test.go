@@ -63,7 +63,7 @@ func meshedPods() map[string][]traffic.Pod {
 
 func TestCallersOfACluster(t *testing.T) {
 	c := &podsOnly{pods: meshedPods()}
-	k := newWorld(c, nil, "default")
+	k := newWorld(c, nil, nil, "default")
 	for who, want := range map[Caller]string{
 		Appa: "http://appb:8000", AppaDirect: "http://10.0.0.9:8080",
 		Outsider: "http://appb:8000", Unmeshed: "http://appb:8000",
@@ -116,7 +116,7 @@ func TestCallersOfACluster(t *testing.T) {
 		errBroken) {
 		t.Error(err)
 	}
-	empty := newWorld(&podsOnly{}, nil, "default")
+	empty := newWorld(&podsOnly{}, nil, nil, "default")
 	if _, err := empty.Caller(t.Context(), AppaDirect); err == nil ||
 		!strings.Contains(err.Error(), "appb has no pod") {
 		t.Error(err)
@@ -124,7 +124,7 @@ func TestCallersOfACluster(t *testing.T) {
 	if _, err := NewKubernetes(&rest.Config{Host: "::bad::"}, nil, nil, mesh.Target{}); err == nil {
 		t.Error("a bad host went well")
 	}
-	found, err := newWorld(&podsOnly{pods: meshedPods()}, nil, "default").Incarnations(t.Context())
+	found, err := newWorld(&podsOnly{pods: meshedPods()}, nil, nil, "default").Incarnations(t.Context())
 	if err != nil || len(found) != 4 || !slices.Contains(found, "ztunnel-1//0") {
 		t.Errorf("%q %v", found, err)
 	}

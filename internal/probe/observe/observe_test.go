@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/http"
-	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -136,20 +135,12 @@ type pods struct {
 	traffic.Cluster
 	list    []traffic.Pod
 	listErr error
-	address string
 	logs    map[string]string
 	follow  bool
 	logErr  error
 }
 
 func (p pods) Pods(context.Context, string, string) ([]traffic.Pod, error) { return p.list, p.listErr }
-
-func (p pods) PodPort(context.Context, string, string, int) (string, func(), error) {
-	if p.address == "" {
-		return "", nil, errors.New("no way in")
-	}
-	return p.address, func() {}, nil
-}
 
 func (p pods) Logs(_ context.Context, _, pod, container string, _ time.Time) (io.ReadCloser, error) {
 	if container != "istio-proxy" || p.logErr != nil {
@@ -171,34 +162,65 @@ func two() []traffic.Pod {
 	}
 }
 
+// admin answers for an Envoy.
+type admin struct {
+	answer string
+	err    error
+	asked  *[]string
+	closed *int
+}
+
+func (a admin) Get(_ context.Context, path string) ([]byte, error) {
+	*a.asked = append(*a.asked, path)
+	return []byte(a.answer), a.err
+}
+
+func (a admin) Close() error {
+	*a.closed++
+	return nil
+}
+
 func TestWaypointCounters(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/stats" || r.URL.Query().Get("filter") != observe.StatsFilter ||
-			r.URL.Query().Get("format") != "json" {
-			w.WriteHeader(http.StatusNotFound)
+	var opened, asked []string
+	closed := 0
+	open := func(answer string, err error) func(string) observe.Admin {
+		return func(pod string) observe.Admin {
+			opened = append(opened, pod)
+			return admin{answer, err, &asked, &closed}
 		}
-		_, _ = io.WriteString(w, stats)
-	}))
-	defer server.Close()
-	w := observe.Waypoint{Cluster: pods{list: two(), address: server.Listener.Addr().String()}}
-	c, err := w.Counters(t.Context())
-	if err != nil || c.Requests.Value != 42 || !slices.Equal(c.Pods, []string{"w1/a/0", "w2/b/0"}) {
-		t.Errorf("%+v %v", c, err)
 	}
-	notFound := httptest.NewServer(http.NotFoundHandler())
-	defer notFound.Close()
-	for _, broken := range []pods{
-		{listErr: errors.New("x")},
-		{list: two()},
-		{list: two(), address: notFound.Listener.Addr().String()},
-		{list: two(), address: "127.0.0.1:1"},
+	w := &observe.Waypoint{Cluster: pods{list: two()}, OpenAdmin: open(stats, nil)}
+	for range 2 {
+		c, err := w.Counters(t.Context())
+		if err != nil || c.Requests.Value != 42 || !slices.Equal(c.Pods, []string{"w1/a/0", "w2/b/0"}) {
+			t.Errorf("%+v %v", c, err)
+		}
+	}
+	want := "/stats?format=json&filter=" + url.QueryEscape(observe.StatsFilter)
+	if !slices.Equal(opened, []string{"w1", "w2"}) || !slices.Equal(asked, slices.Repeat([]string{want}, 4)) {
+		t.Errorf("opened %q, asked %q", opened, asked)
+	}
+	// A pod that was restarted has another Envoy.
+	restarted := two()
+	restarted[0].Restarts = 1
+	w.Cluster = pods{list: restarted}
+	if _, err := w.Counters(t.Context()); err != nil || len(opened) != 3 || opened[2] != "w1" {
+		t.Errorf("opened %q, %v", opened, err)
+	}
+	if err := w.Close(); err != nil || closed != 3 {
+		t.Errorf("%d closed, %v", closed, err)
+	}
+	for name, broken := range map[string]*observe.Waypoint{
+		"no list":    {Cluster: pods{listErr: errors.New("x")}, OpenAdmin: open(stats, nil)},
+		"no answer":  {Cluster: pods{list: two()}, OpenAdmin: open("", errors.New("x"))},
+		"no numbers": {Cluster: pods{list: two()}, OpenAdmin: open("404", nil)},
 	} {
-		if _, err := (observe.Waypoint{Cluster: broken}).Counters(t.Context()); err == nil {
-			t.Errorf("%+v went well", broken)
+		if _, err := broken.Counters(t.Context()); err == nil {
+			t.Errorf("%s: went well", name)
 		}
 	}
-	if c, err := (observe.Waypoint{Cluster: pods{}}).Counters(t.Context()); err != nil || len(c.Pods) != 0 ||
-		c.Requests.Known {
+	c, err := (&observe.Waypoint{Cluster: pods{}}).Counters(t.Context())
+	if err != nil || len(c.Pods) != 0 || c.Requests.Known {
 		t.Errorf("without pods: %+v %v", c, err)
 	}
 }
@@ -210,7 +232,7 @@ func TestCrossings(t *testing.T) {
 	}
 	for _, follow := range []bool{false, true} {
 		seen := 0
-		w := observe.Waypoint{Cluster: pods{list: two(), logs: logs, follow: follow}}
+		w := &observe.Waypoint{Cluster: pods{list: two(), logs: logs, follow: follow}}
 		err := w.Crossings(t.Context(), time.Now(), func(c observe.Crossing) bool {
 			if c.Run == "r1" {
 				seen++
@@ -224,12 +246,12 @@ func TestCrossings(t *testing.T) {
 	// What does not come is waited for until the context ends, which is no error.
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	w := observe.Waypoint{Cluster: pods{list: two(), logs: logs, follow: true}}
+	w := &observe.Waypoint{Cluster: pods{list: two(), logs: logs, follow: true}}
 	if err := w.Crossings(ctx, time.Now(), func(observe.Crossing) bool { return false }); err != nil {
 		t.Error(err)
 	}
 	for _, broken := range []pods{{listErr: errors.New("x")}, {list: two(), logErr: errors.New("x")}} {
-		if err := (observe.Waypoint{Cluster: broken}).Crossings(t.Context(), time.Now(),
+		if err := (&observe.Waypoint{Cluster: broken}).Crossings(t.Context(), time.Now(),
 			func(observe.Crossing) bool { return false }); err == nil {
 			t.Errorf("%+v went well", broken)
 		}

@@ -5,9 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"ambientlab/internal/probe/traffic"
@@ -19,15 +18,24 @@ type Waypoint struct {
 	Namespace string
 	// Selector finds the waypoint's pods.
 	Selector string
+	// OpenAdmin gives the admin interface of a pod's Envoy. It is kept for later reads, until Close.
+	OpenAdmin func(pod string) Admin
+
+	mutex  sync.Mutex
+	admins map[string]Admin // by incarnation
 }
 
-const (
-	proxyContainer = "istio-proxy"
-	adminPort      = 15000 // Envoy's admin port, on the pod's loopback, which a port-forward enters
-)
+// Admin is the admin interface of an Envoy.
+type Admin interface {
+	// Get reads a path, such as /stats.
+	Get(ctx context.Context, path string) ([]byte, error)
+	Close() error
+}
+
+const proxyContainer = "istio-proxy"
 
 // Counters reads the counters of all pods of the waypoint. Without pods there are none, which is no error.
-func (w Waypoint) Counters(ctx context.Context) (Counters, error) {
+func (w *Waypoint) Counters(ctx context.Context) (Counters, error) {
 	pods, err := w.Cluster.Pods(ctx, w.Namespace, w.Selector)
 	if err != nil {
 		return Counters{}, fmt.Errorf("listing the waypoint's pods: %w", err)
@@ -38,7 +46,7 @@ func (w Waypoint) Counters(ctx context.Context) (Counters, error) {
 			continue
 		}
 		sum.Pods = append(sum.Pods, pod.Incarnation())
-		answer, err := w.stats(ctx, pod.Name)
+		answer, err := w.admin(pod).Get(ctx, "/stats?format=json&filter="+url.QueryEscape(StatsFilter))
 		if err == nil {
 			err = sum.AddStats(answer)
 		}
@@ -49,34 +57,34 @@ func (w Waypoint) Counters(ctx context.Context) (Counters, error) {
 	return sum, nil
 }
 
-func (w Waypoint) stats(ctx context.Context, pod string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	address, stop, err := w.Cluster.PodPort(ctx, w.Namespace, pod, adminPort)
-	if err != nil {
-		return nil, err
+func (w *Waypoint) admin(pod traffic.Pod) Admin {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	key := pod.Incarnation()
+	if w.admins[key] == nil {
+		if w.admins == nil {
+			w.admins = map[string]Admin{}
+		}
+		w.admins[key] = w.OpenAdmin(pod.Name)
 	}
-	defer stop()
-	target := "http://" + address + "/stats?format=json&filter=" + url.QueryEscape(StatsFilter)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
-	if err != nil {
-		return nil, err
+	return w.admins[key]
+}
+
+// Close closes the admin interfaces.
+func (w *Waypoint) Close() error {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	var errs []error
+	for _, admin := range w.admins {
+		errs = append(errs, admin.Close())
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the admin port of Envoy answers %s", response.Status)
-	}
-	return io.ReadAll(io.LimitReader(response.Body, 8<<20))
+	w.admins = nil
+	return errors.Join(errs...)
 }
 
 // Crossings follows the access log of all pods of the waypoint from a moment on and passes each request to enough until
 // that returns true or ctx ends, which is no error: what was not logged by then did not go through.
-func (w Waypoint) Crossings(ctx context.Context, since time.Time, enough func(Crossing) bool) error {
+func (w *Waypoint) Crossings(ctx context.Context, since time.Time, enough func(Crossing) bool) error {
 	pods, err := w.Cluster.Pods(ctx, w.Namespace, w.Selector)
 	if err != nil {
 		return fmt.Errorf("listing the waypoint's pods: %w", err)
@@ -111,7 +119,7 @@ func (w Waypoint) Crossings(ctx context.Context, since time.Time, enough func(Cr
 	return err
 }
 
-func (w Waypoint) follow(ctx context.Context, pod string, since time.Time, found chan<- Crossing) error {
+func (w *Waypoint) follow(ctx context.Context, pod string, since time.Time, found chan<- Crossing) error {
 	log, err := w.Cluster.Logs(ctx, w.Namespace, pod, proxyContainer, since)
 	if err != nil {
 		return fmt.Errorf("reading the log of waypoint %s: %w", pod, err)

@@ -18,17 +18,16 @@ func AtLeast(k, n int, p float64) float64 { return sum(max(k, 0), n, n, p) }
 func Interval(k, n int, errorProbability float64) (low, high float64) {
 	low, high = 0, 1
 	if k > 0 {
-		low = bisect(func(p float64) bool { return AtLeast(k, n, p) < errorProbability/2 })
+		low = bisect(0, 1, func(p float64) bool { return AtLeast(k, n, p) < errorProbability/2 })
 	}
 	if k < n {
-		high = bisect(func(p float64) bool { return AtMost(k, n, p) >= errorProbability/2 })
+		high = bisect(0, 1, func(p float64) bool { return AtMost(k, n, p) >= errorProbability/2 })
 	}
 	return low, high
 }
 
-// bisect finds the p in [0,1] at which below turns from true to false.
-func bisect(below func(p float64) bool) float64 {
-	low, high := 0.0, 1.0
+// bisect finds the p between low and high at which below turns from true to false.
+func bisect(low, high float64, below func(p float64) bool) float64 {
 	for range 60 {
 		if middle := (low + high) / 2; below(middle) {
 			low = middle

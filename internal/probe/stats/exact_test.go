@@ -2,7 +2,9 @@ package stats_test
 
 import (
 	"fmt"
+	"math"
 	"math/big"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -120,32 +122,6 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// judge states the rule of Judge with exact probabilities. distributions are those of n samples for the claimed share
-// and for the two bounds.
-func judge(s stats.Share, k int, claimed, low, high exact) stats.Answer {
-	_, above := s.Bounds()
-	limit := number(s.Error / 4)
-	half := number(s.Error / 8)
-	switch {
-	case claimed.atMost[k].Cmp(half) <= 0, claimed.atLeast[k].Cmp(half) <= 0:
-		return stats.Differs
-	case low.atLeast[k].Cmp(limit) > 0:
-		return stats.TooFew
-	case above <= 1 && high.atMost[k].Cmp(limit) > 0:
-		return stats.TooFew
-	}
-	return stats.Fits
-}
-
-func distributions(s stats.Share, n int) (claimed, low, high exact) {
-	below, above := s.Bounds()
-	claimed, low = binomial(n, s.Want), binomial(n, below)
-	if above <= 1 {
-		high = binomial(n, above)
-	}
-	return claimed, low, high
-}
-
 var shares = []stats.Share{
 	{Want: 0.1, Within: 0.15, Error: 0.001},
 	{Want: 0.3, Within: 0.2, Error: 0.01},
@@ -155,52 +131,142 @@ var shares = []stats.Share{
 	{Want: 1, Within: 0.15, Error: 0.001},
 }
 
+// path is the probability of one order of k delayed among n samples.
+func path(k, n int, p float64) *big.Float {
+	result := number(1)
+	for range k {
+		result.Mul(result, number(p))
+	}
+	miss := number(0).Sub(number(1), number(p))
+	for range n - k {
+		result.Mul(result, miss)
+	}
+	return result
+}
+
+// average is the same, averaged over all shares: k!(n-k)!/(n+1)!.
+func average(k, n int) *big.Float {
+	ways := new(big.Int).Binomial(int64(n), int64(k))
+	return number(0).Quo(number(1), number(0).SetInt(ways.Mul(ways, big.NewInt(int64(n+1)))))
+}
+
+// judge states the rule of Judge in arithmetic of 400 bits: what was reached once counts.
+func judge(s stats.Share, delayed []bool) (stats.Answer, int) {
+	low, high := s.Bounds()
+	level := number(s.Error / 4)
+	reached := func(better, worse *big.Float) bool { return number(0).Mul(better, level).Cmp(worse) >= 0 }
+	notLow, notHigh, k := false, high > 1, 0
+	for i, yes := range delayed {
+		if yes {
+			k++
+		}
+		n := i + 1
+		claimed := path(k, n, s.Want)
+		if reached(average(k, n), claimed) {
+			return stats.Differs, n
+		}
+		notLow = notLow || reached(claimed, path(k, n, low))
+		notHigh = notHigh || reached(claimed, path(k, n, high))
+		if notLow && notHigh {
+			return stats.Fits, n
+		}
+	}
+	return stats.TooFew, len(delayed)
+}
+
 func TestJudgeIsTheExactRule(t *testing.T) {
+	random := rand.New(rand.NewPCG(20261126, 2))
+	answers := map[stats.Answer]int{}
 	for _, s := range shares {
-		for _, n := range []int{1, 2, 10, 35, 120} {
-			claimed, low, high := distributions(s, n)
-			for k := range n + 1 {
-				if got, want := s.Judge(k, n), judge(s, k, claimed, low, high); got != want {
-					t.Errorf("%+v: %d of %d is %q, want %q", s, k, n, got, want)
+		for _, truth := range []float64{0, 0.1, 0.3, 0.5, 0.7, 0.9, 1} {
+			for range 4 {
+				delayed := make([]bool, 250)
+				for i := range delayed {
+					delayed[i] = random.Float64() < truth
 				}
+				got, used := s.Judge(delayed)
+				want, after := judge(s, delayed)
+				if got != want || used != after {
+					t.Errorf("%+v, %g true: %q after %d, want %q after %d", s, truth, got, used, want, after)
+				}
+				answers[got]++
 			}
 		}
 	}
-	if got := shares[2].Judge(0, 0); got != stats.TooFew {
-		t.Errorf("0 of 0 is %q", got)
+	if len(answers) != 3 {
+		t.Errorf("not every answer was given: %v", answers)
 	}
 }
 
-// power is the exact probability that a right claim is proven with n samples.
-func power(s stats.Share, n int) *big.Float {
-	claimed, low, high := distributions(s, n)
-	total := number(0)
-	for k := range n + 1 {
-		if judge(s, k, claimed, low, high) != stats.Fits {
-			continue
+// errors gives the exact probabilities of each answer within most samples of a true share p, by going through all
+// counts: an answer depends on the order of the samples only through what was reached on the way.
+func errors(s stats.Share, p float64, most int) (fits, differs float64) {
+	s.Walk(p, most, func(_ int, f, d float64) bool {
+		fits, differs = f, d
+		return true
+	})
+	return fits, differs
+}
+
+// The exact probability of a wrong answer stays below a quarter of the stated error, however many samples are drawn.
+func TestExactErrors(t *testing.T) {
+	for _, s := range shares {
+		low, high := s.Bounds()
+		if _, refuted := errors(s, s.Want, 1500); refuted > s.Error/4 {
+			t.Errorf("%+v: a right claim is refuted with probability %g", s, refuted)
 		}
-		total.Add(total, claimed.atMost[k])
-		if k > 0 {
-			total.Sub(total, claimed.atMost[k-1])
+		for _, wrong := range []float64{low, low * 0.9, high, min(high*1.05, (1+high)/2)} {
+			if wrong > 1 {
+				continue
+			}
+			if proven, _ := errors(s, wrong, 1500); proven > s.Error/4 {
+				t.Errorf("%+v: it is proven with probability %g where %g is true", s, proven, wrong)
+			}
 		}
 	}
-	return total
+}
+
+// The exact probabilities are those of all orders of the samples.
+func TestWalkCountsEveryOrder(t *testing.T) {
+	s := stats.Share{Want: 0.5, Within: 0.4, Error: 0.4}
+	const most, p = 14, 0.3
+	fits, differs := 0.0, 0.0
+	for order := range 1 << most {
+		delayed, k := make([]bool, most), 0
+		for i := range delayed {
+			if delayed[i] = order>>i&1 == 1; delayed[i] {
+				k++
+			}
+		}
+		probability, _ := path(k, most, p).Float64()
+		switch answer, _ := s.Judge(delayed); answer {
+		case stats.Fits:
+			fits += probability
+		case stats.Differs:
+			differs += probability
+		}
+	}
+	gotFits, gotDiffers := errors(s, p, most)
+	if math.Abs(gotFits-fits) > 1e-12 || math.Abs(gotDiffers-differs) > 1e-12 || fits == 0 || differs == 0 {
+		t.Errorf("%g fits, %g differs; want %g, %g", gotFits, gotDiffers, fits, differs)
+	}
 }
 
 // Samples are enough, and one fewer is not.
 func TestSamplesAreEnoughAndNotMore(t *testing.T) {
 	for _, s := range shares {
-		n, err := s.Samples()
+		likely, most, err := s.Samples()
 		if err != nil {
 			t.Errorf("%+v: %v", s, err)
 			continue
 		}
-		wanted := number(1 - s.Error)
-		if got := power(s, n); got.Cmp(wanted) < 0 {
-			t.Errorf("%+v: %d samples prove it with probability %.6g only", s, n, got)
-		}
-		if got := power(s, n-1); got.Cmp(wanted) >= 0 {
-			t.Errorf("%+v: %d samples, although %d prove it with probability %.6g", s, n, n-1, got)
+		for n, enough := range map[int]float64{likely: min(0.9, 1-s.Error), most: 1 - s.Error} {
+			if proven, _ := errors(s, s.Want, n); proven < enough {
+				t.Errorf("%+v: %d samples prove it with probability %.6g only", s, n, proven)
+			}
+			if proven, _ := errors(s, s.Want, n-1); proven >= enough {
+				t.Errorf("%+v: %d samples, although %d prove it with probability %.6g", s, n, n-1, proven)
+			}
 		}
 	}
 }
@@ -222,7 +288,7 @@ func TestSamplesAccepts(t *testing.T) {
 		{stats.Share{Want: 0.5, Within: 0.2, Error: 0.5}, "an error of 0.5"},
 		{stats.Share{Want: 0.005, Within: 0.2, Error: 0.01}, "0.5% from its neighbours takes more than 2000 requests"},
 	} {
-		_, err := c.share.Samples()
+		_, _, err := c.share.Samples()
 		if got := fmt.Sprint(err); (c.want == "") != (err == nil) || !strings.Contains(got, c.want) {
 			t.Errorf("%+v: %s, want %q", c.share, got, c.want)
 		}

@@ -180,3 +180,22 @@ func TestOnceReadsHeadersAndBody(t *testing.T) {
 		t.Errorf("no such command: %v", err)
 	}
 }
+
+// Every connection sends equally many, and not fewer requests are sent than were asked for.
+func TestEven(t *testing.T) {
+	for _, c := range []struct{ count, concurrency, wantCount, wantConcurrency int }{
+		{348, 124, 348, 116},
+		{347, 124, 348, 116},
+		{501, 40, 507, 39},
+		{20, 20, 20, 20},
+		{7, 20, 7, 7},
+		{1, 4, 1, 1},
+		{traffic.MaxCount, 300, traffic.MaxCount, 286},
+	} {
+		l := traffic.Load{Count: c.count, Concurrency: c.concurrency}.Even()
+		if l.Count != c.wantCount || l.Concurrency != c.wantConcurrency {
+			t.Errorf("%d by %d: %d by %d, want %d by %d", c.count, c.concurrency, l.Count, l.Concurrency, c.wantCount,
+				c.wantConcurrency)
+		}
+	}
+}

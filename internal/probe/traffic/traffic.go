@@ -15,11 +15,12 @@ import (
 	"time"
 )
 
-// Bounds of one batch. A lab's lesson needs no more, and the machine is a laptop.
+// Bounds of one batch. A lab's lesson needs no more, and the machine is a laptop. At the highest rate, as many requests
+// as MaxConcurrency are open when each of them is delayed by four seconds.
 const (
 	MaxCount       = 2000
 	MaxRate        = 100.0
-	MaxConcurrency = 50
+	MaxConcurrency = 400
 	maxTimeout     = 2 * time.Minute
 )
 
@@ -82,6 +83,15 @@ func (l Load) check() error {
 		return nil
 	}
 	return fmt.Errorf("method %q is not one that the lab sends", l.Method)
+}
+
+// Even raises the count, and lowers the concurrency, so that each connection sends equally many: fortio lets its first
+// connection send what is left over, one after the other (periodic.Run).
+func (l Load) Even() Load {
+	each := (l.Count + l.Concurrency - 1) / l.Concurrency
+	l.Concurrency = (l.Count + each - 1) / each
+	l.Count = min(each*l.Concurrency, MaxCount)
+	return l
 }
 
 // deadline is the longest that a well-behaved batch can take, with time for starting.
