@@ -78,9 +78,9 @@ func Find(ctx context.Context, api Docker, nodes []node.Node) (Pool, error) {
 	return p, nil
 }
 
-// Choose returns the slot for a new lab on the named network: the first slot that no lab owns and in which no container
-// has an address. It returns 0 for a network that does not exist. The error is a problem.PoolExhausted if there is no
-// such slot, or the Docker client's.
+// Choose returns the slot for a new lab on the named network: the first slot that no lab has chosen or uses, and in
+// which no container has an address. It returns 0 for a network that does not exist. The error is a
+// problem.PoolExhausted if there is no such slot, or the Docker client's.
 func Choose(ctx context.Context, api Docker, network string) (int, error) {
 	s, err := inspect(ctx, api, network)
 	if errdefs.IsNotFound(err) {
@@ -93,6 +93,10 @@ func Choose(ctx context.Context, api Docker, network string) (int, error) {
 	used := make(map[int]bool)
 	for _, o := range s.owners {
 		used[o.slot] = true
+		// A lab whose slot an older lab has chosen too uses another one than its mark says.
+		if slot, err := s.slotOf(o.lab); err == nil {
+			used[slot] = true
+		}
 	}
 	for i := range count {
 		whole, err := slotRange(s.subnet, i)

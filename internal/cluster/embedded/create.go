@@ -191,7 +191,8 @@ func (e *Embedded) prepare(choice packets) (*state, error) {
 			return nil, fmt.Errorf("making the lab's folder: %w", err)
 		}
 	}
-	ports, err := freePorts(portNames())
+	ports, claims, err := freePorts(portNames())
+	e.claims = append(e.claims, claims...)
 	if err != nil {
 		return nil, problem.New(problem.PortInUse, err, "the embedded control plane needs %d free ports",
 			len(portNames()))
@@ -267,7 +268,8 @@ func (e *Embedded) movePorts(ctx context.Context, s *state) error {
 		return nil
 	}
 	engine.Progress(ctx, "choosing other ports: another program has taken those of %v", lost)
-	others, err := freePorts(lost)
+	others, claims, err := freePorts(lost)
+	e.claims = append(e.claims, claims...)
 	if err != nil {
 		return problem.New(problem.PortInUse, err, "the embedded control plane needs %d free ports", len(lost))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -66,6 +67,8 @@ type Embedded struct {
 	// starter starts a process; a seam for tests.
 	starter func(spec spec, log string) (int, <-chan error, error)
 	builds  *builds
+	// claims keep the ports of a new lab from other labs. They end with this process: by then the lab listens on them.
+	claims []io.Closer
 }
 
 // New describes a control plane; it touches nothing.

@@ -3,8 +3,10 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 )
 
 // What listens on 127.0.0.1.
@@ -37,32 +39,47 @@ const (
 	lastPort  = 31999
 )
 
-// freePorts finds a free port on 127.0.0.1 for each name. All are held until the last is found, so that no two are the
-// same.
-func freePorts(names []string) (map[string]int, error) {
-	found := make(map[string]int, len(names))
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			_ = l.Close()
-		}
-	}()
+// freePorts finds a free port on 127.0.0.1 for each name. The claims keep other labs from choosing the same ports
+// before anything listens on them: they are to be kept until then.
+func freePorts(names []string) (found map[string]int, claims []io.Closer, err error) {
+	found = make(map[string]int, len(names))
 	for _, name := range names {
 		for range 1000 {
 			port := firstPort + rand.IntN(lastPort-firstPort+1)
-			listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			claimed, err := claim(port)
 			if err != nil {
 				continue
 			}
-			held = append(held, listener)
+			if taken(port) {
+				_ = claimed.Close()
+				continue
+			}
+			claims = append(claims, claimed)
 			found[name] = port
 			break
 		}
 		if found[name] == 0 {
-			return nil, errors.New("no free port on 127.0.0.1 between 20000 and 31999")
+			release(claims)
+			return nil, nil, errors.New("no free port on 127.0.0.1 between 20000 and 31999")
 		}
 	}
-	return found, nil
+	return found, claims, nil
+}
+
+func release(claims []io.Closer) {
+	for _, claimed := range claims {
+		_ = claimed.Close()
+	}
+}
+
+// claim makes a port this process's among all labs of the machine, until it is closed or this process ends. It is a
+// socket with an abstract name, which leaves no file behind (unix(7)). Other systems have no such names: there, only a
+// program that listens on a port is known to have it.
+func claim(port int) (io.Closer, error) {
+	if runtime.GOOS != "linux" {
+		return net.Listen("tcp", "127.0.0.1:0")
+	}
+	return net.Listen("unix", fmt.Sprintf("@ambientlab-port-%d", port))
 }
 
 // taken tells whether something listens on a port of 127.0.0.1.
