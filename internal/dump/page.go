@@ -26,6 +26,11 @@ const (
 	LogSuffix  = ".log"
 )
 
+// shown are files that the page shows as they are, by name, with their titles.
+var shown = map[string]string{
+	"status.txt": "Status when the evidence was collected", "doctor.txt": "Checks of sm:doctor",
+}
+
 // Node is a node of the cluster with its pods, for the map.
 type Node struct {
 	Name  string `json:"name"`
@@ -141,6 +146,8 @@ func view(c Contents) page {
 		switch {
 		case file.Name == MapName:
 			_ = json.Unmarshal(file.Content, &p.Nodes) // it was made by this program
+		case shown[file.Name] != "":
+			p.Sections = append(p.Sections, record.Section{Title: shown[file.Name], Text: string(file.Content)})
 		case file.Name == EventsName:
 			_ = json.Unmarshal(file.Content, &p.Events)
 		case strings.HasSuffix(file.Name, LogSuffix) && room > 0:

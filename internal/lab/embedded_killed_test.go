@@ -28,8 +28,15 @@ func (b *bench) killed() {
 			"\n")
 		says(b.t, "status", oneSpace(status), component+" does not run; its log ends with:",
 			beginning(oneSpace(lines[len(lines)-1])))
-		if err := b.fails("waypoint", b.waypoint); problem.ExitCode(err) != problem.ClusterStopped.Exit() {
+		err := b.fails("waypoint", b.waypoint)
+		if problem.ExitCode(err) != problem.ClusterStopped.Exit() {
 			b.t.Errorf("a lesson without %s: %v", component, err)
+		}
+		if component == "kube-apiserver" || component == "istiod" {
+			files := b.dumped(component+" killed", err, component+" does not run", problem.ClusterStopped.ID)
+			if files["nodes/"+component+".log"] == "" || files["host.txt"] == "" || files["status.txt"] == "" {
+				b.t.Errorf("the dump without %s lacks its log, the host or the status: %v", component, fileNames(files))
+			}
 		}
 		b.do("install", b.Install)
 	}

@@ -46,6 +46,7 @@ func TestEmbeddedTrouble(t *testing.T) {
 		{"another field manager", (*bench).conflict},
 		{"a webhook that refuses", (*bench).webhook},
 		{"CRDs deleted", (*bench).crdsDeleted},
+		{"secrets", (*bench).secretsStayOut},
 	} {
 		t.Run(trouble.name, func(t *testing.T) {
 			inner := *b
@@ -191,6 +192,7 @@ spec:
 		b.t.Errorf("got %v", err)
 	}
 	says(b.t, "the conflict", err.Error(), "somebody-else")
+	b.dumped("the conflict", err, "appb-delay", "somebody-else", problem.ApplyConflict.ID)
 
 	b.do("fault on the lab's own", b.fault)
 	b.do("verify", b.verify)
@@ -243,7 +245,9 @@ func (b *bench) webhook() {
 		}
 	}
 	defer remove()
-	says(b.t, "the refusal", b.fails("authz", b.authz).Error(), "refuser.example.com", "the house does not want it")
+	refused := b.fails("authz", b.authz)
+	says(b.t, "the refusal", refused.Error(), "refuser.example.com", "the house does not want it")
+	b.dumped("the refusal", refused, "refuser.example.com", "the house does not want it", "appb-get-only")
 	remove()
 	b.do("authz", b.authz)
 	b.do("verify", b.verify)
@@ -263,6 +267,7 @@ func (b *bench) crdsDeleted() {
 		}
 	}
 	says(b.t, "status", b.do("status", b.Status), "istio-base")
+	b.dumped("deleted CRDs", nil, "istio-base", "virtualservices.networking.istio.io")
 	b.do("install", b.Install)
 	b.do("fault", b.fault)
 	b.do("authz", b.authz)
