@@ -86,7 +86,12 @@ func (e *Existing) Named() (Info, error) {
 	info.Context = e.chosen(raw.CurrentContext)
 	if info.Context == "" {
 		if missing(kubeconfigPaths(e.opts.Kubeconfig)) {
-			return info, problem.New(problem.ClusterNone, nil, "kubeconfig %s does not exist", paths)
+			none := problem.New(problem.ClusterNone, nil, "kubeconfig %s does not exist", paths)
+			none.Advice = []string{
+				"Set KUBECONFIG to the kubeconfig of the cluster.",
+				"Without INSTALL_KIND=n and SM_PROVIDER=existing, the lab creates a kind cluster of its own.",
+			}
+			return info, none
 		}
 		return info, problem.New(problem.ClusterNone, nil, "kubeconfig %s names no current context", paths).
 			With("Choose one with `kubectl config use-context`, or set KUBECONFIG.")
