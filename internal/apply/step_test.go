@@ -33,7 +33,8 @@ metadata: {name: once}
 			"Gateway edge/gateway, Job once",
 		"kubectl -n lab rollout status --timeout=10m deployment/a",
 		"kubectl -n edge wait --timeout=10m --for=condition=Programmed gateways.gateway.networking.k8s.io/gateway",
-		"kubectl -n edge wait --timeout=10m --for=condition=Ready pods -l gateway.networking.k8s.io/gateway-name=gateway",
+		"kubectl -n edge wait --timeout=10m --for=condition=Ready pods " +
+			"-l gateway.networking.k8s.io/gateway-name=gateway",
 		"kubectl -n lab wait --timeout=10m --for=condition=Complete job/once",
 	}
 	if diff := cmp.Diff(want, fixed(set).explain(t.Context(), "apps")); diff != "" {

@@ -26,8 +26,8 @@ const (
 	manifestsPart      = "manifests"
 )
 
-// manifestsStep applies one part of SM_MANIFESTS: first its Namespaces, and its Secrets that Istio's pods may need to pull
-// their images; last the other objects.
+// manifestsStep applies one part of SM_MANIFESTS: first its Namespaces, and its Secrets that Istio's pods may need to
+// pull their images; last the other objects.
 func manifestsStep(s *session.Session, part, what string, needs []string) engine.Step {
 	source := s.Settings.Manifests
 	if source == "" {

@@ -84,8 +84,8 @@ type Lesson struct {
 	Invalid error
 	// Needs lists every lesson that must be on before this one.
 	Needs []string
-	// Parameters are recorded in the cluster as JSON. Recorded gives the lesson with the parameters of such a record; it
-	// is nil for a lesson that has none.
+	// Parameters are recorded in the cluster as JSON. Recorded gives the lesson with the parameters of such a record;
+	// it is nil for a lesson that has none.
 	Parameters any
 	Recorded   func(json.RawMessage) (Lesson, error)
 	// On and Off describe the lesson in a status, while it is on and while it is off.

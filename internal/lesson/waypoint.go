@@ -29,7 +29,10 @@ func Waypoint() Lesson {
 			return Wait{"appb is bound to no waypoint", mesh.WaypointOff(Target(s))}
 		},
 		Restarted: func(s *session.Session) Wait {
-			return Wait{"The waypoint's pods are ready, and the gateway counts them as ready", mesh.WaypointSeen(Target(s))}
+			return Wait{
+				"The waypoint's pods are ready, and the gateway counts them as ready",
+				mesh.WaypointSeen(Target(s)),
+			}
 		},
 		Missing: func(by string) *problem.Problem {
 			return problem.New(problem.WaypointOff, nil,

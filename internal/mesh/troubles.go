@@ -296,8 +296,8 @@ func pathsOf(route *networkingapi.HTTPRoute) []string {
 	return paths
 }
 
-// ZtunnelTrouble says on which node with a pod of an application no ztunnel is ready: what is sent from there or to there
-// is refused, since istio-cni has redirected it to ztunnel.
+// ZtunnelTrouble says on which node with a pod of an application no ztunnel is ready: what is sent from there or to
+// there is refused, since istio-cni has redirected it to ztunnel.
 func (o *Objects) ZtunnelTrouble() *problem.Problem {
 	for _, app := range slices.Sorted(maps.Keys(o.AppPods)) {
 		for _, pod := range o.AppPods[app] {

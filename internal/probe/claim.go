@@ -27,8 +27,8 @@ type Claim struct {
 	Causes []Cause
 }
 
-// Lessons lists every lesson in order, on or off, as the user asked for it. What is really in force is for the proofs to
-// find.
+// Lessons lists every lesson in order, on or off, as the user asked for it. What is really in force is for the proofs
+// to find.
 type Lessons []LessonState
 
 // LessonState is one lesson.

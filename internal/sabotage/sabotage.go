@@ -1,5 +1,5 @@
-// Package sabotage lists the ways in which an ambient mesh loses the effect of a lesson without an error: every object is
-// accepted by the API server, and requests are answered.
+// Package sabotage lists the ways in which an ambient mesh loses the effect of a lesson without an error: the API
+// server accepts every object, and requests are answered.
 package sabotage
 
 import (
@@ -39,9 +39,9 @@ type Change struct {
 	Namespace, Object string
 	// Create is the spec of an object to create. Mend deletes it.
 	Create string
-	// Patch, of type Type, changes an object that exists. Mend patches it with Undo, a merge patch, or with Delete deletes
-	// it, so that the lesson's target creates it again; with neither, the target alone undoes the change: it changes no
-	// field that another field manager owns.
+	// Patch, of type Type, changes an object that exists. Mend patches it with Undo, a merge patch, or with Delete
+	// deletes it, so that the lesson's target creates it again: the target changes no field that another field manager
+	// owns. With neither, the target alone undoes the change.
 	Type   types.PatchType
 	Patch  string
 	Undo   string
@@ -123,11 +123,13 @@ func All() []Sabotage {
 		},
 		{
 			Name: "second-policy", Title: "a second AuthorizationPolicy allows every request",
-			Changes: []Change{{Resource: policies, Object: "appb-allow-everything", Create: "sabotage/second-policy.yaml"}},
-			Claims:  post, Cause: "AuthorizationPolicy appb-allow-everything", Target: "authz",
+			Changes: []Change{{
+				Resource: policies, Object: "appb-allow-everything", Create: "sabotage/second-policy.yaml",
+			}},
+			Claims: post, Cause: "AuthorizationPolicy appb-allow-everything", Target: "authz",
 		},
 		{
-			// Each change alone lets no caller in: STRICT refuses plain text, and the policy whatever is not the waypoint.
+			// Each change alone lets no caller in: STRICT refuses plain text, the policy all but the waypoint.
 			Name:  "permissive",
 			Title: "mutual TLS is PERMISSIVE, and the policy at the pod is about callers that have an identity",
 			Changes: []Change{
@@ -196,7 +198,8 @@ func (c Change) create(ctx context.Context, objects dynamic.ResourceInterface) e
 		return err
 	}
 	for _, object := range list {
-		if _, err := objects.Create(ctx, object, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		_, err := objects.Create(ctx, object, metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("creating %s: %w", describe(object), err)
 		}
 	}

@@ -134,7 +134,8 @@ func TestSettingsOfAnotherProvider(t *testing.T) {
 			_, err := Load(env("SM_PROVIDER", provider, setting[0], setting[1]))
 			refused := provider != "" && provider != of && of != "every provider"
 			if got := problem.Is(err, problem.SettingConflict); got != refused || refused != (err != nil) {
-				t.Errorf("SM_PROVIDER=%q %s=%s: %v, want a conflict: %v", provider, setting[0], setting[1], err, refused)
+				t.Errorf("SM_PROVIDER=%q %s=%s: %v, want a conflict: %v", provider, setting[0], setting[1], err,
+					refused)
 			}
 		}
 	}
