@@ -10,6 +10,7 @@ import (
 
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
+	"ambientlab/internal/workshop"
 )
 
 // update rewrites the README's tables: go test ./internal/lab -run README -update
@@ -23,7 +24,13 @@ func TestREADME(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := string(raw)
-	for name, table := range map[string]string{"settings": settingsTable(), "problems": problemsTable()} {
+	stations, err := workshop.Stations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, table := range map[string]string{
+		"settings": settingsTable(), "problems": problemsTable(), "stations": workshop.Table(stations),
+	} {
 		if want, err = between(want, name, table); err != nil {
 			t.Fatal(err)
 		}
@@ -36,6 +43,24 @@ func TestREADME(t *testing.T) {
 	}
 	if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestGuide keeps the printable page of the workshop equal to the stations.
+func TestGuide(t *testing.T) {
+	stations, err := workshop.Stations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, want := filepath.Join("..", "..", "WORKSHOP.md"), workshop.Guide(stations)
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil || string(raw) != want {
+		t.Errorf("WORKSHOP.md is not what the stations say (%v); run: go test ./internal/lab -run Guide -update", err)
 	}
 }
 

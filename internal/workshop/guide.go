@@ -1,0 +1,48 @@
+package workshop
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Guide writes all stations as one Markdown document, to be read without the workshop or printed.
+func Guide(stations []Station) string {
+	var b strings.Builder
+	b.WriteString("# The workshop, step by step\n\n" +
+		"`mage sm:workshop` shows the same, and checks each step. This page is made from the stations' own texts, and\n" +
+		"a test runs every command in it.\n")
+	for i, s := range stations {
+		fmt.Fprintf(&b, "\n## %d. %s\n\n%s\n\n**Predict first.** %s\n\n", i+1, s.Title, s.Goal, s.Question)
+		for _, c := range s.Choices {
+			fmt.Fprintf(&b, "* %s: %s\n", c.Letter, c.Text)
+		}
+		fmt.Fprintf(&b, "\n**Steps.** %s\n\n", typed(s.Steps))
+		for j, hint := range s.Hints {
+			fmt.Fprintf(&b, "**Hint %d.** %s\n\n", j+1, hint)
+		}
+		fmt.Fprintf(&b, "**Why.** The answer is %s: %s.\n\n%s\n\n**Try next.** %s\n", s.Answer,
+			choiceOf(View{Station: s}, s.Answer), s.Explanation, typed(s.Next))
+	}
+	return b.String()
+}
+
+// typed begins a block of commands on a line of its own.
+func typed(markdown string) string {
+	if strings.HasPrefix(markdown, "```") {
+		return "Type:\n\n" + markdown
+	}
+	return markdown
+}
+
+// Table lists the stations for the README: what to type, and the goal.
+func Table(stations []Station) string {
+	var b strings.Builder
+	b.WriteString("| station | type | goal |\n| --- | --- | --- |\n")
+	for i, s := range stations {
+		fmt.Fprintf(&b, "| %d. %s | `%s` | %s |\n", i+1, s.Title, strings.Join(s.Do(), "`, `"), flatCode(s.Goal))
+	}
+	return b.String()
+}
+
+// flatCode makes one line of a paragraph and keeps its code.
+func flatCode(markdown string) string { return strings.Join(strings.Fields(markdown), " ") }
