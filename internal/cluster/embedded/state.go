@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,7 +105,8 @@ func (e *Embedded) lockFile() string { return e.dir + ".lock" }
 
 func (e *Embedded) log(name string) string { return filepath.Join(e.dir, "logs", name+".log") }
 
-// lastLines gives the end of a log.
+// lastLines gives the end of a log. Of a Go program that panicked that is what it said before its stack, which names
+// the cause.
 func lastLines(path string, n int) string {
 	file, err := os.Open(path)
 	if err != nil {
@@ -119,6 +122,10 @@ func lastLines(path string, n int) string {
 	buffer := make([]byte, tail)
 	read, _ := file.Read(buffer)
 	lines := strings.Split(strings.TrimSpace(string(buffer[:read])), "\n")
+	if stack := slices.IndexFunc(lines, func(line string) bool { return goroutine.MatchString(line) }); stack > 0 {
+		lines = lines[:stack]
+	}
+	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.TrimSpace(line) == "" })
 	lines = lines[max(0, len(lines)-n):]
 	for i, line := range lines {
 		if len(line) > 400 {
@@ -127,6 +134,9 @@ func lastLines(path string, n int) string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// goroutine begins the stack of a goroutine (Go, runtime.Stack).
+var goroutine = regexp.MustCompile(`^goroutine \d+ .*\[.*\]:$`)
 
 // exists tells whether a file is there.
 func exists(path string) bool {
