@@ -93,6 +93,8 @@ const (
 	// Envoy writes its access log at most a second late under Istio's agent (--file-flush-interval-msec 1000). A
 	// request that is not in it after logLag went around the waypoint.
 	logLag = 1300 * time.Millisecond
+	// logAgain is when a log that ended, or could not be read, is read again.
+	logAgain = 200 * time.Millisecond
 	// keptRuns is how many batches may have requests whose way is not known.
 	keptRuns = 64
 	// skew is how much later than the caller the waypoint may have seen a request, and flush how long after the end of
@@ -317,7 +319,10 @@ func (f *Feed) log(ctx context.Context) {
 			case <-following.Done():
 			}
 		}()
-		err := f.read(following)
+		var err error
+		if f.logged() {
+			err = f.read(following)
+		}
 		stop()
 		f.mu.Lock()
 		f.logErr = nil
@@ -327,9 +332,16 @@ func (f *Feed) log(ctx context.Context) {
 		f.mu.Unlock()
 		select {
 		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(logAgain):
 		}
 	}
+}
+
+// logged tells whether there is a waypoint whose log can be followed.
+func (f *Feed) logged() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.look.Lessons.On("waypoint") && f.look.NoPackets == ""
 }
 
 func (f *Feed) read(ctx context.Context) error {

@@ -9,8 +9,8 @@ import (
 func Guide(stations []Station) string {
 	var b strings.Builder
 	b.WriteString("# The workshop, step by step\n\n" +
-		"`mage sm:workshop` shows the same, and checks each step. This page is made from the stations' own texts, and\n" +
-		"a test runs every command in it.\n")
+		"`mage sm:workshop` shows the same, and checks each step. This page is made from the texts of the stations,\n" +
+		"and a test runs every command in it.\n")
 	for i, s := range stations {
 		fmt.Fprintf(&b, "\n## %d. %s\n\n%s\n\n**Predict first.** %s\n\n", i+1, s.Title, s.Goal, s.Question)
 		for _, c := range s.Choices {
