@@ -223,9 +223,10 @@ func (e *Embedded) bring(ctx context.Context, s *state, programs Programs, paths
 	if err := e.save(s); err != nil {
 		return err
 	}
-	if err := e.writeRunnerConfig(ctx, s, programs); err != nil {
-		return err
-	}
+	// The pod runner reads it, and finding the files of images takes a moment in which others start.
+	configuring, cctx := errgroup.WithContext(ctx)
+	configuring.Go(func() error { return e.writeRunnerConfig(cctx, s, programs) })
+	defer func() { _ = configuring.Wait() }()
 	ensure := func(ctx context.Context, name string) error {
 		c := e.component(s, name, paths[name])
 		return e.ensure(ctx, c.spec, c.ready)
@@ -241,9 +242,15 @@ func (e *Embedded) bring(ctx context.Context, s *state, programs Programs, paths
 		}
 	}
 	group, gctx := errgroup.WithContext(ctx)
-	for _, name := range []string{controllerManager, scheduler, podRunner} {
+	for _, name := range []string{controllerManager, scheduler} {
 		group.Go(func() error { return ensure(gctx, name) })
 	}
+	group.Go(func() error {
+		if err := configuring.Wait(); err != nil {
+			return err
+		}
+		return ensure(gctx, podRunner)
+	})
 	if err := group.Wait(); err != nil {
 		return err
 	}
