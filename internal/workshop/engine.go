@@ -356,9 +356,10 @@ func (e *Engine) seen(look Look) (s Station, lessons probe.Lessons, claims []str
 		if look.Installed && !e.look.Installed {
 			e.progress = e.progress.of(look.Created)
 		}
+		before := start(e.stations, e.look, e.progress.done)
 		e.look = look
-		// A learner who typed the target of a later station is at that station.
-		if at := start(e.stations, look, e.progress.done); at > e.at && e.progress.Break == nil &&
+		// A learner who typed the target of a later station is at that station. One who went back to a station stays.
+		if at := start(e.stations, look, e.progress.done); at > max(before, e.at) && e.progress.Break == nil &&
 			!e.stations[e.at].Met(look, e.progress.done) {
 			e.move(at)
 		}

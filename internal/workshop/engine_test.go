@@ -201,6 +201,46 @@ func TestChangeDuringCheck(t *testing.T) {
 	})
 }
 
+// TestMoves follows a learner who types the target of a later station, and leaves one alone who went back to a station.
+func TestMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := &fakeLab{look: applications()}
+		e := opened(t, lab, filepath.Join(t.TempDir(), "notes.json"))
+		stop := running(t.Context(), e)
+		e.Go(2)
+		time.Sleep(3 * time.Second)
+		lab.change("VirtualService appb-delay", func() { lab.look = applications(upTo("fault")...) })
+		time.Sleep(3 * time.Second)
+		if v := e.View(); v.Station.Name != "waypoint" {
+			t.Errorf("the station's own lesson is on, and the learner is at %s", v.Station.Name)
+		}
+		lab.change("Gateway appb-waypoint", func() { lab.look = applications() })
+		time.Sleep(3 * time.Second)
+		lab.change("AuthorizationPolicy x", func() {
+			lab.look = applications(lesson.Waypoint(), lesson.Authz("", false))
+		})
+		e.Go(3)
+		time.Sleep(3 * time.Second)
+		if v := e.View(); v.Station.Name != "authz" {
+			t.Errorf("sm:authz was typed, and the learner is at %s", v.Station.Name)
+		}
+		lab.change("Service appb", func() {
+			lab.look = applications()
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.progress.Stations["strict"] = Notes{Done: time.Now()} // so that the way back is met
+		})
+		time.Sleep(3 * time.Second)
+		e.Go(2)
+		e.Check()
+		time.Sleep(time.Minute)
+		if v := e.View(); v.Station.Name != "waypoint" {
+			t.Errorf("the learner went back to the waypoint, and is at %s", v.Station.Name)
+		}
+		stop()
+	})
+}
+
 func TestHintsPredictionsAndCommands(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "notes.json")
 	synctest.Test(t, func(t *testing.T) {
