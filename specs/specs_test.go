@@ -16,6 +16,7 @@ import (
 func data() map[string]any {
 	return map[string]any{
 		"Namespace": "default", "Percent": 50.0, "Delay": "2s", "Path": "/headers", "Exact": false,
+		"IdleTimeout": "500ms",
 		"Waypoint":   "cluster.local/ns/default/sa/appb-waypoint",
 		"Principals": []string{"cluster.local/ns/default/sa/appa"},
 		"Httpbin":    "httpbin:1", "Fortio": "fortio:1", "ServiceType": "ClusterIP", "NodePort": 30042,

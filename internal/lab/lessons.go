@@ -31,12 +31,25 @@ func turnOn(ctx context.Context, s *session.Session, l lesson.Lesson, began time
 	if err := l.MayTurnOn(ctx, s); err != nil {
 		return err
 	}
+	looking, stop := context.WithCancel(ctx)
+	defer stop()
+	effect := effectOf(looking, s, l, began, false)
+	seen := make(chan string, 1)
+	_, wasOn := s.Found.Lessons[l.Name]
+	if !wasOn {
+		// A caller looks for the effect while the lesson is applied. An earlier form of the lesson would have one
+		// already.
+		go func() { seen <- effect() }()
+	}
 	result, err := s.Apply(ctx, l.PlanToApply(s))
 	if err != nil {
 		return err
 	}
 	tellLeft(s, result)
-	tellEffect(ctx, s, l, began, false)
+	if wasOn {
+		seen <- effect()
+	}
+	tellEffect(s, <-seen)
 	if l.Show != nil {
 		if err := l.Show(ctx, s); err != nil {
 			return err
@@ -67,17 +80,30 @@ func turnOff(ctx context.Context, s *session.Session, l lesson.Lesson, began tim
 			return err
 		}
 	}
-	tellEffect(ctx, s, l, began, true)
+	tellEffect(s, effectOf(ctx, s, l, began, true)())
 	s.Next("%s", l.NextOff)
 	return nil
 }
 
-// tellEffect says when a caller first noticed the lesson, where the lesson and the lab can tell.
-func tellEffect(ctx context.Context, s *session.Session, l lesson.Lesson, began time.Time, off bool) {
+// effectOf gives the function that looks for the first effect of a lesson and says when a caller noticed it, where the
+// lesson and the lab can tell; else it says nothing.
+func effectOf(ctx context.Context, s *session.Session, l lesson.Lesson, began time.Time, off bool) func() string {
+	none := func() string { return "" }
 	if l.Effect == nil || !s.Info.Packets {
-		return
+		return none
 	}
-	if env, err := proofs(ctx, s); err == nil {
-		l.Effect(ctx, s, env, began, off)
+	env, err := proofs(ctx, s)
+	if err != nil {
+		return none
+	}
+	return func() string {
+		defer func() { _ = env.World.Close(context.WithoutCancel(ctx)) }()
+		return l.Effect(ctx, env, began, off)
+	}
+}
+
+func tellEffect(s *session.Session, text string) {
+	if text != "" {
+		s.Tell("%s", text)
 	}
 }

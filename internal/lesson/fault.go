@@ -45,8 +45,8 @@ func Fault(fault params.Fault) Lesson {
 		Gone: func(s *session.Session) Wait {
 			return Wait{"The waypoint delays nothing", mesh.FaultOff(Target(s), fault)}
 		},
-		Effect: func(ctx context.Context, s *session.Session, env probe.Env, began time.Time, off bool) {
-			tellFirstEffect(ctx, s, env, began, fault, off)
+		Effect: func(ctx context.Context, env probe.Env, began time.Time, off bool) string {
+			return firstEffect(ctx, env, began, fault, off)
 		},
 		Next: func(s *session.Session) string {
 			if !s.Info.Packets {
@@ -58,16 +58,14 @@ func Fault(fault params.Fault) Lesson {
 	}
 }
 
-// effectPatience is how long tellFirstEffect sends requests, besides one delay.
-const effectPatience = 45 * time.Second
+// effectPatience is how long firstEffect sends requests, besides one delay. It begins while the lesson is applied.
+const effectPatience = 3 * time.Minute
 
-// tellFirstEffect says when a caller first noticed that the delay is on, or gone. It does not fail the target: where
-// the effect was not seen, it says so.
-func tellFirstEffect(
-	ctx context.Context, s *session.Session, env probe.Env, began time.Time, fault params.Fault, off bool,
-) {
+// firstEffect says when a caller first noticed that the delay is on, or gone. It does not fail the target: where the
+// effect was not seen, it says so.
+func firstEffect(ctx context.Context, env probe.Env, began time.Time, fault params.Fault, off bool) string {
 	if !env.Lessons.On("waypoint") {
-		return
+		return ""
 	}
 	who := probe.Appa
 	if !probe.Admitted(who)(env.Lessons) {
@@ -81,10 +79,9 @@ func tellFirstEffect(
 	}
 	seen, err := look(ctx, env, who, fault)
 	if err != nil {
-		s.Tell("%s from %s: not seen (%v)", what, who, err)
-		return
+		return fmt.Sprintf("%s from %s: not seen (%v)", what, who, err)
 	}
-	s.Tell("%s from %s: %s after the target began, %d requests later", what, who,
+	return fmt.Sprintf("%s from %s: %s after the target began, %d requests later", what, who,
 		time.Since(began).Round(10*time.Millisecond), seen.Requests)
 }
 

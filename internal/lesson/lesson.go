@@ -110,8 +110,9 @@ type Lesson struct {
 	Lost    func(ctx context.Context, s *session.Session, by string) (*problem.Problem, error)
 	// Show, if not nil, shows the lesson after it was turned on.
 	Show func(context.Context, *session.Session) error
-	// Effect, if not nil, says when a caller first noticed that the lesson was turned on, or off. It needs traffic.
-	Effect func(ctx context.Context, s *session.Session, env probe.Env, began time.Time, off bool)
+	// Effect, if not nil, looks for the first effect that a caller notices of the lesson being turned on, or off, and
+	// says when that was. It needs traffic.
+	Effect func(ctx context.Context, env probe.Env, began time.Time, off bool) string
 	// Next and NextOff are what to type after the lesson was turned on, and off.
 	Next    func(*session.Session) string
 	NextOff string

@@ -21,7 +21,10 @@ func Waypoint() Lesson {
 	return Lesson{
 		Name: "waypoint", Needs: []string{"apps"}, Parameters: struct{}{},
 		On: names.Waypoint + " before Service appb", Off: names.Waypoint + " before Service appb",
-		Data: noData, Plan: waypointPlan, Claims: waypointClaims(),
+		Data: func(config session.Config) map[string]any {
+			return map[string]any{"Namespace": config.Namespace, "IdleTimeout": mesh.IdleTimeout.String()}
+		},
+		Plan: waypointPlan, Claims: waypointClaims(),
 		InForce: func(s *session.Session) Wait {
 			return Wait{"The waypoint is available, bound and configured", mesh.WaypointOn(Target(s))}
 		},
@@ -59,6 +62,7 @@ func Waypoint() Lesson {
 func waypointPlan(l Lesson, s *session.Session) engine.Plan {
 	return engine.Plan{Name: l.Name, Title: "A waypoint for appb alone", Steps: []engine.Step{
 		upstreamEnvoyStep(s, "upstream-envoy"),
+		l.specStep(s, "connections", "Idle connections from the gateway to appb are closed", "connections.yaml"),
 		l.recordedStep(s, "Gateway "+names.Waypoint, "gateway.yaml", "upstream-envoy"),
 		enrolStep(s, "enrol", "waypoint"),
 	}}

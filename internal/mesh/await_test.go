@@ -174,7 +174,8 @@ func TestWaitReturnsWithinATickOfTheArrival(t *testing.T) {
 	})
 }
 
-// What the configuration says is not yet so for connections that were open before.
+// What the configuration says is not yet so for connections that were open before: those that are idle are closed
+// within settled, or all are closed because the proxy has drained.
 func TestWaitsForOldConnections(t *testing.T) {
 	with := captured(t, "waypoint-fault")
 	synctest.Test(t, func(t *testing.T) {
@@ -186,23 +187,41 @@ func TestWaitsForOldConnections(t *testing.T) {
 				map[string]any{"spec": map[string]any{"hosts": []any{"appb"}}}),
 		}
 		want := fault(50, 2*time.Second, "/headers")
-		err := c.mesh().Wait(within(t, time.Second), FaultOn(target(), "appb-delay", want))
+		err := c.mesh().Wait(within(t, settled/2), FaultOn(target(), "appb-delay", want))
 		if err == nil || !strings.Contains(err.Error(), "connections made before still use the old one") {
 			t.Error(err)
 		}
-		const drained = 5 * time.Second
-		time.AfterFunc(drained, func() {
-			proxy.mu.Lock()
-			defer proxy.mu.Unlock()
-			proxy.draining = 0
-		})
-		began := time.Now()
-		if err := c.mesh().Wait(within(t, time.Minute), FaultOn(target(), "appb-delay", want)); err != nil {
-			t.Error(err)
+		wait := func(expected time.Duration) {
+			t.Helper()
+			began := time.Now()
+			if err := c.mesh().Wait(within(t, time.Minute), FaultOn(target(), "appb-delay", want)); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took < expected || took > expected+lookEvery {
+				t.Errorf("returned after %s, want %s", took, expected)
+			}
 		}
-		if took := time.Since(began); took < drained || took > drained+lookEvery {
-			t.Errorf("returned after %s", took)
+		wait(settled)
+		// One look cannot tell how long it has been so.
+		if met, reason, err := c.mesh().Check(t.Context(), FaultOn(target(), "appb-delay", want)); met || err != nil {
+			t.Errorf("met %v, %q, %v", met, reason, err)
 		}
+		// A configuration that came, went and came again counts from the last time on.
+		set := func(after time.Duration, change func()) {
+			time.AfterFunc(after, func() {
+				proxy.mu.Lock()
+				defer proxy.mu.Unlock()
+				change()
+			})
+		}
+		const gone, back = 550 * time.Millisecond, 850 * time.Millisecond
+		without := captured(t, "waypoint")
+		set(gone, func() { proxy.serve = without })
+		set(back, func() { proxy.serve = with })
+		wait(back + settled)
+		const drained = 450 * time.Millisecond
+		set(drained, func() { proxy.draining = 0 })
+		wait(drained)
 	})
 }
 

@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -14,11 +15,13 @@ import (
 type proxies struct {
 	mesh *Mesh
 	open map[string]Proxy // by namespace/pod@uid: a name may come back as another pod
-	node map[string]nodeProxy
+	// arrived is since when a proxy has what is waited for, while it still serves older connections.
+	arrived map[string]time.Time
+	node    map[string]nodeProxy
 }
 
 func (m *Mesh) proxies() *proxies {
-	return &proxies{mesh: m, open: map[string]Proxy{}, node: map[string]nodeProxy{}}
+	return &proxies{mesh: m, open: map[string]Proxy{}, arrived: map[string]time.Time{}, node: map[string]nodeProxy{}}
 }
 
 func keyOf(pod *corev1.Pod) string { return pod.Namespace + "/" + pod.Name + "@" + string(pod.UID) }
@@ -68,8 +71,17 @@ func (p *proxies) running(ctx context.Context, namespace, gateway string) ([]cor
 	return nil, problem.New(problem.WaypointNotReady, nil, "Gateway %s/%s has no running pod", namespace, gateway), nil
 }
 
-// every reads the configuration of every running pod of a Gateway. The test is met when it is met of all, for all of
-// their connections.
+// IdleTimeout is after what time the gateway closes idle connections to the waypoint (specs/lessons/waypoint).
+const IdleTimeout = 500 * time.Millisecond
+
+// settled is how long after a new configuration has arrived at a proxy no request of the gateway meets the old one any
+// more: connections that were open before are closed after one more answer, or were idle and are closed by the gateway.
+// Twice its idle timeout leaves room for timers. A client in the mesh that keeps a connection open for longer may still
+// get one answer by the old configuration; that ends when the proxy has drained (the mesh's drainDuration).
+const settled = 2 * IdleTimeout
+
+// every reads the configuration of every running pod of a Gateway. The test is met when it is met of all, and each of
+// them serves no older connections, or has had the configuration for as long as settled.
 func (p *proxies) every(ctx context.Context, namespace, gateway string, met test) (*problem.Problem, error) {
 	pods, none, err := p.running(ctx, namespace, gateway)
 	if err != nil || len(pods) == 0 {
@@ -81,8 +93,14 @@ func (p *proxies) every(ctx context.Context, namespace, gateway string, met test
 			return nil, err
 		}
 		is, reason := met(dump)
-		if is && dump.Draining > 0 {
-			is, reason = false, "the proxy has the new configuration, but connections made before still use the old one"
+		if key := keyOf(&pods[i]); !is {
+			delete(p.arrived, key)
+		} else if dump.Draining > 0 {
+			if p.arrived[key].IsZero() {
+				p.arrived[key] = time.Now()
+			}
+			is = time.Since(p.arrived[key]) >= settled
+			reason = "the proxy has the new configuration, but connections made before still use the old one"
 		}
 		if !is {
 			if len(pods) > 1 {
