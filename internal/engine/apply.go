@@ -3,6 +3,10 @@ package engine
 import (
 	"context"
 	"fmt"
+	"runtime/pprof"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"ambientlab/internal/problem"
 )
@@ -16,14 +20,52 @@ func (e *Engine) Apply(ctx context.Context, plan Plan) (Result, error) {
 		return Result{Plan: plan.Name}, problem.New(problem.Internal, err, "the plan cannot be run")
 	}
 	r := e.begin(plan)
+	if plan.LookFirst && r.nothingToDo(ctx) {
+		return r.finish(r.failure(ctx))
+	}
 	steps, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	walk(plan.forward(), func(i int) {
+	walk(r.graph, r.progress, func(i int) {
 		if r.attempt(steps, i, do) == Failed {
 			cancel(&FailedStep{ID: plan.Steps[i].ID, Title: plan.Steps[i].Title})
 		}
 	})
 	return r.finish(r.failure(ctx))
+}
+
+// nothingToDo checks every step, all at once, and settles them as unchanged where all are done. The steps that need no
+// others, and those with milestones, are checked before: where one of them is not done, the others need not be asked.
+func (r *run) nothingToDo(ctx context.Context) bool {
+	found := make([]StepResult, len(r.plan.Steps))
+	look := func(first bool) bool {
+		var done atomic.Bool
+		done.Store(true)
+		var looking sync.WaitGroup
+		for i, s := range r.plan.Steps {
+			if (len(s.Needs) == 0 || len(s.Milestones) > 0) != first {
+				continue
+			}
+			looking.Go(func() {
+				began := time.Now()
+				var p Preview
+				pprof.Do(ctx, r.label(s), func(ctx context.Context) { p = inspectStep(ctx, s, "", false) })
+				if p.Err != nil || !p.Status.Done {
+					done.Store(false)
+				}
+				found[i] = StepResult{Outcome: Unchanged, Message: p.Status.Message, Duration: time.Since(began)}
+			})
+		}
+		looking.Wait()
+		return done.Load()
+	}
+	if !look(true) || !look(false) || ctx.Err() != nil {
+		return false
+	}
+	for i, s := range r.plan.Steps {
+		r.emit(Event{Kind: StepStarted, Step: s.ID, Title: s.Title})
+		r.settle(i, found[i])
+	}
+	return true
 }
 
 // do is Check, Do, Check.
@@ -75,9 +117,9 @@ func (e *Engine) Undo(ctx context.Context, plan Plan) (Result, error) {
 		return Result{Plan: plan.Name}, problem.New(problem.Internal, err, "the plan cannot be undone")
 	}
 	r := e.begin(plan)
-	g := plan.forward().backward()
-	walk(g, func(i int) {
-		if dependent := r.firstNotUndone(g.before[i]); dependent != "" {
+	r.graph = r.graph.backward()
+	walk(r.graph, r.progress, func(i int) {
+		if dependent := r.firstNotDone(r.graph.before[i]); dependent != "" {
 			message := fmt.Sprintf("left in place: %q needs it and was not undone", dependent)
 			r.settle(i, StepResult{Outcome: Canceled, Message: message})
 			return
@@ -87,8 +129,8 @@ func (e *Engine) Undo(ctx context.Context, plan Plan) (Result, error) {
 	return r.finish(r.failure(ctx))
 }
 
-// firstNotUndone returns the title of the first of the steps that was not undone, or "".
-func (r *run) firstNotUndone(steps []int) string {
+// firstNotDone returns the title of the first of the steps that was not done, or not undone, or "".
+func (r *run) firstNotDone(steps []int) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, i := range steps {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 )
 
 type scopeKey struct{}
@@ -11,12 +12,16 @@ type scopeKey struct{}
 // scope connects a context with the step that runs. It is closed when the step ends: what a goroutine that outlives the
 // step still reports is dropped.
 type scope struct {
-	report func(EventKind, string, *Change)
+	report  func(EventKind, string, *Change)
+	reached func(milestone string)
 
 	mu      sync.Mutex
 	closed  bool
 	last    string
 	changes []Change
+	waits   int // how many waits are in progress
+	since   time.Time
+	waited  time.Duration
 }
 
 // Progress reports what the step is doing or waiting for. Outside a step it does nothing. A loop may call it on every
@@ -66,10 +71,53 @@ func Tell(ctx context.Context, format string, args ...any) {
 	}
 }
 
-// close ends the scope and returns the last progress message and the changes.
-func (s *scope) close() (last string, changes []Change) {
+// Reached reports that the step has reached one of its Milestones: the steps that need no more of it may start. Outside
+// a step, and for a milestone that was reached before, it does nothing.
+func Reached(ctx context.Context, milestone string) {
+	s, ok := ctx.Value(scopeKey{}).(*scope)
+	if !ok || s.reached == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.reached(milestone)
+	}
+}
+
+// Waiting notes that the step waits for something that happens without it, such as a pod that starts, until the
+// function that it returns is called. Outside a step it does nothing.
+func Waiting(ctx context.Context) (done func()) {
+	s, ok := ctx.Value(scopeKey{}).(*scope)
+	if !ok {
+		return func() {}
+	}
+	s.wait(1)
+	return func() { s.wait(-1) }
+}
+
+// wait counts the waits of the step up or down. The step waits while there is one.
+func (s *scope) wait(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	if s.waits == 0 {
+		s.since = time.Now()
+	}
+	if s.waits += n; s.waits == 0 {
+		s.waited += time.Since(s.since)
+	}
+}
+
+// close ends the scope and returns the last progress message, the changes, and how long the step waited.
+func (s *scope) close() (last string, changes []Change, waited time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	return s.last, s.changes
+	if s.waits > 0 {
+		s.waited += time.Since(s.since)
+	}
+	return s.last, s.changes, s.waited
 }

@@ -348,3 +348,142 @@ func TestUndoGoesBackward(t *testing.T) {
 	want(t, "others are undone", w.log, []string{"undo right"})
 	want(t, "what it needs stays", res.Steps[0].Message, `left in place: "LEFT" needs it and was not undone`)
 }
+
+// TestMilestones: a step that needs no more than a milestone starts when it is reached, another one when the step is
+// done, and a step that is done before the run has reached every milestone.
+func TestMilestones(t *testing.T) {
+	build := func(w *world, fails error) engine.Plan {
+		cluster := w.step("cluster", 0)
+		cluster.Milestones = []string{"api"}
+		create := cluster.Do
+		cluster.Do = func(ctx context.Context) error {
+			if err := pause(ctx, time.Second); err != nil {
+				return err
+			}
+			engine.Reached(ctx, "api")
+			engine.Reached(ctx, "api")
+			if err := pause(ctx, time.Minute); err != nil {
+				return err
+			}
+			if fails != nil {
+				return fails
+			}
+			return create(ctx)
+		}
+		return plan(cluster, w.step("early", 2*time.Second, "cluster/api"), w.step("late", 0, "cluster", "early"))
+	}
+	t.Run("order", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			result, err := (&engine.Engine{}).Apply(t.Context(), build(w, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want(t, "log", w.log, []string{"do early", "do cluster", "do late"})
+			want(t, "duration", result.Duration, time.Minute+time.Second)
+			if _, err := (&engine.Engine{}).Undo(t.Context(), build(w, nil)); err != nil {
+				t.Fatal(err)
+			}
+			want(t, "log", w.log[3:], []string{"undo late", "undo early", "undo cluster"})
+		})
+	})
+	t.Run("done before", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			result, err := (&engine.Engine{}).Apply(t.Context(), build(newWorld("cluster"), nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want(t, "duration", result.Duration, 2*time.Second)
+		})
+	})
+	// What fails because the step that it needs fails is not the cause of the failure.
+	t.Run("failure", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := build(newWorld(), errors.New("no memory"))
+			p.Steps[1].Do = func(ctx context.Context) error {
+				return errors.Join(errors.New("connection refused"), pause(ctx, time.Second))
+			}
+			result, err := (&engine.Engine{}).Apply(t.Context(), p)
+			want(t, "error", fmt.Sprint(err), "CLUSTER: no memory")
+			want(t, "early", result.Steps[1].Outcome, engine.Canceled)
+			want(t, "late", result.Steps[2].Outcome, engine.Canceled)
+		})
+	})
+	// One that fails by itself does so after the step that it needs is done.
+	t.Run("own failure", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := build(newWorld(), nil)
+			p.Steps[1].Do = func(context.Context) error { return errors.New("rejected") }
+			result, err := (&engine.Engine{}).Apply(t.Context(), p)
+			want(t, "error", fmt.Sprint(err), "EARLY: rejected")
+			want(t, "duration", result.Duration, time.Minute+time.Second)
+			want(t, "cluster", result.Steps[0].Outcome, engine.Done)
+		})
+	})
+	w := newWorld()
+	p := build(w, nil)
+	p.Steps[1].Needs = []string{"cluster/nodes"}
+	want(t, "unknown", fmt.Sprint(p.Validate()), `plan p: step "early" needs "cluster/nodes", which is not in the plan`)
+}
+
+// TestLookFirst: where every step is done, all are checked at once; otherwise the plan runs as any other.
+func TestLookFirst(t *testing.T) {
+	slow := func(step engine.Step) engine.Step {
+		check := step.Check
+		step.Check = func(ctx context.Context) (engine.Status, error) {
+			if err := pause(ctx, time.Second); err != nil {
+				return engine.Status{}, err
+			}
+			return check(ctx)
+		}
+		return step
+	}
+	for name, tc := range map[string]struct {
+		done     []string
+		duration time.Duration
+		log      []string
+	}{
+		"nothing to do":           {[]string{"a", "b", "c"}, 2 * time.Second, nil}, // a, and then b and c
+		"the first is to be done": {[]string{"b", "c"}, 5 * time.Second, []string{"do a"}},
+		"the last is to be done":  {[]string{"a", "b"}, 6 * time.Second, []string{"do c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, rec := newWorld(tc.done...), &recorder{}
+				p := plan(w.step("a", 0), w.step("b", 0, "a"), w.step("c", 0, "b")).Decorate(slow)
+				p.LookFirst = true
+				result, err := (&engine.Engine{Sink: rec}).Apply(t.Context(), p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want(t, "duration", result.Duration, tc.duration)
+				want(t, "log", w.log, tc.log)
+				want(t, "unchanged", result.Count(engine.Unchanged), len(tc.done))
+				want(t, "done", result.Count(engine.Done), len(tc.log))
+				want(t, "first event", rec.lines[0], "plan-started")
+				want(t, "events", len(rec.lines), 2+2*3+len(tc.log))
+			})
+		})
+	}
+}
+
+// TestWaiting: a step waits while at least one of its waits is in progress.
+func TestWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e engine.Engine
+		result, err := e.Apply(t.Context(), plan(engine.Step{ID: "a", Do: func(ctx context.Context) error {
+			first := engine.Waiting(ctx)
+			err := pause(ctx, time.Second)
+			second := engine.Waiting(ctx)
+			err = errors.Join(err, pause(ctx, time.Second))
+			first()
+			err = errors.Join(err, pause(ctx, time.Second))
+			second()
+			return errors.Join(err, pause(ctx, time.Second))
+		}}))
+		want(t, "error", err, nil)
+		want(t, "duration", result.Steps[0].Duration, 4*time.Second)
+		want(t, "waited", result.Steps[0].Waited, 3*time.Second)
+		engine.Waiting(t.Context())() // outside a step
+	})
+}

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 
 	"ambientlab/internal/problem"
@@ -42,7 +41,7 @@ func inspect(ctx context.Context, plan Plan, preview bool) []Preview {
 	found := make([]Preview, len(plan.Steps))
 	var mu sync.Mutex
 	g := plan.forward()
-	walk(g, func(i int) {
+	walk(g, newProgress(len(plan.Steps)), func(i int) {
 		mu.Lock()
 		missing := ""
 		for _, need := range g.before[i] {
@@ -61,7 +60,7 @@ func inspect(ctx context.Context, plan Plan, preview bool) []Preview {
 
 // inspectStep checks one step; missing is the title of a step that it needs and that is not done, or empty.
 func inspectStep(ctx context.Context, s Step, missing string, preview bool) Preview {
-	p := Preview{ID: s.ID, Title: s.Title, Needs: slices.Clone(s.Needs)}
+	p := Preview{ID: s.ID, Title: s.Title, Needs: s.neededSteps()}
 	if preview && s.Explain != nil {
 		p.Explain = s.Explain()
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -24,7 +25,9 @@ func (p Plan) Validate() error {
 	}
 	for _, s := range p.Steps {
 		for _, need := range s.Needs {
-			if _, known := index[need]; !known {
+			id, milestone, early := strings.Cut(need, "/")
+			at, known := index[id]
+			if !known || early && !slices.Contains(p.Steps[at].Milestones, milestone) {
 				faults = append(faults, fmt.Errorf("step %q needs %q, which is not in the plan", s.ID, need))
 			}
 		}
@@ -65,7 +68,7 @@ func (p Plan) cycle(index map[string]int) []string {
 		state[i] = onPath
 		path = append(path, id)
 		for _, need := range p.Steps[i].Needs {
-			if found := visit(index[need]); found != nil {
+			if found := visit(index[NeededStep(need)]); found != nil {
 				return found
 			}
 		}
@@ -81,32 +84,54 @@ func (p Plan) cycle(index map[string]int) []string {
 	return nil
 }
 
-// infos describes the plan's steps.
+// NeededStep is the ID of the step that an entry of Needs names.
+func NeededStep(need string) string {
+	id, _, _ := strings.Cut(need, "/")
+	return id
+}
+
+// infos describes the plan's steps. Milestones are left out: a step is shown as needing the step that reaches them.
 func (p Plan) infos() []StepInfo {
 	infos := make([]StepInfo, len(p.Steps))
 	for i, s := range p.Steps {
-		infos[i] = StepInfo{ID: s.ID, Title: s.Title, Needs: s.Needs}
+		infos[i] = StepInfo{ID: s.ID, Title: s.Title, Needs: s.neededSteps()}
 	}
 	return infos
+}
+
+// neededSteps lists the IDs of the steps that a step needs, each once.
+func (s Step) neededSteps() []string {
+	var ids []string
+	for _, need := range s.Needs {
+		if id := NeededStep(need); !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // graph says which steps wait for which, by index into the plan's steps.
 type graph struct {
 	// before[i] are the steps that must be visited before i; after[i] are those that i comes before.
 	before, after [][]int
+	// early are the milestones of before: early[i][j] is enough of step before[i][j], or empty.
+	early [][]string
 }
 
-// forward orders steps by their needs; backward is the reverse order, for Undo.
+// forward orders steps by their needs; backward is the reverse order, for Undo, where milestones mean nothing.
 func (p Plan) forward() graph {
 	index := make(map[string]int, len(p.Steps))
 	for i, s := range p.Steps {
 		index[s.ID] = i
 	}
-	g := graph{before: make([][]int, len(p.Steps)), after: make([][]int, len(p.Steps))}
+	n := len(p.Steps)
+	g := graph{before: make([][]int, n), after: make([][]int, n), early: make([][]string, n)}
 	for i, s := range p.Steps {
 		for _, need := range s.Needs {
-			g.before[i] = append(g.before[i], index[need])
-			g.after[index[need]] = append(g.after[index[need]], i)
+			id, milestone, _ := strings.Cut(need, "/")
+			g.before[i] = append(g.before[i], index[id])
+			g.early[i] = append(g.early[i], milestone)
+			g.after[index[id]] = append(g.after[index[id]], i)
 		}
 	}
 	return g

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +19,9 @@ type run struct {
 	plan   Plan
 	began  time.Time
 
+	graph    graph
+	progress *progress
+
 	// mu serialises events and guards results and failures.
 	mu       sync.Mutex
 	results  []StepResult
@@ -27,6 +31,7 @@ type run struct {
 
 func (e *Engine) begin(plan Plan) *run {
 	r := &run{engine: e, plan: plan, results: make([]StepResult, len(plan.Steps))}
+	r.graph, r.progress = plan.forward(), newProgress(len(plan.Steps))
 	r.began = time.Now()
 	for i, s := range plan.Steps {
 		r.results[i] = StepResult{ID: s.ID, Title: s.Title}
@@ -83,7 +88,8 @@ func (r *run) settle(i int, res StepResult) {
 		r.failures = append(r.failures, &StepError{ID: s.ID, Title: s.Title, Err: res.Err})
 	}
 	r.emitLocked(Event{
-		Kind: kind, Step: s.ID, Title: s.Title, Message: res.Message, Duration: res.Duration, Err: res.Err,
+		Kind: kind, Step: s.ID, Title: s.Title, Message: res.Message, Duration: res.Duration, Waited: res.Waited,
+		Err: res.Err,
 	})
 }
 
@@ -99,18 +105,25 @@ func (r *run) attempt(plan context.Context, i int, work func(context.Context, St
 	r.emit(Event{Kind: StepStarted, Step: s.ID, Title: s.Title})
 	sc := &scope{report: func(kind EventKind, message string, change *Change) {
 		r.emit(Event{Kind: kind, Step: s.ID, Title: s.Title, Message: message, Change: change})
-	}}
+	}, reached: func(milestone string) { r.progress.reach(i, milestone) }}
 	ctx, cancel := withLimit(context.WithValue(plan, scopeKey{}, sc), s.Timeout)
 	defer cancel()
 
 	var outcome Outcome
 	var message string
 	err := call(ctx, func() (err error) {
-		outcome, message, err = work(ctx, s)
+		// The label gives the step its share of a CPU profile; goroutines that it starts inherit it.
+		pprof.Do(ctx, r.label(s), func(ctx context.Context) {
+			outcome, message, err = work(ctx, s)
+		})
 		return err
 	})
-	last, changes := sc.close()
-	res := StepResult{Duration: time.Since(began), Changes: changes, Err: err}
+	last, changes, waited := sc.close()
+	failed := ""
+	if err != nil {
+		failed = r.failedNeed(i)
+	}
+	res := StepResult{Duration: time.Since(began), Waited: waited, Changes: changes, Err: err}
 	var limit *Timeout
 	switch {
 	case err == nil:
@@ -120,6 +133,8 @@ func (r *run) attempt(plan context.Context, i int, work func(context.Context, St
 		r.mu.Lock()
 		r.running = append(r.running, withLast(s.Title, last))
 		r.mu.Unlock()
+	case failed != "":
+		res.Outcome, res.Message = Canceled, fmt.Sprintf("it needs %q, which was not done: %v", failed, err)
 	case errors.As(context.Cause(ctx), &limit) && plan.Err() == nil:
 		res.Outcome, res.Err = Failed, outOfTime(limit, last, err)
 		res.Message = res.Err.Error()
@@ -129,6 +144,26 @@ func (r *run) attempt(plan context.Context, i int, work func(context.Context, St
 	r.settle(i, res)
 	return res.Outcome
 }
+
+// failedNeed returns the title of a step that reached the milestone that step i waits for and was not done in the end,
+// or "". It waits for the end of these steps: where one of them fails, that is why step i failed as well.
+func (r *run) failedNeed(i int) string {
+	if r.graph.early == nil {
+		return "" // the plan is being undone
+	}
+	for j, before := range r.graph.before[i] {
+		if r.graph.early[i][j] != "" {
+			<-r.progress.visited[before]
+		}
+	}
+	return r.firstNotDone(r.graph.before[i])
+}
+
+// label marks the CPU time of a step in a profile.
+func (r *run) label(s Step) pprof.LabelSet { return pprof.Labels(StepLabel, r.plan.Name+"/"+s.ID) }
+
+// StepLabel is the label of a CPU profile that says which step spent the time, as plan/step.
+const StepLabel = "step"
 
 func withLast(title, last string) string {
 	if last == "" {

@@ -44,8 +44,12 @@ const (
 type Step struct {
 	// ID is unique in its plan; Title is for people.
 	ID, Title string
-	// Needs lists the IDs of the steps that must be done before this one starts.
+	// Needs lists the IDs of the steps that must be done before this one starts. ID/milestone means that it is enough
+	// that the step has reached one of its Milestones.
 	Needs []string
+	// Milestones are what Do reaches before it ends, and reports with Reached. A step that is done has reached all of
+	// them.
+	Milestones []string
 	// Timeout bounds the step as a whole, its checks included; 0 means no bound.
 	Timeout time.Duration
 	// Check says whether the step is done. A step without Check is done in every run; one with Check and without Do is
@@ -72,6 +76,9 @@ type Decorator func(Step) Step
 type Plan struct {
 	Name, Title string
 	Steps       []Step
+	// LookFirst checks all steps at once before the first is done. Where all are done, that is all that a run does. It
+	// is for plans that are often run with nothing to do: otherwise each step is checked after those that it needs.
+	LookFirst bool
 }
 
 // Decorate returns the plan with every decorator applied to every step. The first decorator is the innermost: the ones
@@ -127,9 +134,10 @@ type Event struct {
 	Plan, Step, Title string
 	Kind              EventKind
 	Message           string
-	// Duration is how long the step or plan took; set on the events that end one.
-	Duration time.Duration
-	Err      error
+	// Duration is how long the step or plan took, and Waited how much of it a step waited (see Waiting); set on the
+	// events that end one.
+	Duration, Waited time.Duration
+	Err              error
 	// Change is set on StepChanged.
 	Change *Change
 	// Steps is set on PlanStarted.
@@ -156,8 +164,10 @@ type StepResult struct {
 	// Message is the last status or the reason.
 	Message  string
 	Duration time.Duration
-	Changes  []Change
-	Err      error
+	// Waited is how much of Duration the step waited (see Waiting).
+	Waited  time.Duration
+	Changes []Change
+	Err     error
 }
 
 // Result is how a plan ended; Steps are in the plan's order.
