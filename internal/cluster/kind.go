@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -37,6 +38,9 @@ type Containers interface {
 	ContainerStatPath(
 		ctx context.Context, container string, options client.ContainerStatPathOptions,
 	) (client.ContainerStatPathResult, error)
+	CopyFromContainer(
+		ctx context.Context, container string, options client.CopyFromContainerOptions,
+	) (client.CopyFromContainerResult, error)
 	CopyToContainer(
 		ctx context.Context, container string, options client.CopyToContainerOptions,
 	) (client.CopyToContainerResult, error)
@@ -90,12 +94,16 @@ type KindOptions struct {
 type Kind struct {
 	opts KindOptions
 
+	// kubeconfigs holds kind's kubeconfig of a control plane, by the ID of its container.
+	kubeconfigs sync.Map
+
 	// The seams; NewKind sets the real ones.
 	library  func(log *progressLog) library
 	lookPath func(string) (string, error)
 	after    func(time.Duration) <-chan time.Time
 	connect  func(ctx context.Context, address string) error
 	greet    func(ctx context.Context, address string, authority []byte) error
+	admits   func(ctx context.Context, cfg *rest.Config) error
 	ready    func(ctx context.Context, cfg *rest.Config, want int) error
 	look     func(ctx context.Context, cfg *rest.Config) (version, notReady string, err error)
 }
@@ -122,6 +130,7 @@ func NewKind(opts KindOptions) *Kind {
 		after:    time.After,
 		connect:  connect,
 		greet:    greet,
+		admits:   admits,
 		ready:    WaitNodes,
 		look:     LookAtNodes,
 	}

@@ -1,9 +1,13 @@
 package cluster
 
 import (
+	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
+	"github.com/moby/moby/client"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
@@ -32,8 +36,7 @@ func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, 
 	if err := k.needDockerCommand(); err != nil {
 		return nil, false, err
 	}
-	log := newProgressLog(ctx)
-	raw, err := detached(ctx, func() (string, error) { return k.library(log).KubeConfig(k.opts.Name, false) })
+	raw, err := k.kubeconfig(ctx)
 	if err != nil {
 		return nil, false, problem.New(
 			problem.ClusterUnreachable, err, "reading the kubeconfig of kind cluster %s from its control plane",
@@ -56,6 +59,71 @@ func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, 
 		server.Server = "https://" + address
 	}
 	return entries, reached, nil
+}
+
+// kubeconfig gives kind's kubeconfig of the cluster. It does not change while the control plane's container is the
+// same, so it is read once for each container and the address at which Docker publishes the API server.
+func (k *Kind) kubeconfig(ctx context.Context) (string, error) {
+	nodes, err := k.nodes(ctx)
+	if err != nil {
+		return "", err
+	}
+	first, _ := firstControlPlane(nodes)
+	key := first.ContainerID + " " + first.APIServer
+	if raw, ok := k.kubeconfigs.Load(key); ok && first.APIServer != "" {
+		return raw.(string), nil
+	}
+	raw, err := k.readKubeconfig(ctx, first)
+	if err != nil {
+		// kind's own way runs several docker commands. It also knows of load balancers.
+		log := newProgressLog(ctx)
+		raw, err = detached(ctx, func() (string, error) { return k.library(log).KubeConfig(k.opts.Name, false) })
+	}
+	if err == nil {
+		k.kubeconfigs.Store(key, raw)
+	}
+	return raw, err
+}
+
+// readKubeconfig makes of the administrator's credentials what kind makes of them (kind,
+// pkg/cluster/internal/kubeconfig): kind's names, and the published address.
+func (k *Kind) readKubeconfig(ctx context.Context, controlPlane Node) (string, error) {
+	if controlPlane.APIServer == "" {
+		return "", errors.New("Docker does not publish the API server's port of the control plane")
+	}
+	copied, err := k.opts.Docker.CopyFromContainer(ctx, controlPlane.ContainerID,
+		client.CopyFromContainerOptions{SourcePath: adminConfig})
+	if err != nil {
+		return "", err
+	}
+	defer copied.Content.Close()
+	archive := tar.NewReader(copied.Content)
+	if _, err := archive.Next(); err != nil {
+		return "", err
+	}
+	content, err := io.ReadAll(archive)
+	if err != nil {
+		return "", err
+	}
+	admin, err := clientcmd.Load(content)
+	if err != nil {
+		return "", err
+	}
+	if len(admin.Clusters) != 1 || len(admin.AuthInfos) != 1 {
+		return "", fmt.Errorf("%s has %d clusters and %d users", adminConfig, len(admin.Clusters), len(admin.AuthInfos))
+	}
+	name, entries := k.contextName(), api.NewConfig()
+	for _, server := range admin.Clusters {
+		server.Server = "https://" + controlPlane.APIServer
+		entries.Clusters[name] = server
+	}
+	for _, user := range admin.AuthInfos {
+		entries.AuthInfos[name] = user
+	}
+	entries.Contexts[name] = &api.Context{Cluster: name, AuthInfo: name}
+	entries.CurrentContext = name
+	raw, err := clientcmd.Write(*entries)
+	return string(raw), err
 }
 
 // unthrottled takes the client's own rate limit off: the API server has a fairer one (controller-runtime does the same,

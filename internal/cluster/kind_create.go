@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -86,6 +87,7 @@ func (k *Kind) createNew(ctx context.Context) error {
 		return fmt.Errorf("removing what an earlier run left: %w", err)
 	}
 
+	defer engine.Waiting(ctx)()
 	log := newProgressLog(ctx)
 	done := make(chan error, 1)
 	go func() {
@@ -99,6 +101,9 @@ func (k *Kind) createNew(ctx context.Context) error {
 		)
 	}()
 	watching, stop := context.WithCancel(ctx)
+	var announcing sync.WaitGroup
+	announcing.Go(func() { k.announce(watching) })
+	defer announcing.Wait()
 	defer stop()
 	select {
 	case err = <-k.outOfReach(watching):
@@ -116,6 +121,7 @@ func (k *Kind) createNew(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
+	stop()
 	return k.abandon(ctx, done, err)
 }
 

@@ -61,6 +61,7 @@ func (k *Kind) sweep(ctx context.Context, complete bool, running <-chan error) e
 		group    sync.WaitGroup
 	)
 	defer group.Wait()
+	defer engine.Waiting(ctx)()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	remove := func(n Node) {

@@ -19,6 +19,7 @@ import (
 	kindcluster "sigs.k8s.io/kind/pkg/cluster"
 
 	"ambientlab/internal/docker/dockertest"
+	"ambientlab/internal/engine"
 	"ambientlab/internal/lb"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
@@ -105,6 +106,7 @@ func newFixture(t *testing.T) *fixture {
 	}
 	f.kind.connect = func(context.Context, string) error { return nil }
 	f.kind.greet = func(context.Context, string, []byte) error { return nil }
+	f.kind.admits = func(context.Context, *rest.Config) error { return nil }
 	f.kind.look = func(context.Context, *rest.Config) (string, string, error) { return "v1.36.3", f.notReady, nil }
 	f.kind.ready = func(context.Context, *rest.Config, int) error { return f.readyErr }
 	return f
@@ -511,5 +513,72 @@ func TestFindAsksNoAPIServer(t *testing.T) {
 	}
 	if info, err := Find(t.Context(), f.kind); err != nil || info.Exists || info.State != Absent {
 		t.Errorf("%+v, %v", info, err)
+	}
+}
+
+// TestKubeconfigFromControlPlane: what is read through Docker's API is what kind makes of the same credentials; where
+// it cannot be read, kind is asked.
+func TestKubeconfigFromControlPlane(t *testing.T) {
+	const admin = `{"apiVersion":"v1","kind":"Config","current-context":"kubernetes-admin@ambient","contexts":[` +
+		`{"name":"kubernetes-admin@ambient","context":{"cluster":"ambient","user":"kubernetes-admin"}}],` +
+		`"clusters":[{"name":` +
+		`"ambient","cluster":{"server":"https://ambient-control-plane:6443"}}],"users":[{"name":"kubernetes-admin",` +
+		`"user":{"token":"of-admin"}}]}`
+	for name, tc := range map[string]struct {
+		content map[string]string
+		token   string
+	}{
+		"read":        {map[string]string{adminConfig: admin}, "of-admin"},
+		"not there":   {nil, "secret"},
+		"not a table": {map[string]string{adminConfig: "}"}, "secret"},
+		"two of it":   {map[string]string{adminConfig: `{"apiVersion":"v1","kind":"Config"}`}, "secret"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.engine.Add(dockertest.Container{
+				Name: "ambient-control-plane", Network: "kind", IP: "172.18.0.2", Published: "127.0.0.1:40001",
+				Labels:   map[string]string{node.ClusterLabel: "ambient", node.RoleLabel: node.ControlPlane},
+				Contents: tc.content,
+			})
+			config, err := f.kind.RESTConfig(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if config.Host != "https://127.0.0.1:40001" || config.BearerToken != tc.token {
+				t.Errorf("host %s, token %s; want token %s", config.Host, config.BearerToken, tc.token)
+			}
+			entries, _, err := f.kind.entries(t.Context())
+			if err != nil || entries.CurrentContext != "kind-ambient" || entries.Contexts["kind-ambient"] == nil {
+				t.Errorf("entries %+v, %v", entries, err)
+			}
+		})
+	}
+}
+
+// TestMilestones: a create reports that its nodes take images, and that its API server answers, while kind is at work.
+func TestMilestones(t *testing.T) {
+	f := newFixture(t)
+	f.engine.Exec = func(string, []string) (string, string, int) { return "", "", 0 }
+	f.kind.after = func(time.Duration) <-chan time.Time { return time.After(time.Millisecond) }
+	reached := make(chan string, 2)
+	f.lib.create = func() error {
+		f.addNodes(0, true)
+		f.engine.Write("ambient-control-plane", adminConfig)
+		for range 2 {
+			<-reached
+		}
+		return nil
+	}
+	early := func(milestone string) engine.Step {
+		return engine.Step{ID: milestone, Needs: []string{"cluster/" + milestone}, Do: func(context.Context) error {
+			reached <- milestone
+			return nil
+		}}
+	}
+	plan := engine.Plan{Name: "p", Steps: []engine.Step{
+		Step(f.kind, "cluster", 0), early(MilestoneNodes), early(MilestoneAPI),
+	}}
+	if _, err := (&engine.Engine{}).Apply(t.Context(), plan); err != nil {
+		t.Fatal(err)
 	}
 }

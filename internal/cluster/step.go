@@ -21,7 +21,8 @@ type filesSource interface {
 }
 
 // Step is a provider as the first step of a plan. A cluster that is ready holds only if it does for the lab: what needs
-// this step touches nothing before that is known. A timeout of 0 means no deadline of its own.
+// this step touches nothing before that is known. The step has the milestones of this package, which a provider may
+// reach early. A timeout of 0 means no deadline of its own.
 func Step(p Provider, id string, timeout time.Duration) engine.Step {
 	traits := p.Traits()
 	var files func(context.Context) (map[string][]byte, error)
@@ -30,7 +31,8 @@ func Step(p Provider, id string, timeout time.Duration) engine.Step {
 	}
 	return engine.Step{
 		ID: id, Title: traits.Title, Timeout: timeout, Files: files,
-		Explain: func() []string { return traits.CreateCommands },
+		Milestones: []string{MilestoneNodes, MilestoneAPI},
+		Explain:    func() []string { return traits.CreateCommands },
 		Check: func(ctx context.Context) (engine.Status, error) {
 			info, err := p.Inspect(ctx)
 			if v, ok := p.(vetter); ok && err == nil && info.State == Ready {

@@ -4,6 +4,7 @@ package dockertest
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -45,6 +46,8 @@ type Container struct {
 	Created int64
 	// Files are paths that exist in it.
 	Files []string
+	// Contents are the contents of files that can be copied out of it, by their paths.
+	Contents map[string]string
 	// Log is what it printed.
 	Log string
 }
@@ -257,6 +260,41 @@ func (e *Engine) ContainerStatPath(_ context.Context, id string,
 		return client.ContainerStatPathResult{}, errdefs.ErrNotFound.WithMessage("no such file: " + o.Path)
 	}
 	return client.ContainerStatPathResult{}, nil
+}
+
+// Write makes a file exist in a container.
+func (e *Engine) Write(id, file string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if i, err := e.find(id); err == nil {
+		e.containers[i].Files = append(e.containers[i].Files, file)
+	}
+}
+
+// CopyFromContainer gives the content of a file of Contents.
+func (e *Engine) CopyFromContainer(_ context.Context, id string,
+	o client.CopyFromContainerOptions,
+) (client.CopyFromContainerResult, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	i, err := e.find(id)
+	if err != nil {
+		return client.CopyFromContainerResult{}, err
+	}
+	content, ok := e.containers[i].Contents[o.SourcePath]
+	if !ok {
+		return client.CopyFromContainerResult{}, errdefs.ErrNotFound.WithMessage("no such file: " + o.SourcePath)
+	}
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	header := &tar.Header{Name: path.Base(o.SourcePath), Mode: 0o600, Size: int64(len(content))}
+	if err := w.WriteHeader(header); err != nil {
+		return client.CopyFromContainerResult{}, err
+	}
+	if _, err := w.Write([]byte(content)); err != nil {
+		return client.CopyFromContainerResult{}, err
+	}
+	return client.CopyFromContainerResult{Content: io.NopCloser(&archive)}, w.Close()
 }
 
 // CopyToContainer adds the archive's files.
