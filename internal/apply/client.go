@@ -64,6 +64,7 @@ type Client struct {
 	// resources lists the kinds that the cluster serves.
 	resources func(context.Context) ([]*metav1.APIResourceList, error)
 	options   Options
+	listings  listings
 }
 
 // New returns a client for the lab of that name. The configuration is copied; the copy has no client-side rate limit,

@@ -40,17 +40,76 @@ func systemKind(gk schema.GroupKind) bool {
 }
 
 // owned lists the live objects with the lab's labels, of one part or, with part "", of all, in the order of their
-// deletion. It looks at every kind that the cluster serves, so that nothing has to be remembered of what a part
-// consisted of before; it reads only metadata, a few kinds at a time.
+// deletion.
 func (c *Client) owned(ctx context.Context, part string) ([]*metav1.PartialObjectMetadata, error) {
+	all, err := c.listings.get(ctx, c.listOwned)
+	if err != nil {
+		return nil, err
+	}
+	var found []*metav1.PartialObjectMetadata
+	for _, obj := range all {
+		if part == "" || obj.GetLabels()[LabelPart] == part {
+			found = append(found, obj.DeepCopy())
+		}
+	}
+	return found, nil
+}
+
+// listings lets callers share one listing. A caller gets one that was begun after its call.
+type listings struct {
+	mu      sync.Mutex
+	current *listing // the last that has begun
+	next    *listing // has not begun
+}
+
+type listing struct {
+	done  chan struct{}
+	found []*metav1.PartialObjectMetadata
+	err   error
+}
+
+func (l *listings) get(
+	ctx context.Context, list func(context.Context) ([]*metav1.PartialObjectMetadata, error),
+) ([]*metav1.PartialObjectMetadata, error) {
+	l.mu.Lock()
+	shared := l.next
+	if shared != nil {
+		l.mu.Unlock()
+		select {
+		case <-shared.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if shared.err == nil {
+			return shared.found, nil
+		}
+		return list(ctx) // the other caller may have been cancelled
+	}
+	mine, before := &listing{done: make(chan struct{})}, l.current
+	l.next = mine
+	l.mu.Unlock()
+	defer close(mine.done)
+	if before != nil {
+		select {
+		case <-before.done:
+		case <-ctx.Done():
+		}
+	}
+	l.mu.Lock()
+	l.current, l.next = mine, nil // a call from here on gets another one
+	l.mu.Unlock()
+	mine.found, mine.err = list(ctx)
+	return mine.found, mine.err
+}
+
+// listOwned lists the live objects with the lab's labels. It looks at every kind that the cluster serves, so that
+// nothing has to be remembered of what a part consisted of before; it reads only metadata, a few kinds at a time.
+func (c *Client) listOwned(ctx context.Context) ([]*metav1.PartialObjectMetadata, error) {
 	lists, err := c.resources(ctx)
 	if err != nil {
 		return nil, err
 	}
 	labels := client.MatchingLabels{LabelManagedBy: ManagedBy, LabelName: c.lab}
-	if part != "" {
-		labels[LabelPart] = part
-	}
 	var mu sync.Mutex
 	var found []*metav1.PartialObjectMetadata
 	kinds := deletable(lists)

@@ -133,7 +133,10 @@ func retry(ctx context.Context, patience time.Duration, subject string, f func()
 			failing, pause = time.Now(), firstPause
 		}
 		engine.Progress(ctx, "%s%s", subject, reason)
-		if patience > 0 && time.Since(failing)+pause > patience || sleep(ctx, pause) != nil {
+		waited := engine.Waiting(ctx)
+		over := patience > 0 && time.Since(failing)+pause > patience || sleep(ctx, pause) != nil
+		waited()
+		if over {
 			return err
 		}
 		pause = min(2*pause, longestPause)

@@ -204,6 +204,7 @@ func (c *Client) waitUntil(ctx context.Context, scopes []scope, done func(contex
 	}
 	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
+	defer engine.Waiting(ctx)()
 	for {
 		select {
 		case <-ctx.Done():

@@ -31,6 +31,7 @@ func (m *Mesh) Wait(ctx context.Context, c Condition) error {
 	defer p.close()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	defer engine.Waiting(ctx)()
 	latest := problem.New(problem.ConfigNotArrived, nil, "nothing has been looked at yet")
 	var better *problem.Problem // what the latest explanation found
 	var explained, refused, detached, overlooked time.Time

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"ambientlab/internal/docker"
 	"ambientlab/internal/problem"
@@ -59,10 +60,27 @@ func (r Result) String() string {
 // Check reads the settings on every node and changes nothing. Its error joins one problem.NodeTuneFailed per failed
 // setting.
 func Check(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysctl) ([]Result, error) {
-	return each(nodes, settings, func(n Node, s Sysctl) (Result, error) {
-		value, err := read(ctx, api, n, s)
-		return Result{Node: n.Name, Key: s.Key, Old: value, New: value, Want: s.Min}, err
-	})
+	found := make([]Result, len(nodes)*len(settings))
+	failures := make([]error, len(found))
+	var reading sync.WaitGroup
+	for i := range found {
+		n, s := nodes[i/len(settings)], settings[i%len(settings)]
+		if !tuned(n) {
+			continue
+		}
+		reading.Go(func() {
+			value, err := read(ctx, api, n, s)
+			found[i], failures[i] = Result{Node: n.Name, Key: s.Key, Old: value, New: value, Want: s.Min}, err
+		})
+	}
+	reading.Wait()
+	var results []Result
+	for i, r := range found {
+		if r.Node != "" && failures[i] == nil {
+			results = append(results, r)
+		}
+	}
+	return results, errors.Join(failures...)
 }
 
 // Tune raises each setting that is lower than its Min on each node, and reads it back. It never lowers a setting. After
@@ -102,7 +120,7 @@ func each(nodes []Node, settings []Sysctl, do func(Node, Sysctl) (Result, error)
 	var results []Result
 	var errs []error
 	for _, n := range nodes {
-		if n.ContainerID == "" || n.Role == LoadBalancer {
+		if !tuned(n) {
 			continue
 		}
 		for _, s := range settings {
@@ -116,6 +134,9 @@ func each(nodes []Node, settings []Sysctl, do func(Node, Sysctl) (Result, error)
 	}
 	return results, errors.Join(errs...)
 }
+
+// tuned tells whether a node's settings are read and raised.
+func tuned(n Node) bool { return n.ContainerID != "" && n.Role != LoadBalancer }
 
 func read(ctx context.Context, api docker.Execer, n Node, s Sysctl) (int64, error) {
 	out, err := docker.Exec(ctx, api, n.ContainerID, "cat", s.path())
