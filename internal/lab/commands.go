@@ -137,7 +137,8 @@ func inOrder(plan engine.Plan) []engine.Step {
 	var ordered []engine.Step
 	done := map[string]bool{}
 	ready := func(step engine.Step) bool {
-		return !done[step.ID] && !slices.ContainsFunc(step.Needs, func(need string) bool { return !done[need] })
+		return !done[step.ID] &&
+			!slices.ContainsFunc(step.Needs, func(need string) bool { return !done[engine.NeededStep(need)] })
 	}
 	for next := slices.IndexFunc(plan.Steps, ready); next >= 0; next = slices.IndexFunc(plan.Steps, ready) {
 		ordered = append(ordered, plan.Steps[next])

@@ -98,20 +98,28 @@ func checkBeforeInstall(ctx context.Context, s *session.Session, c *charts) erro
 	return checkGatewayAPI(ctx, s)
 }
 
-// installPlan is sm:install. Needs name only what a step cannot do without, so that node tuning, image loading, the
-// CRDs, MetalLB and Istio's base run side by side.
+// What steps need of the cluster while it is still being created: nodes that take images, an API server that takes
+// objects.
+const (
+	nodesRun   = "cluster/" + cluster.MilestoneNodes
+	apiAnswers = "cluster/" + cluster.MilestoneAPI
+)
+
+// installPlan is sm:install. Needs name only what a step cannot do without, so that images are loaded and objects
+// applied before all nodes have joined the cluster, and node tuning, the CRDs, MetalLB and Istio's base run side by
+// side.
 func installPlan(s *session.Session, c *charts) engine.Plan {
-	return engine.Plan{Name: "install", Title: "Ambient mesh on " + s.Traits.Name, Steps: wanted(
+	return engine.Plan{Name: "install", Title: "Ambient mesh on " + s.Traits.Name, LookFirst: true, Steps: wanted(
 		nodeImageStep(s, "node-image"),
 		clusterStep(s, "cluster", "node-image"),
-		tuneStep(s, "node-tuning", "cluster"),
-		imagesStep(s, c, "images", "cluster"),
-		recordStep(s, session.RecordPart, "cluster"),
-		gatewayAPIStep(s, "gateway-api", "cluster"),
-		metalLBStep(s, "cluster", "images"),
+		tuneStep(s, "node-tuning", nodesRun),
+		imagesStep(s, c, "images", nodesRun),
+		recordStep(s, session.RecordPart, apiAnswers),
+		gatewayAPIStep(s, "gateway-api", apiAnswers),
+		metalLBStep(s, apiAnswers, "images"),
 		metalLBProcessStep(s),
 		addressPoolStep(s),
-		s.SetStep("istio-base", "Istio's CRDs", needs("cluster"), c.of(s, upstream.Base)),
+		s.SetStep("istio-base", "Istio's CRDs", needs(apiAnswers), c.of(s, upstream.Base)),
 		manifestsStep(s, earlyManifestsPart, "Namespaces and Secrets", needs("istio-base")),
 		s.SetStep("istiod", "istiod, the control plane",
 			needs("istio-base", "gateway-api", "images", "record", earlyManifestsPart), c.of(s, upstream.Istiod)),
@@ -140,7 +148,8 @@ func wanted(steps ...engine.Step) []engine.Step {
 		present[step.ID] = true
 	}
 	for i := range steps {
-		steps[i].Needs = slices.DeleteFunc(slices.Clone(steps[i].Needs), func(id string) bool { return !present[id] })
+		steps[i].Needs = slices.DeleteFunc(slices.Clone(steps[i].Needs),
+			func(need string) bool { return !present[engine.NeededStep(need)] })
 	}
 	return steps
 }
@@ -255,7 +264,9 @@ func recordStep(s *session.Session, id string, needs ...string) engine.Step {
 func addonStep(s *session.Session, name string, needs ...string) engine.Step {
 	return optional(s, name, name+", a telemetry add-on", s.Config.HasAddon(name), needs,
 		func(ctx context.Context) (objects, error) {
-			return s.Upstream().Addon(ctx, name, s.Config.Addons...)
+			list, err := s.Upstream().Addon(ctx, name, s.Config.Addons...)
+			upstream.AskSoon(list)
+			return list, err
 		})
 }
 

@@ -74,6 +74,9 @@ func (c *charts) render(ctx context.Context, substitutes session.Substitutes) (m
 			}
 			return nil, err
 		}
+		for _, list := range rendered {
+			upstream.AskSoon(list)
+		}
 		c.rendered[key] = rendered
 	}
 	copied := map[string]objects{}

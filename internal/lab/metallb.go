@@ -8,6 +8,7 @@ import (
 	"ambientlab/internal/lb"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
+	"ambientlab/internal/upstream"
 )
 
 // The three parts of MetalLB. Where it is no longer asked for they are removed in the opposite order: its own objects
@@ -27,7 +28,11 @@ func metalLBStep(s *session.Session, needs ...string) engine.Step {
 	if removesMetalLB(s) {
 		needs = []string{poolPart, processPart}
 	}
-	return optional(s, metalLBPart, "MetalLB", s.Config.MetalLB, needs, s.Upstream().MetalLB)
+	return optional(s, metalLBPart, "MetalLB", s.Config.MetalLB, needs, func(ctx context.Context) (objects, error) {
+		list, err := s.Upstream().MetalLB(ctx)
+		upstream.AskSoon(list)
+		return list, err
+	})
 }
 
 func metalLBProcessStep(s *session.Session) engine.Step {

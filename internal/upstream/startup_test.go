@@ -1,0 +1,63 @@
+package upstream_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"ambientlab/internal/upstream"
+)
+
+func TestAskSoon(t *testing.T) {
+	const text = `
+kind: Deployment
+spec:
+  template:
+    spec:
+      containers:
+      - name: slow
+        readinessProbe:
+          {httpGet: {path: /readyz, port: 80}, initialDelaySeconds: 10, periodSeconds: 10, timeoutSeconds: 1,
+           successThreshold: 1}
+        livenessProbe: {httpGet: {path: /livez, port: 80}, initialDelaySeconds: 10}
+      - name: own
+        readinessProbe: {tcpSocket: {port: 80}, initialDelaySeconds: 5}
+        startupProbe: {tcpSocket: {port: 80}, periodSeconds: 3}
+      - name: none
+`
+	const want = `
+kind: Deployment
+spec:
+  template:
+    spec:
+      containers:
+      - name: slow
+        readinessProbe: {httpGet: {path: /readyz, port: 80}, periodSeconds: 10, timeoutSeconds: 1, successThreshold: 1}
+        livenessProbe: {httpGet: {path: /livez, port: 80}, initialDelaySeconds: 10}
+        startupProbe: {httpGet: {path: /readyz, port: 80}, periodSeconds: 1, timeoutSeconds: 1, failureThreshold: 600}
+      - name: own
+        readinessProbe: {tcpSocket: {port: 80}, initialDelaySeconds: 5}
+        startupProbe: {tcpSocket: {port: 80}, periodSeconds: 3}
+      - name: none
+`
+	read := func(text string) map[string]any {
+		var content map[string]any
+		if err := yaml.Unmarshal([]byte(text), &content); err != nil {
+			t.Fatal(err)
+		}
+		return content
+	}
+	object := &unstructured.Unstructured{Object: read(text)}
+	for range 2 { // a second time changes nothing
+		upstream.AskSoon([]*unstructured.Unstructured{object})
+		raw, err := yaml.Marshal(object.Object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(read(want), read(string(raw))); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
