@@ -13,7 +13,7 @@ import (
 //revive:disable:line-length-limit `mage -h` reads a comment per flag and the line of variables
 
 // Apps deploys appa and appb behind the Gateway and the HTTPRoute for appb.opssec.in, and says how to reach them.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_METALLB, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_METALLB, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Apps(ctx context.Context,
 	off *bool, // remove the applications and the gateway
 ) error {
@@ -22,7 +22,7 @@ func Apps(ctx context.Context,
 
 // Waypoint creates a waypoint for appb alone, ingress traffic included, and shows the listeners of its proxy and the gateway's.
 // It returns when the waypoint is available, bound to the Service and has its configuration.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Waypoint(ctx context.Context,
 	off *bool, // remove the waypoint
 ) error {
@@ -30,7 +30,7 @@ func Waypoint(ctx context.Context,
 }
 
 // Fault delays a share of the requests under one path of appb; it returns when the waypoint runs it.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Fault(ctx context.Context,
 	percent *float64, // share of the requests to delay, above 0 and up to 100; 50 unless given
 	delay *time.Duration, // how long; 2s unless given
@@ -48,7 +48,7 @@ func Fault(ctx context.Context,
 }
 
 // Authz lets only appa and the gateway GET from appb; it returns when the waypoint enforces it.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Authz(ctx context.Context,
 	without *string, // callers that may not GET: appa, gateway-istio, or both with a comma; may be repeated
 	strict *bool, // also close the ways around the waypoint: connections to the pod itself, and plaintext from outside the mesh

@@ -9,13 +9,13 @@ import (
 //revive:disable:line-length-limit `mage -h` reads a comment per flag and the line of variables
 
 // Status shows one table: provider, nodes, components, lessons, each ready or with the reason why not.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Status(ctx context.Context) error {
 	return lab.Run(ctx, "status", lab.Status)
 }
 
 // Plan shows every step of a target, what it would change, and the commands one would type; it changes nothing.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Plan(ctx context.Context,
 	of *string, // which target: install or a lesson, such as fault; all of them unless given
 	out *string, // also write the commands as a script, with the files they name, into this folder, which must be empty or new
@@ -24,7 +24,7 @@ func Plan(ctx context.Context,
 }
 
 // ProxyConfig prints the listeners and routes of the gateway or the waypoint, as istioctl proxy-config does.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func ProxyConfig(ctx context.Context,
 	of *string, // gateway or waypoint; both unless given
 ) error {
@@ -32,7 +32,7 @@ func ProxyConfig(ctx context.Context,
 }
 
 // Dashboard forwards local ports to Kiali, Grafana, Jaeger, Prometheus and the gateway, and prints the addresses.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Dashboard(ctx context.Context,
 	open *string, // also open this one in a browser: kiali, grafana, jaeger, prometheus or gateway
 ) error {
@@ -40,7 +40,7 @@ func Dashboard(ctx context.Context,
 }
 
 // Verify measures that each lesson really holds and gives every claim a verdict; it exits 0 only when all are proven.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Verify(ctx context.Context,
 	out *string, // folder for report.html, report.json and junit.xml
 ) error {
@@ -48,7 +48,7 @@ func Verify(ctx context.Context,
 }
 
 // Traffic sends requests to appb and shows each one live, with a histogram of the latencies; Ctrl-C sums up.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Traffic(ctx context.Context,
 	from *string, // who asks: appa or gateway; gateway unless given
 	path *string, // which path; /headers unless given
@@ -60,7 +60,7 @@ func Traffic(ctx context.Context,
 }
 
 // Doctor checks this host and the cluster for what is known to break a lab, and says what to do about it.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Doctor(ctx context.Context) error {
 	return lab.Run(ctx, "doctor", lab.Doctor)
 }

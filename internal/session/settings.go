@@ -58,6 +58,7 @@ type Settings struct {
 	Output      string        `env:"SM_OUTPUT" default:"auto" accepts:"auto, plain, json, github or gitlab" help:"how progress is shown on stderr; auto is github or gitlab in a job of these, a live tree on a terminal, else plain"`
 	Report      string        `env:"SM_REPORT" default:"none" accepts:"a folder, which is made" help:"where every target writes JUnit, and sm:verify its report"`
 	Dump        string        `env:"SM_DUMP" default:"ambientlab-dump in CI; elsewhere none" accepts:"a folder, which is made; or none" help:"where a target that fails writes what helps to find the cause, as sm:dump does"`
+	Trace       string        `env:"SM_TRACE" default:"none" accepts:"a file" help:"write a trace: how long each step took, waited and computed, for https://ui.perfetto.dev; and print it as a table"`
 	Kubeconfig  string        `env:"KUBECONFIG" default:"~/.kube/config" accepts:"a file, or several joined as kubectl reads them" help:"kubeconfig to read and, for kind and embedded, to write"`
 
 	// addonsSet and namespaceSet tell whether SM_ADDONS and SM_NAMESPACE were given; see Merge.
@@ -94,6 +95,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		Output:      r.oneOf("SM_OUTPUT", "auto", "auto", "plain", "json", "github", "gitlab"),
 		Report:      r.folder("SM_REPORT", ""),
 		Dump:        r.dump("SM_DUMP"),
+		Trace:       getenv("SM_TRACE"),
 		Kubeconfig:  getenv("KUBECONFIG"),
 	}
 	s.Provider = r.provider()

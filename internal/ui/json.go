@@ -27,6 +27,8 @@ type Line struct {
 	Message string `json:"message,omitempty"`
 	// Seconds is the duration of the step or plan, on the line that ends it.
 	Seconds *float64 `json:"seconds,omitempty"`
+	// Waited is how much of Seconds a step waited for what happens without it, such as a pod that starts.
+	Waited *float64 `json:"waited,omitempty"`
 	// Error is the text of the error; Problems are the problems in it.
 	Error    string            `json:"error,omitempty"`
 	Problems []LineProblem     `json:"problems,omitempty"`
@@ -93,6 +95,10 @@ func (j *jsonLines) Handle(ev engine.Event) {
 		engine.PlanFailed:
 		seconds := ev.Duration.Round(time.Millisecond).Seconds()
 		l.Seconds = &seconds
+		if ev.Waited > 0 {
+			waited := ev.Waited.Round(time.Millisecond).Seconds()
+			l.Waited = &waited
+		}
 	}
 	if ev.Err != nil {
 		l.Error, l.Problems = ev.Err.Error(), lineProblems(ev.Err)
