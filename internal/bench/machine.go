@@ -1,0 +1,91 @@
+package main
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// mark is a point of time, with the CPU time that the machine had spent by then.
+type mark struct {
+	at  time.Time
+	cpu float64
+}
+
+func now() mark { return mark{time.Now(), busy()} }
+
+// since gives the seconds since then, of the clock and of the machine's CPUs.
+func (m mark) since() (wall, cpu float64) { return time.Since(m.at).Seconds(), busy() - m.cpu }
+
+// ticks is how many units of /proc/stat a second has on Linux (proc_stat(5), USER_HZ).
+const ticks = 100
+
+// busy is how many seconds the machine's CPUs were not idle, and 0 where the system does not tell.
+func busy() float64 {
+	raw, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(raw), "\n")
+	total := 0.0
+	for i, field := range strings.Fields(line) {
+		// cpu user nice system idle iowait irq softirq steal guest guest_nice; guest is part of user.
+		if i == 0 || i == 4 || i == 5 || i > 8 {
+			continue
+		}
+		value, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			return 0
+		}
+		total += value
+	}
+	return total / ticks
+}
+
+// memory reads a field of /proc/meminfo in bytes, and gives 0 where the system does not tell.
+func memory(field string) int64 {
+	raw, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(raw)) {
+		name, rest, _ := strings.Cut(line, ":")
+		if name != field {
+			continue
+		}
+		kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+		if err != nil {
+			return 0
+		}
+		return kib << 10
+	}
+	return 0
+}
+
+func totalMemory() int64 { return memory("MemTotal") }
+
+// memoryPeak watches how much less memory the machine has available than at its start, until the function that it
+// returns is called, which gives the peak in bytes.
+func memoryPeak() func() int64 {
+	before, low := memory("MemAvailable"), memory("MemAvailable")
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(250 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				low = min(low, memory("MemAvailable"))
+			}
+		}
+	}()
+	return func() int64 {
+		close(stop)
+		<-stopped
+		return before - low
+	}
+}

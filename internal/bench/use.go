@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+
+	"ambientlab/internal/lesson"
+)
+
+// lessons measures each lesson until it is in force and shown to be, in order, and then each until it is off.
+func (b *bench) lessons(ctx context.Context) error {
+	for range b.rounds {
+		names := lesson.Names()
+		for _, name := range names {
+			if err := b.target(ctx, "lessons", "sm:"+name); err != nil {
+				return err
+			}
+		}
+		for i := range names {
+			if err := b.target(ctx, "lessons", "sm:"+names[len(names)-1-i], "-off"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// verify measures sm:verify with every lesson on.
+func (b *bench) verify(ctx context.Context) error {
+	for _, name := range lesson.Names() {
+		if err := b.run(ctx, b.labEnv(), b.lab, "sm:"+name); err != nil {
+			return err
+		}
+	}
+	for range b.rounds {
+		if err := b.target(ctx, "verify", "sm:verify"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// target measures one target of the lab.
+func (b *bench) target(ctx context.Context, group string, args ...string) error {
+	began := now()
+	if err := b.run(ctx, b.labEnv(), b.lab, args...); err != nil {
+		return err
+	}
+	name := args[0]
+	for _, arg := range args[1:] {
+		name += " " + arg
+	}
+	b.report.spent(group, name, began)
+	return nil
+}
+
+// starts is how often a start is measured.
+const starts = 10
+
+// start measures how long it takes until a target begins, which `mage -h` of a target shows for the compiled lab: by
+// `go tool mage` where nothing changed, and by the compiled lab.
+func (b *bench) start(ctx context.Context) error {
+	ways := []struct {
+		name    string
+		command []string
+	}{
+		{"go tool mage", []string{"go", "tool", "mage", "sm:bundleShow", b.bundle.Path()}},
+		{"compiled lab", []string{b.lab, "sm:bundleShow", b.bundle.Path()}},
+		{"go version, for comparison", []string{"go", "version"}},
+	}
+	if err := b.run(ctx, nil, "go", "tool", "mage", "-l"); err != nil {
+		return err
+	}
+	for i := range starts + 1 {
+		for _, way := range ways {
+			began := now()
+			if err := b.run(ctx, b.labEnv(), way.command[0], way.command[1:]...); err != nil {
+				return err
+			}
+			if i > 0 { // the first reads the programs from the disk
+				b.report.spent("start", way.name, began)
+			}
+		}
+	}
+	return nil
+}
+
+// growth measures the install on control planes with more and more nodes, whose pods are only reported as running: what
+// grows is the lab's own work.
+func (b *bench) growth(ctx context.Context) error {
+	for _, nodes := range []string{"0", "4", "9"} {
+		env := b.labEnv("SM_CLUSTER="+b.name+"-grow", "SM_PROVIDER=embedded", "SM_PACKETS=off", "SM_WORKERS="+nodes,
+			"SM_BUNDLE=", "KUBECONFIG="+filepath.Join(b.dir, "grow"))
+		began := now()
+		if err := b.run(ctx, env, b.lab, "sm:install"); err != nil {
+			return err
+		}
+		b.report.spent("growth", "sm:install, embedded, workers "+nodes, began)
+		began = now()
+		if err := b.run(ctx, env, b.lab, "sm:install"); err != nil {
+			return err
+		}
+		b.report.spent("growth", "again, workers "+nodes, began)
+		if err := b.run(ctx, env, b.lab, "sm:delete"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
