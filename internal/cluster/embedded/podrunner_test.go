@@ -1,8 +1,10 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -42,6 +44,31 @@ func TestHelp(t *testing.T) {
 		if got := help(c.result, read); !strings.Contains(got, c.says) {
 			t.Errorf("%s: %s", name, got)
 		}
+	}
+}
+
+// unbuilt has a program's place, and nothing there.
+type unbuilt struct {
+	Programs
+	path string
+}
+
+func (u unbuilt) Path(context.Context, string) (string, error) { return u.path, nil }
+
+// TestTryPodsBeforeTheFirstInstall tries namespaces without the pod runner: it says what was tried, or what helps.
+func TestTryPodsBeforeTheFirstInstall(t *testing.T) {
+	e := plain(t)
+	e.opts.Packets = PacketsAuto
+	e.opts.Programs = func(func(string, string)) (Programs, error) {
+		return unbuilt{path: filepath.Join(t.TempDir(), "podrunner")}, nil
+	}
+	seen, err := e.TryPods(t.Context())
+	var known *problem.Problem
+	switch {
+	case err == nil && strings.Contains(seen, "the rest is tried when sm:install"):
+	case errors.As(err, &known) && known.ID == problem.HostUnsupported.ID && len(known.Advice) > 0:
+	default:
+		t.Errorf("%q, %v", seen, err)
 	}
 }
 
