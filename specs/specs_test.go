@@ -22,6 +22,7 @@ func data() map[string]any {
 		"Httpbin":    "httpbin:1", "Fortio": "fortio:1", "ServiceType": "ClusterIP", "NodePort": 30042,
 		"GatewayNodePort": 30042, "Workers": 2,
 		"WorkerList": make([]struct{}, 2), "CgroupV1": true,
+		"Weight": 90, "Rest": 10, "Principal": "cluster.local/ns/default/sa/appa", "HTTP": true,
 	}
 }
 
@@ -158,7 +159,9 @@ func TestSpecsUseTheNames(t *testing.T) {
 		"ServiceAccount " + names.AppA, "ServiceAccount " + names.AppB, "Gateway " + names.Gateway,
 		"Gateway " + names.Waypoint,
 		"VirtualService " + names.Delay, "AuthorizationPolicy " + names.GetOnly,
-		"AuthorizationPolicy " + names.OnlyViaWaypoint,
+		"AuthorizationPolicy " + names.OnlyViaWaypoint, "AuthorizationPolicy " + names.L4,
+		"HTTPRoute " + names.SplitRoute, "Service " + names.AppBV1, "Service " + names.AppBV2,
+		"Deployment " + names.AppBV2,
 		"host " + names.Host, "host " + names.LocalHost,
 	} {
 		if !found[want] {

@@ -136,6 +136,7 @@ func TestLab(t *testing.T) {
 		if slow, _ := l.countSlow(t, ip, "/headers", 10); slow != 0 {
 			t.Errorf("%d requests were delayed with the fault off", slow)
 		}
+		t.Run("the lessons that sm:lab leaves out", l.testFurtherLessons)
 		l.mage(t, "sm:waypoint", "-off")
 		left = lesson.States(lesson.Apps())
 		l.proven(t, left, "waypoint-off")

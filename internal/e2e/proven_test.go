@@ -10,8 +10,8 @@ import (
 	"ambientlab/internal/probe"
 )
 
-// on are the lessons as the targets leave them with their default flags.
-func on() probe.Lessons { return lesson.States(lesson.All()...) }
+// on are the lessons of sm:lab as the targets leave them with their default flags.
+func on() probe.Lessons { return lesson.States(lesson.Course()...) }
 
 // proven measures some claims and wants each of them made and proven.
 func (l *lab) proven(t *testing.T, lessons probe.Lessons, claims ...string) {

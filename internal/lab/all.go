@@ -14,7 +14,7 @@ func All(ctx context.Context, env *session.Env) error {
 	if err := Install(ctx, whole); err != nil {
 		return err
 	}
-	for _, l := range lesson.All() {
+	for _, l := range lesson.Course() {
 		if err := Lesson(l, false)(ctx, whole); err != nil {
 			return err
 		}

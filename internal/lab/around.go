@@ -114,9 +114,7 @@ func chosenLessons(list string) ([]lesson.Lesson, error) {
 	switch list {
 	case "none":
 	case "all":
-		for _, name := range lesson.Names() {
-			wanted[name] = true
-		}
+		return lesson.Course(), nil
 	default:
 		for _, name := range strings.Split(list, ",") {
 			l, known := lesson.Named(strings.TrimSpace(name))
@@ -130,7 +128,17 @@ func chosenLessons(list string) ([]lesson.Lesson, error) {
 			}
 		}
 	}
-	return slices.DeleteFunc(lesson.All(), func(l lesson.Lesson) bool { return !wanted[l.Name] }), nil
+	chosen := slices.DeleteFunc(lesson.All(), func(l lesson.Lesson) bool { return !wanted[l.Name] })
+	for _, l := range chosen {
+		for _, e := range l.Excludes {
+			if wanted[e.Lesson] {
+				return nil, problem.New(problem.SettingInvalid, nil, "-lessons=%q is not accepted: %s and %s "+
+					"cannot be on "+
+					"together: %s", list, l.Name, e.Lesson, e.Why)
+			}
+		}
+	}
+	return chosen, nil
 }
 
 // run installs, runs the command and cleans up. Its error is that of the work first.

@@ -218,7 +218,7 @@ func TestEmbeddedCommands(t *testing.T) {
 	b.unchanged("install")
 	b.do("install", b.Install)
 
-	for _, l := range lesson.All() {
+	for _, l := range lesson.Course() {
 		dir := filepath.Join(t.TempDir(), l.Name)
 		if err := Plan(l.Name, dir)(t.Context(), b.lab().Env); err != nil {
 			t.Fatal(err)

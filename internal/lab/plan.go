@@ -25,9 +25,7 @@ func Plan(of, out string) Target {
 			return problem.New(problem.SettingInvalid, nil, "-of=%q is not accepted; accepted: %s", of,
 				strings.Join(names, ", "))
 		}
-		if of != "" {
-			names = []string{of}
-		}
+		names = previewed(of)
 		if err := emptyFolder(out); err != nil {
 			return err
 		}
@@ -43,6 +41,18 @@ func Plan(of, out string) Target {
 		defer cancel()
 		return preview(ctx, s.OnlyKnown(), c, names, out)
 	}
+}
+
+// previewed lists the targets that are previewed: one, or sm:install and the lessons of sm:lab.
+func previewed(of string) []string {
+	if of != "" {
+		return []string{of}
+	}
+	names := []string{"install"}
+	for _, l := range lesson.Course() {
+		names = append(names, l.Name)
+	}
+	return names
 }
 
 func preview(ctx context.Context, s *session.Session, c *charts, names []string, out string) error {

@@ -136,5 +136,10 @@ func describe(ctx context.Context, s *session.Session, client *apply.Client, env
 		probe.Fact{Name: "provider", Value: s.Traits.Name},
 		probe.Fact{Name: "Kubernetes", Value: version.GitVersion},
 		probe.Fact{Name: "Istio", Value: upstream.IstioVersion})
+	if env.Lessons.On("telemetry") {
+		for _, note := range lesson.TelemetryNotes(s.Config.Addons, substitutes) {
+			env.Facts = append(env.Facts, probe.Fact{Name: "telemetry", Value: note})
+		}
+	}
 	return nil
 }

@@ -217,7 +217,7 @@ func authzClaims() []probe.Claim {
 		{
 			ID: "authz-off-post", Lesson: "authz", Title: "with the policy off, appa may POST",
 			Learn:         "A control: the effect of the policy is gone with it.",
-			When:          probe.Not(probe.On("authz")),
+			When:          probe.All(probe.Not(probe.On("authz")), probe.Admitted(probe.Appa)),
 			Shot:          post(probe.Appa, probe.Expect{Status: http.StatusOK}),
 			Configuration: []probe.ConfigurationCheck{noPolicy}, Causes: policyCauses(),
 		},
@@ -232,7 +232,7 @@ func authzClaims() []probe.Claim {
 			ID: "direct-open", Lesson: "authz", Title: "the way around the waypoint is open: straight to appb's pod",
 			Learn: "What is addressed to a pod's own address does not go through the waypoint, " +
 				"so no layer-7 rule applies to it. `mage sm:authz -strict` closes this way.",
-			When: probe.Not(probe.Strict),
+			When: probe.All(probe.Not(probe.Strict), probe.Not(probe.On("l4"))),
 			Shot: around(probe.AppaDirect, http.StatusOK), Causes: openCauses(),
 		},
 		{
@@ -269,7 +269,7 @@ func authzClaims() []probe.Claim {
 			Learn: "It has no ztunnel, hence no identity and no waypoint. `mage sm:authz -strict` closes this way, " +
 				"too.",
 			When: probe.Not(probe.Strict),
-			Shot: around(probe.Unmeshed, http.StatusOK), Causes: openCauses(),
+			Shot: around(probe.Unmeshed, http.StatusOK), Causes: openCauses(names.L4),
 		},
 		{
 			ID: "unmeshed-closed", Lesson: "authz", Title: "a pod outside the mesh does not reach appb",
@@ -331,8 +331,9 @@ func strictCauses() []probe.Cause {
 	}
 }
 
-// openCauses are why a way around the waypoint is closed although sm:authz -strict is off.
-func openCauses() []probe.Cause {
+// openCauses are why a way around the waypoint is closed although sm:authz -strict is off. Policies that are excepted
+// close it for others.
+func openCauses(except ...string) []probe.Cause {
 	return []probe.Cause{
 		{Find: func(o *mesh.Objects, _ probe.Lessons) *problem.Problem {
 			if mesh.StrictTLSTrouble(names.AppB, o.PeerAuthentications) != nil {
@@ -343,7 +344,7 @@ func openCauses() []probe.Cause {
 		}},
 		{Find: func(o *mesh.Objects, _ probe.Lessons) *problem.Problem {
 			for _, p := range o.Policies {
-				if p.Spec.GetSelector() != nil &&
+				if p.Spec.GetSelector() != nil && !slices.Contains(except, p.Name) &&
 					mesh.PolicyTrouble(p.Namespace, p.Name, p, mesh.ZtunnelAccepted) == nil {
 					return problem.New(problem.ConfigNotAttached, nil,
 						"ztunnel enforces AuthorizationPolicy %s, which has a selector", p.Name)

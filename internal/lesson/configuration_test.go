@@ -140,7 +140,7 @@ func TestConfigurationClaims(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			lessons := c.lessons
 			if lessons == nil {
-				lessons = lesson.States(lesson.All()...)
+				lessons = lesson.States(lesson.Course()...)
 			}
 			configuration := recorded{
 				t:       t,

@@ -30,7 +30,15 @@ func All() []Lesson {
 		Waypoint(),
 		Fault(params.DefaultFault()),
 		Authz("", false),
+		Split(params.DefaultSplit()),
+		L4(params.L4{}),
+		Telemetry(),
 	}
+}
+
+// Course lists the lessons that sm:lab turns on, one after the other.
+func Course() []Lesson {
+	return slices.DeleteFunc(All(), func(l Lesson) bool { return l.Extra })
 }
 
 // Claims lists what the lessons claim, in the order of the lessons.
@@ -82,8 +90,14 @@ type Lesson struct {
 	Name string
 	// Invalid is why the parameters are refused, or nil.
 	Invalid error
-	// Needs lists every lesson that must be on before this one.
-	Needs []string
+	// Needs lists every lesson that must be on before this one, Excludes those that must be off. Of two lessons that
+	// exclude each other, the later one in All lists the earlier one.
+	Needs    []string
+	Excludes []Exclusion
+	// Extra lessons are not part of sm:lab, nor of what the hints name next.
+	Extra bool
+	// Possible, if not nil, refuses the lesson where what is installed does not allow it.
+	Possible func(session.Config) *problem.Problem
 	// Parameters are recorded in the cluster as JSON. Recorded gives the lesson with the parameters of such a record;
 	// it is nil for a lesson that has none.
 	Parameters any
@@ -117,6 +131,9 @@ type Lesson struct {
 	Next    func(*session.Session) string
 	NextOff string
 }
+
+// Exclusion is a lesson that must be off while another is on, and why.
+type Exclusion struct{ Lesson, Why string }
 
 // Wait is a state of the mesh that a lesson waits for.
 type Wait struct {
@@ -309,6 +326,11 @@ func offHint(name string) string {
 // MayTurnOn refuses a lesson that needs another one which is off. Without a waypoint no proxy would run a delay or a
 // policy, and the wait for it could only end at its deadline.
 func (l Lesson) MayTurnOn(ctx context.Context, s *session.Session) error {
+	if l.Possible != nil {
+		if trouble := l.Possible(s.Config); trouble != nil {
+			return trouble
+		}
+	}
 	return l.mayTurnOn(s.Found, func(needed Lesson) (*problem.Problem, error) { return needed.Lost(ctx, s, l.Name) })
 }
 
@@ -327,6 +349,25 @@ func (l Lesson) mayTurnOn(found session.Found, lost func(needed Lesson) (*proble
 		}
 		if trouble != nil {
 			return trouble
+		}
+	}
+	return l.excluded(found)
+}
+
+// excluded refuses a lesson that must not be on together with one that is on.
+func (l Lesson) excluded(found session.Found) error {
+	for _, other := range All() {
+		_, on := found.Lessons[other.Name]
+		if !on || other.Name == l.Name {
+			continue
+		}
+		for _, e := range append(slices.Clone(l.Excludes), other.Excludes...) {
+			if e.Lesson != other.Name && (e.Lesson != l.Name || !slices.Contains(other.Excludes, e)) {
+				continue
+			}
+			return problem.New(problem.LessonExcluded, nil, "sm:%s is on, and sm:%s cannot be on with it: %s; "+
+				"nothing was changed", other.Name, l.Name, e.Why).
+				With("Run `mage sm:"+other.Name+" -off`.", "Then run `mage sm:"+l.Name+"` again.")
 		}
 	}
 	return nil
@@ -361,12 +402,16 @@ func (l Lesson) MayTurnOff(found session.Found) error {
 
 // NextTarget is what to type where every lesson that is on works: the first lesson that is off, or the way back.
 func NextTarget(found session.Found) string {
-	all := Names()
-	for _, name := range all {
-		if _, on := found.Lessons[name]; !on {
-			return "mage sm:" + name
+	for _, l := range Course() {
+		if _, on := found.Lessons[l.Name]; !on && l.excluded(found) == nil {
+			return "mage sm:" + l.Name
 		}
 	}
-	return "mage sm:" + all[len(all)-1] +
-		" -off turns the lessons off, the last one first; mage sm:delete removes the lab"
+	last := ""
+	for _, name := range Names() {
+		if _, on := found.Lessons[name]; on {
+			last = name
+		}
+	}
+	return "mage sm:" + last + " -off turns the lessons off, the last one first; mage sm:delete removes the lab"
 }

@@ -47,11 +47,12 @@ func TestLessonsAreComplete(t *testing.T) {
 			}
 		}
 		before = append(before, l.Name)
-		if files, err := specs.OfLesson(l.Name); err != nil || len(files) == 0 {
-			t.Errorf("lesson %s has no specs: %v", l.Name, err)
+		files, err := specs.OfLesson(l.Name)
+		if err != nil || (len(files) == 0) != (l.Name == "telemetry") { // which applies its record alone
+			t.Errorf("lesson %s has specs %v, %v", l.Name, files, err)
 		}
 		objects, err := l.Objects(session.Config{Namespace: "default"})
-		if err != nil || len(objects) < 2 {
+		if err != nil || len(objects) < 2 && len(files) > 0 {
 			t.Errorf("lesson %s has objects %v, %v", l.Name, objects, err)
 		}
 	}

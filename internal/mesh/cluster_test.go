@@ -136,7 +136,7 @@ func (c *cluster) mesh() *Mesh {
 	}
 	istio := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
 		map[schema.GroupVersionResource]string{
-			gateways(): "GatewayList", virtualServices(): "VirtualServiceList",
+			gateways(): "GatewayList", virtualServices(): "VirtualServiceList", httpRoutes(): "HTTPRouteList",
 			authorizationPolicies(): "AuthorizationPolicyList",
 			peerAuthentications():   "PeerAuthenticationList",
 		}, c.others...)

@@ -34,12 +34,13 @@ type Objects struct {
 	VirtualServices     []*networkingv1.VirtualService
 	Policies            []*securityv1.AuthorizationPolicy
 	PeerAuthentications []*securityv1.PeerAuthentication
+	Routes              []*gatewayv1.HTTPRoute
 }
 
 // Objects reads the objects of a target. The errors of what cannot be read are joined; the rest is there.
 func (m *Mesh) Objects(ctx context.Context, t Target) (*Objects, error) {
 	namespace := t.Service.Namespace
-	var errs [7]error
+	var errs [8]error
 	o, err := m.waypointObjects(ctx, t)
 	errs[0] = err
 	o.WaypointPods, errs[1] = m.readPods(ctx, namespace, t.Waypoint)
@@ -47,9 +48,10 @@ func (m *Mesh) Objects(ctx context.Context, t Target) (*Objects, error) {
 	o.Policies, errs[3] = list[securityv1.AuthorizationPolicy](ctx, m, authorizationPolicies(), namespace)
 	o.PeerAuthentications, errs[4] = list[securityv1.PeerAuthentication](ctx, m, peerAuthentications(), namespace)
 	o.Ztunnels, errs[5] = m.ztunnels(ctx)
+	o.Routes, errs[6] = list[gatewayv1.HTTPRoute](ctx, m, httpRoutes(), namespace)
 	pods, err := m.kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app"})
 	if err != nil {
-		errs[6] = fmt.Errorf("listing the pods of namespace %s: %w", namespace, err)
+		errs[7] = fmt.Errorf("listing the pods of namespace %s: %w", namespace, err)
 		return o, errors.Join(errs[:]...)
 	}
 	o.AppPods = map[string][]corev1.Pod{}
@@ -72,6 +74,10 @@ func (m *Mesh) waypointObjects(ctx context.Context, t Target) (*Objects, error) 
 // The kinds that are read beyond Kubernetes' own. Their objects are decoded into the types of their projects.
 func gateways() schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: gatewayv1.GroupName, Version: "v1", Resource: "gateways"}
+}
+
+func httpRoutes() schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: gatewayv1.GroupName, Version: "v1", Resource: "httproutes"}
 }
 
 func virtualServices() schema.GroupVersionResource {

@@ -25,6 +25,8 @@ type Claim struct {
 	// Causes are likely reasons for the claim not to hold, the more basic first. Those that follow from the caller and
 	// from the waypoint need not be given.
 	Causes []Cause
+	// OnRequest claims are judged only where Env.Only names them: the controls of lessons that are not part of sm:lab.
+	OnRequest bool
 }
 
 // Lessons lists every lesson in order, on or off, as the user asked for it. What is really in force is for the proofs
@@ -80,6 +82,8 @@ const (
 	Outsider   Caller = "outsider"    // a pod in the mesh with a service account of its own
 	Unmeshed   Caller = "unmeshed"    // a pod that is not in the mesh
 	AppaDirect Caller = "appa-direct" // appa's pod, straight to the address of appb's pod
+	// OutsiderDirect is the outsider's pod, straight to the address of appb's pod.
+	OutsiderDirect Caller = "outsider-direct"
 )
 
 const accountOutsider = "outsider"
@@ -88,6 +92,7 @@ const accountOutsider = "outsider"
 func (c Caller) Account() string {
 	return map[Caller]string{
 		Appa: names.AppA, AppaDirect: names.AppA, Gateway: names.GatewayAccount, Outsider: accountOutsider,
+		OutsiderDirect: accountOutsider,
 	}[c]
 }
 
@@ -105,6 +110,8 @@ const (
 	Several        = 20
 	EnoughForShare = -1
 	EnoughForNone  = -2
+	// EnoughForSplit is as many as the statement about the share of appb's second version needs.
+	EnoughForSplit = -3
 )
 
 // Route is how requests travel to appb.
@@ -141,6 +148,8 @@ type Shot struct {
 	Host   string
 	Count  int
 	Expect Expect
+	// Gather, if not nil, gathers more evidence of the requests.
+	Gather Gather
 }
 
 // Source is where the evidence for a check of configuration comes from.
@@ -223,9 +232,13 @@ func Strict(l Lessons) bool {
 	return authz != nil && authz.Strict
 }
 
-// Admitted is met while the policy allows a caller to GET.
+// Admitted is met while the policies allow a caller to GET. What goes through the waypoint reaches appb's pod with the
+// waypoint's identity, which the policy of lesson l4 does not refuse.
 func Admitted(c Caller) func(Lessons) bool {
 	return func(l Lessons) bool {
+		if l.On("l4") && !l.On("waypoint") && c.Account() == names.AppA {
+			return false
+		}
 		authz := l.Authz()
 		return authz == nil || authz.Allows(c.Account())
 	}

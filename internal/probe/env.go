@@ -10,6 +10,7 @@ import (
 	"math"
 	"time"
 
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe/observe"
 	"ambientlab/internal/probe/stats"
@@ -60,6 +61,8 @@ type World interface {
 	Incarnations(ctx context.Context) ([]string, error)
 	// Objects reads what may be wrong, for a claim that was not proven.
 	Objects(ctx context.Context) (*mesh.Objects, error)
+	// Cluster is what further evidence is read from; see Gather.
+	Cluster() traffic.Cluster
 	// Close removes what Caller made.
 	Close(ctx context.Context) error
 }
@@ -76,7 +79,8 @@ const (
 	logShortWait   = 2500 * time.Millisecond
 	claimDeadline  = 20 * time.Minute
 	cleanupTimeout = 30 * time.Second
-	within         = 0.15 // a share this far from the one that was set must be told from it
+	// Within is how far from the set one a share must be told from it.
+	Within = 0.15
 	// roundsAfter is how many rounds of requests about a share follow the first, each as long as another, where that
 	// left its verdict open.
 	roundsAfter = 5
@@ -122,7 +126,16 @@ func (e Env) principal(account string) string {
 }
 
 func (e Env) share() stats.Share {
-	return stats.Share{Want: e.Lessons.faultOrDefault().Share(), Within: within, Error: e.Error}
+	return stats.Share{Want: e.Lessons.faultOrDefault().Share(), Within: Within, Error: e.Error}
+}
+
+// split is the statement about the share of appb's second version.
+func (e Env) split() stats.Share {
+	split := params.DefaultSplit()
+	if asked := ParametersOf[params.Split](e.Lessons, "split"); asked != nil {
+		split = *asked
+	}
+	return stats.Share{Want: split.Share(), Within: Within, Error: e.Error}
 }
 
 // runOfUndelayed is how many requests in a row are all undelayed with at most the given probability, when each is

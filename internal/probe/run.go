@@ -47,7 +47,7 @@ func Run(ctx context.Context, env Env) (report Report, err error) {
 	var asked []Claim
 	for _, claim := range env.Claims {
 		switch {
-		case !claim.When(env.Lessons), len(env.Only) > 0 && !slices.Contains(env.Only, claim.ID):
+		case !claim.When(env.Lessons), !slices.Contains(env.Only, claim.ID) && (len(env.Only) > 0 || claim.OnRequest):
 		case env.World != nil && !claim.HasTraffic(), env.World == nil && !claim.HasConfiguration(env.Lessons):
 			report.LeftOut = append(report.LeftOut, claim.ID)
 		default:
@@ -78,9 +78,40 @@ func (e Env) objects(ctx context.Context) (*mesh.Objects, error) {
 	return e.Configuration.Objects(ctx)
 }
 
-// onTraffic measures the claims, and once more those that other traffic, a connection that had to be opened again, a
-// pod that was restarted or a busy machine has spoilt, with less load.
+// onTraffic measures the claims. Those that gather further evidence come last, each alone: the counters that they read
+// count the requests of every claim.
 func (e Env) onTraffic(ctx context.Context, claims []Claim) ([]Result, error) {
+	groups := [][]int{nil}
+	for i, claim := range claims {
+		if claim.Shot.Gather == nil {
+			groups[0] = append(groups[0], i)
+		} else {
+			groups = append(groups, []int{i})
+		}
+	}
+	results := make([]Result, len(claims))
+	for _, group := range groups {
+		var chosen []Claim
+		for _, i := range group {
+			chosen = append(chosen, claims[i])
+		}
+		if len(chosen) == 0 {
+			continue
+		}
+		found, err := e.together(ctx, chosen)
+		if err != nil {
+			return nil, err
+		}
+		for n, i := range group {
+			results[i] = found[n]
+		}
+	}
+	return results, nil
+}
+
+// together measures the claims, and once more those that other traffic, a connection that had to be opened again, a pod
+// that was restarted or a busy machine has spoilt, with less load.
+func (e Env) together(ctx context.Context, claims []Claim) ([]Result, error) {
 	results, err := e.measure(ctx, claims)
 	if err != nil {
 		return nil, err
@@ -252,6 +283,8 @@ type batch struct {
 	answer  *traffic.Answer // to the one request for the body
 	// failure says why nothing can be said of the batch; empty where it was sent.
 	failure string
+	// further is what the shot's Gather found.
+	further []Check
 }
 
 // send fires the controls of a claim, then its shot.
@@ -312,6 +345,16 @@ func (e Env) fire(ctx context.Context, w *watch, b *batch, baseline []time.Durat
 	if b.shot.Expect.Share {
 		_, most, _ = e.share().Samples() // where that is too many, the verdict says so
 	}
+	judge, err := e.gather(ctx, b.shot, load.Run)
+	if err != nil {
+		failed("before the requests", err)
+		return
+	}
+	defer func() {
+		if b.failure == "" {
+			b.further = judge(ctx, b.m)
+		}
+	}()
 	for {
 		received, err := sender.Send(ctx, load, nil)
 		b.m.take(load, received)
@@ -365,7 +408,7 @@ func (e Env) checks(b *batch, baseline []time.Duration, seen *observation) (chec
 	if expect.Share {
 		checks = append(checks, e.judgeShare(&b.m, baseline, seen)...)
 	}
-	return checks
+	return append(checks, b.further...)
 }
 
 func withRun(load traffic.Load, run string) traffic.Load {
@@ -428,6 +471,11 @@ func (e Env) load(s Shot) traffic.Load {
 		l = l.Even()
 	case EnoughForNone:
 		l.Count, l.Concurrency = missed(fault, e.Error), concurrency
+	case EnoughForSplit:
+		// Half as many again: the share is judged once, after all of them.
+		_, most, _ := e.split().Samples()
+		l.Count = min(most*3/2, traffic.MaxCount)
+		l.Concurrency = concurrency / 2
 	}
 	return l
 }

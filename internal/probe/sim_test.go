@@ -431,6 +431,9 @@ func (s *sim) Incarnations(context.Context) ([]string, error) {
 
 func (s *sim) Objects(context.Context) (*mesh.Objects, error) { return s.objects, s.objectsErr }
 
+// Cluster is nil: no claim of these tests gathers more evidence.
+func (s *sim) Cluster() traffic.Cluster { return nil }
+
 func (s *sim) Close(context.Context) error {
 	s.closed = true
 	return s.closeErr

@@ -81,12 +81,21 @@ func (k *Kubernetes) Caller(ctx context.Context, caller Caller) (traffic.Sender,
 		}, nil
 	case Outsider:
 		return k.shortLived(ctx, "lab-outsider", service, nil)
+	case OutsiderDirect:
+		address, err := k.appbAddress(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return k.shortLived(ctx, "lab-outsider", address, nil)
 	case Unmeshed:
 		return k.shortLived(ctx, "lab-unmeshed", service, map[string]string{"istio.io/dataplane-mode": "none"})
 	}
-	return nil, fmt.Errorf("unknown caller %q; known: %s, %s, %s, %s, %s", caller, Appa, Gateway, Outsider, Unmeshed,
-		AppaDirect)
+	return nil, fmt.Errorf("unknown caller %q; known: %s, %s, %s, %s, %s, %s", caller, Appa, Gateway, Outsider,
+		Unmeshed, AppaDirect, OutsiderDirect)
 }
+
+// Cluster implements World.
+func (k *Kubernetes) Cluster() traffic.Cluster { return k.cluster }
 
 // Objects implements World.
 func (k *Kubernetes) Objects(ctx context.Context) (*mesh.Objects, error) { return k.objects(ctx) }

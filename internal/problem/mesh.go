@@ -66,11 +66,16 @@ var (
 		Title:  "another lesson that is on depends on this one",
 		Advice: []string{"Turn off the lessons named above first, in the reverse order in which they were turned on."},
 	}
+	LessonExcluded = Kind{
+		ID: "LAB-LESSON-EXCLUDED", Layer: LayerMesh, Number: 9,
+		Title:  "a lesson that is on excludes this one",
+		Advice: []string{"Turn off the lesson named above first."},
+	}
 )
 
 func meshKinds() []Kind {
 	return []Kind{
 		ZtunnelDown, WaypointNotReady, ConfigRejected, ConfigNotAttached, IstiodDisconnected, ConfigNotArrived,
-		ProxyUnreachable, GatewayOverlooked, WaypointOff, LessonNeeded,
+		ProxyUnreachable, GatewayOverlooked, WaypointOff, LessonNeeded, LessonExcluded,
 	}
 }

@@ -58,6 +58,9 @@ var (
 	virtualServices = schema.GroupVersionResource{
 		Group: "networking.istio.io", Version: "v1", Resource: "virtualservices",
 	}
+	httpRoutes = schema.GroupVersionResource{
+		Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes",
+	}
 	services    = schema.GroupVersionResource{Version: "v1", Resource: "services"}
 	deployments = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 )
@@ -144,6 +147,52 @@ func All() []Sabotage {
 				},
 			},
 			Strict: true, Claims: []string{"unmeshed-closed"}, Cause: "STRICT mutual TLS", Target: "authz",
+		},
+	}
+}
+
+// Further lists the ways of the lessons that are not part of sm:lab. They need sm:l4 and sm:split.
+func Further() []Sabotage {
+	shares := []string{"split-appa", "split-gateway"}
+	return []Sabotage{
+		{
+			Name: "another-weight", Title: "the HTTPRoute sends 30 % of the requests to version 2",
+			Changes: []Change{{
+				Resource: httpRoutes, Object: names.SplitRoute, Type: types.JSONPatchType,
+				Patch: `[{"op":"replace","path":"/spec/rules/0/backendRefs/0/weight","value":70},` +
+					`{"op":"replace","path":"/spec/rules/0/backendRefs/1/weight","value":30}]`,
+				Delete: true,
+			}},
+			Claims: shares, Cause: "asks for 70 % to appb-v1, 30 % to appb-v2", Target: "split",
+		},
+		{
+			Name: "route-of-another-service", Title: "the HTTPRoute is attached to Service appa",
+			Changes: []Change{{
+				Resource: httpRoutes, Object: names.SplitRoute, Type: types.JSONPatchType,
+				Patch:  `[{"op":"replace","path":"/spec/parentRefs/0/name","value":"appa"}]`,
+				Delete: true,
+			}},
+			Claims: shares, Cause: "attached to Service/appa, not to Service/appb", Target: "split",
+		},
+		{
+			Name: "l4-for-another-identity", Title: "the policy at appb's pod denies another service account",
+			Changes: []Change{{
+				Resource: policies, Object: names.L4, Type: types.JSONPatchType,
+				Patch: `[{"op":"replace","path":"/spec/rules/0/from/0/source/principals/0",` +
+					`"value":"cluster.local/ns/default/sa/appc"}]`,
+				Delete: true,
+			}},
+			Claims: []string{"l4-denied"}, Cause: "sa/appc, not the service account appa", Target: "l4",
+		},
+		{
+			Name: "l4-with-target-refs", Title: "the policy has targetRefs instead of a selector",
+			Changes: []Change{{
+				Resource: policies, Object: names.L4, Type: types.MergePatchType,
+				Patch: `{"spec":{"selector":null,"targetRefs":[{"group":"","kind":"Service","name":"appb"}]}}`,
+				// The target would keep the fields of another field manager.
+				Delete: true,
+			}},
+			Claims: []string{"l4-denied"}, Cause: "no `selector`", Target: "l4",
 		},
 	}
 }

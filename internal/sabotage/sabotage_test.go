@@ -24,6 +24,7 @@ func cluster(t *testing.T) *dynamicfake.FakeDynamicClient {
 	config := session.Config{Namespace: "default", TrustDomain: "cluster.local"}
 	for _, l := range []lesson.Lesson{
 		lesson.Apps(), lesson.Waypoint(), lesson.Fault(params.DefaultFault()), lesson.Authz("", true),
+		lesson.Split(params.DefaultSplit()), lesson.L4(params.L4{}),
 	} {
 		objects, err := l.Objects(config)
 		if err != nil {
@@ -54,7 +55,7 @@ func cluster(t *testing.T) *dynamicfake.FakeDynamicClient {
 
 // Each way changes objects that exist in a lab, and into objects that the API server accepts.
 func TestBreakAndMend(t *testing.T) {
-	for _, way := range sabotage.All() {
+	for _, way := range append(sabotage.All(), sabotage.Further()...) {
 		t.Run(way.Name, func(t *testing.T) {
 			client := cluster(t)
 			get := func(change sabotage.Change) *unstructured.Unstructured {
@@ -109,13 +110,17 @@ func manifestEqual(a, b *unstructured.Unstructured) bool {
 // The claims are made where the lessons are on, and the names of the ways are unique.
 func TestClaims(t *testing.T) {
 	seen := map[string]bool{}
-	for _, way := range sabotage.All() {
+	for _, way := range append(sabotage.All(), sabotage.Further()...) {
 		if seen[way.Name] {
 			t.Errorf("two ways are called %s", way.Name)
 		}
 		seen[way.Name] = true
 		lessons := lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Fault(params.DefaultFault()),
 			lesson.Authz("", way.Strict))
+		if way.Target == "split" || way.Target == "l4" {
+			lessons = lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Split(params.DefaultSplit()),
+				lesson.L4(params.L4{}))
+		}
 		for _, id := range way.Claims {
 			claims := lesson.Claims()
 			i := slices.IndexFunc(claims, func(c probe.Claim) bool { return c.ID == id })

@@ -73,6 +73,14 @@ func (s Share) Judge(delayed []bool) (answer Answer, used int) {
 	return TooFew, len(delayed)
 }
 
+// Counted decides from the numbers alone, where the order of the samples is not known: k of n were delayed. n must not
+// depend on what the samples show.
+func (s Share) Counted(k, n int) Answer {
+	tests := s.tests()
+	answer, _ := tests.next(tests.none, k, n, mixture(k, n))
+	return answer
+}
+
 // ruledOut says which of the two bounds the samples have ruled out so far. What was ruled out once stays so.
 type ruledOut struct{ low, high bool }
 
