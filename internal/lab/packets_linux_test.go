@@ -45,6 +45,7 @@ func TestPackets(t *testing.T) {
 	b.answers(http.MethodGet, address, http.StatusOK)
 	t.Logf("first 200 after %s", time.Since(start).Round(10*time.Millisecond))
 	b.podsAnswer()
+	b.kubectlWorks()
 	b.do("waypoint", b.waypoint)
 	b.do("fault", b.fault)
 	b.do("authz", func(ctx context.Context) error { return b.Authz(ctx, "", true, false) })
