@@ -217,7 +217,7 @@ func TestPodFolders(t *testing.T) {
 		want string
 	}{
 		{
-			[]corev1.Pod{pod("b-6d-x1", "n2", "b-6d", "6d"), pod("b-6d-x2", "n1", "b-6d", "6d"), pod("a", "n1", "", "")},
+			[]corev1.Pod{pod("b-6d-x1", "n2", "b-6d", "6d"), pod("b-6d-x", "n1", "b-6d", "6d"), pod("a", "n1", "", "")},
 			"pods/default/b-2 pods/default/b-1 pods/default/a-1",
 		},
 		{

@@ -1,0 +1,75 @@
+//go:build unix
+
+package command
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func shell(script string, env ...string) Command {
+	return Command{Name: "sh", Args: []string{"-c", script}, Env: env}
+}
+
+func TestAttach(t *testing.T) {
+	for script, want := range map[string]int{
+		"true": 0, "exit 7": 7, "kill -TERM $$": 143, "kill -KILL $$": 137, `test "$MINE" = "a b"`: 0,
+	} {
+		if code, err := Attach(t.Context(), shell(script, "MINE=a b"), false); code != want || err != nil {
+			t.Errorf("%s: %d, %v; want %d", script, code, err, want)
+		}
+	}
+	if _, err := Attach(t.Context(), Command{Name: filepath.Join(t.TempDir(), "none")}, false); err == nil {
+		t.Error("a program that does not exist was run")
+	}
+}
+
+// A command that is stopped ends with the processes that it started, and can clean up before.
+func TestAttachStops(t *testing.T) {
+	dir := t.TempDir()
+	child, cleaned := filepath.Join(dir, "child"), filepath.Join(dir, "cleaned")
+	script := "trap 'touch " + cleaned + "; exit 0' TERM; sleep 1000 & echo $! >" + child + ".new; " +
+		"mv " + child + ".new " + child + "; wait"
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("why")
+	go func() {
+		for {
+			if _, err := os.Stat(child); err == nil {
+				cancel(why)
+				return
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+	}()
+	if _, err := Attach(ctx, shell(script), false); !errors.Is(err, why) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(cleaned); err != nil {
+		t.Error("the command did not get SIGTERM")
+	}
+	raw, err := os.ReadFile(child)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); syscall.Kill(pid, 0) == nil; <-time.After(10 * time.Millisecond) {
+		// A process that nobody waits for stays in the table until init takes it.
+		if state, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil &&
+			strings.Contains(string(state), ") Z ") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d still runs", pid)
+		}
+	}
+}
