@@ -14,7 +14,7 @@ import (
 // -keep=failure keeps the lab where something failed, -keep=always in any case; never unless given. A lab that existed before stays.
 // The command finds KUBECONFIG, LAB_NAMESPACE, LAB_CONTEXT, LAB_GATEWAY, LAB_URL and LAB_HOST (the Host header for LAB_URL) in its environment.
 // Where anything fails, evidence is collected before the lab is deleted. SM_RESERVE before SM_TIMEOUT the work is stopped, for that and with exit code 90.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_PACKETS, SM_ZTUNNEL, SM_TIMEOUT, SM_RESERVE, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_REGISTRY_MIRROR, SM_REGISTRY_CA, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_PACKETS, SM_ZTUNNEL, SM_TIMEOUT, SM_RESERVE, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Run(ctx context.Context) error {
 	if err := lab.RunCommand(ctx, os.Args[1:]); err != nil {
 		return err
@@ -25,7 +25,7 @@ func Run(ctx context.Context) error {
 
 // Dump writes what helps to find the cause of a failure into one zip, within 20 seconds: objects, events, logs, what the proxies hold.
 // Secrets are left out. Its index.html shows the most important of it. Every target that fails does the same where SM_DUMP names a folder.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_REGISTRY_MIRROR, SM_REGISTRY_CA, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Dump(ctx context.Context,
 	out *string, // folder for the zip; that of SM_DUMP, or ambientlab-dump, unless given
 ) error {

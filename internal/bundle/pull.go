@@ -31,6 +31,8 @@ type Options struct {
 	Keychain authn.Keychain
 	// Transport carries the requests; nil is http.DefaultTransport, which uses HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 	Transport http.RoundTripper
+	// Repository says where a repository is fetched from; nil is the repository itself.
+	Repository func(repository string) (name.Repository, error)
 }
 
 // Progress is the progress of one image.
@@ -88,7 +90,12 @@ func Pull(ctx context.Context, refs []string, platform v1.Platform, w *Writer, o
 	if err != nil {
 		return fmt.Errorf("preparing to pull: %w", err)
 	}
-	p := &puller{writer: w, platform: platform, progress: options.Progress, remote: client}
+	p := &puller{
+		writer: w, platform: platform, progress: options.Progress, remote: client, repository: options.Repository,
+	}
+	if p.repository == nil {
+		p.repository = func(repository string) (name.Repository, error) { return name.NewRepository(repository) }
+	}
 	failures := make([]error, len(refs))
 	var group errgroup.Group
 	group.SetLimit(cmp.Or(options.Images, imagesAtOnce))
@@ -107,6 +114,8 @@ type puller struct {
 	writer   *Writer
 	platform v1.Platform
 	remote   *remote.Puller
+
+	repository func(string) (name.Repository, error)
 
 	mu       sync.Mutex // guards calls of progress
 	progress func(Progress)
@@ -130,7 +139,7 @@ func (p *puller) image(ctx context.Context, text string) error {
 }
 
 func (p *puller) pull(ctx context.Context, ref Reference, t *tracker) error {
-	repo, err := name.NewRepository(ref.Repository)
+	repo, err := p.repository(ref.Repository)
 	if err != nil {
 		return fmt.Errorf("reading the repository %q: %w", ref.Repository, err)
 	}

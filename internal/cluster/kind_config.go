@@ -73,6 +73,23 @@ func WithNodeImage(config []byte, image string) ([]byte, error) {
 	return out, nil
 }
 
+// WithRegistryHosts makes containerd in the nodes of kind's configuration read a folder that says from where to pull
+// (containerd, docs/hosts.md).
+func WithRegistryHosts(config []byte, folder string) ([]byte, error) {
+	doc, _, err := parseConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	patches, _ := doc["containerdConfigPatches"].([]any)
+	doc["containerdConfigPatches"] = append(patches,
+		fmt.Sprintf("[plugins.%q.registry]\n  config_path = %q\n", "io.containerd.cri.v1.images", folder))
+	out, err := yaml.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("writing kind's configuration: %w", err)
+	}
+	return out, nil
+}
+
 // CheckConfig refuses a configuration that kind would refuse: kind reads it only after the node images were pulled.
 // kind's own reading is internal (kind, pkg/internal/apis/config/encoding/load.go and validate.go); this is the part of
 // it that people get wrong: unknown versions, fields and roles, and no control plane.

@@ -120,3 +120,22 @@ func TestGatewayNodePort(t *testing.T) {
 		}
 	}
 }
+
+func TestWithRegistryHosts(t *testing.T) {
+	got, err := WithRegistryHosts([]byte("kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n"+
+		"containerdConfigPatches: ['# mine']\n"), "/etc/containerd/certs.d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckConfig(got); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{
+		"# mine", `[plugins."io.containerd.cri.v1.images".registry]`,
+		`config_path = "/etc/containerd/certs.d"`,
+	} {
+		if !strings.Contains(string(got), want) {
+			t.Errorf("%s is not in\n%s", want, got)
+		}
+	}
+}

@@ -79,7 +79,11 @@ func pull(ctx context.Context, env *session.Env, refs []string, folder string) e
 	if err != nil {
 		return err
 	}
-	options := bundle.Options{Progress: func(p bundle.Progress) { engine.Progress(ctx, "%s", p) }}
+	options := bundle.Options{}
+	if mirror := env.Mirror(); mirror != nil {
+		options = mirror.Options()
+	}
+	options.Progress = func(p bundle.Progress) { engine.Progress(ctx, "%s", p) }
 	if err := bundle.Pull(ctx, refs, platform, writer, options); err != nil {
 		return errors.Join(err, writer.Abort())
 	}

@@ -111,7 +111,7 @@ func checkBundle(ctx context.Context, s *session.Session, c *charts) error {
 // nodeImageStep loads the nodes' image from the bundle into Docker.
 func nodeImageStep(s *session.Session, id string) engine.Step {
 	if _, ok := s.Provider().(cluster.NodeImageUser); !ok || s.Bundle == nil {
-		return engine.Step{}
+		return mirroredNodeImageStep(s, id)
 	}
 	return engine.Step{
 		ID: id, Title: "Node image from the bundle", Timeout: s.Settings.StepTimeout(),

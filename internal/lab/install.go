@@ -79,6 +79,9 @@ func checkBeforeInstall(ctx context.Context, s *session.Session, c *charts) erro
 			return err
 		}
 	}
+	if err := checkMirror(ctx, s); err != nil {
+		return err
+	}
 	refs, err := nodeImages(s)
 	if err != nil {
 		return err
@@ -201,7 +204,7 @@ func clusterStep(s *session.Session, id string, needs ...string) engine.Step {
 	}
 	step := cluster.Step(s.Provider(), id, timeout)
 	step.Needs = needs
-	return step
+	return mirrored(s, step)
 }
 
 // tuneStep raises the inotify limits of every node, where all nodes are containers of this host. The limits are the

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"ambientlab/internal/bundle"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/docker"
 	"ambientlab/internal/engine"
+	"ambientlab/internal/problem"
 	"ambientlab/internal/record"
 	"ambientlab/internal/upstream"
 )
@@ -39,6 +41,7 @@ type Env struct {
 // shared is what all copies of an Env have in common.
 type shared struct {
 	bundle        *bundle.Bundle
+	mirror        *bundle.Mirror
 	bundleIgnored bool // the user was told
 	told          bool // the user was told which images are substitutes
 	docker        dockerEngine
@@ -57,6 +60,20 @@ func New(settings Settings, out io.Writer, sink engine.Sink) (*Env, error) {
 			return nil, err
 		}
 		e.shared.bundle = opened
+	}
+	if settings.Mirror != "" {
+		var ca []byte
+		if settings.MirrorCA != "" {
+			var err error
+			if ca, err = os.ReadFile(settings.MirrorCA); err != nil {
+				return nil, problem.New(problem.SettingFileUnreadable, err, "SM_REGISTRY_CA=%s", settings.MirrorCA)
+			}
+		}
+		mirror, err := bundle.NewMirror(settings.Mirror, ca)
+		if err != nil {
+			return nil, err
+		}
+		e.shared.mirror = mirror
 	}
 	return e, nil
 }
@@ -119,6 +136,14 @@ func (e *Env) Next(format string, args ...any) {
 
 // Upstream gives the pinned manifests and charts.
 func (e *Env) Upstream() *upstream.Upstream { return e.shared.upstream }
+
+// Mirror is the registry of SM_REGISTRY_MIRROR, or nil. With a bundle nothing is pulled, so there is none.
+func (e *Env) Mirror() *bundle.Mirror {
+	if e.shared.bundle != nil {
+		return nil
+	}
+	return e.shared.mirror
+}
 
 // Bundle is the bundle of SM_BUNDLE, or nil.
 func (e *Env) Bundle() *bundle.Bundle { return e.shared.bundle }

@@ -2,7 +2,9 @@ package session
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -49,6 +51,35 @@ func TestDefaultCluster(t *testing.T) {
 		s, err := Load(env(c.env...))
 		if err != nil || !regexp.MustCompile(c.want).MatchString(s.Cluster) {
 			t.Errorf("%v: %q, %v", c.env, s.Cluster, err)
+		}
+	}
+}
+
+func TestValuesShowNoPassword(t *testing.T) {
+	getenv := env("SM_REGISTRY_MIRROR", "https://ada:secret-1@mirror.example.com", "INSTALL_KIND", "y")
+	for _, set := range Values(getenv) {
+		if strings.Contains(set.Value, "secret-1") {
+			t.Errorf("%s=%s", set.Name, set.Value)
+		}
+		if set.Given != (set.Name == "SM_REGISTRY_MIRROR" || set.Name == "INSTALL_KIND") {
+			t.Errorf("%s is given: %t", set.Name, set.Given)
+		}
+	}
+}
+
+func TestDumpFolder(t *testing.T) {
+	for _, c := range []struct {
+		env  []string
+		want string
+	}{
+		{nil, ""},
+		{[]string{"CI", "true"}, DefaultDump},
+		{[]string{"CI", "true", "SM_DUMP", "none"}, ""},
+		{[]string{"SM_DUMP", "x"}, "x"},
+	} {
+		s, err := Load(env(c.env...))
+		if err != nil || c.want != "" && filepath.Base(s.Dump) != c.want || c.want == "" && s.Dump != "" {
+			t.Errorf("%v: %q, %v", c.env, s.Dump, err)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/moby/client"
 
+	"ambientlab/internal/bundle"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/node"
 	"ambientlab/internal/problem"
@@ -30,6 +31,11 @@ func (e *Env) kindConfig(info client.SystemInfoResult) ([]byte, error) {
 			"CgroupV1": info.Info.CgroupVersion == "1", "GatewayNodePort": node.GatewayPort,
 		})
 		if err != nil {
+			return nil, err
+		}
+	}
+	if e.Mirror() != nil {
+		if raw, err = cluster.WithRegistryHosts(raw, bundle.HostsDir); err != nil {
 			return nil, err
 		}
 	}
@@ -76,7 +82,24 @@ func (e *Env) usualNodeImage() string {
 			}
 		}
 	}
+	if e.Mirror() != nil { // the lab pulls it: Docker records a digest only of an image that it pulls itself
+		return nodeImageName()
+	}
 	return DefaultNodeImage
+}
+
+// nodeImageName is DefaultNodeImage without its digest.
+func nodeImageName() string {
+	name, _, _ := strings.Cut(DefaultNodeImage, "@")
+	return name
+}
+
+// Pinned gives the reference by which a node image is pulled: with the digest where it is the default one.
+func Pinned(ref string) string {
+	if ref == nodeImageName() {
+		return DefaultNodeImage
+	}
+	return ref
 }
 
 // nodeImageTag finds the version in a reference such as kindest/node:v1.36.4@sha256:...

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -47,6 +49,8 @@ type Settings struct {
 	NodeImage   string        `env:"SM_NODE_IMAGE" default:"the pinned kindest/node, or the bundle's" accepts:"an image reference" help:"kind node image, also in place of those that SM_KIND_CONFIG names; its Kubernetes must be one that Istio supports"`
 	KindConfig  string        `env:"SM_KIND_CONFIG" default:"the lab's own" accepts:"a file" help:"kind configuration to use instead of the lab's own"`
 	Bundle      string        `env:"SM_BUNDLE" default:"none: images are pulled" accepts:"a folder or .tar made by sm:bundle" help:"take every image from this bundle; nothing is pulled"`
+	Mirror      string        `env:"SM_REGISTRY_MIRROR" default:"none: images come from their own registries" accepts:"a URL that the nodes can reach, such as https://mirror.example.com/prefix" help:"registry that serves the images of all others, such as a pull-through cache: for the node image, the nodes of a new kind cluster, and sm:bundle; https://USER:PASSWORD@HOST, or the credentials of the Docker CLI"`
+	MirrorCA    string        `env:"SM_REGISTRY_CA" default:"the system's authorities" accepts:"a PEM file" help:"certificate of the authority of SM_REGISTRY_MIRROR"`
 	Addons      []string      `env:"SM_ADDONS" default:"all four" accepts:"a list of prometheus, grafana, jaeger, kiali; or none" help:"telemetry add-ons"`
 	MetalLB     string        `env:"SM_METALLB" default:"auto" accepts:"auto, on or off" help:"load-balancer addresses; auto is on for kind and embedded, off for an existing cluster; after sm:install it is what was installed"`
 	IstioValues string        `env:"SM_ISTIO_VALUES" default:"none" accepts:"a YAML file with keys base, istiod, cni, ztunnel" help:"extra Helm values, merged into the lab's"`
@@ -84,6 +88,8 @@ func Load(getenv func(string) string) (Settings, error) {
 		NodeImage:   r.match("SM_NODE_IMAGE", "", regexp.MustCompile(`^[a-z0-9]([a-zA-Z0-9._:/@-])*$`)),
 		KindConfig:  r.path("SM_KIND_CONFIG"),
 		Bundle:      r.path("SM_BUNDLE"),
+		Mirror:      r.mirror("SM_REGISTRY_MIRROR"),
+		MirrorCA:    r.path("SM_REGISTRY_CA"),
 		Addons:      r.addons("SM_ADDONS"),
 		MetalLB:     r.oneOf("SM_METALLB", "auto", "auto", "on", "off"),
 		IstioValues: r.path("SM_ISTIO_VALUES"),
@@ -103,6 +109,9 @@ func Load(getenv func(string) string) (Settings, error) {
 		r.conflict("SM_RESERVE=%s leaves nothing of SM_TIMEOUT=%s", s.Reserve, s.Timeout)
 	}
 	s.Reserve = min(s.Reserve, s.Timeout/2)
+	if s.MirrorCA != "" && getenv("SM_REGISTRY_MIRROR") == "" {
+		r.conflict("SM_REGISTRY_CA=%s is for SM_REGISTRY_MIRROR, which is not set", s.MirrorCA)
+	}
 	s.addonsSet = getenv("SM_ADDONS") != ""
 	s.namespaceSet = getenv("SM_NAMESPACE") != ""
 	if s.Namespace == "istio-system" || s.Namespace == "metallb-system" || strings.HasPrefix(s.Namespace, "kube-") {
@@ -306,6 +315,29 @@ func (r *reader) folder(name, fallback string) string {
 		return ""
 	}
 	return absolute
+}
+
+// mirror reads the URL of a registry. Loopback addresses are refused: in a node they are the node's own.
+func (r *reader) mirror(name string) string {
+	value := r.getenv(name)
+	if value == "" {
+		return ""
+	}
+	parsed, err := url.Parse(value)
+	if err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "" ||
+		parsed.RawQuery != "" || parsed.Fragment != "" {
+		shown := value
+		if err == nil {
+			shown = parsed.Redacted()
+		}
+		r.wrong(name, shown, accepts(name))
+		return ""
+	}
+	if ip := net.ParseIP(parsed.Hostname()); parsed.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+		r.wrong(name, parsed.Redacted(), accepts(name)+"; a loopback address leads to the node itself")
+		return ""
+	}
+	return value
 }
 
 // dump is the folder for dumps. A CI job has one without a setting: nobody can look at the machine afterwards.

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"net/url"
 	"reflect"
 
 	"ambientlab/internal/record"
@@ -27,14 +28,17 @@ func Documented() []Setting {
 	return settings
 }
 
-// Values lists every setting with what getenv gives for it, in the order of Documented. INSTALL_KIND, which is another
-// way to write SM_PROVIDER, is listed where it is set.
+// Values lists every setting with what getenv gives for it, without passwords, in the order of Documented.
+// INSTALL_KIND, which is another way to write SM_PROVIDER, is listed where it is set.
 func Values(getenv func(string) string) []record.Setting {
 	var list []record.Setting
 	for _, setting := range Documented() {
 		value := record.Setting{Name: setting.Env, Value: setting.Default}
 		if given := getenv(setting.Env); given != "" {
 			value.Value, value.Given = given, true
+			if address, err := url.Parse(given); err == nil && address.User != nil {
+				value.Value = address.Redacted()
+			}
 		}
 		list = append(list, value)
 	}

@@ -70,6 +70,12 @@ func TestLoadRefuses(t *testing.T) {
 		{"SM_TIMEOUT", "1s", "at least 10s"},
 		{"SM_OUTPUT", "xml", "auto, plain, json, github or gitlab"},
 		{"SM_BUNDLE", "/does/not/exist", "exists"},
+		{"SM_REGISTRY_MIRROR", "mirror.example.com", "a URL"},
+		{"SM_REGISTRY_MIRROR", "http://127.0.0.1:5000", "the node itself"},
+		{"SM_REGISTRY_MIRROR", "https://m.example.com/?a=b", "a URL"},
+		{"SM_REPORT", "/etc/hostname", "a folder"},
+		{"SM_DUMP", "/etc/hostname", "a folder"},
+		{"SM_RESERVE", "x", "a duration"},
 	} {
 		_, err := Load(env(c.name, c.value))
 		if !problem.Is(err, problem.SettingInvalid) {
@@ -102,6 +108,8 @@ func TestLoadContradiction(t *testing.T) {
 		{[]string{"SM_WORKERS", "3", "SM_KIND_CONFIG", file}, []string{"SM_WORKERS=3", "SM_KIND_CONFIG=" + file}},
 		{[]string{"SM_WORKERS", "2", "SM_KIND_CONFIG", file}, []string{"SM_WORKERS=2"}}, // the default, but asked for
 		{[]string{"SM_WORKERS", "x", "SM_KIND_CONFIG", file}, []string{"0 to 9", "both say"}},
+		{[]string{"SM_RESERVE", "15m", "SM_TIMEOUT", "10m"}, []string{"SM_RESERVE=15m", "SM_TIMEOUT=10m"}},
+		{[]string{"SM_REGISTRY_CA", "/etc/hostname"}, []string{"SM_REGISTRY_MIRROR, which is not set"}},
 	} {
 		_, err := Load(env(c.settings...))
 		if !problem.Is(err, problem.SettingConflict) {
