@@ -18,7 +18,7 @@ func Install(ctx context.Context) error {
 	return lab.Run(ctx, "install", lab.Install)
 }
 
-// Lab does everything in order: install, apps, waypoint, fault, authz, then verifies what it claims.
+// Lab runs everything in order: install, apps, waypoint, fault, authz, then verify and status.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_WORKERS, SM_NODE_IMAGE, SM_KIND_CONFIG, SM_BUNDLE, SM_REGISTRY_MIRROR, SM_REGISTRY_CA, SM_ADDONS, SM_METALLB, SM_ISTIO_VALUES, SM_MANIFESTS, SM_PACKETS, SM_ZTUNNEL, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Lab(ctx context.Context) error {
 	return lab.Run(ctx, "lab", lab.All)
