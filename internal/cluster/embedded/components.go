@@ -102,8 +102,8 @@ func (e *Embedded) component(s *state, name, path string) process {
 		return c
 	case apiServer:
 		c := own(e.apiServerArguments(s)...)
-		// An API server that starts, and takes in CRDs, collects garbage for a fifth of its processor time otherwise. The
-		// limit is about what it comes to use in any case.
+		// Otherwise an API server that starts, and takes in CRDs, spends a fifth of its processor time on garbage
+		// collection. The limit is about what it comes to use in any case.
 		c.spec.Env = append(c.spec.Env, "GOGC=400", "GOMEMLIMIT=700MiB")
 		c.ready = func(ctx context.Context) error { return e.healthy(ctx, s.server()+"/readyz") }
 		return c

@@ -10,7 +10,8 @@ import (
 func TestLastLines(t *testing.T) {
 	for text, want := range map[string]string{
 		"one\ntwo\nthree\n": "two\nthree",
-		"began\nerror: no space left on device\npanic: creating the WAL\n\ngoroutine 1 [running]:\nmain.main()\n\tx.go:1\n": "error: no space left on device\npanic: creating the WAL",
+		"began\nerror: no space left on device\npanic: creating the WAL\n\n" +
+			"goroutine 1 [running]:\nmain.main()\n\tx.go:1\n": "error: no space left on device\npanic: creating the WAL",
 		"goroutine 7 [running]:\nmain.main()\n": "goroutine 7 [running]:\nmain.main()",
 		"":                                      "",
 	} {
