@@ -11,7 +11,8 @@ func TestLastLines(t *testing.T) {
 	for text, want := range map[string]string{
 		"one\ntwo\nthree\n": "two\nthree",
 		"began\nerror: no space left on device\npanic: creating the WAL\n\n" +
-			"goroutine 1 [running]:\nmain.main()\n\tx.go:1\n": "error: no space left on device\npanic: creating the WAL",
+			"goroutine 1 [running]:\nmain.main()\n\tx.go:1\n": "error: no space left on device\n" +
+			"panic: creating the WAL",
 		"goroutine 7 [running]:\nmain.main()\n": "goroutine 7 [running]:\nmain.main()",
 		"":                                      "",
 	} {
