@@ -86,9 +86,12 @@ func TelemetryNotes(addons []string, substitutes session.Substitutes) []string {
 // telemetryClaims are those of lesson telemetry.
 func telemetryClaims() []probe.Claim {
 	shot := func(method, path string, count int, status int, gather probe.Gather) probe.Shot {
+		expect := probe.Expect{Status: status}
+		if status == probe.OwnStatus { // which the waypoint's log tells
+			expect.Route = probe.Through
+		}
 		return probe.Shot{
-			Caller: probe.Appa, Method: method, Path: path, Count: count,
-			Expect: probe.Expect{Status: status}, Gather: gather,
+			Caller: probe.Appa, Method: method, Path: path, Count: count, Expect: expect, Gather: gather,
 		}
 	}
 	on := func(further ...func(probe.Lessons) bool) func(probe.Lessons) bool {
