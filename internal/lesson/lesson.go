@@ -241,9 +241,13 @@ func PlanOfRestarted(ctx context.Context, s *session.Session) engine.Plan {
 
 // waitStep is done when the mesh is in a state.
 func waitStep(s *session.Session, wait Wait) engine.Step {
+	waited := false // Do has seen the state: one more look cannot tell for how long it has been so
 	return engine.Step{
 		ID: "arrived", Title: wait.Title, Timeout: s.Settings.StepTimeout(),
 		Check: func(ctx context.Context) (engine.Status, error) {
+			if waited {
+				return engine.Status{Done: true}, nil
+			}
 			m, err := s.Mesh(ctx)
 			if err != nil {
 				return engine.Status{}, err
@@ -256,7 +260,9 @@ func waitStep(s *session.Session, wait Wait) engine.Step {
 			if err != nil {
 				return err
 			}
-			return m.Wait(ctx, wait.Condition)
+			err = m.Wait(ctx, wait.Condition)
+			waited = err == nil
+			return err
 		},
 	}
 }
