@@ -72,7 +72,7 @@ func TestPackets(t *testing.T) {
 		b.answers(http.MethodGet, address, http.StatusOK)
 		t.Logf("%s killed: the next good request %s later", victim.what, time.Since(killed).Round(10*time.Millisecond))
 	}
-	// The gateway may hold on to the waypoint's endpoint as not ready; sm:waypoint ends that.
+	// The gateway may hold on to the waypoint's endpoint as not ready; sm:install ends that.
 	waypoint := named(t, inside, "/usr/local/bin/pilot-agent", "waypoint")
 	killed := kill(t, named(t, descendants(t, waypoint), "/usr/local/bin/envoy", ""))
 	b.eventually("the waypoint's pod is ready again after its container has ended", func() bool {
@@ -86,9 +86,9 @@ func TestPackets(t *testing.T) {
 		status := pods.Items[0].Status.ContainerStatuses[0]
 		return status.RestartCount > 0 && status.Ready
 	})
-	b.do("waypoint after its Envoy was killed", b.waypoint)
+	b.do("install after the waypoint's Envoy was killed", b.Install)
 	b.answers(http.MethodGet, address, http.StatusOK)
-	t.Logf("the waypoint's Envoy killed, sm:waypoint: the next good request %s later",
+	t.Logf("the waypoint's Envoy killed, sm:install: the next good request %s later",
 		time.Since(killed).Round(10*time.Millisecond))
 	for _, component := range []string{"istiod", "podrunner"} {
 		killed := kill(t, b.pid(component))
