@@ -17,9 +17,9 @@ func data() map[string]any {
 	return map[string]any{
 		"Namespace": "default", "Percent": 50.0, "Delay": "2s", "Path": "/headers", "Exact": false,
 		"IdleTimeout": "500ms",
-		"Waypoint":   "cluster.local/ns/default/sa/appb-waypoint",
-		"Principals": []string{"cluster.local/ns/default/sa/appa"},
-		"Httpbin":    "httpbin:1", "Fortio": "fortio:1", "ServiceType": "ClusterIP", "NodePort": 30042,
+		"Waypoint":    "cluster.local/ns/default/sa/appb-waypoint",
+		"Principals":  []string{"cluster.local/ns/default/sa/appa"},
+		"Httpbin":     "httpbin:1", "Fortio": "fortio:1", "ServiceType": "ClusterIP", "NodePort": 30042,
 		"GatewayNodePort": 30042, "Workers": 2,
 		"WorkerList": make([]struct{}, 2), "CgroupV1": true,
 		"Weight": 90, "Rest": 10, "Principal": "cluster.local/ns/default/sa/appa", "HTTP": true,

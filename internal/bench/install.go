@@ -93,7 +93,7 @@ func (b *bench) installLab(ctx context.Context, lab, name string) error {
 // byHand is the sequence of commands that the lab replaces, with the files that it needs.
 type byHand struct {
 	*bench
-	config, images, metalLB, pool, gatewayAPI, mesh string
+	config, images, metalLB, gatewayAPI, mesh string
 }
 
 // byHand writes the files. None of that is measured.

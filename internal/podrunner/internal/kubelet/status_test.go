@@ -209,7 +209,9 @@ func TestStatusAsStored(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := samplePod()
 			c.spec = &pod.Spec.Containers[0]
-			state := &podState{started: began.Time, host: "10.0.0.1", address: "10.0.0.2", containers: []*containerState{c}}
+			state := &podState{
+				started: began.Time, host: "10.0.0.1", address: "10.0.0.2", containers: []*containerState{c},
+			}
 			written, err := json.Marshal(state.status(pod, later))
 			if err != nil {
 				t.Fatal(err)
