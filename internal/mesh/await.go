@@ -85,8 +85,8 @@ func (m *Mesh) Wait(ctx context.Context, c Condition) error {
 	}
 }
 
-// overlooked notifies istiod once it has overlooked something for the condition's patience. since is when that was first
-// seen; overlooked returns that time for the next look, or the zero time.
+// overlooked notifies istiod once it has overlooked something for the condition's patience. since is when that was
+// first seen; overlooked returns that time for the next look, or the zero time.
 func (m *Mesh) overlooked(
 	ctx context.Context, c Condition, found *problem.Problem, since time.Time,
 ) (time.Time, error) {
