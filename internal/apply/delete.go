@@ -3,6 +3,7 @@ package apply
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -247,7 +248,7 @@ func (o Overlay) remove(ctx context.Context, c *Client, _ string) error {
 	}
 	for i := range list.Items {
 		list.Items[i].SetGroupVersionKind(gvk)
-		if manages(&list.Items[i], w.manager) {
+		if manages(&list.Items[i], w.manager) || o.Exclusive && o.setOn(&list.Items[i], w.desired) {
 			if err := c.removeOverlay(ctx, o, &list.Items[i]); err != nil {
 				return err
 			}
@@ -268,9 +269,46 @@ func (c *Client) removeOverlay(ctx context.Context, o Overlay, obj *metav1.Parti
 		}
 		detail = LeftInPlace + why
 	}
-	if err := c.releaseFields(ctx, obj, o.manager()); err != nil {
-		return err
+	if manages(obj, o.manager()) {
+		if err := c.releaseFields(ctx, obj, o.manager()); err != nil {
+			return err
+		}
+	}
+	if o.Exclusive {
+		if err := c.removeOverlayLabels(ctx, o, obj); err != nil {
+			return err
+		}
 	}
 	engine.Changed(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: detail})
+	return nil
+}
+
+// setOn says that obj is the overlay's object and has one of its labels.
+func (o Overlay) setOn(obj, desired client.Object) bool {
+	if client.ObjectKeyFromObject(obj) != client.ObjectKeyFromObject(desired) {
+		return false
+	}
+	for key, value := range o.Object.GetLabels() {
+		if has, found := obj.GetLabels()[key]; found && has == value {
+			return true
+		}
+	}
+	return false
+}
+
+// removeOverlayLabels removes the overlay's labels from an object, whoever set them.
+func (c *Client) removeOverlayLabels(ctx context.Context, o Overlay, obj client.Object) error {
+	none := map[string]any{}
+	for key := range o.Object.GetLabels() {
+		none[key] = nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": none}})
+	if err != nil {
+		return err
+	}
+	err = c.api.Patch(ctx, obj, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(ManagedBy))
+	if err := client.IgnoreNotFound(err); err != nil {
+		return fmt.Errorf("removing the labels of overlay %s from %s: %w", o.Name, idOf(obj), err)
+	}
 	return nil
 }

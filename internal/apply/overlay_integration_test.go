@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // A namespace that an overlay has created is deleted with it when it is empty. One that existed before, or that others
@@ -48,5 +49,55 @@ func TestOverlayDeletesItsNamespace(t *testing.T) {
 		if _, set := ns.Labels["in"]; set || len(ns.Annotations) > 0 || ns.DeletionTimestamp != nil {
 			t.Errorf("%s: labels %v, annotations %v", name, ns.Labels, ns.Annotations)
 		}
+	}
+}
+
+// TestOverlayLabelsOfOthers removes an overlay whose labels were set with kubectl as well, or alone: they go where the
+// overlay is exclusive and stay where it is not.
+func TestOverlayLabelsOfOthers(t *testing.T) {
+	c := cluster(t, "labels-of-others")
+	name := namespace(t, c)
+	configs := c.Kube().CoreV1().ConfigMaps(name)
+	for title, test := range map[string]struct{ exclusive, alone, stays bool }{
+		"exclusive, both":     {exclusive: true},
+		"exclusive, alone":    {exclusive: true, alone: true},
+		"not exclusive, both": {stays: true},
+	} {
+		t.Run(title, func(t *testing.T) {
+			made := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+				GenerateName: "enrolled-", Labels: map[string]string{"other": "kept"},
+			}}
+			made, err := configs.Create(t.Context(), made, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			overlay := Overlay{
+				Name: "enrol", Exclusive: test.exclusive,
+				Object: objects(t, "apiVersion: v1\nkind: ConfigMap\n"+
+					"metadata: {name: "+made.Name+", namespace: "+name+", labels: {use: waypoint}}\n")[0],
+			}
+			if _, err := configs.Patch(
+				t.Context(), made.Name, types.MergePatchType, []byte(`{"metadata":{"labels":{"use":"waypoint"}}}`),
+				metav1.PatchOptions{FieldManager: "kubectl-label"},
+			); err != nil {
+				t.Fatal(err)
+			}
+			if !test.alone {
+				connect := func(context.Context) (*Client, error) { return c, nil }
+				if err := Step(connect, "enrol", "an overlay", nil, overlay).Do(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := overlay.remove(t.Context(), c, "enrol"); err != nil {
+				t.Fatal(err)
+			}
+			left, err := configs.Get(t.Context(), made.Name, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, has := left.Labels["use"]; has != test.stays || left.Labels["other"] != "kept" {
+				t.Errorf("labels are %v", left.Labels)
+			}
+		})
 	}
 }

@@ -21,6 +21,7 @@ import (
 
 	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/command"
+	"ambientlab/internal/engine"
 	"ambientlab/internal/lesson"
 	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/lesson/params"
@@ -320,9 +321,9 @@ func (w *workshopLab) Manual(ctx context.Context, name string, on probe.Lessons)
 			return manual, err
 		}
 		manual.Files = append(manual.Files, workshop.File{Name: file, Text: string(text)})
-		manual.Commands = append(manual.Commands, fmt.Sprintf(
-			"kubectl -n %s apply --server-side --force-conflicts -f - <<'EOF'\n%s\nEOF", s.Config.Namespace,
-			strings.TrimSpace(string(text))))
+	}
+	if manual.Commands, err = commandsOf(ctx, l.PlanToApply(s)); err != nil {
+		return manual, err
 	}
 	previews, err := s.Preview(ctx, l.PlanToUndo(s))
 	if err != nil {
@@ -338,6 +339,33 @@ func (w *workshopLab) Manual(ctx context.Context, name string, on probe.Lessons)
 		}
 	}
 	return manual, nil
+}
+
+// commandsOf lists a plan's commands, each with the file that it applies. They are those of sm:plan -out, with the
+// lab's labels and field managers, so that the lesson's target can undo what was applied by hand.
+func commandsOf(ctx context.Context, plan engine.Plan) ([]string, error) {
+	var commands []string
+	for _, step := range inOrder(plan) {
+		if step.Explain == nil {
+			continue
+		}
+		var files map[string][]byte
+		if step.Files != nil {
+			var err error
+			if files, err = step.Files(ctx); err != nil {
+				return nil, err
+			}
+		}
+		for _, line := range step.Explain() {
+			for name, content := range files {
+				if before, _, found := strings.Cut(line, " -f "+name); found {
+					line = fmt.Sprintf("%s -f - <<'EOF'\n%s\nEOF", before, bytes.TrimSpace(content))
+				}
+			}
+			commands = append(commands, line)
+		}
+	}
+	return commands, nil
 }
 
 // Break implements workshop.Lab.

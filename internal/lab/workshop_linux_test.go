@@ -121,6 +121,18 @@ func TestWorkshopNotices(t *testing.T) {
 	label(`{"metadata":{"labels":{"istio.io/ingress-use-waypoint":"true"}}}`)
 	until("it is proven again", done)
 
+	manual, err = e.Manual(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{
+		"--field-manager=ambientlab -", "--field-manager=ambientlab-enrol", "kind: Gateway",
+		"app.kubernetes.io/managed-by: ambientlab",
+	} {
+		if commands := strings.Join(manual.Commands, "\n"); !strings.Contains(commands, part) {
+			t.Errorf("the commands for kubectl do not contain %q:\n%s", part, commands)
+		}
+	}
 	again, err := workshop.New(l, l.feed, lesson.Claims(), file)
 	if err != nil {
 		t.Fatal(err)

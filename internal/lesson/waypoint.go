@@ -80,7 +80,7 @@ func enrolStep(s *session.Session, id string, needs ...string) engine.Step {
 	}
 	service := list[0]
 	service.SetNamespace(s.Config.Namespace)
-	return s.OverlayStep(id, title, needs, apply.Overlay{Name: id, Object: service})
+	return s.OverlayStep(id, title, needs, apply.Overlay{Name: id, Object: service, Exclusive: true})
 }
 
 // upstreamEnvoyStep applies the EnvoyFilter that the waypoint needs where the bundle's proxy is upstream Envoy. With

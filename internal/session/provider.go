@@ -164,7 +164,8 @@ func (e *Env) auto(ctx context.Context, noDocker error) (cluster.Provider, error
 	}
 	e.Tell("provider: the embedded control plane, because %s; for kind, change that, or set SM_PROVIDER=kind, "+
 		"which says what it needs", obstacle)
-	e.Tell("the programs of the embedded control plane are built once, which takes minutes")
+	e.Tell("the programs of the embedded control plane are built the first time, which takes minutes; " +
+		"later starts take seconds")
 	return e.embedded()
 }
 
