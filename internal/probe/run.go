@@ -126,7 +126,7 @@ func (e Env) together(ctx context.Context, claims []Claim) ([]Result, error) {
 	if len(again) == 0 {
 		return results, nil
 	}
-	e.Progress("the measurement of %d claims was disturbed; measuring them once more, one after the other", len(again))
+	e.Progress("measurements that were disturbed: %d; measuring again, one after the other", len(again))
 	e.Lanes, e.rate = 1, rate/4
 	second, err := e.measure(ctx, spoiltClaims)
 	if err != nil {
