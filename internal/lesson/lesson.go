@@ -371,9 +371,12 @@ func (l Lesson) excluded(found session.Found) error {
 			if e.Lesson != other.Name && (e.Lesson != l.Name || !slices.Contains(other.Excludes, e)) {
 				continue
 			}
-			return problem.New(problem.LessonExcluded, nil, "sm:%s is on, and sm:%s cannot be on with it: %s; "+
-				"nothing was changed", other.Name, l.Name, e.Why).
-				With("Run `mage sm:"+other.Name+" -off`.", "Then run `mage sm:"+l.Name+"` again.")
+			excluded := problem.New(problem.LessonExcluded, nil, "sm:%s is on, and sm:%s cannot be on with it: %s; "+
+				"nothing was changed", other.Name, l.Name, e.Why)
+			excluded.Advice = []string{ // the commands; the kind's advice says the same in general
+				"Run `mage sm:" + other.Name + " -off`.", "Then run `mage sm:" + l.Name + "` again.",
+			}
+			return excluded
 		}
 	}
 	return nil
