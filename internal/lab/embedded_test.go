@@ -95,6 +95,9 @@ func (b *bench) lab(settings ...string) bed {
 		key, value, _ := strings.Cut(setting, "=")
 		env[key] = value
 	}
+	if env["SM_PROVIDER"] != cluster.ProviderEmbedded {
+		delete(env, "SM_PACKETS") // it is for an embedded lab alone
+	}
 	loaded, err := session.Load(func(key string) string { return env[key] })
 	if err != nil {
 		b.t.Fatal(err)

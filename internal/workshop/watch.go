@@ -3,11 +3,13 @@ package workshop
 import (
 	"context"
 	"fmt"
+	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -37,8 +39,6 @@ func Watch(ctx context.Context, config *rest.Config, namespace string, changed f
 	if err != nil {
 		return fmt.Errorf("making a client that watches the lab's objects: %w", err)
 	}
-	applications := dynamicinformer.NewFilteredDynamicSharedInformerFactory(client, 0, namespace, nil)
-	system := dynamicinformer.NewFilteredDynamicSharedInformerFactory(client, 0, names.Istio, nil)
 	handler := cache.ResourceEventHandlerDetailedFuncs{
 		AddFunc: func(object any, isInInitialList bool) {
 			if !isInInitialList {
@@ -53,21 +53,35 @@ func Watch(ctx context.Context, config *rest.Config, namespace string, changed f
 			announce(object, changed)
 		},
 	}
+	informers := []cache.SharedInformer{
+		informer(client.Resource(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"}).
+			Namespace(names.Istio)),
+	}
 	for _, kind := range watched() {
-		if _, err := applications.ForResource(kind).Informer().AddEventHandler(handler); err != nil {
-			return fmt.Errorf("watching %s: %w", kind.Resource, err)
+		informers = append(informers, informer(client.Resource(kind).Namespace(namespace)))
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	for _, i := range informers {
+		if _, err := i.AddEventHandler(handler); err != nil {
+			return fmt.Errorf("watching the lab's objects: %w", err)
 		}
 	}
-	ztunnels := system.ForResource(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"})
-	if _, err := ztunnels.Informer().AddEventHandler(handler); err != nil {
-		return fmt.Errorf("watching ztunnel: %w", err)
+	for _, i := range informers {
+		running.Go(func() { i.RunWithContext(ctx) })
 	}
-	applications.Start(ctx.Done())
-	system.Start(ctx.Done())
-	<-ctx.Done()
-	applications.Shutdown()
-	system.Shutdown()
 	return nil
+}
+
+// informer watches the objects of one kind in one namespace. client-go's dynamicinformer does the same, but imports the
+// informers of every built-in kind, which the lab would then compile as well.
+func informer(objects dynamic.ResourceInterface) cache.SharedInformer {
+	return cache.NewSharedInformer(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			return objects.List(ctx, options)
+		},
+		WatchFuncWithContext: objects.Watch,
+	}, &unstructured.Unstructured{}, 0)
 }
 
 // announce names an object that changed, but for the callers that a check starts and removes.
