@@ -26,6 +26,7 @@ import (
 
 	"ambientlab/internal/apply"
 	"ambientlab/internal/cluster"
+	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/dump"
 	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/mesh"
@@ -378,6 +379,9 @@ func (c *connected) collectLogs(ctx context.Context, add dump.Add) error {
 	errs.add(err)
 	for i := range pods {
 		pod, folder := &pods[i], folders[i]
+		if _, simulated := pod.Annotations[embedded.Simulated]; simulated {
+			continue // it runs nothing, so it has no logs
+		}
 		for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 			read := func(previous bool, name string) {
 				group.Go(func() error {

@@ -72,7 +72,7 @@ func announce(packages *counter, done <-chan struct{}) bool {
 		return false
 	case <-timer.C:
 	}
-	packages.say("Compiling the lab itself: about three minutes on two cores the first time, a moment after that.")
+	packages.say("Compiling the lab itself: one to three minutes on two cores the first time, a moment after that.")
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
