@@ -15,8 +15,9 @@ import (
 
 // Apply runs a plan within the deadline of the whole target.
 func (s *Session) Apply(ctx context.Context, plan engine.Plan) (engine.Result, error) {
+	ctx, why := s.whileProcessesRun(ctx)
 	result, err := s.ApplyWithoutLab(ctx, plan)
-	return result, s.withStopped(err)
+	return result, s.withStopped(why(err))
 }
 
 // ApplyWithoutLab runs a plan that needs no lab, within the deadline of the whole target.
