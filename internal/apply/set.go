@@ -134,8 +134,8 @@ type Overlay struct {
 	// Create allows the object to be created where it does not exist. It is deleted with the overlay, unless objects of
 	// others need it by then.
 	Create bool
-	// Exclusive says that the labels are the overlay's even where others have set them too, with kubectl for example: they
-	// are removed with the overlay. It is for objects of the lab's own.
+	// Exclusive says that the labels are the overlay's even where others have set them too, with kubectl for example:
+	// they are removed with the overlay. It is for objects of the lab's own.
 	Exclusive bool
 }
 
