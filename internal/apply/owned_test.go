@@ -55,7 +55,7 @@ func TestListingsAreShared(t *testing.T) {
 		go ask(canceled)
 		synctest.Wait()
 		go ask(t.Context())
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(1500 * time.Millisecond) // of synctest's fake time: a listing takes a second of it
 		cancel(errors.New("stopped"))
 		synctest.Wait()
 		if a, b := <-got, <-got; a != 3 || b != -1 {

@@ -209,7 +209,7 @@ func TestFailing(t *testing.T) {
 			{0, problem.New(problem.NotReady, nil, "x"), false},
 			{failingLimit, problem.New(problem.NotReady, nil, "x"), false},
 		} {
-			time.Sleep(step.pause)
+			time.Sleep(step.pause) // of synctest's fake time
 			if got := f.TooLong(step.found); got != step.want {
 				t.Errorf("%v: %t", step, got)
 			}

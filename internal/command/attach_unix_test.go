@@ -63,7 +63,7 @@ func TestAttachStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(30 * time.Second); syscall.Kill(pid, 0) == nil; <-time.After(10 * time.Millisecond) {
-		// A process that nobody waits for stays in the table until init takes it.
+		// A process whose parent has ended stays in the process table until the init process reaps it.
 		if state, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil &&
 			strings.Contains(string(state), ") Z ") {
 			return

@@ -21,7 +21,7 @@ import (
 	"ambientlab/specs"
 )
 
-// TestExistingCluster takes the lab to a cluster that somebody else made, through every lesson, and away again. The
+// TestExistingCluster takes the lab to a cluster that the lab did not make, through every lesson, and away again. The
 // cluster must then hold what it held before: nothing more, and nothing less.
 func TestExistingCluster(t *testing.T) {
 	const theirs = "somebodys"

@@ -42,7 +42,8 @@ func (b *bench) gone(ports map[string]int) {
 		b.t.Errorf("ports %v", ports)
 	}
 	for name, port := range ports {
-		// Nobody else's: they lie below the range of outgoing connections, and are chosen at random from 12000.
+		// No other program uses them: they lie below the range of outgoing connections, and are chosen at random
+		// from 12000.
 		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			b.t.Errorf("port %s: %v", name, err)

@@ -179,7 +179,7 @@ spec:
 			b.t.Fatal(err)
 		}
 		if _, err := virtualServices.Apply(ctx, "appb-delay", theirs,
-			metav1.ApplyOptions{FieldManager: "somebody-else", Force: true}); err != nil {
+			metav1.ApplyOptions{FieldManager: "another-tool", Force: true}); err != nil {
 			b.t.Fatal(err)
 		}
 	}
@@ -191,8 +191,8 @@ spec:
 	if !errors.As(err, &known) || known.ID != problem.ApplyConflict.ID {
 		b.t.Errorf("got %v", err)
 	}
-	says(b.t, "the conflict", err.Error(), "somebody-else")
-	b.dumped("the conflict", err, "appb-delay", "somebody-else", problem.ApplyConflict.ID)
+	says(b.t, "the conflict", err.Error(), "another-tool")
+	b.dumped("the conflict", err, "appb-delay", "another-tool", problem.ApplyConflict.ID)
 
 	b.do("fault on the lab's own", b.fault)
 	b.do("verify", b.verify)

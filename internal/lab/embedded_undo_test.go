@@ -158,7 +158,7 @@ func write(t *testing.T, text string) string {
 	return path
 }
 
-// create makes objects as somebody else would.
+// create makes objects as another user of the cluster would.
 func (b *bench) create(text string) {
 	b.t.Helper()
 	list, err := manifest.Decode([]byte(text))
@@ -321,8 +321,8 @@ func (b *bench) imagePull() {
 		defer close(said)
 		b.saysItCannotPull(ctx)
 	}()
-	// No scheduler takes the pod, so that nobody but the test says how it is.
-	err := b.fails("install of an image that nobody has",
+	// No scheduler takes the pod, so that only the test sets its status.
+	err := b.fails("install of an image that no registry has",
 		b.guest("SM_TIMEOUT=2m", "SM_NAMESPACE=shop", "SM_METALLB=on", "SM_ADDONS=prometheus",
 			"SM_MANIFESTS="+write(b.t, `
 apiVersion: apps/v1

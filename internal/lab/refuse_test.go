@@ -45,7 +45,7 @@ func (d bed) afterInstall() map[string]func(context.Context) error {
 	}
 }
 
-// TestForeignKindCluster: a kind cluster of the user's own that has the lab's name is nobody's to work on.
+// TestForeignKindCluster: the lab does not work on a kind cluster of the user's own that has the lab's name.
 func TestForeignKindCluster(t *testing.T) {
 	engine := newEngine(nodeContainer("ambient", "ambient-control-plane", node.ControlPlane, "172.18.0.2"))
 	d := newDesk(t, &engine)

@@ -64,7 +64,7 @@ type sim struct {
 	selector      bool // the policy written with selector: the waypoint ignores it
 	deniedEarly   bool // the requests are denied by something that does not count
 
-	foreign       []int // requests of somebody else during the nth batch
+	foreign       []int // requests of another client during the nth batch
 	hideCounters  bool  // a stock proxy: no request counters
 	hidePrincipal bool  // a log format without the principal
 	wrongSeen     string

@@ -19,7 +19,7 @@ func TestJobName(t *testing.T) {
 			"GitLab":              {"CI_JOB_ID", n, "CI_RUNNER_ID", "1"},
 			"Buildkite":           {"BUILDKITE_JOB_ID", n},
 			"Jenkins":             {"BUILD_TAG", "jenkins-e2e-5", "WORKSPACE", "/ws/e2e@" + n},
-			"unknown":             {"FOLDER", "/work/" + n},
+			"unknown":             {"FOLDER", "/folder-" + n},
 		} {
 			getenv := env(append(job, "CI", "true")...)
 			name := jobName(getenv, "host", getenv("FOLDER"))

@@ -162,7 +162,7 @@ func TestTreeAnimates(t *testing.T) {
 			Steps: []engine.StepInfo{{ID: "a", Title: "A"}},
 		})
 		tr.Handle(engine.Event{Time: began, Kind: engine.StepStarted, Step: "a"})
-		time.Sleep(1250 * time.Millisecond) // of synctest's fake time: the tree's ticker runs, and nobody waits
+		time.Sleep(1250 * time.Millisecond) // of synctest's fake time: the tree's ticker runs, and no goroutine waits
 		synctest.Wait()
 		if want := "Plan  1.2s\n`- | A  1.2s\n"; s.text() != want {
 			t.Errorf("after 1.25 s %q, want %q", s.text(), want)

@@ -227,7 +227,7 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestMovePorts chooses another port where somebody took one while the lab was stopped.
+// TestMovePorts chooses another port where another program took one while the lab was stopped.
 func TestMovePorts(t *testing.T) {
 	e := plain(t)
 	s, err := e.load()

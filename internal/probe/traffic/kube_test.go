@@ -101,7 +101,7 @@ func TestStartPodReplacesItsOwnAndNoOther(t *testing.T) {
 	}
 	k = &Kube{client: fake.NewClientset(readyPod(spec.Name, false))}
 	if _, err := k.StartPod(t.Context(), spec); err == nil || !strings.Contains(err.Error(), "not the lab's") {
-		t.Errorf("somebody else's pod: %v", err)
+		t.Errorf("a pod of another user: %v", err)
 	}
 }
 
