@@ -58,10 +58,11 @@ func Run(ctx context.Context, env Env) (report Report, err error) {
 	if err != nil {
 		return report, err
 	}
+	objects := sync.OnceValues(func() (*mesh.Objects, error) { return env.objects(ctx) })
 	for i, claim := range asked {
 		result := &results[i]
 		if result.Verdict != Proven {
-			objects, err := env.objects(ctx)
+			objects, err := objects()
 			result.Causes = causes(objects, err, claim, env.Lessons, *result)
 		}
 		result.ID, result.Lesson, result.Learn = claim.ID, claim.Lesson, claim.Learn
