@@ -10,6 +10,7 @@ import (
 	"math"
 	"time"
 
+	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe/observe"
@@ -122,7 +123,7 @@ func (e Env) withDefaults() (Env, error) {
 
 // principal is the identity of a service account, as Istio's policies write it.
 func (e Env) principal(account string) string {
-	return e.TrustDomain + "/ns/" + e.Namespace + "/sa/" + account
+	return names.Principal(e.TrustDomain, e.Namespace, account)
 }
 
 func (e Env) share() stats.Share {

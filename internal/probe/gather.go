@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/probe/observe"
 	"ambientlab/internal/probe/traffic"
 )
@@ -30,7 +31,7 @@ type Site struct {
 
 // Principal is the identity of a service account of the applications' namespace, as Istio's policies write it.
 func (s Site) Principal(account string) string {
-	return Env{Namespace: s.Namespace, TrustDomain: s.TrustDomain}.principal(account)
+	return names.Principal(s.TrustDomain, s.Namespace, account)
 }
 
 // gather prepares the judges of a shot.
