@@ -18,5 +18,6 @@ func (e Env) Load(s Shot) (traffic.Load, error) {
 	if err != nil {
 		return traffic.Load{}, err
 	}
-	return e.load(s), nil
+	load, _ := e.load(s)
+	return load, nil
 }

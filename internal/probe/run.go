@@ -320,7 +320,7 @@ func (b *batch) baseline(earlier []time.Duration) []time.Duration {
 // fire sends the requests of a shot: of one about a share as many as make its verdict sure, in rounds. What is sure by
 // then stays so, whatever is measured afterwards.
 func (e Env) fire(ctx context.Context, w *watch, b *batch, baseline []time.Duration) {
-	load := e.load(b.shot)
+	load, most := e.load(b.shot)
 	w.expect(load.Run)
 	b.m = Measurement{
 		Run: load.Run, Who: b.shot.Caller, Method: load.Method, Path: load.Path, Control: b.control,
@@ -341,10 +341,6 @@ func (e Env) fire(ctx context.Context, w *watch, b *batch, baseline []time.Durat
 			return
 		}
 		b.m.Body, b.answer = answer.Body, &answer
-	}
-	most := load.Count
-	if b.shot.Expect.Share {
-		_, most, _ = e.share().Samples() // where that is too many, the verdict says so
 	}
 	judge, err := e.gather(ctx, b.shot, load.Run)
 	if err != nil {
@@ -453,10 +449,10 @@ func (e Env) path(path string) string {
 	return path
 }
 
-// load turns a shot into a batch.
-func (e Env) load(s Shot) traffic.Load {
+// load turns a shot into its first batch; most is how many requests all batches of the shot may have.
+func (e Env) load(s Shot) (l traffic.Load, most int) {
 	fault := e.Lessons.faultOrDefault()
-	l := traffic.Load{
+	l = traffic.Load{
 		Method: s.Method, Path: e.path(s.Path), Host: s.Host, Count: s.Count, Rate: rate, Concurrency: lowConcurrency,
 		Timeout: fault.Delay + slack, Run: e.NewRun(),
 	}
@@ -465,20 +461,20 @@ func (e Env) load(s Shot) traffic.Load {
 	}
 	switch s.Count {
 	case EnoughForShare:
-		l.Count, _, _ = e.share().Samples() // where that is too many, the verdict says so
+		l.Count, most, _ = e.share().Samples() // where that is too many, the verdict says so
 		l.Rate = e.rate
 		// As many at a time as are delayed at that rate, so that none waits for another; some more for a busy machine.
 		l.Concurrency = min(int(l.Rate*fault.Delay.Seconds())+lowConcurrency, traffic.MaxConcurrency)
-		l = l.Even()
+		return l.Even(), most
 	case EnoughForNone:
 		l.Count, l.Concurrency = missed(fault, e.Error), concurrency
 	case EnoughForSplit:
 		// Half as many again: the share is judged once, after all of them.
-		_, most, _ := e.split().Samples()
+		_, most, _ = e.split().Samples()
 		l.Count = min(most*3/2, traffic.MaxCount)
 		l.Concurrency = concurrency / 2
 	}
-	return l
+	return l, l.Count
 }
 
 // missed is how many undelayed requests in a row rule out, at the given error probability, that a delay is still in
