@@ -61,9 +61,24 @@ func CountLines(ctx context.Context, cluster traffic.Cluster, logs Logs) (map[st
 }
 
 func (l Logs) follow(ctx context.Context, cluster traffic.Cluster, pod string, found chan<- string) error {
-	log, err := cluster.Logs(ctx, l.Namespace, pod, l.Container, l.Since)
+	err := follow(ctx, cluster, l.Namespace, pod, l.Container, l.Since, func(line string) bool {
+		return !l.Match(line) || before(line, l.Since) || passes(ctx, found, pod)
+	})
 	if err != nil {
 		return fmt.Errorf("reading the log of %s: %w", pod, err)
+	}
+	return nil
+}
+
+// follow follows the log of a container from a moment on and passes each line to take, until take returns false, the
+// log ends or ctx ends, which is no error.
+func follow(
+	ctx context.Context, cluster traffic.Cluster, namespace, pod, container string, since time.Time,
+	take func(line string) (more bool),
+) error {
+	log, err := cluster.Logs(ctx, namespace, pod, container, since)
+	if err != nil {
+		return err
 	}
 	// A reader that is blocked in the log notices the end of ctx only when the log is closed under it.
 	stop := context.AfterFunc(ctx, func() { _ = log.Close() })
@@ -75,19 +90,24 @@ func (l Logs) follow(ctx context.Context, cluster traffic.Cluster, pod string, f
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		if line := lines.Text(); !l.Match(line) || before(line, l.Since) {
-			continue
-		}
-		select {
-		case found <- pod:
-		case <-ctx.Done():
+		if !take(lines.Text()) {
 			return nil
 		}
 	}
-	if err := lines.Err(); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("reading the log of %s: %w", pod, err)
+	if ctx.Err() != nil {
+		return nil
 	}
-	return nil
+	return lines.Err()
+}
+
+// passes sends a value unless ctx ends before it is received.
+func passes[T any](ctx context.Context, to chan<- T, value T) bool {
+	select {
+	case to <- value:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // moment is a time as programs write it into their logs.

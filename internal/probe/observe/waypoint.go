@@ -1,7 +1,6 @@
 package observe
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -120,31 +119,11 @@ func (w *Waypoint) Crossings(ctx context.Context, since time.Time, enough func(C
 }
 
 func (w *Waypoint) follow(ctx context.Context, pod string, since time.Time, found chan<- Crossing) error {
-	log, err := w.Cluster.Logs(ctx, w.Namespace, pod, proxyContainer, since)
+	err := follow(ctx, w.Cluster, w.Namespace, pod, proxyContainer, since, func(line string) bool {
+		crossing, ok := Parse(line)
+		return !ok || passes(ctx, found, crossing)
+	})
 	if err != nil {
-		return fmt.Errorf("reading the log of waypoint %s: %w", pod, err)
-	}
-	// A reader that is blocked in the log notices the end of ctx only when the log is closed under it.
-	stop := context.AfterFunc(ctx, func() { _ = log.Close() })
-	defer func() {
-		if stop() {
-			_ = log.Close()
-		}
-	}()
-	lines := bufio.NewScanner(log)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		crossing, ok := Parse(lines.Text())
-		if !ok {
-			continue
-		}
-		select {
-		case found <- crossing:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-	if err := lines.Err(); err != nil {
 		return fmt.Errorf("reading the log of waypoint %s: %w", pod, err)
 	}
 	return nil
