@@ -2,7 +2,6 @@ package lesson
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -33,12 +32,8 @@ func Authz(without string, strict bool) Lesson {
 func authzOf(authz params.Authz) Lesson {
 	return Lesson{
 		Name: "authz", Needs: []string{"apps", "waypoint"}, Parameters: authz,
-		Recorded: func(raw json.RawMessage) (Lesson, error) {
-			var recorded params.Authz
-			err := json.Unmarshal(raw, &recorded)
-			return authzOf(recorded), err
-		},
-		On: describeAuthz(authz), Off: "every caller may ask appb", Claims: authzClaims(),
+		Recorded: fromRecord(authzOf), On: describeAuthz(authz), Off: "every caller may ask appb",
+		Claims: authzClaims(),
 		Data: func(config session.Config) map[string]any {
 			return map[string]any{
 				"Principals": authz.Principals(config.TrustDomain, config.Namespace),

@@ -2,7 +2,6 @@ package lesson
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -21,12 +20,7 @@ func Fault(fault params.Fault) Lesson {
 	detail := fmt.Sprintf("%v %% of %s delayed by %s", fault.Percent, fault.Paths(), fault.Delay)
 	return Lesson{
 		Name: "fault", Needs: []string{"apps", "waypoint"}, Parameters: fault, Invalid: fault.Validate(),
-		Recorded: func(raw json.RawMessage) (Lesson, error) {
-			var recorded params.Fault
-			err := json.Unmarshal(raw, &recorded)
-			return Fault(recorded), err
-		},
-		On: detail, Off: "no delay", Claims: faultClaims(),
+		Recorded: fromRecord(Fault), On: detail, Off: "no delay", Claims: faultClaims(),
 		Data: func(config session.Config) map[string]any {
 			return map[string]any{
 				"Namespace": config.Namespace, "Percent": fault.Percent, "Delay": fault.Delay.String(),

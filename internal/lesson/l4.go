@@ -2,7 +2,6 @@ package lesson
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -27,12 +26,7 @@ func L4(l4 params.L4) Lesson {
 	}
 	return Lesson{
 		Name: "l4", Needs: []string{"apps"}, Extra: true, Parameters: l4,
-		Recorded: func(raw json.RawMessage) (Lesson, error) {
-			var recorded params.L4
-			err := json.Unmarshal(raw, &recorded)
-			return L4(recorded), err
-		},
-		On: on, Off: "no layer-4 policy for appb's pod", Claims: l4Claims(),
+		Recorded: fromRecord(L4), On: on, Off: "no layer-4 policy for appb's pod", Claims: l4Claims(),
 		Data: func(config session.Config) map[string]any {
 			return map[string]any{
 				"Principal": names.Principal(config.TrustDomain, config.Namespace, names.AppA), "HTTP": l4.HTTP,

@@ -174,6 +174,15 @@ func (l Lesson) AsRecorded(found session.Found) (recorded Lesson, on bool, err e
 	return recorded, on, nil
 }
 
+// fromRecord is the Recorded of a lesson that is made from its parameters.
+func fromRecord[T any](of func(T) Lesson) func(json.RawMessage) (Lesson, error) {
+	return func(raw json.RawMessage) (Lesson, error) {
+		var parameters T
+		err := json.Unmarshal(raw, &parameters)
+		return of(parameters), err
+	}
+}
+
 // noData is the Data of a lesson whose specs are no templates.
 func noData(session.Config) map[string]any { return nil }
 

@@ -2,7 +2,6 @@ package lesson
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -28,12 +27,7 @@ func Split(split params.Split) Lesson {
 			"fault", "sm:fault applies a VirtualService for appb and sm:split an HTTPRoute, and what Istio makes of " +
 				"both for one Service is undefined",
 		}},
-		Recorded: func(raw json.RawMessage) (Lesson, error) {
-			var recorded params.Split
-			err := json.Unmarshal(raw, &recorded)
-			return Split(recorded), err
-		},
-		On: split.String(), Off: "one version of appb", Claims: splitClaims(),
+		Recorded: fromRecord(Split), On: split.String(), Off: "one version of appb", Claims: splitClaims(),
 		Data: func(session.Config) map[string]any {
 			return map[string]any{"Httpbin": names.HttpbinImage, "Weight": split.Weight, "Rest": split.Rest()}
 		},
