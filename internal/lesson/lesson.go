@@ -377,7 +377,7 @@ func (l Lesson) excluded(found session.Found) error {
 			continue
 		}
 		for _, e := range append(slices.Clone(l.Excludes), other.Excludes...) {
-			if e.Lesson != other.Name && (e.Lesson != l.Name || !slices.Contains(other.Excludes, e)) {
+			if e.Lesson != other.Name && e.Lesson != l.Name {
 				continue
 			}
 			excluded := problem.New(problem.LessonExcluded, nil, "sm:%s is on, and sm:%s cannot be on with it: %s; "+
