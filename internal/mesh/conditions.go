@@ -200,7 +200,7 @@ func StrictOff(t Target, namespace, name string) Condition {
 	return Condition{
 		title: fmt.Sprintf("policy %s, off", name),
 		look: func(ctx context.Context, p *proxies) (*problem.Problem, error) {
-			return p.knownToZtunnel(ctx, t.Service, namespace, name)
+			return p.policyAtZtunnels(ctx, t.Service, namespace, name, false)
 		},
 	}
 }

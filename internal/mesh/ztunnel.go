@@ -55,10 +55,13 @@ func (z ztunnel) Policies(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// knownToZtunnel says which ztunnel on a node with a pod of a Service still enforces a policy.
-func (p *proxies) knownToZtunnel(ctx context.Context, s Service, namespace, name string) (*problem.Problem, error) {
+// policyAtZtunnels says which ztunnel on a node with a pod of a Service does not have a policy that is wanted, or still
+// enforces one that is not.
+func (p *proxies) policyAtZtunnels(
+	ctx context.Context, s Service, namespace, name string, wanted bool,
+) (*problem.Problem, error) {
 	if p.mesh.nodeProxy == nil {
-		return nil, nil // no packets flow, so nothing enforces a policy
+		return nil, nil // no packets flow, so there is no ztunnel to ask and nothing enforces a policy
 	}
 	pods, err := p.mesh.ztunnelsOf(ctx, s)
 	if err != nil {
@@ -69,10 +72,14 @@ func (p *proxies) knownToZtunnel(ctx context.Context, s Service, namespace, name
 		if err != nil {
 			return nil, err
 		}
-		if slices.Contains(known, namespace+"/"+name) {
-			return problem.New(problem.ConfigNotArrived, nil, "ztunnel on node %s still enforces policy %s",
-				pods[i].Spec.NodeName, name), nil
+		if slices.Contains(known, namespace+"/"+name) == wanted {
+			continue
 		}
+		reason := "ztunnel on node %s still enforces policy %s"
+		if wanted {
+			reason = "ztunnel on node %s does not have policy %s yet"
+		}
+		return problem.New(problem.ConfigNotArrived, nil, reason, pods[i].Spec.NodeName, name), nil
 	}
 	return nil, nil
 }

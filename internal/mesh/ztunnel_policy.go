@@ -18,24 +18,7 @@ func ZtunnelKnows(t Target, name string) Condition {
 	return Condition{
 		title: "policy " + name,
 		look: func(ctx context.Context, p *proxies) (*problem.Problem, error) {
-			if p.mesh.nodeProxy == nil {
-				return nil, nil
-			}
-			pods, err := p.mesh.ztunnelsOf(ctx, t.Service)
-			if err != nil {
-				return nil, err
-			}
-			for i := range pods {
-				known, err := p.ofNode(&pods[i]).Policies(ctx)
-				if err != nil {
-					return nil, err
-				}
-				if !slices.Contains(known, t.Service.Namespace+"/"+name) {
-					return problem.New(problem.ConfigNotArrived, nil, "ztunnel on node %s does not have policy %s yet",
-						pods[i].Spec.NodeName, name), nil
-				}
-			}
-			return nil, nil
+			return p.policyAtZtunnels(ctx, t.Service, t.Service.Namespace, name, true)
 		},
 	}
 }
