@@ -301,13 +301,8 @@ func pathsOf(route *networkingapi.HTTPRoute) []string {
 func (o *Objects) ZtunnelTrouble() *problem.Problem {
 	for _, app := range slices.Sorted(maps.Keys(o.AppPods)) {
 		for _, pod := range o.AppPods[app] {
-			ready := func(z corev1.Pod) bool {
-				return z.Spec.NodeName == pod.Spec.NodeName && slices.ContainsFunc(z.Status.Conditions,
-					func(c corev1.PodCondition) bool {
-						return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-					})
-			}
-			if pod.Spec.NodeName != "" && !slices.ContainsFunc(o.Ztunnels, ready) {
+			onItsNode := func(z corev1.Pod) bool { return z.Spec.NodeName == pod.Spec.NodeName && ready(&z) }
+			if pod.Spec.NodeName != "" && !slices.ContainsFunc(o.Ztunnels, onItsNode) {
 				return problem.New(problem.ZtunnelDown, nil, "node %s, where pod %s runs, has no ready ztunnel",
 					pod.Spec.NodeName, pod.Name)
 			}
