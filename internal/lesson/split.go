@@ -162,9 +162,7 @@ func versions(ctx context.Context, site probe.Site) (probe.Judge, error) {
 		}
 		share := stats.Share{Want: asked(site.Lessons).Share(), Within: probe.Within, Error: site.Error}
 		low, high := stats.Interval(second, m.Sent, site.Error)
-		verdict := map[stats.Answer]probe.Verdict{
-			stats.Fits: probe.Proven, stats.Differs: probe.Refuted, stats.TooFew: probe.Inconclusive,
-		}[share.Counted(second, m.Sent)]
+		verdict := probe.VerdictOf(share.Counted(second, m.Sent))
 		return []probe.Check{check, {Name: "share of version 2", Verdict: verdict, Text: fmt.Sprintf(
 			"%d of %d requests (%.1f %%) reached version 2; the true share lies between %.1f %% and %.1f %% "+
 				"(wrong with "+

@@ -368,8 +368,14 @@ func (s sorted) verdict(share stats.Share) (verdict Verdict, used int) {
 	if without != with {
 		return Inconclusive, len(s.modes)
 	}
-	verdicts := map[stats.Answer]Verdict{stats.Fits: Proven, stats.Differs: Refuted, stats.TooFew: Inconclusive}
-	return verdicts[without], max(used, usedWith)
+	return VerdictOf(without), max(used, usedWith)
+}
+
+// VerdictOf gives the verdict on a claim about a share.
+func VerdictOf(answer stats.Answer) Verdict {
+	return map[stats.Answer]Verdict{
+		stats.Fits: Proven, stats.Differs: Refuted, stats.TooFew: Inconclusive,
+	}[answer]
 }
 
 // marked says, for the requests of a batch in the order in which they came to the waypoint, whether its log marks them
