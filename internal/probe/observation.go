@@ -2,6 +2,8 @@ package probe
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -114,14 +116,10 @@ func deniedByPolicy(c observe.Crossing) bool {
 func (w *watch) of(run string) *observation {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
-	o := &observation{
-		before: w.before, after: w.after, err: w.err, mine: append([]observe.Crossing(nil), w.runs[run]...),
-		ours: w.lines, denied: w.denied, others: map[string]int{},
+	return &observation{
+		before: w.before, after: w.after, err: w.err, mine: slices.Clone(w.runs[run]),
+		ours: w.lines, denied: w.denied, others: maps.Clone(w.others),
 	}
-	for agent, n := range w.others {
-		o.others[agent] = n
-	}
-	return o
 }
 
 // await waits until complete, which is called with the number of lines of all traffic, says that no more lines are to
