@@ -487,7 +487,7 @@ const proxyAdminPort = 15000
 // to them.
 func (c *connected) collectProxies(ctx context.Context, add dump.Add) error {
 	pods, err := c.running(ctx, func(pod *corev1.Pod) bool {
-		return pod.Labels["gateway.networking.k8s.io/gateway-name"] != ""
+		return pod.Labels[mesh.GatewayLabel] != ""
 	})
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/probe/observe"
 	"ambientlab/internal/problem"
@@ -200,7 +201,7 @@ type podsOf struct{ namespace, selector string }
 
 // proxiesOf lists where the proxies' pods are.
 func proxiesOf(site probe.Site) []podsOf {
-	const gateway = "gateway.networking.k8s.io/gateway-name="
+	const gateway = mesh.GatewayLabel + "="
 	all := []podsOf{{names.Istio, "app=ztunnel"}, {site.Namespace, gateway + names.Gateway}}
 	if site.Lessons.On("waypoint") {
 		all = append(all, podsOf{site.Namespace, gateway + names.Waypoint})

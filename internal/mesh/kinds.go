@@ -28,7 +28,7 @@ func Kinds() map[schema.GroupKind]apply.Kind {
 		group("Gateway"): {
 			State: typed(gatewayState),
 			Watch: []schema.GroupVersionKind{appsv1.SchemeGroupVersion.WithKind("Deployment")},
-			Pods:  func(gateway *unstructured.Unstructured) string { return gatewayLabel + "=" + gateway.GetName() },
+			Pods:  func(gateway *unstructured.Unstructured) string { return GatewayLabel + "=" + gateway.GetName() },
 		},
 		group("GatewayClass"): {State: typed(classState)},
 		group("HTTPRoute"):    route,
@@ -125,7 +125,7 @@ func overlookedState(
 
 // listMadeFor lists the objects of a kind that were made for a Gateway.
 func listMadeFor(ctx context.Context, api client.Reader, gateway *gatewayv1.Gateway, list client.ObjectList) error {
-	return api.List(ctx, list, client.InNamespace(gateway.Namespace), client.MatchingLabels{gatewayLabel: gateway.Name})
+	return api.List(ctx, list, client.InNamespace(gateway.Namespace), client.MatchingLabels{GatewayLabel: gateway.Name})
 }
 
 // classState is ready when a controller has accepted a GatewayClass.

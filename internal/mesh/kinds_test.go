@@ -87,7 +87,7 @@ func TestGatewayIsReadyWithItsDeployment(t *testing.T) {
 	gateway := fromYAML(t, strings.NewReplacer(`status: "False"`, `status: "True"`).Replace(overlooked))
 	state := Kinds()[gateway.GroupVersionKind().GroupKind()].State
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
-		Name: "w", Namespace: "default", Generation: 1, Labels: map[string]string{gatewayLabel: "w"},
+		Name: "w", Namespace: "default", Generation: 1, Labels: map[string]string{GatewayLabel: "w"},
 	}}
 	if s, err := state(t.Context(), fake.NewClientBuilder().Build(), gateway); err != nil || !s.Ready {
 		t.Errorf("without a Deployment: %+v %v", s, err)
@@ -110,7 +110,7 @@ func serviceOf(gateway string, kind corev1.ServiceType) *corev1.Service {
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: gateway, Namespace: "default",
-			Labels: map[string]string{gatewayLabel: gateway},
+			Labels: map[string]string{GatewayLabel: gateway},
 		},
 		Spec: corev1.ServiceSpec{Type: kind},
 	}

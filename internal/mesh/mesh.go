@@ -58,8 +58,8 @@ func New(config *rest.Config, options ...Option) (*Mesh, error) {
 	return m, nil
 }
 
-// gatewayLabel names the Gateway on everything that istiod makes for it.
-const gatewayLabel = "gateway.networking.k8s.io/gateway-name"
+// GatewayLabel names the Gateway on everything that istiod makes for it.
+const GatewayLabel = "gateway.networking.k8s.io/gateway-name"
 
 // Pods lists the names of the pods of a Gateway, waypoint or ingress, that run and are not being deleted, in order.
 func (m *Mesh) Pods(ctx context.Context, namespace, gateway string) ([]string, error) {
@@ -79,7 +79,7 @@ func (m *Mesh) Pods(ctx context.Context, namespace, gateway string) ([]string, e
 
 func (m *Mesh) podsOf(ctx context.Context, namespace, gateway string) ([]corev1.Pod, error) {
 	list, err := m.kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{
-		LabelSelector: gatewayLabel + "=" + gateway,
+		LabelSelector: GatewayLabel + "=" + gateway,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the pods of Gateway %s/%s: %w", namespace, gateway, err)

@@ -19,7 +19,7 @@ const notifiedLabel = "lab.opssec.in/notified"
 // deleted with the Gateway.
 func (m *Mesh) Notify(ctx context.Context, namespace, gateway string) (services []string, err error) {
 	list, err := m.kube.CoreV1().Services(namespace).
-		List(ctx, metav1.ListOptions{LabelSelector: gatewayLabel + "=" + gateway})
+		List(ctx, metav1.ListOptions{LabelSelector: GatewayLabel + "=" + gateway})
 	if err != nil {
 		return nil, fmt.Errorf("listing the Services of Gateway %s/%s: %w", namespace, gateway, err)
 	}

@@ -13,7 +13,7 @@ func TestNotify(t *testing.T) {
 	service := func(name, gateway, version string) *corev1.Service {
 		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{
 			Name: name, Namespace: "default", ResourceVersion: version,
-			Labels: map[string]string{gatewayLabel: gateway},
+			Labels: map[string]string{GatewayLabel: gateway},
 		}}
 	}
 	kube := fake.NewClientset(service("gateway-istio", "gateway", "41"),
@@ -28,7 +28,7 @@ func TestNotify(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := found.Labels[notifiedLabel]; got != want || found.Labels[gatewayLabel] == "" {
+		if got := found.Labels[notifiedLabel]; got != want || found.Labels[GatewayLabel] == "" {
 			t.Errorf("Service %s has labels %v", name, found.Labels)
 		}
 	}

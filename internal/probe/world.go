@@ -15,9 +15,6 @@ import (
 	"ambientlab/internal/probe/traffic"
 )
 
-// gatewayLabel is on the pods of every Gateway, waypoints included.
-const gatewayLabel = "gateway.networking.k8s.io/gateway-name"
-
 // startDeadline is how long a short-lived caller may take to be ready, an image to be pulled included.
 const startDeadline = 3 * time.Minute
 
@@ -55,7 +52,7 @@ func newWorld(
 		namespace: namespace, cluster: cluster, objects: objects, started: map[string]func() error{},
 		waypoint: &observe.Waypoint{
 			Cluster: cluster, Namespace: namespace,
-			Selector: gatewayLabel + "=" + names.Waypoint, OpenAdmin: admin,
+			Selector: mesh.GatewayLabel + "=" + names.Waypoint, OpenAdmin: admin,
 		},
 	}
 }
@@ -76,7 +73,7 @@ func (k *Kubernetes) Caller(ctx context.Context, caller Caller) (traffic.Sender,
 		return appa, err
 	case Gateway:
 		return traffic.Gateway{
-			Cluster: k.cluster, Namespace: k.namespace, Selector: gatewayLabel + "=" + names.Gateway,
+			Cluster: k.cluster, Namespace: k.namespace, Selector: mesh.GatewayLabel + "=" + names.Gateway,
 			Port: names.GatewayPort, Host: names.Host, Service: "svc/" + names.GatewayAccount,
 		}, nil
 	case Outsider:
@@ -177,8 +174,8 @@ func (k *Kubernetes) Incarnations(ctx context.Context) ([]string, error) {
 	for _, of := range []struct{ namespace, selector string }{
 		{k.namespace, "app=" + names.AppA},
 		{k.namespace, "app=" + names.AppB},
-		{k.namespace, gatewayLabel + "=" + names.Gateway},
-		{k.namespace, gatewayLabel + "=" + names.Waypoint},
+		{k.namespace, mesh.GatewayLabel + "=" + names.Gateway},
+		{k.namespace, mesh.GatewayLabel + "=" + names.Waypoint},
 		{names.Istio, "app=ztunnel"},
 	} {
 		pods, err := k.cluster.Pods(ctx, of.namespace, of.selector)

@@ -55,9 +55,10 @@ func (c *podsOnly) RemovePod(_ context.Context, _, name string) error {
 func meshedPods() map[string][]traffic.Pod {
 	in := map[string]string{"ambient.istio.io/redirection": "enabled"}
 	return map[string][]traffic.Pod{
-		"app=appa":                      {{Name: "appa-1", Ready: true, Annotations: in}},
-		"app=appb":                      {{Name: "appb-1", Ready: true, IP: "10.0.0.9", Annotations: in}},
-		gatewayLabel + "=appb-waypoint": {{Name: "appb-waypoint-1", Ready: true}}, "app=ztunnel": {{Name: "ztunnel-1"}},
+		"app=appa":                           {{Name: "appa-1", Ready: true, Annotations: in}},
+		"app=appb":                           {{Name: "appb-1", Ready: true, IP: "10.0.0.9", Annotations: in}},
+		mesh.GatewayLabel + "=appb-waypoint": {{Name: "appb-waypoint-1", Ready: true}},
+		"app=ztunnel":                        {{Name: "ztunnel-1"}},
 	}
 }
 
