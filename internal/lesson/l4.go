@@ -51,7 +51,7 @@ func L4(l4 params.L4) Lesson {
 			if l4.HTTP {
 				s.Tell("the policy reads as if it allowed appa's GET, but ztunnel sees connections and not requests: " +
 					"istiod leaves an ALLOW rule with an HTTP term out, so ztunnel refuses every request of appa; " +
-					"of a DENY rule with an HTTP term it enforces nothing. HTTP rules belong into a policy " +
+					"of a DENY rule with an HTTP term it enforces nothing. HTTP rules belong in a policy " +
 					"with targetRefs, as sm:authz has it")
 			}
 			return nil

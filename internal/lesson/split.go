@@ -70,8 +70,7 @@ func splitClaims() []probe.Claim {
 	noWeights := []probe.ConfigurationCheck{{
 		Name: "no split", Of: probe.WaypointProxy,
 		Expect: func(s probe.Scene) string {
-			return "the waypoint sends every request to " +
-				"" + s.Target.Service.String()
+			return "the waypoint sends every request to " + s.Target.Service.String()
 		},
 		Met: func(s probe.Scene, found probe.Configured) (bool, string) {
 			return mesh.SplitsNothing(found.Dump, s.Target.Service)
