@@ -60,7 +60,7 @@ func Authz(ctx context.Context,
 
 // Split adds a second version of appb and sends a share of the requests to it; it returns when the waypoint does so.
 // It cannot be on together with sm:fault, and is no part of sm:lab.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Split(ctx context.Context,
 	weight *int, // percentage of the requests that version 1 keeps, 1 to 99; 90 unless given
 	off *bool, // remove the second version and the route
@@ -71,7 +71,7 @@ func Split(ctx context.Context,
 
 // L4 refuses appa's connections to appb's pod with a policy that ztunnel enforces, by identity; it returns when ztunnel has it.
 // It is no part of sm:lab.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func L4(ctx context.Context,
 	http *bool, // allow appa's GET in the policy, to see what ztunnel makes of an HTTP term
 	off *bool, // remove the policy
@@ -81,7 +81,7 @@ func L4(ctx context.Context,
 
 // Telemetry lets sm:verify judge what the installed telemetry add-ons show of the traffic, and says what they cannot show.
 // It is no part of sm:lab.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Telemetry(ctx context.Context,
 	off *bool, // do not judge the add-ons any more
 ) error {

@@ -9,7 +9,7 @@ import (
 //revive:disable:line-length-limit `mage -h` reads a comment per flag and the line of variables
 
 // Workshop leads through the lessons on the terminal and on a page: goal, prediction, hints, and a check that starts at every change.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Workshop(ctx context.Context,
 	open *bool, // also open the page in a browser; the key o does it later
 ) error {
@@ -17,7 +17,7 @@ func Workshop(ctx context.Context,
 }
 
 // Break puts a fault into a lab in which all lessons are on, without telling which; typed again it judges whether it is mended.
-// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, KUBECONFIG.
+// Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Break(ctx context.Context,
 	number *int, // which fault, from 1 on; chosen at random unless given
 	hint *bool, // give the next hint
