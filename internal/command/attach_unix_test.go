@@ -4,12 +4,8 @@ package command
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -37,39 +33,12 @@ func TestAttachStops(t *testing.T) {
 	child, cleaned := filepath.Join(dir, "child"), filepath.Join(dir, "cleaned")
 	script := "trap 'touch " + cleaned + "; exit 0' TERM; sleep 1000 & echo $! >" + child + ".new; " +
 		"mv " + child + ".new " + child + "; wait"
-	ctx, cancel := context.WithCancelCause(t.Context())
-	why := errors.New("why")
-	go func() {
-		for {
-			if _, err := os.Stat(child); err == nil {
-				cancel(why)
-				return
-			}
-			<-time.After(10 * time.Millisecond)
-		}
-	}()
-	if _, err := Attach(ctx, shell(script), false); !errors.Is(err, why) {
-		t.Errorf("got %v", err)
-	}
+	interrupted(t, func(ctx context.Context) error {
+		_, err := Attach(ctx, shell(script), false)
+		return err
+	}, child)
 	if _, err := os.Stat(cleaned); err != nil {
 		t.Error("the command did not get SIGTERM")
 	}
-	raw, err := os.ReadFile(child)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(30 * time.Second); syscall.Kill(pid, 0) == nil; <-time.After(10 * time.Millisecond) {
-		// A process whose parent has ended stays in the process table until the init process reaps it.
-		if state, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil &&
-			strings.Contains(string(state), ") Z ") {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d still runs", pid)
-		}
-	}
+	waitEnded(t, child, 30*time.Second)
 }

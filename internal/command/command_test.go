@@ -16,15 +16,12 @@ import (
 
 var errStop = errors.New("interrupted by the test")
 
-// interrupted runs a command and interrupts it once a file that matches a pattern is there.
-func interrupted(t *testing.T, c Command, pattern string) {
+// interrupted ends the context of a run once a file that matches a pattern is there.
+func interrupted(t *testing.T, run func(context.Context) error, pattern string) {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	done := make(chan error, 1)
-	go func() {
-		_, err := Run(ctx, c)
-		done <- err
-	}()
+	go func() { done <- run(ctx) }()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -49,11 +46,21 @@ func TestInterruptedCommand(t *testing.T) {
 	dir := t.TempDir()
 	// A shell lets what it starts in the background ignore interrupts.
 	script := `trap 'touch tidied; exit 1' INT; sleep 600 >/dev/null 2>&1 & echo $! >new; mv new pid; wait`
-	interrupted(t, Command{Dir: dir, Name: "/bin/sh", Args: []string{"-c", script}}, filepath.Join(dir, "pid"))
+	command := Command{Dir: dir, Name: "/bin/sh", Args: []string{"-c", script}}
+	interrupted(t, func(ctx context.Context) error {
+		_, err := Run(ctx, command)
+		return err
+	}, filepath.Join(dir, "pid"))
 	if _, err := os.Stat(filepath.Join(dir, "tidied")); err != nil {
 		t.Errorf("it was not interrupted: %v", err)
 	}
-	raw, err := os.ReadFile(filepath.Join(dir, "pid"))
+	waitEnded(t, filepath.Join(dir, "pid"), 10*time.Second)
+}
+
+// waitEnded waits until the process whose ID is in a file has ended.
+func waitEnded(t *testing.T, file string, limit time.Duration) {
+	t.Helper()
+	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +68,7 @@ func TestInterruptedCommand(t *testing.T) {
 	if err != nil || pid <= 1 {
 		t.Fatalf("pid %q, %v", raw, err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ended(pid) != nil; {
+	for deadline := time.Now().Add(limit); ended(pid) != nil; <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("what it started still runs: %v", ended(pid))
 		}
