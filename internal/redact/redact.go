@@ -12,9 +12,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
-// Mark is what stands in the place of a secret.
+// Mark replaces a secret.
 const Mark = "[redacted]"
 
 // Redactor removes secrets. Its methods may be called from any goroutine.
@@ -60,8 +61,13 @@ func New(secrets []string, home string) *Redactor {
 // rule removes what matches. Only texts that hold one of its hints, in lower case, are searched.
 type rule struct {
 	hints   []string
-	pattern *regexp.Regexp
+	pattern func() *regexp.Regexp
 	with    string
+}
+
+// pattern compiles an expression when it is first used: most runs redact nothing.
+func pattern(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
 }
 
 // value is a quoted text, in a JSON text too, or a word.
@@ -75,17 +81,17 @@ const fieldName = `[a-z0-9_.-]*(?:passw(?:or)?d|passphrase|secret|token|api[-_]?
 var inText = []rule{
 	{
 		hints: []string{"private key-----"},
-		pattern: regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----` +
+		pattern: pattern(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----` +
 			`(?:.*?-----END [A-Z0-9 ]*PRIVATE KEY-----|[A-Za-z0-9+/=\s\\]*)`),
 		with: Mark,
 	},
 	{
 		hints:   []string{"private key-----"}, // the end of a key whose beginning was cut off
-		pattern: regexp.MustCompile(`[A-Za-z0-9+/=\s\\]*-----END [A-Z0-9 ]*PRIVATE KEY-----`), with: "\n" + Mark,
+		pattern: pattern(`[A-Za-z0-9+/=\s\\]*-----END [A-Z0-9 ]*PRIVATE KEY-----`), with: "\n" + Mark,
 	},
 	{
 		hints:   []string{"authorization", "cookie"}, // a list of header values, as httpbin prints it
-		pattern: regexp.MustCompile(`(?i)((?:proxy-)?authorization|(?:set-)?cookie)(\\*"[ \t]*:\s*)\[[^\]]*\]`),
+		pattern: pattern(`(?i)((?:proxy-)?authorization|(?:set-)?cookie)(\\*"[ \t]*:\s*)\[[^\]]*\]`),
 		with:    `${1}${2}["` + Mark + `"]`,
 	},
 }
@@ -94,33 +100,33 @@ var inText = []rule{
 var inLines = []rule{
 	{
 		hints:   []string{"ls0tls1crudjti"}, // "-----BEGIN " in base64
-		pattern: regexp.MustCompile(`LS0tLS1CRUdJTi[A-Za-z0-9+/=_-]*`), with: Mark,
+		pattern: pattern(`LS0tLS1CRUdJTi[A-Za-z0-9+/=_-]*`), with: Mark,
 	},
 	{
 		hints:   []string{"eyj"}, // {" in base64: a JSON Web Token
-		pattern: regexp.MustCompile(`eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]{4,}){1,2}`), with: Mark,
+		pattern: pattern(`eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]{4,}){1,2}`), with: Mark,
 	},
 	{
 		hints: []string{"authorization", "cookie"},
-		pattern: regexp.MustCompile(`(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)` +
+		pattern: pattern(`(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)` +
 			`(\\*["']?[ \t]*[:=][ \t]*)(?:\\*"(?:[^"\\\n]|\\[^"\n])*\\*"|[^"\[\n][^"\n]*)`),
 		with: "${1}${2}" + Mark,
 	},
 	{
 		hints:   []string{"bearer ", "basic "},
-		pattern: regexp.MustCompile(`(?i)\b(bearer|basic)[ ]+[A-Za-z0-9._~+/=-]{8,}`), with: "${1} " + Mark,
+		pattern: pattern(`(?i)\b(bearer|basic)[ ]+[A-Za-z0-9._~+/=-]{8,}`), with: "${1} " + Mark,
 	},
 	{
 		hints:   []string{"@"}, // the user and password in a URL
-		pattern: regexp.MustCompile(`(://)[^/\s:@"']*:[^/\s@"']+@`), with: "${1}" + Mark + "@",
+		pattern: pattern(`(://)[^/\s:@"']*:[^/\s@"']+@`), with: "${1}" + Mark + "@",
 	},
 	{
 		hints:   []string{"/home/", "/users/"},
-		pattern: regexp.MustCompile(`/(?:home|Users)/[^/\s"':,;]+`), with: "~",
+		pattern: pattern(`/(?:home|Users)/[^/\s"':,;]+`), with: "~",
 	},
 	{
 		hints:   []string{"/root"},
-		pattern: regexp.MustCompile(`(^|[\s"'=:,(\[])/root(/|\b)`), with: "${1}~${2}",
+		pattern: pattern(`(^|[\s"'=:,(\[])/root(/|\b)`), with: "${1}~${2}",
 	},
 }
 
@@ -129,11 +135,11 @@ var field = rule{
 	hints: []string{
 		"pass", "secret", "token", "apikey", "api_key", "api-key", "private", "access", "credential", "client-", "auth",
 	},
-	pattern: regexp.MustCompile(`(?i)(^|[^a-z0-9_.-])(` + fieldName + `)(\\*["']?[ \t]*[:=][ \t]*)(` + value + `)`),
+	pattern: pattern(`(?i)(^|[^a-z0-9_.-])(` + fieldName + `)(\\*["']?[ \t]*[:=][ \t]*)(` + value + `)`),
 }
 
 // harmless are values of such fields that are no secrets.
-var harmless = regexp.MustCompile(`^(?:true|false|null|nil|none|yes|no|\{\}?|\[\]?|\||>-?|"+|'')$`)
+var harmless = pattern(`^(?:true|false|null|nil|none|yes|no|\{\}?|\[\]?|\||>-?|"+|'')$`)
 
 // String is Bytes for a string.
 func (r *Redactor) String(text string) string { return string(r.Bytes([]byte(text))) }
@@ -144,7 +150,7 @@ func (r *Redactor) Bytes(text []byte) []byte {
 	lower := bytes.ToLower(text)
 	for _, rule := range inText {
 		if rule.hinted(lower) {
-			text = rule.pattern.ReplaceAll(text, []byte(rule.with))
+			text = rule.pattern().ReplaceAll(text, []byte(rule.with))
 		}
 	}
 	var out bytes.Buffer
@@ -159,15 +165,15 @@ func redactLine(line []byte) []byte {
 	lower := bytes.ToLower(line)
 	for _, rule := range inLines {
 		if rule.hinted(lower) {
-			line = rule.pattern.ReplaceAll(line, []byte(rule.with))
+			line = rule.pattern().ReplaceAll(line, []byte(rule.with))
 		}
 	}
 	if !field.hinted(lower) {
 		return line
 	}
-	return field.pattern.ReplaceAllFunc(line, func(match []byte) []byte {
-		parts := field.pattern.FindSubmatch(match)
-		if harmless.Match(parts[4]) || bytes.Contains(parts[4], []byte(Mark)) {
+	return field.pattern().ReplaceAllFunc(line, func(match []byte) []byte {
+		parts := field.pattern().FindSubmatch(match)
+		if harmless().Match(parts[4]) || bytes.Contains(parts[4], []byte(Mark)) {
 			return match
 		}
 		return bytes.Join([][]byte{parts[1], parts[2], parts[3], []byte(Mark)}, nil)
@@ -179,10 +185,10 @@ func (r rule) hinted(lower []byte) bool {
 }
 
 // secretName matches the name of a variable whose value is secret.
-var secretName = regexp.MustCompile(`(?i)(?:^|[_.-])(?:` + fieldName + `|key|pat|pwd|pass)$`)
+var secretName = pattern(`(?i)(?:^|[_.-])(?:` + fieldName + `|key|pat|pwd|pass)$`)
 
 // IsSecretName tells whether the value of a variable of this name is most likely a secret.
-func IsSecretName(name string) bool { return secretName.MatchString(name) }
+func IsSecretName(name string) bool { return secretName().MatchString(name) }
 
 // Environment gives the values of the variables of an environment, each NAME=value, whose names are those of secrets.
 func Environment(environment []string) []string {
