@@ -32,9 +32,7 @@ type Command struct {
 func (c Command) String() string {
 	words := append([]string{c.Name}, c.Args...)
 	for i, w := range words {
-		if strings.ContainsAny(w, " '\"$") {
-			words[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
-		}
+		words[i] = Quoted(w)
 	}
 	line := strings.Join(words, " ")
 	if len(c.Env) > 0 {
@@ -44,6 +42,14 @@ func (c Command) String() string {
 		line = "cd " + c.Dir + " && " + line
 	}
 	return line
+}
+
+// Quoted is a word as a shell reads it.
+func Quoted(word string) string {
+	if word != "" && !strings.ContainsAny(word, " \t\n'\"$`\\;&|<>()*?[]#~!{}") {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // Runner is the type of Run.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -72,6 +73,16 @@ func waitEnded(t *testing.T, file string, limit time.Duration) {
 		if time.Now().After(deadline) {
 			t.Fatalf("what it started still runs: %v", ended(pid))
 		}
+	}
+}
+
+// TestString wants the shell to read the words of a command as they are.
+func TestString(t *testing.T) {
+	words := []string{"", "a b", "it's", "x;y", "*", "$HOME", "{{.ID}}", "k=v", "-f"}
+	line := Command{Name: "printf", Args: append([]string{"%s\n"}, words...)}.String()
+	out, err := exec.Command("/bin/sh", "-c", line).Output()
+	if want := strings.Join(words, "\n") + "\n"; err != nil || string(out) != want {
+		t.Errorf("got %q, %v; want %q", out, err, want)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"ambientlab/internal/command"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
@@ -125,12 +126,9 @@ kubectl() {
     sleep 5
   done
 }
-`, quoted(s.Info.Context))
+`, command.Quoted(s.Info.Context))
 	return head
 }
-
-// quoted is a word of a shell command.
-func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // inOrder lists a plan's steps so that each comes after those that it needs, and otherwise as the plan does.
 func inOrder(plan engine.Plan) []engine.Step {

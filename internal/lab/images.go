@@ -17,6 +17,7 @@ import (
 
 	"ambientlab/internal/bundle"
 	"ambientlab/internal/cluster"
+	"ambientlab/internal/command"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lb"
 	"ambientlab/internal/lesson"
@@ -208,9 +209,9 @@ func importCommands(s *session.Session) []string {
 	if err != nil {
 		path = s.Settings.Bundle
 	}
-	archive := "cat " + quoted(path)
+	archive := "cat " + command.Quoted(path)
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		archive = "tar -C " + quoted(path) + " -c ."
+		archive = "tar -C " + command.Quoted(path) + " -c ."
 	}
 	return []string{fmt.Sprintf(`for node in %s; do %s | docker exec -i "$node" `+
 		`ctr --namespace=k8s.io images import --all-platforms --local -; done`, nodes, archive)}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"ambientlab/internal/command"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/record"
@@ -82,18 +83,10 @@ func reproduce(run record.Run) string {
 	var b strings.Builder
 	for _, set := range run.Settings {
 		if set.Given {
-			fmt.Fprintf(&b, "%s=%s ", set.Name, quoted(set.Value))
+			fmt.Fprintf(&b, "%s=%s ", set.Name, command.Quoted(set.Value))
 		}
 	}
 	return b.String() + run.Typed
-}
-
-// quoted is a word as a shell reads it.
-func quoted(word string) string {
-	if word != "" && !strings.ContainsAny(word, " \t\n'\"$`\\;&|<>()*?[]#~!{}") {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // cell is text for one line of Markdown, in a table too.
