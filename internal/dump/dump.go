@@ -101,24 +101,18 @@ func Collect(
 	for i := range parts {
 		waiting[i] = true
 	}
-	for len(waiting) > 0 {
+	timeUp := ctx.Done()
+	var late <-chan time.Time
+	for over := false; len(waiting) > 0 && !over; {
 		select {
 		case i := <-ended:
 			delete(waiting, i)
-			continue
-		case <-ctx.Done():
+		case <-timeUp:
+			// The parts know that the time is up, and need a moment to say what they were waiting for.
+			timeUp, late = nil, time.After(budget/20)
+		case <-late:
+			over = true
 		}
-		// The parts know that the time is up, and need a moment to say what they were waiting for.
-		timer := time.NewTimer(budget / 20)
-		for len(waiting) > 0 && timer != nil {
-			select {
-			case i := <-ended:
-				delete(waiting, i)
-			case <-timer.C:
-				timer = nil
-			}
-		}
-		break
 	}
 	for i := range parts {
 		if waiting[i] {
