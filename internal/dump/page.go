@@ -116,9 +116,6 @@ func render(c Contents) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// unwrapped is a width at which no line is broken: a secret in two lines would not be recognised.
-const unwrapped = 1 << 20
-
 func view(c Contents) page {
 	run, clean := c.Run, c.Secrets.String
 	p := page{
@@ -128,7 +125,7 @@ func view(c Contents) page {
 	}
 	if run.Err != nil {
 		p.Outcome = fmt.Sprintf("failed with exit code %d", problem.ExitCode(run.Err))
-		p.Failure = clean(strings.TrimSpace(ui.FailureText(run.Err, unwrapped)))
+		p.Failure = clean(strings.TrimSpace(ui.FailureText(run.Err, ui.Unwrapped)))
 	}
 	for _, section := range run.Sections {
 		p.Sections = append(p.Sections, record.Section{Title: section.Title, Text: clean(section.Text)})

@@ -204,7 +204,7 @@ func (e *evidence) collectRun(_ context.Context, add dump.Add) error {
 	lines.Failure(e.run.Err)
 	add("run/events.jsonl", events.Bytes())
 	if e.run.Err != nil {
-		add("run/failure.txt", []byte(ui.FailureText(e.run.Err, 1<<20)))
+		add("run/failure.txt", []byte(ui.FailureText(e.run.Err, ui.Unwrapped)))
 	}
 	var settings bytes.Buffer
 	for _, set := range e.run.Settings {

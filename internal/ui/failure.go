@@ -10,6 +10,9 @@ import (
 	"ambientlab/internal/problem"
 )
 
+// Unwrapped is a width at which FailureText breaks no line: a secret in two lines would not be recognised.
+const Unwrapped = 1 << 20
+
 // FailureText formats an error for a person, wrapped at width columns: for each joined error the failed step, what was
 // observed, the cause, what to do and the problem's ID; then the exit code. It returns "" for nil.
 func FailureText(err error, width int) string {
@@ -80,6 +83,18 @@ func newReport(err error) report {
 		}
 	}
 	return r
+}
+
+// why lists the cause and the advice, a line each.
+func (r report) why() []string {
+	var lines []string
+	if r.cause != "" {
+		lines = append(lines, "Cause: "+r.cause)
+	}
+	for _, advice := range r.advice {
+		lines = append(lines, "What to do: "+advice)
+	}
+	return lines
 }
 
 func (r report) write(b *strings.Builder, width int) {

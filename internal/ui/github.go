@@ -62,21 +62,16 @@ func (g *github) Failure(err error) {
 	}
 	g.endGroup()
 	first := newReport(branches(err)[0])
-	lines := []string{first.seen}
+	text := first.seen
 	if first.step != "" {
-		lines[0] = first.step + ": " + first.seen
+		text = first.step + ": " + text
 	}
-	if first.cause != "" {
-		lines = append(lines, "Cause: "+first.cause)
-	}
-	for _, advice := range first.advice {
-		lines = append(lines, "What to do: "+advice)
-	}
+	text = strings.Join(append([]string{text}, first.why()...), "\n")
 	title := first.id
 	if title == "" {
 		title = fmt.Sprintf("Exit code %d", problem.ExitCode(err))
 	}
-	g.command("error", "title="+property(oneLine(title)), printable(strings.Join(lines, "\n")))
+	g.command("error", "title="+property(oneLine(title)), printable(text))
 	token := g.token()
 	g.command("stop-commands", "", token)
 	g.plain.Failure(err)

@@ -70,14 +70,8 @@ func caseOf(target string, plan record.Plan, step record.Step) junit.Case {
 func trouble(err error) *junit.Trouble {
 	r := newReport(err)
 	id, _, _ := strings.Cut(r.id, ":")
-	var text strings.Builder
-	if r.cause != "" {
-		text.WriteString("Cause: " + r.cause + "\n")
-	}
-	for _, advice := range r.advice {
-		text.WriteString("What to do: " + advice + "\n")
-	}
-	return &junit.Trouble{Message: printable(r.seen), Type: cmp.Or(id, "error"), Text: printable(text.String())}
+	text := strings.Join(r.why(), "\n")
+	return &junit.Trouble{Message: printable(r.seen), Type: cmp.Or(id, "error"), Text: printable(text)}
 }
 
 // printable removes from lines what controls a terminal, which XML does not allow either.

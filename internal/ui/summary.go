@@ -64,16 +64,12 @@ func (r report) markdown(b *strings.Builder) {
 		title = "Error"
 	}
 	fmt.Fprintf(b, "> **%s**\n>\n", cell(title))
-	line := func(label, text string) {
-		if text != "" {
-			fmt.Fprintf(b, "> %s%s\n>\n", label, cell(text))
-		}
+	var lines []string
+	if r.step != "" {
+		lines = append(lines, "Failed step: "+r.step)
 	}
-	line("Failed step: ", r.step)
-	line("", r.seen)
-	line("Cause: ", r.cause)
-	for _, advice := range r.advice {
-		line("What to do: ", advice)
+	for _, line := range append(append(lines, r.seen), r.why()...) {
+		fmt.Fprintf(b, "> %s\n>\n", cell(line))
 	}
 	b.WriteByte('\n')
 }
