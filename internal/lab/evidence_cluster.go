@@ -43,7 +43,6 @@ type connected struct {
 	forwarder *mesh.Forwarder
 	// namespaces are those of the lab: of others, a cluster may have many.
 	namespaces []string
-	namespace  string
 
 	listed func(ctx context.Context) ([]corev1.Pod, error)
 }
@@ -54,8 +53,7 @@ func connect(ctx context.Context, env *session.Env, provider cluster.Provider) (
 	if err != nil {
 		return nil, err
 	}
-	config.QPS = -1
-	c := &connected{lab: env.Settings.Cluster, provider: provider, namespace: env.Settings.Namespace}
+	c := &connected{lab: env.Settings.Cluster, provider: provider}
 	if c.forwarder, err = mesh.NewForwarder(config); err != nil {
 		return nil, err
 	}
@@ -65,14 +63,15 @@ func connect(ctx context.Context, env *session.Env, provider cluster.Provider) (
 	if c.objects, err = dynamic.NewForConfig(config); err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
-	record, err := c.kube.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, session.RecordName, metav1.GetOptions{})
+	namespace := env.Settings.Namespace
+	record, err := session.ReadRecord(ctx, c.kube)
 	switch {
-	case err == nil:
-		c.namespace = cmp.Or(record.Data["namespace"], c.namespace)
-	case !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err):
+	case record != nil:
+		namespace = cmp.Or(record.Namespace, namespace)
+	case err != nil && !apierrors.IsForbidden(err):
 		return nil, fmt.Errorf("the API server does not answer: %w", err)
 	}
-	c.namespaces = []string{c.namespace, names.Istio, "metallb-system", metav1.NamespaceSystem}
+	c.namespaces = []string{namespace, names.Istio, "metallb-system", metav1.NamespaceSystem}
 	c.listed = c.lister()
 	return c, nil
 }

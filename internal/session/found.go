@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/kubernetes"
 
 	"ambientlab/internal/apply"
 	"ambientlab/internal/cluster"
@@ -122,7 +123,7 @@ func (s *Session) readParts(ctx context.Context) (map[string]bool, error) {
 // The ConfigMap in kube-system that records an installation. Later targets read it, so that the settings need not be
 // repeated.
 const (
-	RecordName      = "ambientlab-record"
+	recordName      = "ambientlab-record"
 	recordNamespace = "kube-system"
 	// RecordPart is the part of the installation to which the record belongs.
 	RecordPart = "record"
@@ -149,7 +150,7 @@ func (r Record) Object() (*unstructured.Unstructured, error) {
 	}
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "v1", "kind": "ConfigMap",
-		"metadata": map[string]any{"name": RecordName, "namespace": recordNamespace},
+		"metadata": map[string]any{"name": recordName, "namespace": recordNamespace},
 		"data": map[string]any{
 			"lab": r.Lab, "namespace": r.Namespace, "metallb": r.MetalLB, "addons": strings.Join(r.Addons, ","),
 			"substitutes": string(raw),
@@ -165,8 +166,8 @@ func recordOf(object *corev1.ConfigMap) (*Record, error) {
 	}
 	if raw := object.Data["substitutes"]; raw != "" {
 		if err := json.Unmarshal([]byte(raw), &record.Substitutes); err != nil {
-			return nil, problem.New(problem.Internal, err, "ConfigMap %s/%s does not hold what sm:install wrote",
-				recordNamespace, RecordName)
+			return record, problem.New(problem.Internal, err, "ConfigMap %s/%s does not hold what sm:install wrote",
+				recordNamespace, recordName)
 		}
 	}
 	return record, nil
@@ -181,12 +182,22 @@ func (s *Session) readRecord(ctx context.Context) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	object, err := client.Kube().CoreV1().ConfigMaps(recordNamespace).Get(ctx, RecordName, metav1.GetOptions{})
+	record, err := ReadRecord(ctx, client.Kube())
+	if err != nil {
+		return nil, err
+	}
+	return record, nil
+}
+
+// ReadRecord reads the record in a cluster; nil means that there is none. Of a record that is damaged it gives what can
+// be read, and an error.
+func ReadRecord(ctx context.Context, kube kubernetes.Interface) (*Record, error) {
+	object, err := kube.CoreV1().ConfigMaps(recordNamespace).Get(ctx, recordName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", recordNamespace, RecordName, err)
+		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", recordNamespace, recordName, err)
 	}
 	return recordOf(object)
 }
