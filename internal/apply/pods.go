@@ -34,7 +34,7 @@ func (p Pods) Trouble() *problem.Problem {
 	var starting *problem.Problem
 	for i := range pods {
 		pod := &pods[i]
-		if podState(pod).Ready || pod.DeletionTimestamp != nil {
+		if PodState(pod).Ready || pod.DeletionTimestamp != nil {
 			continue
 		}
 		kind, reason := p.podTrouble(pod)

@@ -48,7 +48,7 @@ func states() map[schema.GroupKind]func(*unstructured.Unstructured) State {
 		{Group: "apps", Kind: "Deployment"}:                   typed(DeploymentState),
 		{Group: "apps", Kind: "DaemonSet"}:                    typed(daemonSetState),
 		{Group: "apps", Kind: "StatefulSet"}:                  typed(statefulSetState),
-		{Group: "", Kind: "Pod"}:                              typed(podState),
+		{Group: "", Kind: "Pod"}:                              typed(PodState),
 		{Group: "", Kind: "Service"}:                          typed(ServiceState),
 		{Group: "", Kind: "Namespace"}:                        typed(namespaceState),
 		{Group: "", Kind: "PersistentVolumeClaim"}:            typed(claimState),
@@ -264,8 +264,8 @@ func statefulSetState(s *appsv1.StatefulSet) State {
 	}
 }
 
-// podState is ready when a pod is Ready or has succeeded.
-func podState(p *corev1.Pod) State {
+// PodState is ready when a pod is Ready or has succeeded.
+func PodState(p *corev1.Pod) State {
 	switch p.Status.Phase {
 	case corev1.PodSucceeded:
 		return State{Ready: true}

@@ -182,7 +182,7 @@ func TestPodStates(t *testing.T) {
 		},
 		"unknown": {corev1.PodStatus{Phase: corev1.PodUnknown}, "it is Unknown"},
 	} {
-		is(t, name, podState(&corev1.Pod{Status: tc.status}), tc.want)
+		is(t, name, PodState(&corev1.Pod{Status: tc.status}), tc.want)
 	}
 }
 
@@ -276,7 +276,7 @@ func TestOtherStates(t *testing.T) {
 		crd.Status.Conditions = tc.conditions
 		is(t, "a CRD, "+name, crdState(crd), tc.want)
 	}
-	unreadable := typed(podState)(&unstructured.Unstructured{Object: map[string]any{"status": "x"}})
+	unreadable := typed(PodState)(&unstructured.Unstructured{Object: map[string]any{"status": "x"}})
 	if unreadable.Ready || !strings.HasPrefix(unreadable.Message, "its status cannot be read: ") {
 		t.Errorf("%+v", unreadable)
 	}

@@ -299,26 +299,23 @@ func (c *connected) collectPods(ctx context.Context, add dump.Add) error {
 }
 
 func podView(pod *corev1.Pod) dump.Pod {
-	view := dump.Pod{Namespace: pod.Namespace, Name: pod.Name, State: string(pod.Status.Phase)}
-	for _, condition := range pod.Status.Conditions {
-		switch {
-		case condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue:
-			view.Ready = true
-		case condition.Status != corev1.ConditionTrue && condition.Message != "":
-			view.Reason = condition.Message
-		}
-	}
-	if pod.Status.Phase == corev1.PodSucceeded {
-		view.Ready = true
+	view := dump.Pod{
+		Namespace: pod.Namespace, Name: pod.Name, Ready: apply.PodState(pod).Ready, State: string(pod.Status.Phase),
 	}
 	if pod.DeletionTimestamp != nil {
 		view.State += ", being deleted"
 	}
-	if trouble := (apply.Pods{Items: []corev1.Pod{*pod}}).Trouble(); trouble != nil && !view.Ready {
-		view.Reason = trouble.Error()
-	}
 	if view.Ready {
-		view.Reason = ""
+		return view
+	}
+	if trouble := (apply.Pods{Items: []corev1.Pod{*pod}}).Trouble(); trouble != nil {
+		view.Reason = trouble.Error()
+		return view
+	}
+	for _, condition := range pod.Status.Conditions { // of a pod that is being deleted
+		if condition.Status != corev1.ConditionTrue && condition.Message != "" {
+			view.Reason = condition.Message
+		}
 	}
 	return view
 }
