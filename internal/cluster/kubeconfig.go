@@ -315,6 +315,9 @@ func NewKubeconfig(value string) Kubeconfig {
 	return Kubeconfig{kubeconfigFile{paths: kubeconfigPaths(value), after: time.After}}
 }
 
+// Paths lists the files, as kubectl reads them.
+func (k Kubeconfig) Paths() []string { return k.file.paths }
+
 // Link puts the entries called name in and makes name the current context. It gives the file it changed, or "" where
 // all of it was there.
 func (k Kubeconfig) Link(ctx context.Context, entries *api.Config, name string) (string, error) {

@@ -42,7 +42,7 @@ type around struct {
 // RunCommand is sm:run: it installs a lab, runs a command, and deletes the lab, whatever happens in between. args is
 // the command line, as of os.Args[1:]. Mage cannot be told to leave the command alone, so the target reads it itself.
 func RunCommand(parent context.Context, args []string) error {
-	how := manner{lines: true} // it collects evidence itself, before it deletes the lab
+	how := manner{lines: true, ownEvidence: true} // which it collects before it deletes the lab
 	return start(parent, "run", func(ctx context.Context, env *session.Env) error {
 		asked, err := parseAround(args)
 		if err != nil {
@@ -227,10 +227,7 @@ func (a around) attach(ctx context.Context) error {
 // environmentOf is what the command finds in its environment. Its kubeconfig is a file of its own, with this lab's
 // cluster alone: another job on the same host may change the current context of the user's.
 func environmentOf(ctx context.Context, s *session.Session, kubeconfig string) ([]string, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	if s.Settings.Kubeconfig != "" {
-		rules.Precedence = filepath.SplitList(s.Settings.Kubeconfig)
-	}
+	rules := &clientcmd.ClientConfigLoadingRules{Precedence: cluster.NewKubeconfig(s.Settings.Kubeconfig).Paths()}
 	config, err := rules.Load()
 	if err == nil {
 		config.CurrentContext = s.Info.Context

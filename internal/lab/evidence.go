@@ -275,7 +275,7 @@ func (e *evidence) collectHost(_ context.Context, add dump.Add) error {
 	return nil
 }
 
-// collectDocker describes the engine, its networks' containers and what runs.
+// collectDocker describes the engine and its containers with their networks.
 func (e *evidence) collectDocker(ctx context.Context, add dump.Add) error {
 	if e.docker == nil {
 		return e.noDocker
@@ -349,11 +349,7 @@ func (e *evidence) collectNodeLogs(ctx context.Context, add dump.Add) error {
 func (e *evidence) secrets(ctx context.Context) []string {
 	secrets := redact.Environment(os.Environ())
 	secrets = append(secrets, registrySecrets(os.Getenv("DOCKER_CONFIG"), home())...)
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	if paths := filepath.SplitList(e.env.Settings.Kubeconfig); len(paths) > 0 {
-		rules.Precedence = paths
-	}
-	for _, path := range rules.Precedence {
+	for _, path := range cluster.NewKubeconfig(e.env.Settings.Kubeconfig).Paths() {
 		if config, err := clientcmd.LoadFromFile(path); err == nil {
 			secrets = append(secrets, kubeconfigSecrets(config)...)
 		}

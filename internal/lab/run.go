@@ -35,18 +35,16 @@ type Target func(context.Context, *session.Env) error
 // SIGINT only, and waits five seconds after it (magefile/mage, mage/template.go), so a target must end soon after
 // cancellation.
 func Run(parent context.Context, name string, target Target) error {
-	return start(parent, name, target, inGeneral())
+	return start(parent, name, target, manner{})
 }
 
 // manner is how a target is run.
 type manner struct {
 	// lines says that the target's own output comes between the events, so that no tree can be drawn.
 	lines bool
-	// evidence collects what helps to find the cause of a failure.
-	evidence func(ctx context.Context, env *session.Env, run record.Run)
+	// ownEvidence says that the target itself collects evidence about its failure.
+	ownEvidence bool
 }
-
-func inGeneral() manner { return manner{evidence: collectAfterFailure} }
 
 func start(parent context.Context, name string, target Target, how manner) error {
 	// client-go and controller-runtime log to stderr, in the middle of what is shown. What matters of it is returned as
@@ -91,8 +89,8 @@ func start(parent context.Context, name string, target Target, how manner) error
 		env.Command, env.Keep = command, recorder.Add
 		env.Recording = recording
 		err = target(ctx, env)
-		if err != nil && how.evidence != nil {
-			how.evidence(ctx, env, recording(err))
+		if err != nil && !how.ownEvidence {
+			collectAfterFailure(ctx, env, recording(err))
 		}
 		err = errors.Join(err, env.Close())
 	}
