@@ -2,7 +2,6 @@ package session
 
 import (
 	"fmt"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -63,23 +62,6 @@ func TestValuesShowNoPassword(t *testing.T) {
 		}
 		if set.Given != (set.Name == "SM_REGISTRY_MIRROR" || set.Name == "INSTALL_KIND") {
 			t.Errorf("%s is given: %t", set.Name, set.Given)
-		}
-	}
-}
-
-func TestDumpFolder(t *testing.T) {
-	for _, c := range []struct {
-		env  []string
-		want string
-	}{
-		{nil, ""},
-		{[]string{"CI", "true"}, DefaultDump},
-		{[]string{"CI", "true", "SM_DUMP", "none"}, ""},
-		{[]string{"SM_DUMP", "x"}, "x"},
-	} {
-		s, err := Load(env(c.env...))
-		if err != nil || c.want != "" && filepath.Base(s.Dump) != c.want || c.want == "" && s.Dump != "" {
-			t.Errorf("%v: %q, %v", c.env, s.Dump, err)
 		}
 	}
 }
