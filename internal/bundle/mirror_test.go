@@ -95,7 +95,7 @@ func TestMirrorServesOtherRegistries(t *testing.T) {
 	}
 }
 
-// The mirror wants a token, which its token server gives to who logs in.
+// The mirror wants a token, which its token server gives to a client that logs in.
 func TestMirrorWithBearerTokens(t *testing.T) {
 	var server *httptest.Server
 	server, push := mirrorServer(t, false, func(w http.ResponseWriter, r *http.Request) bool {

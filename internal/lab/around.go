@@ -39,7 +39,7 @@ type around struct {
 	command command.Command
 }
 
-// RunCommand is sm:run: it installs a lab, runs a command, and deletes the lab, whatever happens in between. args is
+// RunCommand is sm:run: it installs a lab, runs a command, and deletes the lab, also where the command fails. args is
 // the command line, as of os.Args[1:]. Mage cannot be told to leave the command alone, so the target reads it itself.
 func RunCommand(parent context.Context, args []string) error {
 	how := manner{lines: true, ownEvidence: true} // which it collects before it deletes the lab

@@ -14,7 +14,7 @@ import (
 
 // TestRaces creates eight labs at the same time, a thousand times, on one network. Each chooses a slot, its containers
 // appear up to three seconds later, and it takes its addresses when the cluster is ready, five to thirty seconds after
-// that. No two labs take the same address, whatever they saw of each other.
+// that. No two labs take the same address, also where they did not see each other.
 func TestRaces(t *testing.T) {
 	type event struct {
 		at   float64

@@ -340,7 +340,7 @@ func (r *reader) mirror(name string) string {
 	return value
 }
 
-// dump is the folder for dumps. A CI job has one without a setting: nobody can look at the machine afterwards.
+// dump is the folder for dumps. A CI job has one without a setting: its machine is gone when the job has ended.
 func (r *reader) dump(name string) string {
 	switch {
 	case r.getenv(name) == "none":

@@ -40,7 +40,7 @@ type Renderer interface {
 	Close() error
 }
 
-// Chosen gives the kind that Auto stands for on a CI platform that has output of its own, and other kinds as they are.
+// Chosen replaces Auto with the kind of the CI platform that runs this process, if it has one. Other kinds stay.
 func Chosen(kind Kind, env func(string) string) Kind {
 	switch {
 	case kind != Auto:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The steps of the action. All that they need is in the environment: an expression of the workflow in a command would be
-# part of the script, whatever it holds.
+# The steps of the action. All that they need is in the environment: GitHub would put the value of an expression into the
+# script itself, and the shell would run it.
 set -euo pipefail
 
 # output NAME VALUE sets an output of the step.
