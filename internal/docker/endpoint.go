@@ -71,7 +71,7 @@ type contextMeta struct {
 
 // Resolve finds the endpoint that the docker command would use. Its errors are problems.
 func Resolve(env Env) (Endpoint, error) {
-	dir := configDir(env)
+	dir := env.ConfigDir()
 	if host := env.Getenv("DOCKER_HOST"); host != "" {
 		return checked(Endpoint{Context: defaultContext, Host: host, TLS: tlsFromEnv(env, dir)})
 	}
@@ -88,11 +88,12 @@ func Resolve(env Env) (Endpoint, error) {
 	return fromContext(dir, name)
 }
 
-func configDir(env Env) string {
-	if dir := env.Getenv("DOCKER_CONFIG"); dir != "" {
+// ConfigDir is the folder of the docker command's configuration.
+func (e Env) ConfigDir() string {
+	if dir := e.Getenv("DOCKER_CONFIG"); dir != "" {
 		return dir
 	}
-	return filepath.Join(env.Home, ".docker")
+	return filepath.Join(e.Home, ".docker")
 }
 
 func currentContext(dir string) (string, error) {

@@ -25,6 +25,7 @@ import (
 
 	"ambientlab/internal/atomicfile"
 	"ambientlab/internal/cluster"
+	"ambientlab/internal/docker"
 	"ambientlab/internal/dump"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/record"
@@ -348,7 +349,7 @@ func (e *evidence) collectNodeLogs(ctx context.Context, add dump.Add) error {
 // secrets gives the secrets that this machine and the cluster know, so that they are removed wherever they occur.
 func (e *evidence) secrets(ctx context.Context) []string {
 	secrets := redact.Environment(os.Environ())
-	secrets = append(secrets, registrySecrets(os.Getenv("DOCKER_CONFIG"), home())...)
+	secrets = append(secrets, registrySecrets(docker.SystemEnv().ConfigDir())...)
 	for _, path := range cluster.NewKubeconfig(e.env.Settings.Kubeconfig).Paths() {
 		if config, err := clientcmd.LoadFromFile(path); err == nil {
 			secrets = append(secrets, kubeconfigSecrets(config)...)
@@ -362,11 +363,8 @@ func (e *evidence) secrets(ctx context.Context) []string {
 	return append(secrets, clusterSecrets(ctx, e.cluster.kube)...)
 }
 
-// registrySecrets reads the credentials of registries in the configuration of the docker command.
-func registrySecrets(folder, home string) []string {
-	if folder == "" {
-		folder = filepath.Join(home, ".docker")
-	}
+// registrySecrets reads the credentials of registries in the folder of the docker command's configuration.
+func registrySecrets(folder string) []string {
 	raw, err := os.ReadFile(filepath.Join(folder, "config.json"))
 	if err != nil {
 		return nil
