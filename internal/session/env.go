@@ -29,8 +29,8 @@ type Env struct {
 	// Whole says that sm:lab runs: it may choose the provider, and its targets print no hint of what to type next.
 	Whole bool
 
-	// Keep, if set, keeps a text that the target printed for the reports about the run, and Recording gives what happened
-	// in the run until now.
+	// Keep, if set, keeps a text that the target printed for the reports about the run, and Recording gives what
+	// happened in the run until now.
 	Keep      func(title, text string)
 	Recording func(err error) record.Run
 
