@@ -34,17 +34,14 @@ func Splits(d *Dump, s Service, want Weights) (held bool, reason string) {
 		return false, reason
 	}
 	for _, manager := range managers {
-		routes := 0
-		for _, host := range d.virtualHosts(manager) {
-			for _, r := range host.get("routes").list() {
-				routes++
-				if found := weightsOf(r); !maps.Equal(found, want) {
-					return false, fmt.Sprintf("the waypoint sends requests for %s to %s, not %s", s, found, want)
-				}
-			}
-		}
-		if routes == 0 {
+		routes := d.weights(manager)
+		if len(routes) == 0 {
 			return false, fmt.Sprintf("the waypoint has no route for %s", s)
+		}
+		for _, found := range routes {
+			if !maps.Equal(found, want) {
+				return false, fmt.Sprintf("the waypoint sends requests for %s to %s, not %s", s, found, want)
+			}
 		}
 	}
 	return true, ""
@@ -55,15 +52,24 @@ func Splits(d *Dump, s Service, want Weights) (held bool, reason string) {
 func SplitsNothing(d *Dump, s Service) (gone bool, reason string) {
 	managers, _ := d.serviceManagers(s)
 	for _, manager := range managers {
-		for _, host := range d.virtualHosts(manager) {
-			for _, r := range host.get("routes").list() {
-				if found := weightsOf(r); !maps.Equal(found, Weights{s.Name: 100}) {
-					return false, fmt.Sprintf("the waypoint still sends requests for %s to %s", s, found)
-				}
+		for _, found := range d.weights(manager) {
+			if !maps.Equal(found, Weights{s.Name: 100}) {
+				return false, fmt.Sprintf("the waypoint still sends requests for %s to %s", s, found)
 			}
 		}
 	}
 	return true, ""
+}
+
+// weights gives the shares on each route of a connection manager.
+func (d *Dump) weights(manager node) []Weights {
+	var all []Weights
+	for _, host := range d.virtualHosts(manager) {
+		for _, r := range host.get("routes").list() {
+			all = append(all, weightsOf(r))
+		}
+	}
+	return all
 }
 
 // weightsOf gives the shares that Services have of the requests on a route.
