@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/probe/traffic"
 )
 
@@ -22,7 +23,7 @@ type NodeProxies struct {
 
 // Ztunnels are the node proxies where Istio's chart puts them.
 func Ztunnels(cluster traffic.Cluster) NodeProxies {
-	return NodeProxies{Cluster: cluster, Namespace: "istio-system", Selector: "app=ztunnel", Container: "istio-proxy"}
+	return NodeProxies{Cluster: cluster, Namespace: names.Istio, Selector: "app=ztunnel", Container: "istio-proxy"}
 }
 
 // nodeStats is where ztunnel serves its metrics (ztunnel, src/config.rs, DEFAULT_STATS_PORT).

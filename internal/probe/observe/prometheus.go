@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/probe/traffic"
 )
 
@@ -75,14 +76,13 @@ func readVector(body []byte) ([]Sample, error) {
 
 // addon reads a page of the first ready pod of an add-on.
 func addon(ctx context.Context, cluster traffic.Cluster, selector string, port int, path string) ([]byte, error) {
-	const namespace = "istio-system"
-	pods, err := cluster.Pods(ctx, namespace, selector)
+	pods, err := cluster.Pods(ctx, names.Istio, selector)
 	if err != nil {
 		return nil, fmt.Errorf("listing the pods %s: %w", selector, err)
 	}
 	for _, pod := range pods {
 		if pod.Ready {
-			return get(ctx, cluster, namespace, pod.Name, port, path)
+			return get(ctx, cluster, names.Istio, pod.Name, port, path)
 		}
 	}
 	return nil, fmt.Errorf("of %d pods %s none is ready", len(pods), selector)
