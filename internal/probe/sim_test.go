@@ -87,7 +87,7 @@ type sim struct {
 
 	busy    sync.Mutex // for what follows: claims are measured side by side
 	objects *mesh.Objects
-	randoms map[string]*rand.Rand // by caller and request, so that each claim draws the same whatever runs beside it
+	randoms map[string]*rand.Rand // by caller and request, so that a claim draws the same with any others
 	batches int
 	closed  bool
 	counts  observe.Counters
