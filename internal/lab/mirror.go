@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -195,7 +194,7 @@ func useMirror(ctx context.Context, s *session.Session) error {
 		}
 		for path, content := range s.Mirror().NodeFiles() {
 			write := func(w io.Writer) error {
-				_, err := io.Copy(w, bytes.NewReader(content))
+				_, err := w.Write(content)
 				return err
 			}
 			command := fmt.Sprintf("umask 077 && mkdir -p $(dirname %[1]s) && cat > %[1]s", path)
