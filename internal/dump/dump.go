@@ -21,6 +21,7 @@ import (
 
 	"ambientlab/internal/record"
 	"ambientlab/internal/redact"
+	"ambientlab/internal/ui"
 )
 
 // The limits of a dump. Collecting may take three quarters of Budget; the rest is for compressing.
@@ -93,7 +94,9 @@ func Collect(
 				}
 			}()
 			if err := part.Collect(ctx, c.add); err != nil {
-				c.failed(part.Name, err)
+				for _, each := range ui.Branches(err) {
+					c.miss(part.Name, each.Error())
+				}
 			}
 		}()
 	}
@@ -150,17 +153,6 @@ func (c *collection) add(name string, content []byte) {
 		c.size += len(content)
 		c.files[safe(name)] = content
 	}
-}
-
-// failed notes each of joined errors.
-func (c *collection) failed(part string, err error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, inner := range joined.Unwrap() {
-			c.failed(part, inner)
-		}
-		return
-	}
-	c.miss(part, err.Error())
 }
 
 func (c *collection) miss(part, why string) {

@@ -20,7 +20,7 @@ func FailureText(err error, width int) string {
 		return ""
 	}
 	var b strings.Builder
-	for _, branch := range branches(err) {
+	for _, branch := range Branches(err) {
 		b.WriteByte('\n')
 		newReport(branch).write(&b, width)
 	}
@@ -30,12 +30,12 @@ func FailureText(err error, width int) string {
 
 const labelWidth = 15
 
-// branches splits joined errors. The wrapping of a single error stays with it.
-func branches(err error) []error {
+// Branches splits joined errors. The wrapping of a single error stays with it.
+func Branches(err error) []error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, inner := range joined.Unwrap() {
-			all = append(all, branches(inner)...)
+			all = append(all, Branches(inner)...)
 		}
 		return all
 	}

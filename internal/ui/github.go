@@ -61,7 +61,7 @@ func (g *github) Failure(err error) {
 		return
 	}
 	g.endGroup()
-	first := newReport(branches(err)[0])
+	first := newReport(Branches(err)[0])
 	text := first.seen
 	if first.step != "" {
 		text = first.step + ": " + text

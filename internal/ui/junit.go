@@ -18,7 +18,7 @@ func WriteJUnit(w io.Writer, run record.Run) error {
 	name := "sm:" + run.Target
 	whole := junit.Case{Class: "ambientlab." + run.Target, Name: name, Time: junit.Seconds(run.Took)}
 	if run.Err != nil {
-		whole.Failure = trouble(branches(run.Err)[0])
+		whole.Failure = trouble(Branches(run.Err)[0])
 	}
 	var output strings.Builder
 	for _, section := range run.Sections {

@@ -24,7 +24,7 @@ func WriteSummary(w io.Writer, run record.Run) error {
 	}
 	fmt.Fprintf(&b, "## sm:%s %s after %s\n\n", run.Target, outcome, duration(run.Took))
 	if run.Err != nil {
-		for _, branch := range branches(run.Err) {
+		for _, branch := range Branches(run.Err) {
 			newReport(branch).markdown(&b)
 		}
 	}
