@@ -176,11 +176,7 @@ func previewWithoutCluster(ctx context.Context, part Part) ([]engine.Change, err
 
 // summary says what differs: the first change in full, the number of the others.
 func summary(changes []engine.Change) string {
-	first := changes[0]
-	text := first.Action + " " + first.Object
-	if first.Detail != "" {
-		text += " (" + first.Detail + ")"
-	}
+	text := changes[0].String()
 	if more := len(changes) - 1; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}

@@ -32,6 +32,15 @@ type Change struct {
 	Detail string `json:"detail,omitempty"`
 }
 
+// String is the change as a line of text, such as "update Service default/appb (labels)".
+func (c Change) String() string {
+	text := c.Action + " " + c.Object
+	if c.Detail != "" {
+		text += " (" + c.Detail + ")"
+	}
+	return text
+}
+
 // The actions of a Change.
 const (
 	Create = "create"

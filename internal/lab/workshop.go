@@ -331,11 +331,7 @@ func (w *workshopLab) Manual(ctx context.Context, name string, on probe.Lessons)
 	}
 	for _, preview := range previews {
 		for _, change := range preview.Changes {
-			text := change.Action + " " + change.Object
-			if change.Detail != "" {
-				text += " (" + change.Detail + ")"
-			}
-			manual.Differences = append(manual.Differences, text)
+			manual.Differences = append(manual.Differences, change.String())
 		}
 	}
 	return manual, nil

@@ -52,7 +52,7 @@ func caseOf(target string, plan record.Plan, step record.Step) junit.Case {
 	}
 	var output strings.Builder
 	for _, change := range step.Changes {
-		output.WriteString(changeText(&change) + "\n")
+		output.WriteString(change.String() + "\n")
 	}
 	c.Out = printable(output.String())
 	switch step.Outcome {

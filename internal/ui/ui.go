@@ -115,9 +115,5 @@ func changeText(c *engine.Change) string {
 	if c == nil {
 		return ""
 	}
-	text := c.Action + " " + c.Object
-	if c.Detail != "" {
-		text += " (" + c.Detail + ")"
-	}
-	return text
+	return c.String()
 }
