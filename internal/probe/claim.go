@@ -64,8 +64,8 @@ func (l Lessons) Fault() *params.Fault { return ParametersOf[params.Fault](l, "f
 // Authz gives the parameters of the policy, and nil while it is off.
 func (l Lessons) Authz() *params.Authz { return ParametersOf[params.Authz](l, "authz") }
 
-// faultOrDefault gives the parameters of the delay. While it is off they say which requests must not be delayed.
-func (l Lessons) faultOrDefault() params.Fault {
+// FaultOrDefault gives the parameters of the delay. While it is off they say which requests must not be delayed.
+func (l Lessons) FaultOrDefault() params.Fault {
 	if fault := l.Fault(); fault != nil {
 		return *fault
 	}

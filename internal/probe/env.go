@@ -112,7 +112,7 @@ func (e Env) withDefaults() (Env, error) {
 	if e.Lanes == 0 {
 		// The shorter the delay, the more the requests of other claims would blur the difference between a request that
 		// is delayed and one that is not.
-		e.Lanes = int(min(max(e.Lessons.faultOrDefault().Delay/lane, 1), maxLanes))
+		e.Lanes = int(min(max(e.Lessons.FaultOrDefault().Delay/lane, 1), maxLanes))
 	}
 	e.rate = rate
 	if e.NewRun == nil {
@@ -127,7 +127,7 @@ func (e Env) principal(account string) string {
 }
 
 func (e Env) share() stats.Share {
-	return stats.Share{Want: e.Lessons.faultOrDefault().Share(), Within: Within, Error: e.Error}
+	return stats.Share{Want: e.Lessons.FaultOrDefault().Share(), Within: Within, Error: e.Error}
 }
 
 // split is the statement about the share of appb's second version.

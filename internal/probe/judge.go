@@ -292,7 +292,7 @@ func judgeDenied(m *Measurement, l *observation) Check {
 // delays every second request. own is how long the path takes by itself.
 func (e Env) judgePrompt(m Measurement, seen *observation) Check {
 	const name = "not delayed"
-	fault := e.Lessons.faultOrDefault()
+	fault := e.Lessons.FaultOrDefault()
 	own := seen.own()
 	limit := own.least() + fault.Delay*3/4
 	slow, worst := 0, time.Duration(0)
@@ -342,7 +342,7 @@ func (e Env) sort(m Measurement, baseline []time.Duration, own ownTimes) (s sort
 			undelayed[i] += own.slowest - s.least
 		}
 	}
-	if s.Modes, err = stats.NewModes(e.Lessons.faultOrDefault().Delay, undelayed); err != nil {
+	if s.Modes, err = stats.NewModes(e.Lessons.FaultOrDefault().Delay, undelayed); err != nil {
 		return s, fmt.Errorf("%w: %s", err, busy)
 	}
 	for _, r := range slices.SortedStableFunc(slices.Values(m.Replies),
@@ -427,7 +427,7 @@ func (e Env) sure(m Measurement, baseline []time.Duration, seen *observation) bo
 // judgeShare judges the two modes of the latencies: how many were delayed, and by how much.
 func (e Env) judgeShare(m *Measurement, baseline []time.Duration, seen *observation) []Check {
 	const shareName, delayName = "share delayed", "delay"
-	fault, share := e.Lessons.faultOrDefault(), e.share()
+	fault, share := e.Lessons.FaultOrDefault(), e.share()
 	s, err := e.sort(*m, baseline, seen.own())
 	if err != nil {
 		return []Check{{shareName, Inconclusive, err.Error()}}

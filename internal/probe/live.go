@@ -57,7 +57,7 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	live, err = live.withDefaults(env.Lessons.faultOrDefault())
+	live, err = live.withDefaults(env.Lessons.FaultOrDefault())
 	if err != nil {
 		return Summary{}, err
 	}
@@ -65,7 +65,7 @@ func Traffic(ctx context.Context, env Env, live Live) (Summary, error) {
 	if err != nil {
 		return Summary{}, fmt.Errorf("finding the caller %s: %w", live.From, err)
 	}
-	screen := screen{out: live.Out, terminal: live.Terminal, delay: env.Lessons.faultOrDefault().Delay}
+	screen := screen{out: live.Out, terminal: live.Terminal, delay: env.Lessons.FaultOrDefault().Delay}
 	summary := Summary{Run: env.NewRun(), Statuses: map[int]int{}}
 	var watched *watch
 	if env.Lessons.On("waypoint") {
@@ -110,7 +110,7 @@ const (
 
 // speed compares a reply with the delay and with how long the path takes by itself.
 func (e Env) speed(live Live, r traffic.Reply, w *watch, run string) speed {
-	fault := e.Lessons.faultOrDefault()
+	fault := e.Lessons.FaultOrDefault()
 	if !late(r, 0, fault.Delay) {
 		return prompt
 	}
@@ -171,7 +171,7 @@ func (l Live) withDefaults(fault params.Fault) (Live, error) {
 // ones do not hold up the others.
 func (l Live) batch(env Env, so Summary) traffic.Load {
 	count := min(max(int(l.RPS*span.Seconds()), 1), l.Count-so.Sent, traffic.MaxCount)
-	delay := env.Lessons.faultOrDefault().Delay
+	delay := env.Lessons.FaultOrDefault().Delay
 	return traffic.Load{
 		Method: l.Method, Path: l.Path, Count: count, Rate: l.RPS, Timeout: delay + slack, Run: so.Run,
 		Concurrency: min(max(int(math.Ceil(l.RPS*(delay+time.Second).Seconds())), 1), traffic.MaxConcurrency, count),

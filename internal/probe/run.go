@@ -437,7 +437,7 @@ func latencies(replies []traffic.Reply) []time.Duration {
 
 // path gives the path that stands for a placeholder.
 func (e Env) path(path string) string {
-	fault := e.Lessons.faultOrDefault()
+	fault := e.Lessons.FaultOrDefault()
 	switch path {
 	case FaultPath:
 		return fault.Path
@@ -451,7 +451,7 @@ func (e Env) path(path string) string {
 
 // load turns a shot into its first batch; most is how many requests all batches of the shot may have.
 func (e Env) load(s Shot) (l traffic.Load, most int) {
-	fault := e.Lessons.faultOrDefault()
+	fault := e.Lessons.FaultOrDefault()
 	l = traffic.Load{
 		Method: s.Method, Path: e.path(s.Path), Host: s.Host, Count: s.Count, Rate: rate, Concurrency: lowConcurrency,
 		Timeout: fault.Delay + slack, Run: e.NewRun(),

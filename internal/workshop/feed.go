@@ -181,7 +181,7 @@ func (f *Feed) begin() (fault params.Fault, ok bool) {
 		return fault, false
 	}
 	f.starting++
-	return f.fault(), true
+	return f.look.Lessons.FaultOrDefault(), true
 }
 
 // started is called when the last request of a batch has been started.
@@ -192,13 +192,6 @@ func (f *Feed) started() {
 		close(f.idle)
 		f.idle = nil
 	}
-}
-
-func (f *Feed) fault() params.Fault {
-	if fault := f.look.Lessons.Fault(); fault != nil {
-		return *fault
-	}
-	return params.DefaultFault()
 }
 
 // send starts a batch of one caller every second. A batch whose answers are late does not hold up the next.
@@ -284,7 +277,7 @@ func (t tapped) Send(ctx context.Context, load traffic.Load, each func(traffic.R
 	t.feed.mu.Lock()
 	t.feed.runs = append(t.feed.runs, load.Run)
 	t.feed.runs = t.feed.runs[max(0, len(t.feed.runs)-keptRuns):]
-	delay := t.feed.fault().Delay
+	delay := t.feed.look.Lessons.FaultOrDefault().Delay
 	t.feed.mu.Unlock()
 	return t.Sender.Send(ctx, load, func(r traffic.Reply) {
 		t.feed.Add(Request{

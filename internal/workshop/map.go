@@ -242,11 +242,3 @@ func bars(requests []Request, fault params.Fault, now time.Time) []Bar {
 	}
 	return all
 }
-
-// faultOf gives the delay that is on, or the default one.
-func faultOf(look Look) params.Fault {
-	if fault := look.Lessons.Fault(); fault != nil {
-		return *fault
-	}
-	return params.DefaultFault()
-}

@@ -148,7 +148,7 @@ func (p *Page) shown() shown {
 	requests := p.feed.Last(kept)
 	return shown{
 		View: v, Position: v.Index + 1, List: p.engine.List(), Maps: maps(), Strip: strips(requests, time.Now()),
-		Bars: bars(requests, faultOf(v.Look), time.Now()),
+		Bars: bars(requests, v.Look.Lessons.FaultOrDefault(), time.Now()),
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/probe/traffic"
 )
@@ -221,7 +222,7 @@ func TestStripsAndBars(t *testing.T) {
 		t.Errorf("%d cells, %d cells, %q", len(got[0].Cells), len(got[1].Cells), got[0].Counts)
 	}
 	counted := map[bool]int{}
-	for _, b := range bars(all, faultOf(Look{}), now) {
+	for _, b := range bars(all, params.DefaultFault(), now) {
 		counted[b.Delayed] += b.Count
 	}
 	if counted[true] != 10 || counted[false] != 20 {
