@@ -1,7 +1,6 @@
 package workshop
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -27,7 +26,6 @@ const (
 
 // Request is one request that was sent, and what became of it.
 type Request struct {
-	ID           int
 	Who          probe.Caller
 	Method, Path string
 	At           time.Time
@@ -74,8 +72,7 @@ type Feed struct {
 	paused   int
 	idle     chan struct{} // closed when no batch is being started
 	starting int
-	requests []Request // the last ones
-	lastID   int
+	requests []Request          // the last ones
 	runs     []string           // of the last batches
 	early    []observe.Crossing // lines of the log that came before their answers
 	latest   time.Time          // start of the latest request in the log
@@ -294,8 +291,7 @@ func (t tapped) Send(ctx context.Context, load traffic.Load, each func(traffic.R
 func (f *Feed) Add(r Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.lastID++
-	r.ID, r.Way, r.told = f.lastID, Open, time.Now()
+	r.Way, r.told = Open, time.Now()
 	f.requests = append(f.requests, r)
 	f.requests = f.requests[max(0, len(f.requests)-kept):]
 	f.match()
@@ -440,11 +436,9 @@ func (f *Feed) Listen() (requests <-chan Request, stop func()) {
 	}
 }
 
-// Last gives the last n requests of which all is known or the answer is, the newest last.
+// Last gives the last n requests that were answered or ended without an answer, the newest last.
 func (f *Feed) Last(n int) []Request {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	last := slices.Clone(f.requests[max(0, len(f.requests)-n):])
-	slices.SortStableFunc(last, func(a, b Request) int { return cmp.Compare(a.ID, b.ID) })
-	return last
+	return slices.Clone(f.requests[max(0, len(f.requests)-n):])
 }

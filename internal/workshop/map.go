@@ -71,7 +71,7 @@ func tallLegs() legs {
 
 // maps gives the map in both shapes.
 func maps() []Map {
-	wide := Map{
+	return []Map{{
 		Class: "wide", Width: 960, Height: 416, Mesh: Box{X: 226, Y: 18, W: 726, H: 302},
 		Boxes: []Box{
 			{10, 46, 140, 54, "you", "this computer", "outside"},
@@ -82,9 +82,9 @@ func maps() []Map {
 			{542, 122, 140, 58, "waypoint", "appb-waypoint", "proxy"},
 			{802, 184, 130, 56, "appb", "httpbin", "app"},
 		},
-	}
-	tall := Map{
-		Class: "tall", Width: 360, Height: 474, Mesh: Box{X: 1, Y: 97, W: 358, H: 300},
+		Lines: lines(wideLegs()),
+	}, {
+		Class: "tall", Width: 360, Height: 474, Mesh: Box{X: 1, Y: 97, W: 358, H: 340},
 		Boxes: []Box{
 			{4, 10, 114, 50, "you", "this computer", "outside"},
 			{4, 110, 114, 50, "gateway", "gateway-istio", "proxy"},
@@ -94,10 +94,8 @@ func maps() []Map {
 			{238, 194, 118, 50, "waypoint", "appb-waypoint", "proxy"},
 			{238, 374, 118, 50, "appb", "httpbin", "app"},
 		},
-	}
-	tall.Mesh.H = 340
-	wide.Lines, tall.Lines = lines(wideLegs()), lines(tallLegs())
-	return []Map{wide, tall}
+		Lines: lines(tallLegs()),
+	}}
 }
 
 func lines(all legs) []string {
@@ -123,11 +121,11 @@ type Dot struct {
 // dots gives the dot of a request for each map; none where its way is not known.
 func dots(r Request) []Dot {
 	var all []Dot
+	who := r.Who
+	if who == probe.AppaDirect {
+		who = probe.Appa
+	}
 	for class, ways := range map[string]legs{"wide": wideLegs(), "tall": tallLegs()} {
-		who := r.Who
-		if who == probe.AppaDirect {
-			who = probe.Appa
-		}
 		l, known := ways[who][r.Way]
 		if !known {
 			continue
@@ -136,12 +134,12 @@ func dots(r Request) []Dot {
 		if r.Status == 403 { // it got no further than the waypoint
 			path = l.first
 		}
-		seconds := 0.9
+		seconds := "0.9s"
 		if r.Delayed {
-			seconds = 2.4
+			seconds = "2.4s"
 		}
 		all = append(all, Dot{
-			class, path, r.Outcome(), strconv.FormatFloat(seconds, 'f', 1, 64) + "s",
+			class, path, r.Outcome(), seconds,
 			fmt.Sprintf("%s %s from %s: %s, %s", r.Method, r.Path, r.Who, statusText(r), wayText(r)),
 		})
 	}

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/term"
 
 	"ambientlab/internal/probe"
-	"ambientlab/internal/probe/traffic"
 )
 
 // style is how a line looks; the text says the same without it.
@@ -526,7 +525,7 @@ func requestRow(r Request) row {
 }
 
 func delayedWord(r Request) string {
-	if r.Delayed && r.Status != traffic.NoAnswer {
+	if r.Delayed {
 		return "delayed"
 	}
 	return ""
