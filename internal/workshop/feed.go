@@ -10,6 +10,7 @@ import (
 	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/probe/observe"
+	"ambientlab/internal/probe/stats"
 	"ambientlab/internal/probe/traffic"
 )
 
@@ -279,7 +280,7 @@ func (t tapped) Send(ctx context.Context, load traffic.Load, each func(traffic.R
 	return t.Sender.Send(ctx, load, func(r traffic.Reply) {
 		t.feed.Add(Request{
 			Who: t.who, Method: load.Method, Path: load.Path, At: r.At, Latency: r.Latency, Status: r.Status,
-			Delayed: r.Status != traffic.NoAnswer && r.Latency >= delay*9/10, run: load.Run,
+			Delayed: r.Status != traffic.NoAnswer && r.Latency >= delay-stats.Early(delay), run: load.Run,
 		})
 		if each != nil {
 			each(r)
