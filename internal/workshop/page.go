@@ -132,24 +132,28 @@ func static(kind string, content []byte) http.HandlerFunc {
 	}
 }
 
-// shown is what the page's template needs.
-type shown struct {
+// station is what the template of the station needs.
+type station struct {
 	View
 	// Position counts the stations from 1.
 	Position int
 	List     []Listed
-	Maps     []Map
-	Strip    []Strip
-	Bars     []Bar
 }
 
-func (p *Page) shown() shown {
+// charts are what the template of the charts needs.
+type charts struct {
+	Strip []Strip
+	Bars  []Bar
+}
+
+func (p *Page) station() station {
 	v := p.engine.View()
-	requests := p.feed.Last(kept)
-	return shown{
-		View: v, Position: v.Index + 1, List: p.engine.List(), Maps: maps(), Strip: strips(requests, time.Now()),
-		Bars: bars(requests, v.Look.Lessons.FaultOrDefault(), time.Now()),
-	}
+	return station{v, v.Index + 1, p.engine.List()}
+}
+
+func (p *Page) charts() charts {
+	requests, now := p.feed.Last(kept), time.Now()
+	return charts{strips(requests, now), bars(requests, p.engine.View().Look.Lessons.FaultOrDefault(), now)}
 }
 
 func (p *Page) render(name string, data any) ([]byte, error) {
@@ -168,7 +172,13 @@ func (p *Page) write(w http.ResponseWriter, name string, data any) {
 	_, _ = w.Write(content)
 }
 
-func (p *Page) whole(w http.ResponseWriter, _ *http.Request) { p.write(w, "page", p.shown()) }
+func (p *Page) whole(w http.ResponseWriter, _ *http.Request) {
+	p.write(w, "page", struct {
+		station
+		charts
+		Maps []Map
+	}{p.station(), p.charts(), maps()})
+}
 
 // report serves the report of the last check, the same page as sm:verify writes.
 func (p *Page) report(w http.ResponseWriter, _ *http.Request) {
@@ -253,11 +263,15 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	last := map[string]string{}
+	data := map[string]func() any{
+		"station": func() any { return p.station() },
+		"charts":  func() any { return p.charts() },
+	}
 	parts := []string{"station", "charts"}
 	changed := p.engine.Changed()
 	for {
 		for _, part := range parts {
-			content, err := p.render(part, p.shown())
+			content, err := p.render(part, data[part]())
 			if err != nil || last[part] == string(content) {
 				continue
 			}
