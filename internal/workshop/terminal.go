@@ -162,9 +162,9 @@ func (t *terminal) press(ctx context.Context, key string) (quit bool) {
 		_, height := t.size()
 		switch key {
 		case " ", "\x1b[6~", "\x1b[B":
-			t.offset = max(0, min(t.offset+height/2, len(t.text)-height+3))
+			t.offset += height / 2 // rows keeps it within the text
 		case "\x1b[5~", "\x1b[A":
-			t.offset = max(0, t.offset-height/2)
+			t.offset -= height / 2
 		default:
 			t.closeText()
 		}

@@ -202,3 +202,34 @@ func TestWrapAndCut(t *testing.T) {
 		t.Errorf("cut is %q", got)
 	}
 }
+
+// TestScroll scrolls a text with lines that are wider than the screen to its end and back.
+func TestScroll(t *testing.T) {
+	m := &terminal{size: func() (int, int) { return 40, 12 }}
+	var text []row
+	for i := range 20 {
+		text = append(text, row{plain, fmt.Sprintf("%d %s", i, strings.Repeat("word ", 20))})
+	}
+	m.show("A text", append(text, row{plain, "the end"}))
+	shown := func() string {
+		var lines []string
+		for _, r := range m.rows(m.size()) {
+			lines = append(lines, r.text)
+		}
+		return strings.Join(lines, "\n")
+	}
+	for range 30 {
+		m.press(t.Context(), " ")
+		shown()
+	}
+	if got := shown(); !strings.Contains(got, "the end") {
+		t.Errorf("the end is not shown:\n%s", got)
+	}
+	for range 30 {
+		m.press(t.Context(), "\x1b[A")
+		shown()
+	}
+	if got := shown(); !strings.Contains(got, "0 word") {
+		t.Errorf("the beginning is not shown:\n%s", got)
+	}
+}
