@@ -93,6 +93,12 @@ func candidates(on probe.Lessons) ([]int, error) {
 
 // Break puts a fault into the lab: that of a number, or one chosen at random for 0.
 func (e *Engine) Break(ctx context.Context, number int) error {
+	err := e.breakLab(ctx, number)
+	e.fail(err)
+	return err
+}
+
+func (e *Engine) breakLab(ctx context.Context, number int) error {
 	v := e.View()
 	if v.Broken {
 		return errBroken
@@ -115,7 +121,6 @@ func (e *Engine) Break(ctx context.Context, number int) error {
 		err = e.lab.Break(ctx, number)
 	}
 	e.set(func() { e.touched = time.Now() })
-	e.fail(err)
 	e.kick()
 	return err
 }

@@ -230,11 +230,7 @@ func (p *Page) act(w http.ResponseWriter, r *http.Request) {
 	case "undo":
 		run(p.engine.Undo)
 	case "break":
-		run(func(ctx context.Context) error {
-			err := p.engine.Break(ctx, 0)
-			p.engine.fail(err)
-			return err
-		})
+		run(func(ctx context.Context) error { return p.engine.Break(ctx, 0) })
 	default:
 		http.NotFound(w, r)
 		return

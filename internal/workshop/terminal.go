@@ -192,11 +192,7 @@ func (t *terminal) press(ctx context.Context, key string) (quit bool) {
 	case "k":
 		t.manual(ctx, "The same with kubectl", commandRows)
 	case "b":
-		t.start(ctx, func(ctx context.Context) error {
-			err := t.engine.Break(ctx, 0)
-			t.engine.fail(err)
-			return err
-		})
+		t.start(ctx, func(ctx context.Context) error { return t.engine.Break(ctx, 0) })
 	case "l":
 		t.list()
 	case "s":
