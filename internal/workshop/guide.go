@@ -21,7 +21,7 @@ func Guide(stations []Station) string {
 			fmt.Fprintf(&b, "**Hint %d.** %s\n\n", j+1, hint)
 		}
 		fmt.Fprintf(&b, "**Why.** The answer is %s: %s.\n\n%s\n\n**Try next.** %s\n", s.Answer,
-			choiceOf(View{Station: s}, s.Answer), s.Explanation, typed(s.Next))
+			choiceOf(s.Text, s.Answer), s.Explanation, typed(s.Next))
 	}
 	return b.String()
 }

@@ -424,7 +424,7 @@ func (t *terminal) station(v View, width int) []row {
 		add(plain, flat(v.Explanation))
 	case v.Question == "":
 	case v.Notes.Prediction != "":
-		add(dim, "Your prediction: "+choiceOf(v, v.Notes.Prediction))
+		add(dim, "Your prediction: "+choiceOf(v.Text, v.Notes.Prediction))
 	default:
 		add(yellow, "Predict first (p): "+flat(v.Question))
 	}
@@ -464,15 +464,15 @@ func doneLine(v View) string {
 	}
 	switch v.Notes.Prediction {
 	case "":
-		return line + ". The question was: " + flat(v.Question) + " The answer: " + choiceOf(v, v.Answer)
+		return line + ". The question was: " + flat(v.Question) + " The answer: " + choiceOf(v.Text, v.Answer)
 	case v.Answer:
-		return line + ". Your prediction was right: " + choiceOf(v, v.Answer)
+		return line + ". Your prediction was right: " + choiceOf(v.Text, v.Answer)
 	}
-	return line + ". Your prediction was: " + choiceOf(v, v.Notes.Prediction) + ". Right is: " + choiceOf(v, v.Answer)
+	return line + ". Your prediction was: " + choiceOf(v.Text, v.Notes.Prediction) + ". Right is: " + choiceOf(v.Text, v.Answer)
 }
 
-func choiceOf(v View, letter string) string {
-	for _, c := range v.Choices {
+func choiceOf(t Text, letter string) string {
+	for _, c := range t.Choices {
 		if c.Letter == letter {
 			return flat(c.Text)
 		}
@@ -541,7 +541,7 @@ func wayText(r Request) string {
 
 // flat makes one line of a paragraph of Markdown.
 func flat(markdown string) string {
-	return strings.ReplaceAll(strings.Join(strings.Fields(markdown), " "), "`", "")
+	return strings.ReplaceAll(flatCode(markdown), "`", "")
 }
 
 // wrap breaks a line between words.
