@@ -78,6 +78,15 @@ func (w *workshopLab) open(ctx context.Context) (s *session.Session, why string,
 	return s, "", nil
 }
 
+// installed is open for what needs an installed lab.
+func (w *workshopLab) installed(ctx context.Context) (*session.Session, error) {
+	s, why, err := w.open(ctx)
+	if err == nil && s == nil {
+		err = fmt.Errorf("the lab is not installed: %s", why)
+	}
+	return s, err
+}
+
 // forget drops the session on a lab that does not answer any more.
 func (w *workshopLab) forget() {
 	w.mu.Lock()
@@ -171,12 +180,9 @@ func (w *workshopLab) Watch(ctx context.Context, changed func(string)) error {
 
 // proofs is what the proofs need, also where the applications were made by hand.
 func (w *workshopLab) proofs(ctx context.Context) (probe.Env, error) {
-	s, why, err := w.open(ctx)
+	s, err := w.installed(ctx)
 	if err != nil {
 		return probe.Env{}, err
-	}
-	if s == nil {
-		return probe.Env{}, fmt.Errorf("the lab is not installed: %s", why)
 	}
 	byHand := *s
 	byHand.Found.Lessons = maps.Clone(s.Found.Lessons)
@@ -286,12 +292,9 @@ func withoutTime(line string) string {
 // Manual implements workshop.Lab.
 func (w *workshopLab) Manual(ctx context.Context, name string, on probe.Lessons) (workshop.Manual, error) {
 	var manual workshop.Manual
-	s, why, err := w.open(ctx)
+	s, err := w.installed(ctx)
 	if err != nil {
 		return manual, err
-	}
-	if s == nil {
-		return manual, fmt.Errorf("the lab is not installed: %s", why)
 	}
 	l, known := lesson.Named(name)
 	switch {
@@ -372,7 +375,7 @@ func (w *workshopLab) Break(ctx context.Context, number int) error {
 // Mend implements workshop.Lab. The commands turn the lesson on again as it was recorded.
 func (w *workshopLab) Mend(ctx context.Context, number int) ([]string, error) {
 	what := sabotage.All()[number-1]
-	s, _, err := w.open(ctx)
+	s, err := w.installed(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -400,12 +403,9 @@ func (w *workshopLab) Mend(ctx context.Context, number int) ([]string, error) {
 func (w *workshopLab) sabotaged(
 	ctx context.Context, change func(context.Context, dynamic.Interface, string) error,
 ) error {
-	s, why, err := w.open(ctx)
+	s, err := w.installed(ctx)
 	if err != nil {
 		return err
-	}
-	if s == nil {
-		return fmt.Errorf("the lab is not installed: %s", why)
 	}
 	client, err := s.Connect(ctx)
 	if err != nil {
