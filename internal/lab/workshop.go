@@ -115,38 +115,31 @@ func (w *workshopLab) Look(ctx context.Context) (workshop.Look, error) {
 	if err != nil {
 		return look, err
 	}
-	on, err := lessonsOn(s.Found, objects)
-	look.Lessons = lesson.States(on...)
+	look.Lessons, err = lessonsOn(s.Found, objects)
 	return look, err
 }
 
 // lessonsOn lists the lessons that are on as their targets recorded them, and those whose objects a learner made
 // without a target, or changed.
-func lessonsOn(found session.Found, objects *mesh.Objects) ([]lesson.Lesson, error) {
-	on := map[string]lesson.Lesson{}
-	for _, l := range lesson.All() {
-		recorded, isOn, err := l.AsRecorded(found)
-		if err != nil {
-			return nil, err
-		}
-		if isOn {
-			on[l.Name] = recorded
-		}
+func lessonsOn(found session.Found, objects *mesh.Objects) (probe.Lessons, error) {
+	on, err := lesson.Found(found)
+	if err != nil {
+		return nil, err
 	}
 	if objects.Service != nil {
-		on["apps"] = lesson.Apps()
+		on = lesson.With(on, lesson.Apps())
 	}
 	if objects.Waypoint != nil && objects.Service != nil &&
 		objects.Service.Labels["istio.io/use-waypoint"] == names.Waypoint {
-		on["waypoint"] = lesson.Waypoint()
+		on = lesson.With(on, lesson.Waypoint())
 	}
-	if _, recorded := on["fault"]; !recorded && objects.VirtualService(names.Delay) != nil {
-		on["fault"] = lesson.Fault(params.DefaultFault())
+	if !on.On("fault") && objects.VirtualService(names.Delay) != nil {
+		on = lesson.With(on, lesson.Fault(params.DefaultFault()))
 	}
 	if policy := objects.Policy(names.GetOnly); policy != nil {
-		on["authz"] = liveAuthz(policy, objects.Policy(names.OnlyViaWaypoint) != nil)
+		on = lesson.With(on, liveAuthz(policy, objects.Policy(names.OnlyViaWaypoint) != nil))
 	}
-	return slices.Collect(maps.Values(on)), nil
+	return on, nil
 }
 
 // liveAuthz is lesson authz as the policy in the cluster has it.

@@ -54,19 +54,27 @@ func Claims() []probe.Claim {
 func States(on ...Lesson) probe.Lessons {
 	var states probe.Lessons
 	for _, l := range All() {
-		state := probe.LessonState{Name: l.Name}
-		for _, chosen := range on {
-			if chosen.Name != l.Name {
-				continue
-			}
-			state.On, state.Text = true, chosen.On
-			if chosen.Recorded != nil {
-				state.Parameters = chosen.Parameters
-			}
-		}
-		states = append(states, state)
+		states = append(states, probe.LessonState{Name: l.Name})
+	}
+	for _, l := range on {
+		states = With(states, l)
 	}
 	return states
+}
+
+// With gives the lessons with one of them on, with its parameters.
+func With(lessons probe.Lessons, on Lesson) probe.Lessons {
+	state := probe.LessonState{Name: on.Name, On: true, Text: on.On}
+	if on.Recorded != nil {
+		state.Parameters = on.Parameters
+	}
+	lessons = slices.Clone(lessons)
+	at := slices.IndexFunc(lessons, func(s probe.LessonState) bool { return s.Name == on.Name })
+	if at < 0 {
+		return append(lessons, state)
+	}
+	lessons[at] = state
+	return lessons
 }
 
 // Found gives every lesson as it was recorded when it was turned on.

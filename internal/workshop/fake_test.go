@@ -81,7 +81,7 @@ func (f *fakeLab) Type(_ context.Context, command string, line func(string)) err
 		f.typed = append(f.typed, command)
 		switch command {
 		case "mage sm:waypoint":
-			f.look.Lessons = with(f.look.Lessons, lesson.Waypoint())
+			f.look.Lessons = lesson.With(f.look.Lessons, lesson.Waypoint())
 			f.holds = append(f.holds, "waypoint-appa", "waypoint-gateway")
 		case "mage sm:waypoint -off":
 			f.look.Lessons = lesson.States(lesson.Apps())

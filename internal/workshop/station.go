@@ -62,16 +62,16 @@ func (s Station) Do() []string {
 // Stations lists the stations in order.
 func Stations() ([]Station, error) {
 	same := func(on probe.Lessons) probe.Lessons { return on }
-	withWaypoint := func(on probe.Lessons) probe.Lessons { return with(on, lesson.Waypoint()) }
+	withWaypoint := func(on probe.Lessons) probe.Lessons { return lesson.With(on, lesson.Waypoint()) }
 	withFault := func(on probe.Lessons) probe.Lessons {
 		if on = withWaypoint(on); on.Fault() == nil {
-			on = with(on, lesson.Fault(params.DefaultFault()))
+			on = lesson.With(on, lesson.Fault(params.DefaultFault()))
 		}
 		return on
 	}
 	authz := func(without string, strict bool) func(probe.Lessons) probe.Lessons {
 		return func(on probe.Lessons) probe.Lessons {
-			return with(withWaypoint(on), lesson.Authz(without, strict))
+			return lesson.With(withWaypoint(on), lesson.Authz(without, strict))
 		}
 	}
 	policy := func(fits func(params.Authz) bool) func(Look, func(string) bool) bool {
@@ -143,17 +143,6 @@ func Stations() ([]Station, error) {
 		}
 	}
 	return all, nil
-}
-
-// with gives the lessons with one of them on.
-func with(on probe.Lessons, l lesson.Lesson) probe.Lessons {
-	all := slices.DeleteFunc(slices.Clone(on), func(s probe.LessonState) bool { return s.Name == l.Name })
-	for _, state := range lesson.States(l) {
-		if state.On {
-			all = append(all, state)
-		}
-	}
-	return all
 }
 
 // start gives the index of the station at which a learner is: the last one whose state the cluster is in, or the one
