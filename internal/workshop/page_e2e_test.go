@@ -5,20 +5,14 @@ package workshop
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"ambientlab/internal/chromiumtest"
 	"ambientlab/internal/lesson"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/probe/observe"
@@ -33,12 +27,9 @@ func TestPageInChromium(t *testing.T) {
 	}
 	lab := &fakeLab{look: applications(), takes: 300 * time.Millisecond}
 	page, e := served(t, lab, NewFeed(func(context.Context) (Source, error) { return source, nil }), 2)
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
-	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
-	defer stop()
-	b := newBrowser(t, allocator, page)
+	b := browser{t, page, chromiumtest.NewTab(t, chromiumtest.Allocator(t), 3*time.Minute, func(asked string) bool {
+		return strings.HasPrefix(asked, "http://"+page.listener.Addr().String())
+	})}
 
 	b.open(1280, "light", false)
 	b.until("the station", `document.querySelectorAll('.claims .open').length == 2`)
@@ -84,10 +75,10 @@ func TestPageInChromium(t *testing.T) {
 				b.until("no dot moves",
 					`![...document.querySelectorAll('.dots g.dot')].some(d => d.querySelector('animateMotion'))`)
 			}
-			b.picture(fmt.Sprintf("workshop-%d-%s.png", width, scheme))
+			b.Picture(fmt.Sprintf("workshop-%d-%s.png", width, scheme))
 		}
 	}
-	b.complaints()
+	b.Complaints()
 	if e.View().Notes.Prediction != "b" {
 		t.Error("the engine did not get the prediction")
 	}
@@ -95,68 +86,20 @@ func TestPageInChromium(t *testing.T) {
 
 type browser struct {
 	t    *testing.T
-	ctx  context.Context
 	page *Page
-
-	mu    sync.Mutex
-	wrong []string
+	*chromiumtest.Tab
 }
 
-func newBrowser(t *testing.T, allocator context.Context, page *Page) *browser {
-	ctx, stop := chromedp.NewContext(allocator)
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
-	t.Cleanup(func() { cancel(); stop() })
-	b := &browser{t: t, ctx: ctx, page: page}
-	complain := func(format string, args ...any) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.wrong = append(b.wrong, fmt.Sprintf(format, args...))
-	}
-	err := chromedp.Listen(ctx, func(event any) {
-		switch e := event.(type) {
-		case *network.EventRequestWillBeSent:
-			if !strings.HasPrefix(e.Request.URL, "http://"+page.listener.Addr().String()) &&
-				!strings.HasPrefix(e.Request.URL, "data:") {
-				complain("the page asks for %s", e.Request.URL)
-			}
-		case *runtime.EventConsoleAPICalled:
-			complain("console: %s", e.Type)
-		case *runtime.EventExceptionThrown:
-			complain("exception: %s", e.ExceptionDetails.Text)
-		case *log.EventEntryAdded:
-			complain("log: %s: %s", e.Entry.Level, e.Entry.Text)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-func (b *browser) open(width int64, scheme string, still bool) {
+func (b browser) open(width int64, scheme string, still bool) {
 	b.t.Helper()
-	motion := "no-preference"
-	if still {
-		motion = "reduce"
-	}
-	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{
-			{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: motion},
-		},
-	})
-	if err == nil {
-		err = chromedp.Do(b.ctx, chromedp.EmulateViewport(width, 844), chromedp.Navigate(b.page.Address()))
-	}
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	b.Open(b.page.Address(), width, scheme, still)
 }
 
 // until waits until an expression is true in the page.
-func (b *browser) until(what, expression string) {
+func (b browser) until(what, expression string) {
 	b.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
-		so, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](expression))
+		so, err := chromedp.Run(b.Context, chromedp.Evaluate[bool](expression))
 		if err != nil {
 			b.t.Fatalf("%s: %v", what, err)
 		}
@@ -165,39 +108,17 @@ func (b *browser) until(what, expression string) {
 		}
 		<-time.After(50 * time.Millisecond)
 	}
-	b.picture("failed.png")
+	b.Picture("failed.png")
 	b.t.Fatalf("%s: not seen", what)
 }
 
 // key focuses an element and presses a key on it.
-func (b *browser) key(what, element, key string) {
+func (b browser) key(what, element, key string) {
 	b.t.Helper()
-	if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](`(`+element+`.focus(), true)`)); err != nil {
+	if _, err := chromedp.Run(b.Context, chromedp.Evaluate[bool](`(`+element+`.focus(), true)`)); err != nil {
 		b.t.Fatalf("%s: %v", what, err)
 	}
-	if err := chromedp.Do(b.ctx, chromedp.KeyEvent(key)); err != nil {
+	if err := chromedp.Do(b.Context, chromedp.KeyEvent(key)); err != nil {
 		b.t.Fatalf("%s: %v", what, err)
-	}
-}
-
-func (b *browser) complaints() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, wrong := range b.wrong {
-		b.t.Error(wrong)
-	}
-}
-
-func (b *browser) picture(name string) {
-	folder := os.Getenv("SM_SCREENSHOTS")
-	if folder == "" {
-		return
-	}
-	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
-	if err == nil {
-		err = os.WriteFile(filepath.Join(folder, name), png, 0o644)
-	}
-	if err != nil {
-		b.t.Error(err)
 	}
 }

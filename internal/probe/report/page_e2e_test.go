@@ -8,16 +8,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"ambientlab/internal/chromiumtest"
 )
 
 //revive:disable:line-length-limit JavaScript
@@ -77,11 +73,7 @@ const inspect = `(() => {
 // The page in a real browser: nothing is asked of the network, nothing goes wrong, everything can be read, on a phone
 // and on a desktop, by day and by night. SM_SCREENSHOTS names a folder for pictures of what was seen.
 func TestPageInChromium(t *testing.T) {
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
-	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
-	defer stop()
+	allocator := chromiumtest.Allocator(t)
 	for _, name := range []string{"off", "all-on", "strict", "wrong"} {
 		file := filepath.Join(t.TempDir(), name+".html")
 		out, err := os.Create(file)
@@ -110,66 +102,16 @@ type browse struct {
 }
 
 func (b browse) at(t *testing.T, allocator context.Context) {
-	ctx, stop := chromedp.NewContext(allocator)
-	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
 	address := (&url.URL{Scheme: "file", Path: b.file}).String()
-	var mutex sync.Mutex
-	var complaints []string
-	complain := func(format string, args ...any) {
-		mutex.Lock()
-		defer mutex.Unlock()
-		complaints = append(complaints, fmt.Sprintf(format, args...))
-	}
-	err := chromedp.Listen(ctx, func(event any) {
-		switch e := event.(type) {
-		case *network.EventRequestWillBeSent:
-			if e.Request.URL != address && !strings.HasPrefix(e.Request.URL, "data:") {
-				complain("the page asks for %s", e.Request.URL)
-			}
-		case *runtime.EventConsoleAPICalled:
-			complain("console: %s", e.Type)
-		case *runtime.EventExceptionThrown:
-			complain("exception: %s", e.ExceptionDetails.Text)
-		case *log.EventEntryAdded:
-			complain("log: %s: %s", e.Entry.Level, e.Entry.Text)
-		}
-	})
+	tab := chromiumtest.NewTab(t, allocator, time.Minute, func(asked string) bool { return asked == address })
+	tab.Open(address, b.width, b.scheme, false)
+	tab.Picture(fmt.Sprintf("%s-%d-%s.png", b.name, b.width, b.scheme))
+	found, err := chromedp.Run(tab.Context, chromedp.Evaluate[[]string](inspect))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: b.scheme}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := chromedp.Do(ctx, chromedp.EmulateViewport(b.width, 844), chromedp.Navigate(address)); err != nil {
-		t.Fatal(err)
-	}
-	b.picture(ctx, t)
-	found, err := chromedp.Run(ctx, chromedp.Evaluate[[]string](inspect))
-	if err != nil {
-		t.Fatal(err)
-	}
-	mutex.Lock()
-	defer mutex.Unlock()
-	for _, f := range append(found, complaints...) {
+	for _, f := range found {
 		t.Error(f)
 	}
-}
-
-func (b browse) picture(ctx context.Context, t *testing.T) {
-	folder := os.Getenv("SM_SCREENSHOTS")
-	if folder == "" {
-		return
-	}
-	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
-	if err == nil {
-		err = os.WriteFile(filepath.Join(folder, fmt.Sprintf("%s-%d-%s.png", b.name, b.width, b.scheme)), png, 0o644)
-	}
-	if err != nil {
-		t.Error(err)
-	}
+	tab.Complaints()
 }
