@@ -50,8 +50,8 @@ type Text struct {
 // Choice is one answer to the question of a prediction.
 type Choice struct{ Letter, Text string }
 
-// Do lists the commands of the steps that change the lab: those of Mage targets, but for sm:traffic -count and sm:status,
-// which only show something.
+// Do lists the commands of the steps that change the lab: those of Mage targets, but for sm:traffic -count and
+// sm:status, which only show something.
 func (s Station) Do() []string {
 	return slices.DeleteFunc(Commands(s.Steps), func(command string) bool {
 		return !strings.HasPrefix(command, "mage sm:") || strings.Contains(command, " -count=") ||

@@ -462,13 +462,14 @@ func doneLine(v View) string {
 	case v.Notes.Done.IsZero():
 		line = "Done"
 	}
+	answer := choiceOf(v.Text, v.Answer)
 	switch v.Notes.Prediction {
 	case "":
-		return line + ". The question was: " + flat(v.Question) + " The answer: " + choiceOf(v.Text, v.Answer)
+		return line + ". The question was: " + flat(v.Question) + " The answer: " + answer
 	case v.Answer:
-		return line + ". Your prediction was right: " + choiceOf(v.Text, v.Answer)
+		return line + ". Your prediction was right: " + answer
 	}
-	return line + ". Your prediction was: " + choiceOf(v.Text, v.Notes.Prediction) + ". Right is: " + choiceOf(v.Text, v.Answer)
+	return line + ". Your prediction was: " + choiceOf(v.Text, v.Notes.Prediction) + ". Right is: " + answer
 }
 
 func choiceOf(t Text, letter string) string {
