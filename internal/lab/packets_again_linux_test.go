@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"ambientlab/internal/problem"
 )
 
 // TestPacketsAgain installs, uses and deletes a lab whose pods run several times: no process, network namespace, link,
@@ -21,13 +19,7 @@ func TestPacketsAgain(t *testing.T) {
 	links := linkNames(t)
 	for round := range packetsRounds {
 		start := time.Now()
-		err := b.Install(t.Context())
-		if problem.Is(err, problem.HostUnsupported) {
-			t.Skipf("pods cannot run on this machine, so only the tests on configuration can: %v", err)
-		}
-		if err != nil {
-			t.Fatalf("install: %v", err)
-		}
+		b.installOrSkip()
 		b.do("apps", b.apps)
 		b.answers(http.MethodGet, b.hostAddress(), http.StatusOK)
 		answered := time.Since(start)

@@ -15,7 +15,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/remotecommand"
 
 	"ambientlab/internal/source"
@@ -142,21 +141,15 @@ func (b *bench) reads(what string, command *exec.Cmd, want *regexp.Regexp, act f
 // back what is typed.
 func (b *bench) execInTerminal(pod string) {
 	b.t.Helper()
-	options := &corev1.PodExecOptions{
+	executor := b.executor(pod, &corev1.PodExecOptions{
 		Container: "fortio", Command: []string{"/usr/bin/fortio", "version"}, Stdin: true, Stdout: true, TTY: true,
-	}
-	url := b.kube().CoreV1().RESTClient().Post().Namespace("default").Resource("pods").Name(pod).SubResource("exec").
-		VersionedParams(options, scheme.ParameterCodec).URL()
-	executor, err := remotecommand.NewWebSocketExecutor(b.connect().Config(), http.MethodGet, url.String())
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	})
 	printed := &buffer{}
 	typed, typing := io.Pipe()
 	defer func() { _ = typing.Close() }()
 	ctx, cancel := context.WithTimeout(b.t.Context(), 2*time.Minute)
 	defer cancel()
-	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{
+	err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{
 		Stdin: typed, Stdout: printed, Tty: true,
 	})
 	if err != nil || !strings.Contains(printed.String(), "\r\n") {

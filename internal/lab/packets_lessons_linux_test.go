@@ -30,11 +30,7 @@ func off(l lesson.Lesson) func(*bench) func(context.Context) error {
 // tampered with and refuted, off and proven to be gone.
 func TestPacketsFurtherLessons(t *testing.T) {
 	b := newBench(t, "packets-lessons", "SM_PACKETS=on", "SM_ADDONS=none")
-	if err := b.Install(t.Context()); problem.Is(err, problem.HostUnsupported) {
-		t.Skipf("pods cannot run on this machine, so only the tests on configuration can: %v", err)
-	} else if err != nil {
-		t.Fatalf("install: %v", err)
-	}
+	b.installOrSkip()
 	b.do("apps", b.apps)
 	b.refused("split without a waypoint", problem.WaypointOff, b.split)
 	b.do("l4", b.l4)
@@ -51,8 +47,9 @@ func TestPacketsFurtherLessons(t *testing.T) {
 	b.do("l4 off", off(lesson.L4(params.L4{}))(b))
 	b.proven("l4-off", "direct-open")
 	b.talk.reset()
-	b.do("l4 "+
-		"-http", func(ctx context.Context) error { return Lesson(lesson.L4(params.L4{HTTP: true}), false)(ctx, b.Env) })
+	b.do("l4 -http", func(ctx context.Context) error {
+		return Lesson(lesson.L4(params.L4{HTTP: true}), false)(ctx, b.Env)
+	})
 	says(t, "l4 -http", b.talk.String(), "ztunnel sees connections and not requests")
 	b.proven("l4-http", "l4-allowed", "l4-through")
 	b.do("l4 off", off(lesson.L4(params.L4{}))(b))

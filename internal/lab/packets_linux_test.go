@@ -30,13 +30,7 @@ import (
 func TestPackets(t *testing.T) {
 	b := newBench(t, "packets", "SM_PACKETS=on")
 	start := time.Now()
-	err := b.Install(t.Context())
-	if problem.Is(err, problem.HostUnsupported) {
-		t.Skipf("pods cannot run on this machine, so only the tests on configuration can: %v", err)
-	}
-	if err != nil {
-		t.Fatalf("install: %v", err)
-	}
+	b.installOrSkip()
 	t.Logf("install took %s", time.Since(start).Round(10*time.Millisecond))
 	b.do("apps", b.apps)
 	address := b.hostAddress()
@@ -112,6 +106,18 @@ func TestPackets(t *testing.T) {
 	}
 	if _, err := os.Stat(b.StateDir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("files are left in %s: %v", b.StateDir, err)
+	}
+}
+
+// installOrSkip installs a lab whose pods run, and skips the test on a machine where they cannot.
+func (b *bench) installOrSkip() {
+	b.t.Helper()
+	err := b.Install(b.t.Context())
+	if problem.Is(err, problem.HostUnsupported) {
+		b.t.Skipf("pods cannot run on this machine, so only the tests on configuration can: %v", err)
+	}
+	if err != nil {
+		b.t.Fatalf("install: %v", err)
 	}
 }
 

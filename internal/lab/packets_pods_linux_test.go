@@ -105,25 +105,31 @@ func (b *bench) onlyTheAPIServer() {
 // exec runs a command in container fortio of a pod, and gives its exit code and what it printed.
 func (b *bench) exec(pod string, input []byte, command ...string) (code int, out string) {
 	b.t.Helper()
-	options := &corev1.PodExecOptions{
+	executor := b.executor(pod, &corev1.PodExecOptions{
 		Container: "fortio", Command: command, Stdin: input != nil, Stdout: true, Stderr: true,
-	}
-	url := b.kube().CoreV1().RESTClient().Post().Namespace("default").Resource("pods").Name(pod).SubResource("exec").
-		VersionedParams(options, scheme.ParameterCodec).URL()
-	executor, err := remotecommand.NewWebSocketExecutor(b.connect().Config(), http.MethodGet, url.String())
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	})
 	printed := &buffer{}
 	var in io.Reader
 	if input != nil {
 		in = bytes.NewReader(input)
 	}
-	err = executor.StreamWithContext(b.t.Context(),
+	err := executor.StreamWithContext(b.t.Context(),
 		remotecommand.StreamOptions{Stdin: in, Stdout: printed, Stderr: printed})
 	var exit utilexec.CodeExitError
 	if err != nil && !errors.As(err, &exit) {
 		b.t.Fatalf("%q in pod %s: %v", command, pod, err)
 	}
 	return exit.Code, printed.String()
+}
+
+// executor runs the command of options in a pod.
+func (b *bench) executor(pod string, options *corev1.PodExecOptions) remotecommand.Executor {
+	b.t.Helper()
+	url := b.kube().CoreV1().RESTClient().Post().Namespace("default").Resource("pods").Name(pod).SubResource("exec").
+		VersionedParams(options, scheme.ParameterCodec).URL()
+	executor, err := remotecommand.NewWebSocketExecutor(b.connect().Config(), http.MethodGet, url.String())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return executor
 }

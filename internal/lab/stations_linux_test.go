@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
 	"ambientlab/internal/ui"
 	"ambientlab/internal/workshop"
@@ -24,11 +23,7 @@ func TestEveryStation(t *testing.T) {
 	b := newBench(t, "stations-test", "SM_PACKETS=on", "SM_ADDONS=none")
 	state := t.TempDir() // the program finds the lab there
 	b.StateDir = filepath.Join(state, "ambientlab", "embedded")
-	if err := b.Install(t.Context()); problem.Is(err, problem.HostUnsupported) {
-		t.Skipf("pods cannot run on this machine: %v", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	b.installOrSkip()
 	dir := t.TempDir()
 	program := filepath.Join(dir, "mage")
 	compile := exec.CommandContext(t.Context(), "go", "tool", "mage", "-compile", program)

@@ -15,7 +15,6 @@ import (
 	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/manifest"
 	"ambientlab/internal/probe"
-	"ambientlab/internal/problem"
 	"ambientlab/internal/workshop"
 )
 
@@ -23,13 +22,7 @@ import (
 // station, shows requests that go around the waypoint, and names the cause.
 func TestWorkshopNotices(t *testing.T) {
 	b := newBench(t, "workshop-test", "SM_PACKETS=on", "SM_ADDONS=none")
-	err := b.Install(t.Context())
-	if problem.Is(err, problem.HostUnsupported) {
-		t.Skipf("pods cannot run on this machine: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.installOrSkip()
 	b.do("apps", b.apps)
 	file := filepath.Join(t.TempDir(), "notes.json")
 	l := newWorkshopLab(b.Env, "none")
