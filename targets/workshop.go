@@ -16,7 +16,7 @@ func Workshop(ctx context.Context,
 	return lab.Run(ctx, "workshop", lab.Workshop(lab.WorkshopOptions{Open: isSet(open)}))
 }
 
-// Break puts a fault into a lab in which all lessons are on, without telling which; typed again it judges whether it is mended.
+// Break puts a fault into a lab in which all lessons are on, without telling which; typed again it judges whether it is fixed.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Break(ctx context.Context,
 	number *int, // which fault, from 1 on; chosen at random unless given

@@ -75,7 +75,7 @@ func TestSabotage(t *testing.T) {
 			mend()
 			for _, r := range l.conclusive(t, way.Claims) {
 				if r.Verdict != probe.Proven {
-					t.Errorf("mended, and still: %s", describe(r))
+					t.Errorf("repaired, and still: %s", describe(r))
 				}
 			}
 		})

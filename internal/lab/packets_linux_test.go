@@ -160,7 +160,7 @@ func (b *bench) answers(method, address string, want int) {
 }
 
 // refutes breaks the lab in one way: the claims that it touches are not proven any more, and the likely cause is named;
-// after the target that mends it they are proven again.
+// after the target that repairs it they are proven again.
 func (b *bench) refutes(way sabotage.Sabotage) {
 	b.t.Helper()
 	start := time.Now()
@@ -194,7 +194,7 @@ func (b *bench) refutes(way sabotage.Sabotage) {
 	}[way.Target])
 	for _, r := range b.conclusive(way.Claims) {
 		if r.Verdict != probe.Proven {
-			b.t.Errorf("%s, mended: %s is %s, causes %q", way.Name, r.ID, r.Verdict, r.Causes)
+			b.t.Errorf("%s, repaired: %s is %s, causes %q", way.Name, r.ID, r.Verdict, r.Causes)
 		}
 	}
 	b.t.Logf("%s: refuted after %s, proven again after %s", way.Name, refuted.Round(10*time.Millisecond),

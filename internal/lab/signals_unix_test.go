@@ -44,8 +44,8 @@ func TestInterruptIsTaken(t *testing.T) {
 	}
 }
 
-// runAsMage does what Mage's generated main does (magefile/mage, mage/template.go): it runs a target beside a handler
-// of SIGINT, which ends the process.
+// runAsMage does what Mage's generated main does (magefile/mage, mage/template.go): it runs a target, and a
+// handler of SIGINT that ends the process.
 func runAsMage(t *testing.T) {
 	notified := make(chan struct{})
 	go func() {

@@ -525,7 +525,7 @@ type BreakOptions struct {
 // symptomLimit is how long sm:break waits for the first effect of a fault, and for a check.
 const symptomLimit = 3 * time.Minute
 
-// Break is the target that puts a fault into the lab, whose name it does not tell, and judges whether it is mended. On
+// Break is the target that puts a fault into the lab, whose name it does not tell, and judges whether it is fixed. On
 // a terminal the learner looks for it in the workshop.
 func Break(options BreakOptions) Target {
 	return func(ctx context.Context, env *session.Env) error {
@@ -564,7 +564,7 @@ func Break(options BreakOptions) Target {
 	}
 }
 
-// judgeBreak checks until the symptom of the fault is seen, or the fault is mended, and prints what was found.
+// judgeBreak checks until the symptom of the fault is seen, or the fault is fixed, and prints what was found.
 func judgeBreak(ctx context.Context, env *session.Env, e *workshop.Engine) error {
 	ctx, stop := context.WithTimeoutCause(ctx, symptomLimit,
 		fmt.Errorf("no effect of the fault was seen within %s", symptomLimit))
@@ -593,6 +593,6 @@ func judgeBreak(ctx context.Context, env *session.Env, e *workshop.Engine) error
 		env.Next("mage sm:break for another one")
 		return nil
 	}
-	env.Next("mend it by any means, then mage sm:break to have it judged; -hint gives a hint, -off restores the lab")
+	env.Next("fix it by any means, then mage sm:break, which judges it; -hint gives a hint, -off restores the lab")
 	return nil
 }

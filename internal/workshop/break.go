@@ -28,7 +28,7 @@ type Broken struct {
 const breakStation = "break"
 
 // errBroken refuses a second fault while one is in the lab.
-var errBroken = errors.New("a fault is in the lab already; mend it first, or restore the lab with mage sm:break -off")
+var errBroken = errors.New("a fault is in the lab already; fix it first, or restore the lab with mage sm:break -off")
 
 // errNotBroken refuses to restore a lab without a fault.
 var errNotBroken = errors.New("sm:break has put no fault into this lab")

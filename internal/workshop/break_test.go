@@ -12,7 +12,7 @@ import (
 	"ambientlab/internal/sabotage"
 )
 
-// TestBreak puts a fault in, takes hints, and mends it as kubectl would: it is fixed when the claims are proven again.
+// TestBreak puts a fault in, takes hints, and fixes it as kubectl would: it is fixed when the claims are proven again.
 func TestBreak(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "notes.json")
 	number := 1 + slices.IndexFunc(sabotage.All(), func(s sabotage.Sabotage) bool { return s.Name == "ingress-label" })

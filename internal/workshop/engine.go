@@ -396,7 +396,7 @@ func (e *Engine) counted(s Station, look Look) []probe.Claim {
 }
 
 // proven tells whether the last check proves every claim of the station. A fault whose symptom was not seen yet is not
-// mended. The caller holds the mutex.
+// fixed. The caller holds the mutex.
 func (e *Engine) proven() bool {
 	return e.report != nil && e.report.Proven() && (e.progress.Break == nil || e.progress.Break.Seen)
 }
