@@ -58,7 +58,7 @@ type File struct{ Name, Text string }
 
 // Item is a claim that counts for a station, with the last verdict on it.
 type Item struct {
-	ID, Title, Learn string
+	Title string
 	// Verdict is empty before the first check. Text is the evidence that says most.
 	Verdict probe.Verdict
 	Text    string
@@ -330,18 +330,15 @@ func (e *Engine) once(ctx context.Context) {
 	}
 	e.set(func() {
 		e.checking, e.trouble = "", ""
-		if err != nil {
-			e.trouble = err.Error()
+		e.show(err)
+		if err != nil || e.current().Name != s.Name { // the learner may have gone on meanwhile
 			return
-		}
-		if e.current().Name != s.Name {
-			return // the learner went on meanwhile
 		}
 		e.report = &found
 		e.asked = false
 		if broken := e.progress.Break; broken != nil && !found.Proven() && !broken.Seen {
 			broken.Seen = true
-			e.noted(func(*Notes) {})
+			e.show(e.progress.Save(e.file))
 		}
 		if e.proven() {
 			e.finish()
@@ -409,8 +406,11 @@ func (e *Engine) finish() {
 }
 
 // noted changes the notes, and shows an error. The caller holds the mutex.
-func (e *Engine) noted(change func(*Notes)) {
-	if err := e.note(change); err != nil {
+func (e *Engine) noted(change func(*Notes)) { e.show(e.note(change)) }
+
+// show makes an error the trouble that is shown. The caller holds the mutex.
+func (e *Engine) show(err error) {
+	if err != nil {
 		e.trouble = err.Error()
 	}
 }
@@ -418,9 +418,7 @@ func (e *Engine) noted(change func(*Notes)) {
 // move goes to another station. The caller holds the mutex.
 func (e *Engine) move(to int) {
 	e.at, e.report, e.output, e.trouble = to, nil, nil, ""
-	if err := e.came(); err != nil {
-		e.trouble = err.Error()
-	}
+	e.show(e.came())
 }
 
 // set changes what View returns, and tells those who wait for it.
@@ -434,7 +432,7 @@ func (e *Engine) set(change func()) {
 
 func (e *Engine) fail(err error) {
 	if err != nil {
-		e.set(func() { e.trouble = err.Error() })
+		e.set(func() { e.show(err) })
 	}
 }
 
@@ -469,7 +467,7 @@ func (e *Engine) View() View {
 
 // item is a claim with what the last check found.
 func item(c probe.Claim, report *probe.Report) Item {
-	i := Item{ID: c.ID, Title: c.Title, Learn: c.Learn}
+	i := Item{Title: c.Title}
 	if report == nil {
 		return i
 	}
@@ -619,9 +617,7 @@ func (e *Engine) run(ctx context.Context, commands []string) error {
 	}
 	e.set(func() {
 		e.doing, e.touched = "", time.Now()
-		if err != nil {
-			e.trouble = err.Error()
-		}
+		e.show(err)
 	})
 	e.kick()
 	return err
