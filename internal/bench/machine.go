@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ambientlab/internal/trace"
 )
 
 // mark is a point of time, with the CPU time that the machine had spent by then.
@@ -18,29 +20,10 @@ func now() mark { return mark{time.Now(), busy()} }
 // since gives the seconds since then, of the clock and of the machine's CPUs.
 func (m mark) since() (wall, cpu float64) { return time.Since(m.at).Seconds(), busy() - m.cpu }
 
-// ticks is how many units of /proc/stat a second has on Linux (proc_stat(5), USER_HZ).
-const ticks = 100
-
 // busy is how many seconds the machine's CPUs were not idle, and 0 where the system does not tell.
 func busy() float64 {
-	raw, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0
-	}
-	line, _, _ := strings.Cut(string(raw), "\n")
-	total := 0.0
-	for i, field := range strings.Fields(line) {
-		// cpu user nice system idle iowait irq softirq steal guest guest_nice; guest is part of user.
-		if i == 0 || i == 4 || i == 5 || i > 8 {
-			continue
-		}
-		value, err := strconv.ParseFloat(field, 64)
-		if err != nil {
-			return 0
-		}
-		total += value
-	}
-	return total / ticks
+	machine, _ := trace.Spent()
+	return machine.Seconds()
 }
 
 // memory reads a field of /proc/meminfo in bytes, and gives 0 where the system does not tell.

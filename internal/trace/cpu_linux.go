@@ -11,8 +11,8 @@ import (
 // tick is the unit of /proc/stat (proc_stat(5), USER_HZ).
 const tick = time.Second / 100
 
-// spent gives the CPU time that the machine and this process have spent.
-func spent() (machine, process time.Duration) {
+// Spent gives the CPU time that the machine and this process have spent, and 0 where the system does not tell.
+func Spent() (machine, process time.Duration) {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err == nil {
 		process = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())

@@ -4,5 +4,5 @@ package trace
 
 import "time"
 
-// spent is not known on this system: the trace then has no CPU times but those of the profile.
-func spent() (machine, process time.Duration) { return 0, 0 }
+// Spent is 0 on this system, which does not tell: the trace then has no CPU times but those of the profile.
+func Spent() (machine, process time.Duration) { return 0, 0 }

@@ -77,7 +77,7 @@ func (t *Trace) watch() {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		machine, process := spent()
+		machine, process := Spent()
 		t.samples = append(t.samples, sample{time.Now(), machine, process})
 		select {
 		case <-t.stop:
