@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/tools/clientcmd"
@@ -82,34 +81,12 @@ func configMaps(namespace string, n int) []*unstructured.Unstructured {
 	return objects
 }
 
-// heapPeak watches the heap of this process until the function that it returns is called, which gives how much it grew
-// in bytes.
-func heapPeak() func() uint64 {
-	read := func() uint64 {
+// heapPeak watches the size of this process's heap; see peak.
+func heapPeak() func() int64 {
+	runtime.GC()
+	return peak(func() int64 {
 		var stats runtime.MemStats
 		runtime.ReadMemStats(&stats)
-		return stats.HeapInuse
-	}
-	runtime.GC()
-	before := read()
-	high := before
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-				high = max(high, read())
-			}
-		}
-	}()
-	return func() uint64 {
-		close(stop)
-		<-stopped
-		return max(high, read()) - before
-	}
+		return int64(stats.HeapInuse)
+	})
 }

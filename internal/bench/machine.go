@@ -48,27 +48,33 @@ func memory(field string) int64 {
 
 func totalMemory() int64 { return memory("MemTotal") }
 
-// memoryPeak watches how much less memory the machine has available than at its start, until the function that it
-// returns is called, which gives the peak in bytes.
+// memoryPeak watches how much less memory the machine has available; see peak.
 func memoryPeak() func() int64 {
-	before, low := memory("MemAvailable"), memory("MemAvailable")
+	return peak(func() int64 { return -memory("MemAvailable") })
+}
+
+// peak reads a value again and again until the function that it returns is called, which gives how much more than at
+// first the value was at most.
+func peak(read func() int64) func() int64 {
+	before := read()
+	high := before
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
-		tick := time.NewTicker(250 * time.Millisecond)
+		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case <-stop:
 				return
 			case <-tick.C:
-				low = min(low, memory("MemAvailable"))
+				high = max(high, read())
 			}
 		}
 	}()
 	return func() int64 {
 		close(stop)
 		<-stopped
-		return before - low
+		return max(high, read()) - before
 	}
 }
