@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 
 	"github.com/moby/moby/client"
 	"sigs.k8s.io/yaml"
@@ -77,8 +76,8 @@ func (b *bench) installLab(ctx context.Context, lab, name string) error {
 	}
 	b.report.spent(groupInstall, name, began)
 	b.report.add(groupInstall, name+", peak memory of the machine", "MiB", float64(peak())/(1<<20))
-	if usage, ok := command.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		b.report.add(groupInstall, name+", peak memory of its process", "MiB", float64(usage.Maxrss)/(1<<10))
+	if resident, ok := peakResident(command.ProcessState); ok {
+		b.report.add(groupInstall, name+", peak memory of its process", "MiB", float64(resident)/(1<<20))
 	}
 	for range 3 {
 		began = now()
