@@ -3,21 +3,24 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"ambientlab/internal/lesson"
 )
 
-// lessons measures each lesson until it is in force and shown to be, in order, and then each until it is off.
+// lessons measures each lesson of sm:lab until it is in force and shown to be, in order, and then each until it is off.
+// The other lessons cannot all be on: some exclude each other, and some need an add-on.
 func (b *bench) lessons(ctx context.Context) error {
+	course := lesson.Course()
 	for range b.rounds {
-		names := lesson.Names()
-		for _, name := range names {
-			if err := b.target(ctx, "lessons", "sm:"+name); err != nil {
+		for _, l := range course {
+			if err := b.target(ctx, "lessons", "sm:"+l.Name); err != nil {
 				return err
 			}
 		}
-		for i := range names {
-			if err := b.target(ctx, "lessons", "sm:"+names[len(names)-1-i], "-off"); err != nil {
+		for _, l := range slices.Backward(course) {
+			if err := b.target(ctx, "lessons", "sm:"+l.Name, "-off"); err != nil {
 				return err
 			}
 		}
@@ -25,10 +28,10 @@ func (b *bench) lessons(ctx context.Context) error {
 	return nil
 }
 
-// verify measures sm:verify with every lesson on.
+// verify measures sm:verify with the lessons of sm:lab on.
 func (b *bench) verify(ctx context.Context) error {
-	for _, name := range lesson.Names() {
-		if err := b.run(ctx, b.labEnv(), b.lab, "sm:"+name); err != nil {
+	for _, l := range lesson.Course() {
+		if err := b.run(ctx, b.labEnv(), b.lab, "sm:"+l.Name); err != nil {
 			return err
 		}
 	}
@@ -46,19 +49,15 @@ func (b *bench) target(ctx context.Context, group string, args ...string) error 
 	if err := b.run(ctx, b.labEnv(), b.lab, args...); err != nil {
 		return err
 	}
-	name := args[0]
-	for _, arg := range args[1:] {
-		name += " " + arg
-	}
-	b.report.spent(group, name, began)
+	b.report.spent(group, strings.Join(args, " "), began)
 	return nil
 }
 
 // starts is how often a start is measured.
 const starts = 10
 
-// start measures how long it takes until a target begins, which `mage -h` of a target shows for the compiled lab: by
-// `go tool mage` where nothing changed, and by the compiled lab.
+// start measures how long a target takes that does little, which is about how long it takes until a target begins: with
+// `go tool mage` where nothing changed, and with the compiled lab.
 func (b *bench) start(ctx context.Context) error {
 	ways := []struct {
 		name    string
