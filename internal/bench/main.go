@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -88,11 +89,7 @@ func parse(args []string) (options, error) {
 		return opts, fmt.Errorf("-rounds=%d is not accepted; accepted: 1 or more", opts.rounds)
 	}
 	for _, part := range strings.Split(*parts, ",") {
-		known := false
-		for _, p := range allParts {
-			known = known || p == part
-		}
-		if !known {
+		if !slices.Contains(allParts, part) {
 			return opts, fmt.Errorf("-parts names %q; accepted: %s", part, strings.Join(allParts, ","))
 		}
 		opts.parts[part] = true
