@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -157,8 +158,8 @@ func (c *Client) removeOne(ctx context.Context, obj *metav1.PartialObjectMetadat
 		return err
 	}
 	if why != "" {
-		if err := c.removeLabels(ctx, obj); err != nil {
-			return err
+		if err := c.removeLabels(ctx, obj, LabelManagedBy, LabelName, LabelPart); err != nil {
+			return fmt.Errorf("leaving %s in place: %w", idOf(obj), err)
 		}
 		made.add(ctx, left(obj, why))
 		return nil
@@ -219,14 +220,18 @@ func (c *Client) releaseFields(ctx context.Context, obj client.Object, manager s
 	return nil
 }
 
-// removeLabels removes the lab's labels from an object that stays.
-func (c *Client) removeLabels(ctx context.Context, obj client.Object) error {
-	patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:null,%q:null,%q:null}}}`, LabelManagedBy, LabelName, LabelPart)
-	err := c.api.Patch(ctx, obj, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(ManagedBy))
-	if err := client.IgnoreNotFound(err); err != nil {
-		return fmt.Errorf("leaving %s in place: %w", idOf(obj), err)
+// removeLabels removes labels from an object that stays, also those that other field managers have set.
+func (c *Client) removeLabels(ctx context.Context, obj client.Object, keys ...string) error {
+	none := map[string]any{}
+	for _, key := range keys {
+		none[key] = nil
 	}
-	return nil
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": none}})
+	if err != nil {
+		return err
+	}
+	err = c.api.Patch(ctx, obj, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(ManagedBy))
+	return client.IgnoreNotFound(err)
 }
 
 // remove removes the overlay's fields wherever they are set, and deletes the object that the overlay has created, if no
@@ -275,8 +280,9 @@ func (c *Client) removeOverlay(ctx context.Context, o Overlay, obj *metav1.Parti
 		}
 	}
 	if o.Exclusive {
-		if err := c.removeOverlayLabels(ctx, o, obj); err != nil {
-			return err
+		keys := slices.Collect(maps.Keys(o.Object.GetLabels()))
+		if err := c.removeLabels(ctx, obj, keys...); err != nil {
+			return fmt.Errorf("removing the labels of overlay %s from %s: %w", o.Name, idOf(obj), err)
 		}
 	}
 	engine.Changed(ctx, engine.Change{Object: idOf(obj).String(), Action: engine.Update, Detail: detail})
@@ -294,21 +300,4 @@ func (o Overlay) setOn(obj, desired client.Object) bool {
 		}
 	}
 	return false
-}
-
-// removeOverlayLabels removes the overlay's labels from an object, whoever set them.
-func (c *Client) removeOverlayLabels(ctx context.Context, o Overlay, obj client.Object) error {
-	none := map[string]any{}
-	for key := range o.Object.GetLabels() {
-		none[key] = nil
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": none}})
-	if err != nil {
-		return err
-	}
-	err = c.api.Patch(ctx, obj, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(ManagedBy))
-	if err := client.IgnoreNotFound(err); err != nil {
-		return fmt.Errorf("removing the labels of overlay %s from %s: %w", o.Name, idOf(obj), err)
-	}
-	return nil
 }
