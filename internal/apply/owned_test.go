@@ -11,7 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestListingsAreShared: a listing that has begun is for those who asked before; who asks later shares the next one.
+// TestListingsAreShared: a caller shares no listing that began before its call. Callers that ask while one is in
+// progress share the next one.
 func TestListingsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l listings
