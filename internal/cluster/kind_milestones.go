@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -89,25 +90,17 @@ func (k *Kind) takesImages(ctx context.Context) bool {
 	if running < want[node.ControlPlane]+want[node.Worker] {
 		return false
 	}
-	answers := make([]bool, len(nodes))
-	var asking sync.WaitGroup
-	for i, n := range nodes {
+	var asking errgroup.Group
+	for _, n := range nodes {
 		if !k.marked(n) {
-			answers[i] = true // a load balancer
-			continue
+			continue // a load balancer
 		}
-		asking.Go(func() {
+		asking.Go(func() error {
 			_, err := docker.Exec(ctx, k.opts.Docker, n.ContainerID, "ctr", "version")
-			answers[i] = err == nil
+			return err
 		})
 	}
-	asking.Wait()
-	for _, answer := range answers {
-		if !answer {
-			return false
-		}
-	}
-	return true
+	return asking.Wait() == nil
 }
 
 // adminConfig is where kubeadm writes the administrator's credentials on a control plane.
