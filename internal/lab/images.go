@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -186,7 +185,9 @@ func imagesStep(s *session.Session, c *charts, id string, needs ...string) engin
 				if done.Err != nil {
 					continue // err names it
 				}
-				replaced[done.Node] = done.Replaced
+				if len(done.Replaced) > 0 {
+					replaced[done.Node] = done.Replaced
+				}
 				engine.Changed(ctx,
 					engine.Change{
 						Object: "node " + done.Node, Action: engine.Update,
@@ -219,9 +220,9 @@ func importCommands(s *session.Session) []string {
 
 // restartPodsOf deletes the lab's pods that run an image which was replaced on their node, so that their controllers
 // create them again with the new one: an image under the same reference changes nothing for a container that runs.
-// replaced holds the references by the node's name.
+// replaced holds the references by the name of the node, for the nodes that have any.
 func restartPodsOf(ctx context.Context, s *session.Session, replaced map[string][]string) error {
-	if !slices.ContainsFunc(slices.Collect(maps.Values(replaced)), func(refs []string) bool { return len(refs) > 0 }) {
+	if len(replaced) == 0 {
 		return nil
 	}
 	client, err := s.Connect(ctx)
@@ -268,7 +269,7 @@ func restartPods(
 
 // runsOneOf gives the first of some references that a pod runs, or "".
 func runsOneOf(pod *corev1.Pod, refs []string) string {
-	for _, container := range append(slices.Clone(pod.Spec.InitContainers), pod.Spec.Containers...) {
+	for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		if slices.Contains(refs, container.Image) {
 			return container.Image
 		}
