@@ -75,7 +75,7 @@ func Tell(ctx context.Context, format string, args ...any) {
 // a step, and for a milestone that was reached before, it does nothing.
 func Reached(ctx context.Context, milestone string) {
 	s, ok := ctx.Value(scopeKey{}).(*scope)
-	if !ok || s.reached == nil {
+	if !ok {
 		return
 	}
 	s.mu.Lock()
