@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"ambientlab/internal/docker"
 	"ambientlab/internal/problem"
@@ -60,34 +62,19 @@ func (r Result) String() string {
 // Check reads the settings on every node and changes nothing. Its error joins one problem.NodeTuneFailed per failed
 // setting.
 func Check(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysctl) ([]Result, error) {
-	found := make([]Result, len(nodes)*len(settings))
-	failures := make([]error, len(found))
-	var reading sync.WaitGroup
-	for i := range found {
-		n, s := nodes[i/len(settings)], settings[i%len(settings)]
-		if !tuned(n) {
-			continue
-		}
-		reading.Go(func() {
-			value, err := read(ctx, api, n, s)
-			found[i], failures[i] = Result{Node: n.Name, Key: s.Key, Old: value, New: value, Want: s.Min}, err
-		})
-	}
-	reading.Wait()
-	var results []Result
-	for i, r := range found {
-		if r.Node != "" && failures[i] == nil {
-			results = append(results, r)
-		}
-	}
-	return results, errors.Join(failures...)
+	return each(unlimited, nodes, settings, func(n Node, s Sysctl) (Result, error) {
+		value, err := read(ctx, api, n, s)
+		return Result{Node: n.Name, Key: s.Key, Old: value, New: value, Want: s.Min}, err
+	})
 }
 
 // Tune raises each setting that is lower than its Min on each node, and reads it back. It never lowers a setting. After
 // a failure it continues with the next setting. Its error joins one problem.NodeTuneFailed per failed setting, with
 // node, key and output.
 func Tune(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysctl) ([]Result, error) {
-	return each(nodes, settings, func(n Node, s Sysctl) (Result, error) {
+	// One after the other: the containers share the values of the host, so a change on the first node is in effect on
+	// the others.
+	return each(1, nodes, settings, func(n Node, s Sysctl) (Result, error) {
 		r := Result{Node: n.Name, Key: s.Key, Want: s.Min}
 		var err error
 		if r.Old, err = read(ctx, api, n, s); err != nil {
@@ -114,29 +101,33 @@ func Tune(ctx context.Context, api docker.Execer, nodes []Node, settings []Sysct
 	})
 }
 
-// each runs do on every node container and setting, one after the other: the containers share the values of the host,
-// so a change on the first node is in effect on the others.
-func each(nodes []Node, settings []Sysctl, do func(Node, Sysctl) (Result, error)) ([]Result, error) {
+// unlimited is a limit of each (errgroup.Group, SetLimit).
+const unlimited = -1
+
+// each runs do on every node container and setting, as many at a time as limit says, and gives the results in order.
+func each(limit int, nodes []Node, settings []Sysctl, do func(Node, Sysctl) (Result, error)) ([]Result, error) {
+	nodes = slices.DeleteFunc(slices.Clone(nodes), func(n Node) bool {
+		return n.ContainerID == "" || n.Role == LoadBalancer
+	})
+	found := make([]Result, len(nodes)*len(settings))
+	failures := make([]error, len(found))
+	var group errgroup.Group
+	group.SetLimit(limit)
+	for i := range found {
+		group.Go(func() error {
+			found[i], failures[i] = do(nodes[i/len(settings)], settings[i%len(settings)])
+			return nil // a failure ends nothing
+		})
+	}
+	_ = group.Wait()
 	var results []Result
-	var errs []error
-	for _, n := range nodes {
-		if !tuned(n) {
-			continue
-		}
-		for _, s := range settings {
-			r, err := do(n, s)
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
+	for i, r := range found {
+		if failures[i] == nil {
 			results = append(results, r)
 		}
 	}
-	return results, errors.Join(errs...)
+	return results, errors.Join(failures...)
 }
-
-// tuned tells whether a node's settings are read and raised.
-func tuned(n Node) bool { return n.ContainerID != "" && n.Role != LoadBalancer }
 
 func read(ctx context.Context, api docker.Execer, n Node, s Sysctl) (int64, error) {
 	out, err := docker.Exec(ctx, api, n.ContainerID, "cat", s.path())
