@@ -92,7 +92,7 @@ func TestNobodyLeft(t *testing.T) {
 	}
 	spec, _ := objects[0].Object["spec"].(map[string]any)
 	if rules, isList := spec["rules"].([]any); spec["action"] != "ALLOW" || !isList || len(rules) != 0 {
-		t.Errorf("with nobody allowed the policy is %v, want ALLOW with no rule", spec)
+		t.Errorf("with no caller allowed the policy is %v, want ALLOW with no rule", spec)
 	}
 }
 

@@ -122,8 +122,8 @@ func (s *changeSet) findStale(ctx context.Context) error {
 
 // apply carries the changes out: it writes the objects that differ, stage by stage (a CRD before the objects of its
 // kind, a webhook's configuration after its server), and then prunes. What changed in the cluster since the change set
-// was computed is read again. The changes that were made are returned, also beside an error, and reported to the engine
-// at once.
+// was computed is read again. The changes that were made are reported to the engine at once, and returned, also together
+// with an error.
 //
 // A conflict with another field manager is a problem that names it, unless the Set says Force. Errors that go away by
 // themselves are retried until ctx ends.

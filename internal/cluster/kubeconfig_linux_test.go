@@ -62,7 +62,7 @@ func TestKubeconfigThatIsAMountPoint(t *testing.T) {
 		t.Errorf("%+v, %v", cfg, err)
 	}
 	if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 1 {
-		t.Errorf("left beside it: %v, %v", files, err)
+		t.Errorf("left next to it: %v, %v", files, err)
 	}
 }
 

@@ -76,7 +76,7 @@ func (l *lab) leaks(t *testing.T) inventory {
 	return found
 }
 
-// resourceVersions maps every object that bears the lab's label to its resourceVersion.
+// resourceVersions maps every object with the lab's label to its resourceVersion.
 func (l *lab) resourceVersions(t *testing.T) map[string]string {
 	t.Helper()
 	kube, objects := l.kube(t)
@@ -109,7 +109,7 @@ func (l *lab) resourceVersions(t *testing.T) map[string]string {
 		}
 	}
 	if len(versions) == 0 {
-		t.Fatal("no object bears the lab's label")
+		t.Fatal("no object has the lab's label")
 	}
 	return versions
 }

@@ -43,7 +43,7 @@ func TestNodeProxy(t *testing.T) {
 	t.Run("only TLS between nodes", func(t *testing.T) { p.testWire(t) })
 	t.Run("policies", func(t *testing.T) { p.testPolicies(t) })
 	t.Run("killed and replaced under load", func(t *testing.T) { p.testKills(t) })
-	t.Run("64 connections beside the same outside the mesh", func(t *testing.T) { p.testLoad(t) })
+	t.Run("64 connections, compared with the same outside the mesh", func(t *testing.T) { p.testLoad(t) })
 }
 
 func (p *proxyPods) testReach(t *testing.T) {
@@ -63,7 +63,7 @@ func (p *proxyPods) testReach(t *testing.T) {
 }
 
 func (p *proxyPods) testWire(t *testing.T) {
-	const marker = "marker-that-is-nobody-elses"
+	const marker = "marker-of-this-test-alone"
 	for _, c := range []struct {
 		ns, url string
 		secret  bool

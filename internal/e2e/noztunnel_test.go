@@ -14,7 +14,7 @@ import (
 )
 
 // testNoZtunnel takes ztunnel off every node. No pod of the mesh can start then, and the lab must say that this is the
-// cause, and not that it waited in vain; installing again puts it right.
+// cause, and not only that it waited; installing again puts it right.
 func (l *lab) testNoZtunnel(t *testing.T) {
 	kube, _ := l.kube(t)
 	away := []byte(`{"spec":{"template":{"spec":{"nodeSelector":{"lab.opssec.in/nowhere":"true"}}}}}`)

@@ -25,7 +25,7 @@ func strict() probe.Lessons {
 
 // TestSabotage breaks the lab in the ways in which ambient breaks silently. Every claim that is touched must come out
 // refuted or inconclusive, for the right reason; put right again, it must be proven again. E2E_LAB and E2E_KUBECONFIG
-// name a lab that stands already and is left standing.
+// name a lab that exists and is kept.
 func TestSabotage(t *testing.T) {
 	l := newLab(t, "lab-sabotage")
 	if standing := os.Getenv("E2E_LAB"); standing != "" {

@@ -100,7 +100,7 @@ func TestSignals(t *testing.T) {
 	if cache, err := os.UserCacheDir(); err == nil {
 		left, err := filepath.Glob(filepath.Join(cache, "ambientlab", "locks", "kind-"+l.name+".*"))
 		if err != nil || len(left) != 0 {
-			t.Errorf("left beside the lock: %v, %v", left, err)
+			t.Errorf("left next to the lock: %v, %v", left, err)
 		}
 	}
 }

@@ -74,7 +74,7 @@ func TestSharedLocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := TryFolder(dir); !errors.Is(err, ErrHeld) {
-		t.Errorf("a writer beside two readers: %v", err)
+		t.Errorf("a writer together with two readers: %v", err)
 	}
 	if err := errors.Join(one.Unlock(), two.Unlock()); err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestSharedLocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := TryShared(dir); !errors.Is(err, ErrHeld) {
-		t.Errorf("a reader beside a writer: %v", err)
+		t.Errorf("a reader together with a writer: %v", err)
 	}
 	if err := writer.Unlock(); err != nil {
 		t.Error(err)

@@ -156,7 +156,7 @@ func TestCommandsWithoutDocker(t *testing.T) {
 	)
 }
 
-// TestCommandsWithDocker takes the addresses of a new lab from its Docker network, beside those of another lab.
+// TestCommandsWithDocker takes the addresses of a new lab from its Docker network, next to those of another lab.
 func TestCommandsWithDocker(t *testing.T) {
 	engine := ownNode("other")
 	b := newDesk(t, &engine, "SM_PROVIDER=kind", "SM_CLUSTER=second", "SM_NAMESPACE=team")

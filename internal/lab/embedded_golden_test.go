@@ -16,7 +16,7 @@ import (
 )
 
 // golden compares what istiod sends to the gateway and to the waypoint with files that were read against ISTIO's
-// documentation by hand: a change of a spec, or of Istio, shows in them. Run with -update to write them anew.
+// documentation by hand: a change of a spec, or of Istio, shows in them. Run with -update to write them again.
 func (b *bench) golden() {
 	b.t.Helper()
 	istiod := mesh.NewIstiod(b.connect().Kube(), b.plane().XDSAddress)

@@ -138,7 +138,7 @@ func (b *bench) eventually(what string, so func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			b.t.Fatalf("in vain waited for: %s", what)
+			b.t.Fatalf("waited without success for: %s", what)
 		}
 	}
 }

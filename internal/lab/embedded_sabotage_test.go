@@ -62,7 +62,7 @@ spec:
 	}
 }
 
-// debugClosed wants istiod to give no proxy's configuration to whoever is on this machine.
+// debugClosed wants istiod to give no proxy's configuration to other users of this machine.
 func (b *bench) debugClosed() {
 	b.t.Helper()
 	var state struct{ Ports map[string]int }

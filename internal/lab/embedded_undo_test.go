@@ -121,7 +121,7 @@ func (b *bench) census() map[string]string {
 	return all
 }
 
-// settled takes the census until it is as it should be, or says in what it differs after a while.
+// settled takes the census until it is as wanted, or says after a while what differs.
 func (b *bench) settled(asItShould func(map[string]string) string) map[string]string {
 	b.t.Helper()
 	tick := time.NewTicker(2 * time.Second)

@@ -280,9 +280,9 @@ func TestSlotOfAClusterOfTheUser(t *testing.T) {
 		got, err := tt.on.slotOf(tt.cluster)
 		switch {
 		case tt.want < 0 && !problem.Is(err, problem.PoolExhausted):
-			t.Errorf("%q beside %v: slot %d, %v; want none", tt.cluster, tt.on.owners, got, err)
+			t.Errorf("%q next to %v: slot %d, %v; want none", tt.cluster, tt.on.owners, got, err)
 		case tt.want >= 0 && (err != nil || got != tt.want):
-			t.Errorf("%q beside %v: slot %d, %v; want %d", tt.cluster, tt.on.owners, got, err, tt.want)
+			t.Errorf("%q next to %v: slot %d, %v; want %d", tt.cluster, tt.on.owners, got, err, tt.want)
 		}
 	}
 }

@@ -261,7 +261,7 @@ func authzClaims() []probe.Claim {
 		},
 		{
 			ID: "unmeshed-open", Lesson: "authz", Title: "a pod outside the mesh reaches appb in plain text",
-			Learn: "It has no ztunnel, hence no identity and no waypoint. `mage sm:authz -strict` closes this way, " +
+			Learn: "It has no ztunnel, so it has no identity and uses no waypoint. `mage sm:authz -strict` closes this way, " +
 				"too.",
 			When: probe.Not(probe.Strict),
 			Shot: around(probe.Unmeshed, http.StatusOK), Causes: openCauses(names.L4),

@@ -50,7 +50,7 @@ func capturedBytes(t *testing.T, name string) []byte {
 	return data
 }
 
-// The tables beside the dumps were written by istioctl's own writer
+// The tables next to the dumps were written by istioctl's own writer
 // (istio.io/istio/istioctl/pkg/writer/envoy/configdump, release 1.31) from the same dumps.
 func TestTablesEqualIstioctl(t *testing.T) {
 	for _, name := range []string{

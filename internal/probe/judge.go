@@ -354,7 +354,7 @@ func (e Env) sort(m Measurement, baseline []time.Duration, own ownTimes) (s sort
 }
 
 // verdict judges the share. Answers which belong to neither mode must not matter: the verdict must be the same
-// whichever way they are counted. used is how many requests it took.
+// in all ways of counting them. used is how many requests it took.
 func (s sorted) verdict(share stats.Share) (verdict Verdict, used int) {
 	judge := func(counted ...stats.Mode) (stats.Answer, int) {
 		delayed := make([]bool, len(s.modes))

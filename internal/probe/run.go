@@ -435,7 +435,7 @@ func latencies(replies []traffic.Reply) []time.Duration {
 	return all
 }
 
-// path gives the path that stands for a placeholder.
+// path gives the path for a placeholder.
 func (e Env) path(path string) string {
 	fault := e.Lessons.FaultOrDefault()
 	switch path {

@@ -40,7 +40,7 @@ func exactly(f *params.Fault) *params.Fault {
 	return f
 }
 
-// A lab that is as claimed proves every claim, whichever lessons are on.
+// A lab that is as claimed proves every claim, with any set of lessons on.
 func TestRightLabIsProven(t *testing.T) {
 	for name, lessons := range map[string]inForce{
 		"off": off, "waypoint": waypoint, "fault": faultOnly, "authz": authzOnly, "all": everyOn, "strict": closed,
@@ -324,7 +324,7 @@ func TestWrongLabIsNotProven(t *testing.T) {
 }
 
 // The lab's negative control as a whole: with appa out of the mesh no claim about appa that needs the waypoint is
-// proven, at whichever settings.
+// proven, at any settings.
 func TestNothingAboutTheWaypointIsProvenOutsideTheMesh(t *testing.T) {
 	for _, lessons := range []inForce{waypoint, faultOnly, authzOnly, everyOn, closed} {
 		s := newSim(lessons)

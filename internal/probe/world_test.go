@@ -78,7 +78,7 @@ func TestCallersOfACluster(t *testing.T) {
 		t.Errorf("%+v %v", sender, err)
 	}
 	if _, err := k.Caller(t.Context(), "nobody"); err == nil {
-		t.Error("nobody sends")
+		t.Error("an unknown caller sends")
 	}
 	// A short-lived caller is started once and removed at the end.
 	if _, err := k.Caller(t.Context(), Outsider); err != nil || len(c.started) != 2 {

@@ -102,7 +102,7 @@ func TestBinaryIsBuiltOnce(t *testing.T) {
 	}
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(paths[0]), "*"))
 	if err != nil || len(left) != 1 {
-		t.Errorf("beside the program there is %v: %v", left, err)
+		t.Errorf("next to the program there is %v: %v", left, err)
 	}
 }
 

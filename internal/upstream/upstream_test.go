@@ -139,9 +139,9 @@ func TestManifestsGolden(t *testing.T) {
 
 func TestKialiFindsItsNeighbours(t *testing.T) {
 	u := New("")
-	services := func(beside ...string) (map[string]any, string) {
+	services := func(others ...string) (map[string]any, string) {
 		t.Helper()
-		objs, err := u.Addon(t.Context(), Kiali, beside...)
+		objs, err := u.Addon(t.Context(), Kiali, others...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -92,7 +92,7 @@ webhooks:
 			[]string{"metallb", "service"},
 		},
 		{
-			"a configuration of webhooks that nobody serves goes",
+			"a webhook configuration without a server is removed",
 			"{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {name: " +
 				"metallb}, webhooks: [{name: x, clientConfig: {service: {name: metallb-webhook-service, namespace: " +
 				"metallb-system}}}]}",

@@ -94,7 +94,7 @@ func (e *Embedded) component(s *state, name, path string) process {
 			"--key-file="+e.pki("etcd.key"),
 			"--peer-client-cert-auth", "--peer-trusted-ca-file="+e.pki("ca.crt"), "--peer-cert-file="+e.pki("etcd.crt"),
 			"--peer-key-file="+e.pki("etcd.key"),
-			// A lab that a power failure takes is made anew; waiting for the disk at each write is what makes etcd slow
+			// After a power failure a lab is created again; waiting for the disk at each write is what makes etcd slow
 			// on a laptop.
 			"--unsafe-no-fsync", "--log-level=warn",
 		)

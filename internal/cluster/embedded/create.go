@@ -15,7 +15,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Create starts what does not run, builds what is not built, and is content where all is well. A lab that it began and
+// Create starts what does not run and builds what is not built; if everything runs, it changes nothing. A lab that it began and
 // cannot finish it removes.
 func (e *Embedded) Create(ctx context.Context) (err error) {
 	if err := e.kubeconfig().Check(ctx, e.ContextName()); err != nil {

@@ -40,7 +40,7 @@ type Programs interface {
 type Options struct {
 	// Name is the lab's name.
 	Name string
-	// Workers is how many nodes there are beside the control plane's.
+	// Workers is how many nodes there are besides the control plane's.
 	Workers int
 	// Later are the components that Start will be asked for: their programs are built with the others, so that a first
 	// build is one piece of which it can be said how much is still to come.

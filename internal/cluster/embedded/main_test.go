@@ -76,7 +76,7 @@ func TestLeftLab(t *testing.T) {
 		if err := e.ensure(t.Context(), shell(e, etcd, "exec sleep 60"), always); err != nil {
 			t.Fatal(err)
 		}
-		runtime.GC() // which closes files that nobody holds on to
+		runtime.GC() // which closes files without a reference
 		runtime.GC()
 		if err := os.WriteFile(os.Getenv("EMBEDDED_TEST_SLEEPS"), []byte(e.recordFile(etcd)), 0o600); err != nil {
 			t.Fatal(err)

@@ -21,7 +21,7 @@ import (
 	"ambientlab/internal/atomicfile"
 )
 
-// validity of every certificate. A lab is not meant to live longer; one that does is deleted and made anew.
+// validity of every certificate. A lab is not meant to live longer; one that does is deleted and created again.
 const validity = 365 * 24 * time.Hour
 
 // authority signs what the components show each other.

@@ -48,7 +48,7 @@ type record struct {
 	Path    string `json:"path"`
 }
 
-// alive tells whether the process still runs. Where that cannot be told it counts as running: a second one beside it
+// alive tells whether the process still runs. Where that cannot be told it counts as running: a second process next to it
 // would do more harm than none.
 func (r record) alive() bool {
 	running, err := r.look()
@@ -110,7 +110,7 @@ func (e *Embedded) launch(ctx context.Context, s spec, ready func(context.Contex
 		err = writeJSON(e.recordFile(s.Name), record{PID: pid, Started: started, Spec: s.digest(), Path: s.Path})
 	}
 	if err != nil {
-		// Nobody would find it again.
+		// Without its record no later run would find it.
 		return fmt.Errorf("noting which process %s is: %w", s.Name, errors.Join(err, end(pid, ended)))
 	}
 	return e.await(ctx, s.Name, func() (bool, error) {
@@ -123,7 +123,7 @@ func (e *Embedded) launch(ctx context.Context, s spec, ready func(context.Contex
 	}, ready)
 }
 
-// end kills a process that this one has just started. While its end was not fetched, its ID is nobody else's.
+// end kills a process that this one has just started. Until its exit status is read, no other process gets its ID.
 func end(pid int, ended <-chan error) error {
 	process, err := os.FindProcess(pid)
 	if err != nil {

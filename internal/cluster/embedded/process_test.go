@@ -116,7 +116,7 @@ func TestEnsure(t *testing.T) {
 	}
 }
 
-// TestStubborn ends a component that does not heed the request to end.
+// TestStubborn ends a component that ignores the request to end.
 func TestStubborn(t *testing.T) {
 	e := plain(t)
 	e.after = func(d time.Duration) <-chan time.Time { return time.After(d / 20) }

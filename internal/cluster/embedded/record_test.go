@@ -13,7 +13,7 @@ import (
 	"ambientlab/internal/source"
 )
 
-// TestNoRecord wants a process ended whose record cannot be written: nobody would find it again.
+// TestNoRecord wants a process ended whose record cannot be written: no later run would find it.
 func TestNoRecord(t *testing.T) {
 	e := plain(t)
 	if err := os.Mkdir(e.recordFile(etcd), 0o700); err != nil {
@@ -34,7 +34,7 @@ func TestNoRecord(t *testing.T) {
 	}
 }
 
-// TestBrokenRecord lets a record that was not written whole stand in nobody's way.
+// TestBrokenRecord wants a half-written record to stop no run.
 func TestBrokenRecord(t *testing.T) {
 	e := plain(t)
 	if err := os.WriteFile(e.recordFile(podRunner), []byte(`{"pid": 1`), 0o600); err != nil {
@@ -49,7 +49,7 @@ func TestBrokenRecord(t *testing.T) {
 	}
 }
 
-// TestUnreadableState keeps a lab whose state cannot be read just now, and makes one anew whose state is broken.
+// TestUnreadableState keeps a lab whose state cannot be read just now, and creates one again whose state is broken.
 func TestUnreadableState(t *testing.T) {
 	e := plain(t)
 	fakePrograms(e, program)

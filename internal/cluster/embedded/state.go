@@ -81,7 +81,7 @@ func writeJSON(path string, value any) error {
 	return atomicfile.Write(path, append(raw, '\n'), 0o600)
 }
 
-// lock keeps two runs from working on the same lab. Its file is beside the lab's folder.
+// lock keeps two runs from working on the same lab. Its file is next to the lab's folder.
 func (e *Embedded) lock(ctx context.Context) (unlock func(), err error) {
 	waiting := fmt.Sprintf("waiting until no other run works on %s", e.opts.Name)
 	lock, err := filelock.Wait(ctx, e.lockFile(), func() { engine.Progress(ctx, "%s", waiting) })

@@ -230,7 +230,7 @@ func (e *Embedded) workload(s *state, component, path string, asked settings) pr
 		)
 		// Webhooks are called by address; the name is what istiod's certificate is made for.
 		c.spec.Env = append(c.spec.Env, "ISTIOD_CUSTOM_HOST=127.0.0.1", "KUBECONFIG="+e.componentKubeconfig(istiod),
-			// On loopback /debug, with every proxy's configuration, would answer whoever is on this machine (istiod,
+			// On loopback /debug, with every proxy's configuration, would answer every user of this machine (istiod,
 			// pilot/pkg/xds/debug.go). Nothing of the lab asks it.
 			"ENABLE_DEBUG_ON_HTTP=false",
 			// There is one istiod, and one that was killed would keep the next from its work for half a minute.

@@ -53,7 +53,7 @@ func TestFaultValidate(t *testing.T) {
 func TestOtherPath(t *testing.T) {
 	for path, want := range map[string]string{"/headers": "/ip", "/ip": "/headers", "/i": "/headers", "/": "/ip"} {
 		if got := (Fault{Path: path}).OtherPath(); got != want {
-			t.Errorf("beside %s: %s, want %s", path, got, want)
+			t.Errorf("next to %s: %s, want %s", path, got, want)
 		}
 	}
 }

@@ -121,7 +121,7 @@ func TestCounters(t *testing.T) {
 	for _, s := range []struct{ after, before, want observe.Counter }{
 		{known(9), known(4), known(5)},
 		{known(9), observe.Counter{}, known(9)},
-		{known(3), known(4), observe.Counter{}}, // the proxy was started anew
+		{known(3), known(4), observe.Counter{}}, // the proxy was restarted
 		{observe.Counter{}, known(4), observe.Counter{}},
 	} {
 		if got := s.after.Since(s.before); got != s.want {

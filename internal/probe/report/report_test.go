@@ -15,7 +15,7 @@ import (
 	"ambientlab/internal/probe"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 const golden = "../../../testdata/probe"
 

@@ -96,7 +96,7 @@ func TestThreeNodes(t *testing.T) {
 			// The source must be the pod's own address: between pods nothing is masqueraded.
 			expect(t, node+" to the pod on "+other, fetch(t, nodes[node], "http://"+otherPod+":8080/"), other+" "+pod)
 		}
-		// A Service by its name: DNS, kube-proxy and whichever pod answers.
+		// A Service by its name: DNS, kube-proxy and any of the pods.
 		answer := fetch(t, nodes[node], "http://netcheck.default.svc.cluster.local/")
 		if by, _, _ := strings.Cut(answer, " "); pods[by] == "" {
 			t.Errorf("%s to the Service by name: got %q", node, answer)

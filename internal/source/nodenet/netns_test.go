@@ -90,7 +90,7 @@ func TestReconcile(t *testing.T) {
 		t.Errorf("MTU is %v, want the link's 1450, in %s", mtu, raw)
 	}
 
-	// A daemon that starts anew finds its table there, and leaves one rule for each subnet, not two.
+	// A daemon that restarts finds its table there, and leaves one rule for each subnet, not two.
 	n.masqueraded = ""
 	check(t, n.syncMasquerade())
 	conn, err := nftables.New()

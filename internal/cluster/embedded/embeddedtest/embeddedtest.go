@@ -15,7 +15,7 @@ import (
 	"ambientlab/internal/filelock"
 )
 
-// Remove deletes the lab of a name in a folder for state, as the tests lay them out: the kubeconfig is beside that
+// Remove deletes the lab of a name in a folder for state, as the tests lay them out: the kubeconfig is next to that
 // folder.
 type Remove func(ctx context.Context, stateDir, name string) error
 

@@ -32,7 +32,7 @@ type run struct {
 	execs map[Process]bool
 }
 
-// add notes a program that was started in the container beside its own; remove forgets it.
+// add notes a program that was started in the container in addition to its own; remove forgets it.
 func (r *run) add(p Process) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,7 +45,7 @@ func (r *run) remove(p Process) {
 	delete(r.execs, p)
 }
 
-// killExecs ends the programs beside the container's own.
+// killExecs ends the programs other than the container's own.
 func (r *run) killExecs() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -165,8 +165,8 @@ func (w *worker) refresh(ctx context.Context) {
 // runAll runs the init containers one after the other, with sidecars left running, and then the others side by side.
 func (w *worker) runAll(life context.Context) {
 	pod := w.current()
-	beside, endBeside := context.WithCancelCause(life)
-	defer endBeside(nil)
+	withOthers, endOthers := context.WithCancelCause(life)
+	defer endOthers(nil)
 	var sidecars, others sync.WaitGroup
 	failed := false
 	for _, c := range w.state.containers {
@@ -174,7 +174,7 @@ func (w *worker) runAll(life context.Context) {
 		case life.Err() != nil || failed:
 		case c.sidecar:
 			up := make(chan struct{})
-			sidecars.Go(func() { w.repeat(beside, c, corev1.RestartPolicyAlways, up) })
+			sidecars.Go(func() { w.repeat(withOthers, c, corev1.RestartPolicyAlways, up) })
 			select {
 			case <-up:
 			case <-life.Done():
@@ -193,7 +193,7 @@ func (w *worker) runAll(life context.Context) {
 		}
 	}
 	others.Wait()
-	endBeside(errOthersEnded)
+	endOthers(errOthersEnded)
 	sidecars.Wait()
 	w.change(func(s *podState) { s.over = true })
 }

@@ -13,7 +13,7 @@ import (
 // containerState is what is known of a container of a pod.
 type containerState struct {
 	spec *corev1.Container
-	// init and sidecar tell of an init container, and of one that runs beside the others.
+	// init and sidecar tell of an init container, and of one that runs together with the others.
 	init, sidecar bool
 	state, last   corev1.ContainerState
 	restarts      int32

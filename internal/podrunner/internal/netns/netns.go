@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Namespace is a network namespace with a UTS namespace (the host name) beside it. It exists until Close is called and
+// Namespace is a network namespace with a UTS namespace (the host name). It exists until Close is called and
 // the last process and socket in it are gone. Its methods may be called concurrently.
 type Namespace struct {
 	network, uts *os.File
