@@ -145,4 +145,7 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.0 // indirect
 )
 
-tool ambientlab/internal/mage
+tool (
+	ambientlab/internal/mage
+	ambientlab/internal/mage/builder
+)

@@ -6,10 +6,12 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"ambientlab/internal/mage/listing"
 )
 
 // TestFingerprint changes one input at a time: each change of an input gives another fingerprint, and nothing else
-// does.
+// does. Where the fingerprint differs, the file system tells it too.
 func TestFingerprint(t *testing.T) {
 	outside := t.TempDir()
 	write(t, filepath.Join(outside, "go.mod"), "module example.org/outside\n")
@@ -107,16 +109,75 @@ func TestFingerprint(t *testing.T) {
 			if err := os.Symlink("..", filepath.Join(dir, "inner", "loop")); err != nil {
 				t.Fatal(err)
 			}
-			before, err := fingerprint("go", dir)
+			t.Setenv("MAGEFILE_CACHE", t.TempDir())
+			t.Setenv("MAGEFILE_MULTILINE", "")
+			before, in, err := fingerprint("go", dir)
 			if err != nil {
 				t.Fatal(err)
 			}
+			list := listing.Listing{Program: "lab", Settings: in.settings, States: in.states}
+			if err := list.Write(dir); err != nil {
+				t.Fatal(err)
+			}
+			current := func() string {
+				return listing.Current(dir, func() (string, error) { return listing.Settings("go", dir) })
+			}
+			if program := current(); program != "lab" {
+				t.Errorf("with no change the file system says that %q is current", program)
+			}
+			nextTime(t)
 			tt.change(t, dir)
-			after, err := fingerprint("go", dir)
+			if program := current(); program != "" && !tt.same {
+				t.Errorf("after the change the file system says that %s is current", program)
+			}
+			after, _, err := fingerprint("go", dir)
 			if err != nil || (before == after) != tt.same {
 				t.Errorf("before %s, after %s, %v", before, after, err)
 			}
 		})
+	}
+}
+
+// nextTime returns when a file that is changed gets a later time than those that were changed before.
+func nextTime(t *testing.T) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "file")
+	var first time.Time
+	for {
+		write(t, name, "")
+		_, changed, known := listing.State(name)
+		if !known {
+			t.Skip("this system does not tell when a file's status changed, so no listing is kept")
+		}
+		if first.IsZero() {
+			first = changed
+		}
+		if changed.After(first) {
+			return
+		}
+	}
+}
+
+// TestComparable: what the file system says is only kept of files that were last changed a while ago.
+func TestComparable(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "go.mod"), "module example\n\ngo 1.26\n")
+	write(t, filepath.Join(dir, "magefile.go"), "package main\n")
+	nextTime(t)
+	t.Setenv("GOFLAGS", "")
+	began := time.Now()
+	for {
+		_, in, err := fingerprint("go", dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in.comparable {
+			break
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	if took := time.Since(began); took < listing.Granularity-time.Second {
+		t.Errorf("comparable %s after the last change", took)
 	}
 }
 
@@ -125,7 +186,7 @@ func TestFingerprintUnknown(t *testing.T) {
 	dir := t.TempDir()
 	check := func(t *testing.T) {
 		t.Helper()
-		if key, err := fingerprint("go", dir); !errors.Is(err, errUnknown) {
+		if key, _, err := fingerprint("go", dir); !errors.Is(err, errUnknown) {
 			t.Errorf("got %s, %v", key, err)
 		}
 	}
@@ -144,7 +205,7 @@ func TestFingerprintUnknown(t *testing.T) {
 		})
 	}
 	t.Setenv("GOFLAGS", "-trimpath")
-	if _, err := fingerprint("go", dir); err != nil {
+	if _, _, err := fingerprint("go", dir); err != nil {
 		t.Error(err)
 	}
 	write(t, filepath.Join(dir, "go.mod"), "module example\n\nreplace (\n")

@@ -17,6 +17,7 @@ import (
 	"github.com/magefile/mage/mage"
 
 	"ambientlab/internal/filelock"
+	"ambientlab/internal/mage/listing"
 )
 
 // generated is the file that Mage generates next to the magefile.
@@ -33,6 +34,8 @@ const (
 type compiler struct {
 	inv mage.Invocation
 	dir string
+	// list says that a start without options is to know next time what the program was compiled from.
+	list bool
 }
 
 // compile compiles the magefile to out. Mage works in a directory of its own, so that its generated file is seen by no
@@ -85,8 +88,9 @@ func (c compiler) compileIn(scratch, out string) int {
 
 // current gives a program that was compiled from the inputs as they are, and compiles it where there is none.
 func (c compiler) current() (program string, code int) {
-	key, known := c.key()
+	key, in, known := c.key()
 	if program = c.program(key); known && !c.inv.Force && use(program) {
+		c.keepListing(in, program)
 		return program, 0
 	}
 	lock, err := c.lock()
@@ -95,7 +99,7 @@ func (c compiler) current() (program string, code int) {
 	}
 	defer func() { _ = lock.Unlock() }() // it ends with this process in any case
 	for {
-		key, known := c.key()
+		key, _, known := c.key()
 		if program = c.program(key); known && !c.inv.Force && use(program) {
 			return program, 0 // another run has compiled it
 		}
@@ -103,20 +107,30 @@ func (c compiler) current() (program string, code int) {
 			return "", code
 		}
 		// A file that was edited meanwhile may be in the program or not.
-		if after, _ := c.key(); after == key {
+		if after, in, _ := c.key(); after == key {
+			c.keepListing(in, program)
 			return program, 0
 		}
 	}
 }
 
 // key names the program by its inputs. Where they are not all known, it is the same for each program of the directory.
-func (c compiler) key() (key string, known bool) {
-	key, err := fingerprint(c.inv.GoCmd, c.dir)
+func (c compiler) key() (key string, in inputs, known bool) {
+	key, in, err := fingerprint(c.inv.GoCmd, c.dir)
 	if err != nil {
 		key = c.dir
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q %t", key, c.inv.Ldflags, c.inv.Multiline))
-	return fmt.Sprintf("%x", sum), err == nil
+	return fmt.Sprintf("%x", sum), in, err == nil
+}
+
+// keepListing keeps what a program was compiled from, if that can be compared later. Otherwise the next start reads the
+// files again.
+func (c compiler) keepListing(in inputs, program string) {
+	if !c.list || !in.comparable {
+		return
+	}
+	_ = listing.Listing{Program: program, Settings: in.settings, States: in.states}.Write(c.dir)
 }
 
 // kept is how many compiled programs stay: those that were used last, of all checkouts.
@@ -159,29 +173,32 @@ func (c compiler) store(program string) (code int) {
 		return fail(err)
 	}
 	use(program)
-	programs := c.programs()
-	for _, old := range programs[min(kept, len(programs)):] {
-		_ = os.Remove(old.name)
+	for _, all := range [][]cached{c.programs(), c.cached(listing.Prefix)} {
+		for _, old := range all[min(kept, len(all)):] {
+			_ = os.Remove(old.name)
+		}
 	}
 	return 0
 }
 
-type compiled struct {
+type cached struct {
 	name string
 	used time.Time
 }
 
 // programs lists the programs that are there, the one that was used last first.
-func (c compiler) programs() []compiled {
+func (c compiler) programs() []cached { return c.cached(prefix) }
+
+func (c compiler) cached(prefix string) []cached {
 	names, _ := filepath.Glob(filepath.Join(c.inv.CacheDir, prefix+"*"))
-	var all []compiled
+	var all []cached
 	for _, name := range names {
 		if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() && !strings.HasSuffix(name, lockSuffix) {
-			all = append(all, compiled{name, info.ModTime()})
+			all = append(all, cached{name, info.ModTime()})
 		}
 	}
 	slices.SortFunc(
-		all, func(a, b compiled) int { return cmp.Or(b.used.Compare(a.used), strings.Compare(a.name, b.name)) },
+		all, func(a, b cached) int { return cmp.Or(b.used.Compare(a.used), strings.Compare(a.name, b.name)) },
 	)
 	return all
 }

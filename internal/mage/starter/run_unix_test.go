@@ -1,15 +1,14 @@
 //go:build unix
 
-package main
+package starter
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/magefile/mage/mage"
 )
 
 // SIGTERM reaches the compiled program, and its exit code arrives.
@@ -21,7 +20,13 @@ func TestSignalIsPassedOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	code := make(chan int, 1)
-	go func() { code <- runCompiled(mage.Invocation{Stdout: os.Stdout, Stderr: os.Stderr}, program) }()
+	go func() {
+		got, err := Run(exec.Command(program))
+		if err != nil {
+			t.Error(err)
+		}
+		code <- got
+	}()
 	for {
 		if _, err := os.Stat(started); err == nil {
 			break

@@ -8,16 +8,18 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"golang.org/x/mod/modfile"
 	"golang.org/x/sync/errgroup"
+
+	"ambientlab/internal/mage/listing"
 )
 
 // errUnknown says that a compiled lab cannot be known to be current from its inputs, so that the Go command has to
@@ -27,42 +29,47 @@ var errUnknown = errors.New("the inputs of the compilation are not all known")
 // fingerprint is a hash of everything that decides what the Go command makes of the magefile in dir: the Go command's
 // own version and settings, and the content of the module's files. Modules in the module cache do not change; go.mod
 // and go.sum say which they are. The error is errUnknown where inputs lie elsewhere, such as those of a workspace.
-func fingerprint(goCommand, dir string) (string, error) {
-	root, err := moduleRoot(dir)
+func fingerprint(goCommand, dir string) (string, inputs, error) {
+	in := inputs{
+		files: make(map[string][sha256.Size]byte), visited: make(map[string]bool), states: make(map[string]string),
+		began: time.Now(), comparable: true,
+	}
+	root, err := in.moduleRoot(dir)
 	if err != nil {
-		return "", err
+		return "", in, err
 	}
 	var group errgroup.Group
 	var settings string
 	group.Go(func() (err error) {
-		settings, err = goSettings(goCommand, dir)
+		settings, err = knownSettings(goCommand, dir)
 		return err
 	})
-	in := inputs{files: make(map[string][sha256.Size]byte), visited: make(map[string]bool)}
 	group.Go(func() error { return in.addModule(root) })
 	if err := group.Wait(); err != nil {
-		return "", err
+		return "", in, err
 	}
+	in.settings = settings
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%s\n", settings)
 	relative, err := filepath.Rel(root, dir)
 	if err != nil {
-		return "", err
+		return "", in, err
 	}
 	fmt.Fprintf(sum, "%s\n", filepath.ToSlash(relative))
 	for _, name := range slices.Sorted(maps.Keys(in.files)) {
 		relative, err := filepath.Rel(root, name)
 		if err != nil {
-			return "", err
+			return "", in, err
 		}
 		fmt.Fprintf(sum, "%q %x\n", filepath.ToSlash(relative), in.files[name])
 	}
-	return fmt.Sprintf("%x", sum.Sum(nil)), nil
+	return fmt.Sprintf("%x", sum.Sum(nil)), in, nil
 }
 
 // moduleRoot is the directory of the go.mod that dir belongs to.
-func moduleRoot(dir string) (string, error) {
+func (in *inputs) moduleRoot(dir string) (string, error) {
 	for at := dir; ; at = filepath.Dir(at) {
+		in.see(filepath.Join(at, "go.mod"))
 		if isFile(filepath.Join(at, "go.mod")) {
 			return at, nil
 		}
@@ -77,21 +84,16 @@ func isFile(name string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// goSettings is what the Go command says about itself in dir, other than names of temporary files.
-func goSettings(goCommand, dir string) (string, error) {
-	command := exec.Command(goCommand, "env")
-	command.Dir = dir
-	out, err := command.Output()
+// knownSettings is listing.Settings where they name no input outside of the module.
+func knownSettings(goCommand, dir string) (string, error) {
+	settings, err := listing.Settings(goCommand, dir)
 	if err != nil {
 		return "", fmt.Errorf("%w: %s env: %w", errUnknown, goCommand, err)
 	}
-	var kept []string
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(settings) {
 		name, value, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "set ")), "=")
 		value = strings.Trim(value, `'"`)
 		switch name {
-		case "GOGCCFLAGS": // names a new temporary directory each time; follows from CC, CGO_CFLAGS and so on
-			continue
 		case "GOWORK":
 			if value != "" && value != "off" {
 				return "", fmt.Errorf("%w: there is a workspace, %s", errUnknown, value)
@@ -103,9 +105,8 @@ func goSettings(goCommand, dir string) (string, error) {
 				}
 			}
 		}
-		kept = append(kept, line)
 	}
-	return strings.Join(kept, ""), nil
+	return settings, nil
 }
 
 // namesFile tells whether a flag of the Go command names a file or a program whose content is an input as well.
@@ -118,10 +119,29 @@ func namesFile(flag string) bool {
 type inputs struct {
 	files   map[string][sha256.Size]byte
 	visited map[string]bool // directories, with symbolic links resolved
+	// settings are those of the Go command.
+	settings string
+	// states has what the file system said, before it was read, of each file and directory on which the inputs depend.
+	// comparable says that an input that changes after began cannot have the same state again. One that changed shortly
+	// before can, within the granularity of the file system's times.
+	states     map[string]string
+	began      time.Time
+	comparable bool
+}
+
+// see notes what the file system says of a file or directory that is about to be read for the first time.
+func (in *inputs) see(name string) {
+	if _, seen := in.states[name]; seen {
+		return
+	}
+	state, changed, known := listing.State(name)
+	in.states[name] = state
+	in.comparable = in.comparable && known && changed.Before(in.began.Add(-listing.Granularity))
 }
 
 // add adds a file and gives its content.
 func (in *inputs) add(name string) ([]byte, error) {
+	in.see(name)
 	content, err := os.ReadFile(name)
 	if err == nil {
 		in.files[name] = sha256.Sum256(content)
@@ -167,6 +187,7 @@ func (in *inputs) addModule(root string) error {
 // addPackages adds all files, tests excepted, of each directory in the tree that has a Go file, and what these files
 // embed. Nested modules are left out: a package of theirs is not part of this module.
 func (in *inputs) addPackages(dir string, isRoot bool) error {
+	in.see(dir)
 	if !isRoot && isFile(filepath.Join(dir, "go.mod")) {
 		return nil
 	}
@@ -177,7 +198,7 @@ func (in *inputs) addPackages(dir string, isRoot bool) error {
 	isPackage := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return path.Ext(e.Name()) == ".go" })
 	for _, entry := range entries {
 		name := filepath.Join(dir, entry.Name())
-		mode, err := modeOf(name, entry)
+		mode, err := in.modeOf(name, entry)
 		switch {
 		case err != nil:
 			return err
@@ -215,10 +236,11 @@ func (in *inputs) enter(dir string) ([]fs.DirEntry, error) {
 }
 
 // modeOf is a file's type, behind a symbolic link too. A link that leads nowhere has none.
-func modeOf(name string, entry fs.DirEntry) (fs.FileMode, error) {
+func (in *inputs) modeOf(name string, entry fs.DirEntry) (fs.FileMode, error) {
 	if entry.Type()&fs.ModeSymlink == 0 {
 		return entry.Type(), nil
 	}
+	in.see(name)
 	info, err := os.Stat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -283,6 +305,7 @@ func fixed(pattern string) string {
 
 // addTree adds a file, or all files of a directory. What does not exist is for the Go command to report.
 func (in *inputs) addTree(name string) error {
+	in.see(name)
 	return filepath.WalkDir(name, func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -291,6 +314,8 @@ func (in *inputs) addTree(name string) error {
 			return err
 		case entry.Name() == ".git":
 			return fs.SkipDir
+		case entry.IsDir():
+			in.see(name)
 		case entry.Type().IsRegular():
 			_, err = in.add(name)
 		}
