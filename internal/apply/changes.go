@@ -122,8 +122,8 @@ func (s *changeSet) findStale(ctx context.Context) error {
 
 // apply carries the changes out: it writes the objects that differ, stage by stage (a CRD before the objects of its
 // kind, a webhook's configuration after its server), and then prunes. What changed in the cluster since the change set
-// was computed is read again. The changes that were made are reported to the engine at once, and returned, also together
-// with an error.
+// was computed is read again. The changes that were made are reported to the engine at once, and returned, even when an
+// error is returned too.
 //
 // A conflict with another field manager is a problem that names it, unless the Set says Force. Errors that go away by
 // themselves are retried until ctx ends.
@@ -184,7 +184,7 @@ func (c *Client) execute(ctx context.Context, w *write, made *record) error {
 		}
 		if w.overlay != "" && !w.create && w.live == nil {
 			return problem.New(problem.ObjectMissing, nil,
-				"%s does not exist, and the fields of %s are to be set on it", idOf(w.desired), w.overlay)
+				"%s does not exist, so the fields of %s cannot be set on it", idOf(w.desired), w.overlay)
 		}
 		current = false
 		if result, err = c.send(ctx, w, false); uidMismatch(err) {

@@ -39,14 +39,9 @@ func (e *Existing) AddressPool(ctx context.Context) (lb.Pool, error) {
 	}
 	containers := withContainerID(nodes)
 	if len(containers) == 0 {
-		return lb.Pool{}, problem.New(
-			problem.SettingInvalid,
-			nil,
-			"SM_METALLB=on needs nodes that are containers of a Docker network on this host, "+
-				"from which the addresses are taken; the cluster of context %s has %s",
-			e.chosen(""),
-			e.elsewhere(nodes),
-		).
+		return lb.Pool{}, problem.New(problem.SettingInvalid, nil,
+			"SM_METALLB=on takes its addresses from the nodes' Docker network, so the nodes must be containers on "+
+				"this host; the cluster of context %s has %s", e.chosen(""), e.elsewhere(nodes)).
 			With("Unset SM_METALLB, and use the load balancer that the cluster has.")
 	}
 	return lb.Find(ctx, e.opts.Docker, containers)

@@ -230,8 +230,8 @@ func (k *Kind) Find(ctx context.Context) (Info, error) {
 func (k *Kind) Vet(_ context.Context, info Info) error {
 	var wrong *problem.Problem
 	if err := CheckVersion("kind cluster "+k.opts.Name, info.Version); errors.As(err, &wrong) {
-		return wrong.With("Take the cluster away with `mage sm:delete`, " +
-			"and choose another node image with SM_NODE_IMAGE.")
+		return wrong.With("Delete the cluster with `mage sm:delete`, " +
+			"then choose another node image with SM_NODE_IMAGE.")
 	}
 	return nil
 }

@@ -217,7 +217,7 @@ func (k *Kind) abandon(ctx context.Context, running <-chan error, cause error) e
 		return fmt.Errorf("%w; and removing the unfinished cluster failed, which the next run will try again: %w",
 			cause, err)
 	}
-	return fmt.Errorf("creating kind cluster %s, of which nothing is left: %w", k.opts.Name, cause)
+	return fmt.Errorf("creating kind cluster %s failed, and its unfinished parts were removed: %w", k.opts.Name, cause)
 }
 
 // revive starts what is stopped and waits for the nodes. Nothing is removed when that fails: the cluster may hold the

@@ -72,7 +72,7 @@ func causes() []cause {
 		{
 			pattern: regexp.MustCompile(`(?i)permission denied while trying to connect to the docker`),
 			kind:    problem.DockerPermission,
-			seen:    "the docker command may not talk to the engine",
+			seen:    "this user has no permission to use the Docker engine",
 		},
 		{
 			pattern: regexp.MustCompile(`(?i)cannot connect to the docker daemon|error during connect`),

@@ -96,8 +96,8 @@ func (k *Kind) outOfReach(ctx context.Context) <-chan error {
 			}
 			if closed == closedTries {
 				found <- problem.New(problem.APIServerElsewhere, nil,
-					"the nodes of kind cluster %s run, and neither the published address of the API server, %s, "+
-						"nor the node's own, %s, can be reached from here",
+					"the nodes of kind cluster %s run, but the lab cannot connect to the API server: neither to its "+
+						"published address (%s) nor to the node's address (%s)",
 					k.opts.Name, strings.Join(published, ", "), strings.Join(own, ", "))
 			}
 		}
@@ -188,12 +188,7 @@ func (k *Kind) answersInside(ctx context.Context, nodes []Node) bool {
 }
 
 func (k *Kind) notFromHere(host string) error {
-	return problem.New(
-		problem.APIServerElsewhere,
-		nil,
-		"the API server of kind cluster %s answers in its container, "+
-			"and neither at %s nor at its node's address from here",
-		k.opts.Name,
-		host,
-	)
+	return problem.New(problem.APIServerElsewhere, nil,
+		"the API server of kind cluster %s answers inside its container, but the lab can connect to it neither at %s "+
+			"nor at its node's address", k.opts.Name, host)
 }

@@ -287,8 +287,8 @@ func (k kubeconfigFile) lock(ctx context.Context, path string) (unlock func() er
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			return nil, problem.New(problem.KubeconfigInvalid, err, "locking kubeconfig %s", path).
-				With("kubectl and kind make that file too: its directory must be writable. " +
-					"Name a file in another one with KUBECONFIG.")
+				With("kubectl and kind create this lock file too, so its directory must be writable. " +
+					"KUBECONFIG can name a file in another directory.")
 		}
 		select {
 		case <-k.after(kubeconfigLockInterval):
@@ -297,7 +297,7 @@ func (k kubeconfigFile) lock(ctx context.Context, path string) (unlock func() er
 		}
 	}
 	return nil, problem.New(problem.KubeconfigInvalid, nil, "kubeconfig %s stays locked by %s", path, name).
-		With("If no kubectl or kind is at work, a killed one left the lock behind: remove " + name + ".")
+		With("If no kubectl and no kind is running, a killed one left the lock file: remove " + name + ".")
 }
 
 func same(a, b *api.Config) bool {

@@ -330,7 +330,7 @@ func (h Host) kubeconfig(context.Context) (string, error) {
 	if _, err := h.Stat(h.Kubeconfig + ".lock"); err == nil {
 		return h.Kubeconfig, Warn(problem.New(problem.KubeconfigInvalid, nil,
 			"the file %s.lock exists, so no program writes %s", h.Kubeconfig, h.Kubeconfig).
-			With("If no kubectl and no kind is running, a killed one left the lock file behind: remove it."))
+			With("If no kubectl and no kind is running, a killed one left the lock file: remove it."))
 	}
 	for path := h.Kubeconfig; ; path = filepath.Dir(path) {
 		info, err := h.Stat(path)

@@ -70,7 +70,7 @@ func deleteObjects(ctx context.Context, s *session.Session) error {
 		return s.Found.Err
 	}
 	if err := s.Installed(); problem.Is(err, problem.ClusterNone) || problem.Is(err, problem.ObjectOfAnotherLab) {
-		s.Tell("this lab's record is not there: %v; what has the labels of lab %q is removed all the same", err,
+		s.Tell("the record of this lab is missing: %v; all objects with the labels of lab %q are removed", err,
 			s.Settings.Cluster)
 	} else if err != nil {
 		return err
@@ -92,7 +92,7 @@ func deleteObjects(ctx context.Context, s *session.Session) error {
 	if err != nil {
 		return err
 	}
-	s.Next("mage sm:install installs it again; kubectl get all -A shows what is left, which is not the lab's")
+	s.Next("mage sm:install installs it again; kubectl get all -A shows what is left; none of it is the lab's")
 	return nil
 }
 

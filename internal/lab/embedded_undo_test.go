@@ -255,7 +255,7 @@ func TestEmbeddedUndo(t *testing.T) {
 
 	whole := []string{"SM_METALLB=on", "SM_NAMESPACE=shop", "SM_ADDONS=prometheus", "SM_MANIFESTS=" + write(t, extra)}
 	b.do("install", b.guest(whole...).Install)
-	says(t, "install", b.talk.String(), "installed by someone else and stay as they are", "v1.0.0-theirs")
+	says(t, "install", b.talk.String(), "were not installed by the lab", "v1.0.0-theirs")
 	b.imagePull()
 	b.deselect()
 

@@ -46,7 +46,7 @@ func gatewayAPIStep(s *session.Session, id string, needs ...string) engine.Step 
 			return status, err
 		}
 		status.Message += fmt.Sprintf(
-			"; %d CRDs of the Gateway API were installed by someone else and stay as they are: %s", len(others),
+			"; %d CRDs of the Gateway API were not installed by the lab, which does not change them: %s", len(others),
 			strings.Join(describeCRDs(others), ", "))
 		return status, nil
 	}

@@ -249,8 +249,8 @@ func restartPods(
 			switch {
 			case ref == "" || pod.DeletionTimestamp != nil:
 			case metav1.GetControllerOf(pod) == nil:
-				engine.Progress(ctx, "pod %s/%s runs the replaced image %s; nothing would create it again", namespace,
-					pod.Name, ref)
+				engine.Progress(ctx, "pod %s/%s runs the replaced image %s; no controller would create it again",
+					namespace, pod.Name, ref)
 			default:
 				if err := kube.CoreV1().Pods(namespace).Delete(ctx, pod.Name,
 					metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}); err != nil &&

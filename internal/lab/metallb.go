@@ -66,7 +66,11 @@ func addressPoolStep(s *session.Session) engine.Step {
 			if err != nil {
 				return nil, err
 			}
-			engine.Progress(ctx, "addresses %v of Docker network %s", pool.Ranges, pool.Network)
+			network := "Docker network " + pool.Network
+			if pool.Network == "" {
+				network = "a subnet for documentation (RFC 5737), which is not routed"
+			}
+			engine.Progress(ctx, "addresses %v of %s", pool.Ranges, network)
 			return lb.Objects(pool), nil
 		},
 	)

@@ -26,7 +26,7 @@ type Docker interface {
 
 // Pool is the set of addresses for the load balancers of a lab.
 type Pool struct {
-	// Network is the name of the Docker network, Subnet its IPv4 subnet.
+	// Network is the name of the Docker network, or empty if the addresses are of none; Subnet is the IPv4 subnet.
 	Network string
 	Subnet  netip.Prefix
 	// Slot is the number of the lab's slot.

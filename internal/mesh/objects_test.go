@@ -108,8 +108,8 @@ func TestTroublesOfSabotagedObjects(t *testing.T) {
 		"VirtualService appb-delay asks for a delay of 2s, not of 4s": DelayTrouble(&slower,
 			o.VirtualService("appb-delay")),
 		"VirtualService appb-delay still asks for a delay of 2s": DelayTrouble(nil, o.VirtualService("appb-delay")),
-		"AuthorizationPolicy only says something else": DeniesAllBut(
-			"cluster.local/ns/default/sa/appb-waypoint", "appb", o.Policy("only")),
+		"AuthorizationPolicy only does not deny all callers of appb except td/sa/w": DeniesAllBut("td/sa/w", "appb",
+			o.Policy("only")),
 	} {
 		if got == nil || got.Seen != want {
 			t.Errorf("got %v, want %q", got, want)

@@ -204,7 +204,8 @@ func DeniesAllBut(principal, app string, policy *securityv1.AuthorizationPolicy)
 			return nil
 		}
 	}
-	return problem.New(problem.ConfigNotAttached, nil, "AuthorizationPolicy %s says something else", policy.Name)
+	return problem.New(problem.ConfigNotAttached, nil,
+		"AuthorizationPolicy %s does not deny all callers of %s except %s", policy.Name, app, principal)
 }
 
 // StrictTLSTrouble says why plain text is let in to the pods of an application.

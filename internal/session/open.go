@@ -125,7 +125,7 @@ type withoutEngine struct{ *cluster.Kind }
 // Inspect finds nothing.
 func (k withoutEngine) Inspect(context.Context) (cluster.Info, error) {
 	info := k.Absent()
-	info.Message = "no Docker engine answers, so this is taken to be a new cluster"
+	info.Message = "no Docker engine answers, so the preview is for a new cluster"
 	return info, nil
 }
 
@@ -170,13 +170,12 @@ func (s *Session) Installed() error {
 	}
 	switch record := s.Found.Record; {
 	case record == nil && s.Traits.Owned:
-		return problem.New(problem.ClusterNone, nil, "sm:install has not recorded lab %q on %s", s.Settings.Cluster,
-			where)
+		return problem.New(problem.ClusterNone, nil, "lab %q is not installed on %s", s.Settings.Cluster, where)
 	case record == nil:
-		return problem.New(problem.ClusterNone, nil, "lab %q is not on %s", s.Settings.Cluster, where).
+		return problem.New(problem.ClusterNone, nil, "lab %q is not installed on %s", s.Settings.Cluster, where).
 			With("If you mean another cluster, choose it: kubectl config use-context.")
 	case record.Lab != s.Settings.Cluster:
-		return problem.New(problem.ObjectOfAnotherLab, nil, "on %s is lab %q, not %q", where, record.Lab,
+		return problem.New(problem.ObjectOfAnotherLab, nil, "%s has lab %q, not %q", where, record.Lab,
 			s.Settings.Cluster).
 			With("To use that lab: SM_CLUSTER=" + record.Lab + ".")
 	}
@@ -197,8 +196,8 @@ func (s *Session) usableBundle() (*bundle.Bundle, error) {
 		return nil, nil
 	case s.Info.Exists && s.Info.Elsewhere != "":
 		return nil, problem.New(problem.SettingInvalid, nil,
-			"SM_BUNDLE=%s needs nodes that are kind containers on this host, because images can be loaded into no "+
-				"others; the cluster of context %s has %s",
+			"SM_BUNDLE=%s: the lab loads images only into nodes that are kind containers on this host; "+
+				"the cluster of context %s has %s",
 			s.Settings.Bundle, s.Info.Context, s.Info.Elsewhere).
 			With("Unset SM_BUNDLE, and let the nodes pull their images.")
 	}

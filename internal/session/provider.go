@@ -150,20 +150,20 @@ func (e *Env) found(provider cluster.Provider) (cluster.Provider, error) {
 	return provider, nil
 }
 
-// auto creates the lab in kind where a Docker engine answers and the node image can be had, and in an embedded control
-// plane otherwise. It says which, why, and how to get the other. noDocker is why no Docker engine answers, or nil.
+// auto creates the lab in kind where a Docker engine answers and it has or can pull the node image, else in an embedded
+// control plane. It says which, why, and how to get the other. noDocker is why no Docker engine answers, or nil.
 func (e *Env) auto(ctx context.Context, noDocker error) (cluster.Provider, error) {
 	obstacle, err := e.kindObstacle(ctx, noDocker)
 	if err != nil {
 		return nil, err
 	}
 	if obstacle == "" {
-		e.Tell("provider: kind, because a Docker engine answers and the node image can be had; " +
+		e.Tell("provider: kind, because a Docker engine answers and the node image is available; " +
 			"for the embedded control plane, set SM_PROVIDER=embedded")
 		return e.kind(ctx)
 	}
-	e.Tell("provider: the embedded control plane, because %s; for kind, change that, or set SM_PROVIDER=kind, "+
-		"which says what it needs", obstacle)
+	e.Tell("provider: the embedded control plane, because %s; for kind, fix this first "+
+		"(mage sm:doctor with SM_PROVIDER=kind checks it)", obstacle)
 	e.Tell("the programs of the embedded control plane are built the first time, which takes minutes; " +
 		"later starts take seconds")
 	return e.embedded()

@@ -115,7 +115,7 @@ func Load(getenv func(string) string) (Settings, error) {
 	s.addonsSet = getenv("SM_ADDONS") != ""
 	s.namespaceSet = getenv("SM_NAMESPACE") != ""
 	if s.Namespace == "istio-system" || s.Namespace == "metallb-system" || strings.HasPrefix(s.Namespace, "kube-") {
-		r.wrong("SM_NAMESPACE", s.Namespace, "a namespace for the applications, not one of the system's")
+		r.wrong("SM_NAMESPACE", s.Namespace, "a namespace for the applications, not a system namespace")
 	}
 	r.conflicts = append(r.conflicts, s.providerConflicts(s.Provider)...)
 	if workers := getenv("SM_WORKERS"); workers != "" && s.KindConfig != "" {

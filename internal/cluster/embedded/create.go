@@ -15,7 +15,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Create starts what does not run and builds what is not built; if everything runs, it changes nothing. A lab that it began and
+// Create starts what does not run and builds what is not built; if all of it runs, it changes nothing. A lab that it
+// began and
 // cannot finish it removes.
 func (e *Embedded) Create(ctx context.Context) (err error) {
 	if err := e.kubeconfig().Check(ctx, e.ContextName()); err != nil {
@@ -127,7 +128,7 @@ func (e *Embedded) chosen(ctx context.Context, programs Programs) (choice packet
 	s, err := e.load()
 	if err == nil && s.Complete {
 		if e.opts.Packets == PacketsOn && !s.Packets || e.opts.Packets == PacketsOff && s.Packets {
-			return choice, problem.New(problem.SettingConflict, nil, "SM_PACKETS=%s, and the lab was created otherwise",
+			return choice, problem.New(problem.SettingConflict, nil, "the lab was not created with SM_PACKETS=%s",
 				e.opts.Packets).
 				With("Delete the lab with `mage sm:delete` and create it again, or leave SM_PACKETS unset.")
 		}

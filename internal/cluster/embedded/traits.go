@@ -52,13 +52,11 @@ func (e *Embedded) Nodes(context.Context) ([]cluster.Node, error) {
 	return e.nodes(s), nil
 }
 
-// AddressPool is the same for every lab, since its addresses lead nowhere: TEST-NET-1, which RFC 5737 reserves for
-// documentation.
+// AddressPool is the same for every lab: TEST-NET-1, which RFC 5737 reserves for documentation and which is not routed.
 func (e *Embedded) AddressPool(context.Context) (lb.Pool, error) {
 	return lb.Pool{
-		Network: "none, they are for documentation (RFC 5737) and lead nowhere",
-		Subnet:  netip.MustParsePrefix("192.0.2.0/24"),
-		Ranges:  []lb.Range{{First: netip.MustParseAddr("192.0.2.1"), Last: netip.MustParseAddr("192.0.2.254")}},
+		Subnet: netip.MustParsePrefix("192.0.2.0/24"),
+		Ranges: []lb.Range{{First: netip.MustParseAddr("192.0.2.1"), Last: netip.MustParseAddr("192.0.2.254")}},
 	}, nil
 }
 

@@ -140,14 +140,7 @@ func Sequence(k, n int, errorProbability float64) (low, high float64) {
 	average, limit := mixture(k, n), -math.Log(errorProbability)
 	inside := func(p float64) bool { return average-newLikelihood(p).of(k, n) < limit }
 	seen := float64(k) / float64(max(n, 1))
-	low, high = 0, 1
-	if k > 0 {
-		low = bisect(0, seen, func(p float64) bool { return !inside(p) })
-	}
-	if k < n {
-		high = bisect(seen, 1, inside)
-	}
-	return low, high
+	return bisect(0, seen, func(p float64) bool { return !inside(p) }), bisect(seen, 1, inside)
 }
 
 // Samples is how many requests a right claim takes: likely is a number with which it is proven nine times of ten, most

@@ -198,7 +198,7 @@ func (k *Kube) gone(ctx context.Context, namespace, name string) error {
 		return err
 	}
 	if _, err := k.await(ctx, namespace, name, func(p *corev1.Pod) bool { return p == nil }); err != nil {
-		return fmt.Errorf("waiting for the old pod %s to go: %w", name, err)
+		return fmt.Errorf("waiting until the old pod %s is deleted: %w", name, err)
 	}
 	return nil
 }
