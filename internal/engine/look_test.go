@@ -32,6 +32,9 @@ func TestPreviewChangesNothing(t *testing.T) {
 	}
 	want(t, "unchanged", previews[0].Status.Done, true)
 	want(t, "changes", previews[1].Changes, []engine.Change{{Object: "Deployment appa", Action: engine.Create}})
+	want(t, "a change", previews[1].Changes[0].String(), "create Deployment appa")
+	labels := engine.Change{Object: "Service appb", Action: engine.Update, Detail: "labels"}
+	want(t, "a change with a detail", labels.String(), "update Service appb (labels)")
 	want(t, "explain", previews[1].Explain, []string{"kubectl apply -f apps.yaml"})
 	want(t, "blocked", previews[2].Blocked, true)
 	want(t, "blocked by", previews[2].Status.Message, `needs "APPS", which is not done yet`)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 
 	"ambientlab/internal/docker/dockertest"
@@ -284,6 +285,25 @@ func TestSlotOfAClusterOfTheUser(t *testing.T) {
 		case tt.want >= 0 && (err != nil || got != tt.want):
 			t.Errorf("%q next to %v: slot %d, %v; want %d", tt.cluster, tt.on.owners, got, err, tt.want)
 		}
+	}
+}
+
+// TestPlanned computes the addresses of a lab that does not exist yet, next to one that does.
+func TestPlanned(t *testing.T) {
+	e := &dockertest.Engine{Networks: map[string][]network.IPAMConfig{
+		"kind": ipam("172.18.0.0/16"), "small": ipam("10.1.2.0/29"),
+	}}
+	lab(e, "ambient", "172.18.0.2", 0, 1)
+	pool, err := Planned(t.Context(), e, "kind")
+	if err != nil || pool.Network != "kind" || pool.Slot != 1 || len(pool.Ranges) != 1 ||
+		pool.Ranges[0].String() != "172.18.255.224-172.18.255.239" {
+		t.Errorf("got %+v, %v; want the second slot", pool, err)
+	}
+	if _, err := Planned(t.Context(), e, "none"); !errdefs.IsNotFound(err) {
+		t.Errorf("without the network: %v", err)
+	}
+	if _, err := Planned(t.Context(), e, "small"); !problem.Is(err, problem.PoolExhausted) {
+		t.Errorf("with a network that is too small: %v", err)
 	}
 }
 
