@@ -32,11 +32,32 @@ func (c *Client) changes(ctx context.Context, name string, part Part) (*changeSe
 	if err != nil {
 		return nil, err
 	}
-	err = inParallel(ctx, len(writes), func(ctx context.Context, i int) error { return c.read(ctx, writes[i]) })
+	computed := &changeSet{client: c, name: name, writes: writes, prune: prune}
+	live, err := c.fetch(ctx, computed.objects())
 	if err != nil {
 		return nil, fmt.Errorf("comparing %s with the cluster: %w", name, err)
 	}
-	return &changeSet{client: c, name: name, writes: writes, prune: prune}, nil
+	for i, w := range writes {
+		w.live = live[i]
+	}
+	return computed, nil
+}
+
+// recall takes over from an earlier change set of the same part, which was carried out, what is known of objects that
+// have not changed since: the API server has answered what it made of them, and would answer the same.
+func (s *changeSet) recall(earlier *changeSet) {
+	if earlier == nil || earlier.client != s.client {
+		return
+	}
+	known := make(map[id]*write, len(earlier.writes))
+	for _, w := range earlier.writes {
+		known[idOf(w.desired)] = w
+	}
+	for _, w := range s.writes {
+		if before := known[idOf(w.desired)]; before != nil && before.carriedOut() && w.same(before) {
+			w.judged = true
+		}
+	}
 }
 
 // objects returns the objects of the part, as they are to be applied.
@@ -48,15 +69,14 @@ func (s *changeSet) objects() objectList {
 	return objs
 }
 
-// awaited returns the objects that the step waits for.
-func (s *changeSet) awaited() objectList {
-	var objs objectList
+// awaited returns the objects that the step waits for, and how they were read last.
+func (s *changeSet) awaited() (objs, live objectList) {
 	for _, w := range s.writes {
 		if !w.notAwaited {
-			objs = append(objs, w.desired)
+			objs, live = append(objs, w.desired), append(live, w.live)
 		}
 	}
-	return objs
+	return objs, live
 }
 
 // missing lists the objects that do not exist, as changes. It needs no dry run, and one of a large CRD takes the API
@@ -195,6 +215,7 @@ func (c *Client) execute(ctx context.Context, w *write, made *record) error {
 	if err != nil || w.change == nil {
 		return err
 	}
+	defer func() { w.live, w.obj, w.change = result, nil, nil }()
 	// The dry run may have given a reason to wait instead of the fields. What was written is what is reported.
 	change := *w.change
 	if w.live == nil {

@@ -74,8 +74,39 @@ func TestChangesAreComputedOnce(t *testing.T) {
 	if err := step.Do(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := counts(), [4]int{1, 0, 1, 0}; got != want { // the one read is that of the wait
+	if got, want := counts(), [4]int{0, 0, 1, 0}; got != want { // there is no wait for a ConfigMap
 		t.Errorf("do after the check: %v, want %v", got, want)
+	}
+	// What the API server made of the object is known from its answer.
+	reads, dryRuns, writes, kinds = 0, 0, 0, 0
+	if status, err := step.Check(t.Context()); err != nil || !status.Done {
+		t.Errorf("check after do: %+v %v", status, err)
+	}
+	if got, want := counts(), [4]int{1, 0, 0, 1}; got != want {
+		t.Errorf("check after do: %v, want %v", got, want)
+	}
+	// That is used once, and only of objects that have not changed since.
+	reads, dryRuns, writes, kinds = 0, 0, 0, 0
+	if _, err := step.Check(t.Context()); err != nil || dryRuns != 1 {
+		t.Errorf("a second check: %v %v", counts(), err)
+	}
+	if err := step.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := &corev1.ConfigMap{}
+	if err := c.api.Get(t.Context(), client.ObjectKeyFromObject(known), other); err != nil {
+		t.Fatal(err)
+	}
+	other.Data["k"] = "3"
+	if err := c.api.Update(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	reads, dryRuns, writes, kinds = 0, 0, 0, 0
+	if status, err := step.Check(t.Context()); err != nil || status.Done || dryRuns != 1 {
+		t.Errorf("a check after do and a change: %v %+v %v", counts(), status, err)
+	}
+	if err := step.Do(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	// What was computed is used once: a second Do looks for itself.
 	reads, dryRuns, writes, kinds = 0, 0, 0, 0

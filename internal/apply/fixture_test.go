@@ -77,5 +77,9 @@ func (c *Client) Ready(ctx context.Context, set Set) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return c.reason(ctx, objs)
+	live, err := c.fetch(ctx, objs)
+	if err != nil {
+		return "", err
+	}
+	return c.reason(ctx, objs, live)
 }

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -389,5 +390,57 @@ func TestClusterChangesBetweenCheckAndDo(t *testing.T) {
 	}
 	if err := overlay.Do(t.Context()); !problem.Is(err, problem.ObjectMissing) {
 		t.Errorf("deleted before its overlay: %v", err)
+	}
+}
+
+// TestManyObjects: objects that are read with a listing, of several pages, are compared as those that are read one by
+// one, and among objects of others.
+func TestManyObjects(t *testing.T) {
+	c := cluster(t, "many")
+	ns := namespace(t, c)
+	const many = listPage + listFrom
+	var text strings.Builder
+	for i := range many {
+		text.WriteString(configMap(fmt.Sprintf("m-%04d", i), "k", "1"))
+	}
+	set := Set{Name: "part", Namespace: ns, Objects: objects(t, text.String())}
+	theirs := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "m-0007", Namespace: ns}, Data: map[string]string{"theirs": "1"},
+	}
+	if _, err := c.Kube().CoreV1().ConfigMaps(ns).Create(t.Context(), theirs, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	step := Step(func(context.Context) (*Client, error) { return c, nil }, "part", "t", nil, fixed(set))
+	if status, err := step.Check(t.Context()); err != nil || status.Done ||
+		!strings.HasSuffix(status.Message, fmt.Sprintf("and %d more", many-2)) { // one exists, one is named
+		t.Errorf("before: %+v %v", status, err)
+	}
+	if err := step.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := step.Check(t.Context()); err != nil || status.Message != fmt.Sprintf("%d objects", many) {
+		t.Errorf("after: %+v %v", status, err)
+	}
+	edit := []byte(`{"data":{"k":"theirs"}}`)
+	if _, err := c.Kube().CoreV1().ConfigMaps(ns).
+		Patch(t.Context(), "m-0100", types.MergePatchType, edit, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Kube().CoreV1().ConfigMaps(ns).Delete(t.Context(), "m-0549", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	set.Force = true
+	want := []string{
+		"update ConfigMap " + ns + "/m-0100 data.k: theirs → 1", "create ConfigMap " + ns + "/m-0549",
+	}
+	if diff := cmp.Diff(want, short(mustDiff(t, c, set))); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(want, short(mustApply(t, c, set)), sorted()); diff != "" {
+		t.Error(diff)
+	}
+	live, err := c.Kube().CoreV1().ConfigMaps(ns).Get(t.Context(), theirs.Name, metav1.GetOptions{})
+	if err != nil || live.Data["theirs"] != "1" || live.Data["k"] != "1" || live.Annotations[AnnotationAdopted] == "" {
+		t.Errorf("the object of others: %+v %v", live, err)
 	}
 }

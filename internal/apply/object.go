@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -158,6 +159,64 @@ func (c *Client) get(ctx context.Context, obj client.Object) (*unstructured.Unst
 		return nil, nil
 	default:
 		return nil, fmt.Errorf("reading %s: %w", idOf(obj), err)
+	}
+}
+
+// listFrom is from how many objects of one kind in one namespace on they are read with a listing instead of one by one.
+const listFrom = 50
+
+// listPage is how many objects a listing asks for at a time.
+const listPage = 500
+
+// fetch reads objects. The result has them in the same order, with nil for those that do not exist.
+func (c *Client) fetch(ctx context.Context, objs objectList) (objectList, error) {
+	of := map[scope][]int{}
+	for i, obj := range objs {
+		s := scope{obj.GroupVersionKind(), obj.GetNamespace()}
+		of[s] = append(of[s], i)
+	}
+	live := make(objectList, len(objs))
+	var single []int
+	for s, indexes := range of {
+		var listed map[string]*unstructured.Unstructured
+		if len(indexes) >= listFrom {
+			listed = c.list(ctx, s)
+		}
+		if listed == nil {
+			single = append(single, indexes...)
+			continue
+		}
+		for _, i := range indexes {
+			live[i] = listed[objs[i].GetName()]
+		}
+	}
+	slices.Sort(single)
+	err := inParallel(ctx, len(single), func(ctx context.Context, i int) (err error) {
+		live[single[i]], err = c.get(ctx, objs[single[i]])
+		return err
+	})
+	return live, err
+}
+
+// list reads the objects of a kind in a namespace, by their names. It gives nil where that fails: a user may have the
+// right to read an object and not to list all, and what else is wrong shows when the objects are read one by one.
+func (c *Client) list(ctx context.Context, s scope) map[string]*unstructured.Unstructured {
+	found := map[string]*unstructured.Unstructured{}
+	page := &unstructured.UnstructuredList{}
+	for {
+		next := page.GetContinue()
+		page = &unstructured.UnstructuredList{}
+		page.SetGroupVersionKind(s.gvk.GroupVersion().WithKind(s.gvk.Kind + "List"))
+		err := c.api.List(ctx, page, client.InNamespace(s.namespace), client.Limit(listPage), client.Continue(next))
+		if err != nil {
+			return nil
+		}
+		for i := range page.Items {
+			found[page.Items[i].GetName()] = &page.Items[i]
+		}
+		if page.GetContinue() == "" {
+			return found
+		}
 	}
 }
 

@@ -104,7 +104,7 @@ func TestNotAwaited(t *testing.T) {
 		t.Fatal(err)
 	}
 	computed := &changeSet{writes: writes}
-	if awaited := computed.awaited(); len(computed.objects()) != 2 || len(awaited) != 1 ||
+	if awaited, _ := computed.awaited(); len(computed.objects()) != 2 || len(awaited) != 1 ||
 		awaited[0].GetName() != "now" {
 		t.Errorf("of %v it waits for %v", computed.objects(), awaited)
 	}

@@ -69,12 +69,16 @@ func typed[T any](state func(*T) State) func(*unstructured.Unstructured) State {
 	}
 }
 
-// state reads an object and says whether it is ready. set are the objects of its part.
-func (c *Client) state(ctx context.Context, obj *unstructured.Unstructured, set objectList) (State, error) {
-	live, err := c.get(ctx, obj)
+// hasState says whether an object can exist without being ready.
+func (c *Client) hasState(obj *unstructured.Unstructured) bool {
+	gk := obj.GroupVersionKind().GroupKind()
+	return c.options.Kinds[gk].State != nil || states()[gk] != nil || isWebhookConfiguration(gk)
+}
+
+// state says whether an object is ready that was read as live, nil where it does not exist. set are the objects of its
+// part.
+func (c *Client) state(ctx context.Context, obj, live *unstructured.Unstructured, set objectList) (State, error) {
 	switch {
-	case err != nil:
-		return State{}, err
 	case live == nil:
 		return Waiting("it does not exist"), nil
 	case live.GetDeletionTimestamp() != nil:
@@ -93,10 +97,10 @@ func (c *Client) state(ctx context.Context, obj *unstructured.Unstructured, set 
 	return State{Ready: true}, nil
 }
 
-// reason says why objects are not ready, or "" where all are. It names the first that is not, in the order of
-// application, with what its pods say.
-func (c *Client) reason(ctx context.Context, objs objectList) (string, error) {
-	unready, err := c.unready(ctx, objs, objs)
+// reason says why objects that were read as live are not ready, or "" where all are. It names the first that is not, in
+// the order of application, with what its pods say.
+func (c *Client) reason(ctx context.Context, objs, live objectList) (string, error) {
+	unready, err := c.judgeReady(ctx, objs, live, objs)
 	if err != nil || len(unready) == 0 {
 		return "", err
 	}
@@ -111,9 +115,18 @@ type unreadyObject struct {
 
 // unready reads objects and returns those that are not ready, in their order.
 func (c *Client) unready(ctx context.Context, objs, set objectList) ([]unreadyObject, error) {
+	live, err := c.fetch(ctx, objs)
+	if err != nil {
+		return nil, err
+	}
+	return c.judgeReady(ctx, objs, live, set)
+}
+
+// judgeReady returns those of objects, which were read as live, that are not ready.
+func (c *Client) judgeReady(ctx context.Context, objs, live, set objectList) ([]unreadyObject, error) {
 	states := make([]State, len(objs))
 	err := inParallel(ctx, len(objs), func(ctx context.Context, i int) (err error) {
-		states[i], err = c.state(ctx, objs[i], set)
+		states[i], err = c.state(ctx, objs[i], live[i], set)
 		return err
 	})
 	if err != nil {

@@ -34,8 +34,9 @@ type step struct {
 	part    Part
 
 	mu sync.Mutex
-	// computed is what Check found, for the Do or the Preview after it.
-	computed *changeSet
+	// computed is what Check found, for the Do or the Preview after it; done is what Do carried out, for the Check after
+	// it.
+	computed, done *changeSet
 }
 
 // connectOrNil connects to the cluster. Where there is none the client is nil, which is no error.
@@ -47,11 +48,14 @@ func (s *step) connectOrNil(ctx context.Context) (*Client, error) {
 	return c, err
 }
 
-// keep keeps a change set, or none, for the next call of changes.
-func (s *step) keep(computed *changeSet) {
+// keep keeps a change set, or none, for the next call of changes, and one that was carried out, or none, for the next
+// Check. It returns the one that was kept for that.
+func (s *step) keep(computed, done *changeSet) (before *changeSet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.computed = computed
+	before = s.done
+	s.computed, s.done = computed, done
+	return before
 }
 
 // changes returns the change set that Check has kept, once, or else computes one.
@@ -67,7 +71,7 @@ func (s *step) changes(ctx context.Context, c *Client) (*changeSet, error) {
 }
 
 func (s *step) check(ctx context.Context) (engine.Status, error) {
-	s.keep(nil)
+	done := s.keep(nil, nil)
 	c, err := s.connectOrNil(ctx)
 	if err != nil {
 		return engine.Status{}, err
@@ -79,13 +83,14 @@ func (s *step) check(ctx context.Context) (engine.Status, error) {
 	if err != nil {
 		return engine.Status{}, err
 	}
+	computed.recall(done)
 	changes := computed.missing()
 	if len(changes) == 0 {
 		if changes, err = computed.judge(ctx); err != nil {
 			return engine.Status{}, err
 		}
 	}
-	s.keep(computed)
+	s.keep(computed, nil)
 	if len(changes) > 0 {
 		return engine.Status{Message: summary(changes), Planned: true}, nil
 	}
@@ -100,7 +105,8 @@ func (c *Client) status(ctx context.Context, computed *changeSet) (engine.Status
 	case len(objs) == 0:
 		return engine.Status{Done: true, Message: "not installed (not requested)"}, nil
 	default:
-		reason, err := c.reason(ctx, computed.awaited())
+		awaited, live := computed.awaited()
+		reason, err := c.reason(ctx, awaited, live)
 		if err != nil || reason != "" {
 			return engine.Status{Message: reason}, err
 		}
@@ -123,17 +129,21 @@ func (s *step) do(ctx context.Context) error {
 	if _, err := computed.apply(ctx); err != nil {
 		return err
 	}
+	s.keep(nil, computed)
 	if !computed.prune {
 		return nil // the object, and whether it is ready, may be the business of others
 	}
-	if err := c.waitFor(ctx, computed.awaited()); err != nil {
+	awaited, _ := computed.awaited()
+	// What is ready as soon as it exists is ready: the API server has answered the write.
+	awaited = slices.DeleteFunc(awaited, func(obj *unstructured.Unstructured) bool { return !c.hasState(obj) })
+	if err := c.waitFor(ctx, awaited); err != nil {
 		return fmt.Errorf("waiting for %s: %w", s.id, err)
 	}
 	return nil
 }
 
 func (s *step) undo(ctx context.Context) error {
-	s.keep(nil)
+	s.keep(nil, nil)
 	c, err := s.connect(ctx)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -32,6 +33,21 @@ type write struct {
 	judged bool
 	obj    *unstructured.Unstructured // what is sent; set by judge
 	change *engine.Change             // nil where nothing changes; set by judge
+}
+
+// carriedOut says that the object was as it is to be when live was read, or was made so by a write that live is the
+// answer to.
+func (w *write) carriedOut() bool { return w.judged && w.change == nil && w.live != nil }
+
+// same says that a write and an earlier one want the same, and that the object has not changed between them, other than
+// in what is not compared.
+func (w *write) same(before *write) bool {
+	if w.live == nil || w.manager != before.manager || w.force != before.force ||
+		!reflect.DeepEqual(w.desired.Object, before.desired.Object) {
+		return false
+	}
+	return version(w.live) == version(before.live) ||
+		w.overlay == "" && w.live.GetUID() == before.live.GetUID() && len(differences(before.live, w.live)) == 0
 }
 
 // creation is the change of an object that does not exist.
