@@ -78,9 +78,6 @@ func rank(err error) int {
 func (r *run) settle(i int, res StepResult) {
 	s := r.plan.Steps[i]
 	res.ID, res.Title = s.ID, s.Title
-	kind := map[Outcome]EventKind{
-		Unchanged: StepUnchanged, Done: StepDone, Failed: StepFailed, Canceled: StepCanceled,
-	}[res.Outcome]
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.results[i] = res
@@ -88,7 +85,7 @@ func (r *run) settle(i int, res StepResult) {
 		r.failures = append(r.failures, &StepError{ID: s.ID, Title: s.Title, Err: res.Err})
 	}
 	r.emitLocked(Event{
-		Kind: kind, Step: s.ID, Title: s.Title, Message: res.Message, Duration: res.Duration, Waited: res.Waited,
+		Kind: res.Outcome.ends(), Step: s.ID, Title: s.Title, Message: res.Message, Duration: res.Duration, Waited: res.Waited,
 		Err: res.Err,
 	})
 }

@@ -166,6 +166,19 @@ const (
 	Canceled  Outcome = "canceled"
 )
 
+// ends is the kind of the event that ends a step with this outcome.
+func (o Outcome) ends() EventKind { return EventKind("step-" + o) }
+
+// Outcome is that of the step that an event of this kind ends, or empty where it ends none.
+func (k EventKind) Outcome() Outcome {
+	for _, outcome := range []Outcome{Unchanged, Done, Failed, Canceled} {
+		if outcome.ends() == k {
+			return outcome
+		}
+	}
+	return ""
+}
+
 // StepResult is how one step ended.
 type StepResult struct {
 	ID, Title string

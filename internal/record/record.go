@@ -131,10 +131,6 @@ func plans(events []engine.Event) []Plan {
 }
 
 func (s *Step) add(ev engine.Event) {
-	outcomes := map[engine.EventKind]engine.Outcome{
-		engine.StepUnchanged: engine.Unchanged, engine.StepDone: engine.Done, engine.StepFailed: engine.Failed,
-		engine.StepCanceled: engine.Canceled,
-	}
 	switch ev.Kind {
 	case engine.StepStarted:
 		s.Began = ev.Time
@@ -145,8 +141,8 @@ func (s *Step) add(ev engine.Event) {
 			s.Changes = append(s.Changes, *ev.Change)
 		}
 	default:
-		outcome, ends := outcomes[ev.Kind]
-		if !ends {
+		outcome := ev.Kind.Outcome()
+		if outcome == "" {
 			return
 		}
 		s.Outcome, s.Took, s.Err = outcome, ev.Duration, ev.Err
@@ -154,17 +150,4 @@ func (s *Step) add(ev engine.Event) {
 			s.Message = ev.Err.Error()
 		}
 	}
-}
-
-// Failed lists the steps that failed, in the order of the plans.
-func (r Run) Failed() []Step {
-	var failed []Step
-	for _, p := range r.Plans {
-		for _, s := range p.Steps {
-			if s.Outcome == engine.Failed {
-				failed = append(failed, s)
-			}
-		}
-	}
-	return failed
 }

@@ -93,10 +93,10 @@ func (t *Trace) Handle(ev engine.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := ev.Plan + "/" + ev.Step
-	switch ev.Kind {
-	case engine.StepStarted:
+	switch {
+	case ev.Kind == engine.StepStarted:
 		t.steps[key] = &step{plan: ev.Plan, id: ev.Step, title: ev.Title, from: ev.Time}
-	case engine.StepDone, engine.StepUnchanged, engine.StepFailed, engine.StepCanceled:
+	case ev.Kind.Outcome() != "":
 		s := t.steps[key]
 		if s == nil {
 			return // it was not started

@@ -90,9 +90,7 @@ func (j *jsonLines) Handle(ev engine.Event) {
 		Time: ev.Time, Kind: string(ev.Kind), Plan: ev.Plan, Step: ev.Step, Title: ev.Title,
 		Message: ev.Message, Change: ev.Change, Steps: ev.Steps,
 	}
-	switch ev.Kind {
-	case engine.StepUnchanged, engine.StepDone, engine.StepFailed, engine.StepCanceled, engine.PlanDone,
-		engine.PlanFailed:
+	if ev.Kind.Outcome() != "" || ev.Kind == engine.PlanDone || ev.Kind == engine.PlanFailed {
 		seconds := ev.Duration.Round(time.Millisecond).Seconds()
 		l.Seconds = &seconds
 		if ev.Waited > 0 {
