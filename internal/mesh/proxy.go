@@ -49,6 +49,13 @@ func newAdmin(tunnel *Tunnel) *Admin {
 	return &Admin{tunnel: tunnel, client: &http.Client{Transport: transport}}
 }
 
+// Get reads a path of an HTTP server in a pod through a port-forward of its own, with the errors of Admin.Get.
+func (f *Forwarder) Get(ctx context.Context, namespace, pod string, port int, path string) ([]byte, error) {
+	server := newAdmin(f.Tunnel(namespace, pod, port))
+	defer func() { _ = server.Close() }()
+	return server.Get(ctx, path)
+}
+
 // Get reads a path of the admin interface, such as /config_dump. The error is a problem.ProxyUnreachable where the
 // proxy cannot be reached.
 func (a *Admin) Get(ctx context.Context, path string) ([]byte, error) {
@@ -68,8 +75,8 @@ func (a *Admin) Get(ctx context.Context, path string) ([]byte, error) {
 		return nil, a.failed(path, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, problem.New(problem.ProxyUnreachable, nil, "the proxy in %s answers %s to %s: %.200s", a.tunnel,
-			resp.Status, path, body)
+		return nil, problem.New(problem.ProxyUnreachable, nil, "%s answers %s to %s: %.200s", a.tunnel, resp.Status,
+			path, body)
 	}
 	return body, nil
 }
@@ -78,7 +85,7 @@ func (a *Admin) failed(path string, err error) error {
 	if found := problem.All(err); len(found) > 0 {
 		return found[0] // it names the pod already; net/http's wrapping adds a made-up address
 	}
-	return problem.New(problem.ProxyUnreachable, err, "the proxy in %s does not answer %s", a.tunnel, path)
+	return problem.New(problem.ProxyUnreachable, err, "%s does not answer %s", a.tunnel, path)
 }
 
 // Dump implements Proxy. Endpoints are included.
