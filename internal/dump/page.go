@@ -61,15 +61,16 @@ type Event struct {
 // page is a dump as the template needs it.
 type page struct {
 	Title, Outcome, When, Took, Typed, Failure string
-	Sections                                   []record.Section
-	Settings                                   []record.Setting
-	Plans                                      []planView
-	Nodes                                      []Node
-	Trouble                                    []Pod
-	Events                                     []Event
-	Logs                                       []logView
-	Missing                                    []Missing
-	Files                                      []fileView
+	// Sections are what the target printed, Found what was found when the evidence was collected.
+	Sections, Found []record.Section
+	Settings        []record.Setting
+	Plans           []planView
+	Nodes           []Node
+	Trouble         []Pod
+	Events          []Event
+	Logs            []logView
+	Missing         []Missing
+	Files           []fileView
 }
 
 type planView struct {
@@ -119,7 +120,7 @@ func render(c Contents) ([]byte, error) {
 func view(c Contents) page {
 	run, clean := c.Run, c.Secrets.String
 	p := page{
-		Title: "sm:" + run.Target, Outcome: "did not fail",
+		Title: "sm:" + run.Target, Outcome: "collected this",
 		When: run.Began.UTC().Format("2 January 2006, 15:04:05 UTC"),
 		Took: run.Took.Round(100 * time.Millisecond).String(), Typed: clean(run.Typed), Missing: c.Missing,
 	}
@@ -144,7 +145,7 @@ func view(c Contents) page {
 		case file.Name == MapName:
 			_ = json.Unmarshal(file.Content, &p.Nodes) // it was made by this program
 		case shown[file.Name] != "":
-			p.Sections = append(p.Sections, record.Section{Title: shown[file.Name], Text: string(file.Content)})
+			p.Found = append(p.Found, record.Section{Title: shown[file.Name], Text: string(file.Content)})
 		case file.Name == EventsName:
 			_ = json.Unmarshal(file.Content, &p.Events)
 		case strings.HasSuffix(file.Name, LogSuffix) && room > 0:

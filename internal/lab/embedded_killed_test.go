@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"ambientlab/internal/dump"
 	"ambientlab/internal/problem"
 )
 
@@ -32,11 +33,11 @@ func (b *bench) killed() {
 		if problem.ExitCode(err) != problem.ClusterStopped.Exit() {
 			b.t.Errorf("a lesson without %s: %v", component, err)
 		}
-		if component == "kube-apiserver" || component == "istiod" {
-			files := b.dumped(component+" killed", err, component+" does not run", problem.ClusterStopped.ID)
-			if files["nodes/"+component+".log"] == "" || files["host.txt"] == "" || files["status.txt"] == "" {
-				b.t.Errorf("the dump without %s lacks its log, the host or the status: %v", component, fileNames(files))
-			}
+		files := b.dumped(component+" killed", err, component+" does not run", problem.ClusterStopped.ID)
+		if files["nodes/"+component+".log"] == "" || files["host.txt"] == "" || files["status.txt"] == "" ||
+			files["docker.txt"] == "" && !strings.Contains(files[dump.MissingName], "Docker: ") {
+			b.t.Errorf("the dump without %s lacks its log, the host, Docker or the status: %v", component,
+				fileNames(files))
 		}
 		b.do("install", b.Install)
 	}

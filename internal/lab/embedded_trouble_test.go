@@ -137,6 +137,7 @@ func (b *bench) drift() {
 	_, err = kube.CoreV1().ConfigMaps("istio-system").Update(ctx, config, metav1.UpdateOptions{})
 	check(err)
 	says(b.t, "status", b.do("status", b.Status), "ztunnel", "not ready")
+	b.dumped("drift", nil, "DaemonSet istio-system/ztunnel", "not ready", "ServiceAccount default/appa")
 
 	b.do("install", b.Install)
 	b.do("apps", b.apps)

@@ -152,12 +152,16 @@ func (e *evidence) parts() []dump.Part {
 		return append(parts, missing("the lab", e.noProvider))
 	}
 	parts = append(parts, dump.Part{Name: "logs of the nodes", Collect: e.collectNodeLogs},
-		dump.Part{Name: "the status", Collect: e.target("status.txt", Status)},
-		dump.Part{Name: "the plan of sm:install", Collect: e.target("plan.txt", Plan("install", ""))})
+		dump.Part{Name: "the status", Collect: e.target("status.txt", Status)})
+	plan := dump.Part{Name: "the plan of sm:install", Collect: e.target("plan.txt", Plan("install", ""))}
 	if e.cluster == nil {
 		const all = "objects, events, logs of the pods, istiod, the proxies and ztunnel"
-		return append(parts, missing(all, e.noCluster))
+		if !problem.Is(e.noCluster, problem.ClusterNone) {
+			plan = missing(plan.Name, e.noCluster) // it would wait for the API server
+		}
+		return append(parts, plan, missing(all, e.noCluster))
 	}
+	parts = append(parts, plan)
 	return append(parts,
 		dump.Part{Name: "the objects of the lab", Collect: e.of((*connected).collectObjects)},
 		dump.Part{Name: "the nodes and pods", Collect: e.of((*connected).collectPods)},

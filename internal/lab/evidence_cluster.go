@@ -436,9 +436,9 @@ func podFolders(pods []corev1.Pod) []string {
 	return folders
 }
 
-// debugPages are what istiod says about its proxies, on a port that only its own pod reaches.
+// debugPages are what istiod says about its proxies.
 var debugPages = map[string]string{
-	"syncz.json": "/debug/syncz", "push-status.json": "/debug/push_status", "registry.json": "/debug/registryz",
+	"syncz.json": "syncz", "push-status.json": "push_status", "registry.json": "registryz",
 }
 
 // collectIstiod writes which proxies istiod knows and what it pushed to them, and its metrics.
@@ -453,7 +453,10 @@ func (c *connected) collectIstiod(ctx context.Context, add dump.Add) error {
 			return fmt.Errorf("istiod's metrics: %w", err)
 		}
 		add("istiod/metrics.txt", metrics)
-		return nil
+	}
+	// A process of this machine answers to proxies only: its debug pages would answer everyone who uses the machine.
+	if source, is := c.provider.(cluster.ConfigSource); is {
+		return c.askIstiod(ctx, mesh.NewIstiod(c.kube, source.XDSAddress), add)
 	}
 	pods, err := c.running(ctx, func(pod *corev1.Pod) bool { return pod.Labels["app"] == "istiod" })
 	if err != nil {
@@ -465,11 +468,33 @@ func (c *connected) collectIstiod(ctx context.Context, add dump.Add) error {
 	const debugPort, metricsPort = 8080, 15014
 	return c.read(pods, func(pod *corev1.Pod, folder string, errs *joined) {
 		for file, page := range debugPages {
-			c.page(ctx, pod, debugPort, page, "istiod/"+folder+"/"+file, add, errs)
+			c.page(ctx, pod, debugPort, "/debug/"+page, "istiod/"+folder+"/"+file, add, errs)
 		}
 		c.page(ctx, pod, metricsPort, "/metrics", "istiod/"+folder+"/metrics.txt", add, errs)
 	})
 }
+
+// askIstiod asks istiod for its debug pages as a ztunnel would.
+func (c *connected) askIstiod(ctx context.Context, istiod *mesh.Istiod, add dump.Add) error {
+	pods, err := c.running(ctx, isZtunnel)
+	if err != nil {
+		return err
+	}
+	if len(pods) == 0 {
+		return errors.New("no pod of ztunnel runs, in whose name istiod could be asked what its proxies have")
+	}
+	errs := &joined{}
+	for file, page := range debugPages {
+		content, err := istiod.Debug(ctx, pods[0].Namespace, pods[0].Name, page)
+		if err == nil {
+			add("istiod/"+file, content)
+		}
+		errs.add(err)
+	}
+	return errs.err()
+}
+
+func isZtunnel(pod *corev1.Pod) bool { return pod.Labels["app"] == "ztunnel" }
 
 // adminPages are what a proxy says about itself.
 var adminPages = map[string]string{
@@ -514,7 +539,7 @@ func (c *connected) collectZtunnels(ctx context.Context, add dump.Add) error {
 	if runner, is := c.provider.(cluster.PodRunner); is && runner.WhyNoPackets() != "" {
 		return fmt.Errorf("its pods run nothing: %s", runner.WhyNoPackets())
 	}
-	pods, err := c.running(ctx, func(pod *corev1.Pod) bool { return pod.Labels["app"] == "ztunnel" })
+	pods, err := c.running(ctx, isZtunnel)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"context"
 	"encoding/base64"
+	"html"
 	"io"
 	"os"
 	"path/filepath"
@@ -56,8 +57,9 @@ func (b *bench) dumped(name string, failed error, words ...string) map[string]st
 	if info.Size() > dump.Limit {
 		b.t.Errorf("%s: the dump has %d bytes", name, info.Size())
 	}
+	page := html.UnescapeString(files[dump.PageName])
 	for _, word := range words {
-		if !strings.Contains(files[dump.PageName], word) {
+		if !strings.Contains(page, word) {
 			b.t.Errorf("%s: the page does not name %q", name, word)
 		}
 	}

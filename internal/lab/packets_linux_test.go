@@ -87,6 +87,7 @@ func TestPackets(t *testing.T) {
 	for _, component := range []string{"istiod", "podrunner"} {
 		killed := kill(t, b.pid(component))
 		says(t, "status", b.do("status", b.Status), component+" does not run")
+		b.dumped(component+" killed", nil, component+" does not run")
 		b.do("install", b.Install)
 		b.answers(http.MethodGet, address, http.StatusOK)
 		t.Logf("%s killed, sm:status, sm:install: the next good request %s later", component,
@@ -168,10 +169,11 @@ func (b *bench) refutes(way sabotage.Sabotage) {
 		b.t.Fatalf("%s: %v", way.Name, err)
 	}
 	var wrong []string
+	var found probe.Report
 	// The change takes a moment to arrive at the proxies.
 	for deadline := start.Add(2 * time.Minute); time.Now().Before(deadline); {
-		wrong = nil
-		for _, r := range b.measure(way.Claims) {
+		wrong, found.Claims = nil, b.measure(way.Claims)
+		for _, r := range found.Claims {
 			if r.Verdict == probe.Proven || !strings.Contains(strings.Join(r.Causes, "\n"), way.Cause) {
 				wrong = append(wrong, fmt.Sprintf("%s is %s, causes %q", r.ID, r.Verdict, r.Causes))
 			}
@@ -184,6 +186,11 @@ func (b *bench) refutes(way sabotage.Sabotage) {
 		b.t.Errorf("%s: want it not proven because of %q: %s", way.Name, way.Cause, strings.Join(wrong, "; "))
 	}
 	refuted := time.Since(start)
+	names := []string{way.Cause}
+	for _, change := range way.Changes {
+		names = append(names, change.Object)
+	}
+	b.dumped(way.Name, conclude(b.lab().open(b.t), found, ""), names...)
 	if err := way.Mend(b.t.Context(), b.dynamic(), "default"); err != nil {
 		b.t.Fatalf("%s: %v", way.Name, err)
 	}

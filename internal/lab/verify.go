@@ -79,8 +79,8 @@ func conclude(s *session.Session, found probe.Report, out string) error {
 	if refuted > 0 {
 		kind = problem.ClaimRefuted
 	}
-	return problem.New(kind, nil, "of %d claims %d were refuted and %d are inconclusive", len(found.Claims), refuted,
-		inconclusive)
+	return problem.New(kind, found.Why(), "of %d claims %d were refuted and %d are inconclusive", len(found.Claims),
+		refuted, inconclusive)
 }
 
 // proofs gathers what the proofs need: the cluster, the lessons that are on, the substitutes in use.

@@ -1,6 +1,10 @@
 package probe
 
 import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"ambientlab/internal/probe/traffic"
@@ -144,6 +148,38 @@ func (r Report) Count(v Verdict) int {
 		}
 	}
 	return n
+}
+
+// whyLimit is how many reasons Why gives.
+const whyLimit = 5
+
+// Why gives the likely causes of what is not proven, each once, and of a claim whose cause is not known what was seen;
+// nil where every claim is proven. It gives the first few.
+func (r Report) Why() error {
+	var reasons []string
+	add := func(reason string) {
+		if !slices.Contains(reasons, reason) {
+			reasons = append(reasons, reason)
+		}
+	}
+	for _, c := range r.Claims {
+		switch i := slices.IndexFunc(c.Checks, func(k Check) bool { return k.Verdict == c.Verdict }); {
+		case c.Verdict == Proven:
+		case len(c.Causes) > 0:
+			for _, cause := range c.Causes {
+				add("likely " + cause)
+			}
+		case i >= 0:
+			add(c.ID + ": " + c.Checks[i].Text)
+		}
+	}
+	if len(reasons) == 0 {
+		return nil
+	}
+	if more := len(reasons) - whyLimit; more > 0 {
+		reasons = append(reasons[:whyLimit], fmt.Sprintf("and %d more", more))
+	}
+	return errors.New(strings.Join(reasons, "; "))
 }
 
 // Proven tells whether every claim is proven, and there is at least one.
