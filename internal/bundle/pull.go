@@ -290,8 +290,12 @@ type tracker struct {
 	state, told Progress
 }
 
-// tellEvery is how many bytes there are between two reports.
-const tellEvery = 1 << 20
+// Between two reports there are tellEvery bytes, and of a large image one tellParts of all: each report is a line in a
+// log.
+const (
+	tellEvery = 1 << 20
+	tellParts = 20
+)
 
 func (t *tracker) message(m string) { t.update(func(s *Progress) { s.Message = m }) }
 
@@ -300,7 +304,7 @@ func (t *tracker) update(change func(*Progress)) {
 	defer t.puller.mu.Unlock()
 	change(&t.state)
 	news := t.state.Message != t.told.Message || t.state.Total != t.told.Total || t.state.Finished ||
-		t.state.Done-t.told.Done >= tellEvery
+		t.state.Done-t.told.Done >= max(tellEvery, t.state.Total/tellParts)
 	if news && t.puller.progress != nil {
 		t.told = t.state
 		t.puller.progress(t.state)
