@@ -5,13 +5,16 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"html"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"ambientlab/internal/docker"
 	"ambientlab/internal/lesson"
 	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
@@ -71,6 +74,11 @@ func TestSabotage(t *testing.T) {
 				}
 				return wrong == "", wrong
 			})
+			objects := []string{way.Cause}
+			for _, change := range way.Changes {
+				objects = append(objects, change.Object)
+			}
+			l.dumped(t, "verify", objects...)
 			mended = true
 			mend()
 			for _, r := range l.conclusive(t, way.Claims) {
@@ -81,6 +89,63 @@ func TestSabotage(t *testing.T) {
 		})
 	}
 	t.Run("no pod starts without ztunnel", l.testNoZtunnel)
+	t.Run("no API server", l.testNoAPIServer)
+}
+
+// testNoAPIServer stops the API server, as the kubelet does with a static pod whose manifest is gone: the dump of what
+// fails then still has what this machine and Docker know.
+func (l *lab) testNoAPIServer(t *testing.T) {
+	node, manifest := l.name+"-control-plane", "/etc/kubernetes/manifests/kube-apiserver.yaml"
+	move := func(from, to string) {
+		t.Helper()
+		if _, err := docker.Exec(context.Background(), l.docker, node, "mv", from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(manifest, "/root/kube-apiserver.yaml")
+	defer func() {
+		move("/root/kube-apiserver.yaml", manifest)
+		until(t, "the API server to answer again", func() (bool, string) {
+			status := l.try(t, "sm:status")
+			return status.code == 0, status.stderr
+		})
+	}()
+	kube, _ := l.kube(t)
+	until(t, "the API server to end", func() (bool, string) {
+		_, err := kube.Discovery().ServerVersion()
+		return err != nil, "it answers"
+	})
+	files := l.dumped(t, "verify", "the API server does not answer")
+	for _, name := range []string{"host.txt", "docker.txt", "nodes/" + node + "/kubelet.log"} {
+		if files[name] == "" {
+			t.Errorf("the dump has no %s", name)
+		}
+	}
+}
+
+// dumped wants a target to fail, and the page of its dump to hold some words. It gives the files of the dump.
+func (l *lab) dumped(t *testing.T, target string, words ...string) map[string]string {
+	t.Helper()
+	folder := t.TempDir()
+	l.env = append(l.env, "SM_DUMP="+folder)
+	defer func() { l.env = l.env[:len(l.env)-1] }()
+	failed := l.try(t, "sm:"+target)
+	if failed.code == 0 {
+		t.Errorf("sm:%s does not fail", target)
+	}
+	for line := range strings.Lines(failed.stderr) {
+		if strings.Contains(line, "evidence: ") {
+			t.Log(line)
+		}
+	}
+	files := unzipped(t, filepath.Join(folder, "dump-"+l.name+"-"+target+".zip"))
+	page := html.UnescapeString(files["index.html"])
+	for _, word := range words {
+		if !strings.Contains(page, word) {
+			t.Errorf("the page does not name %q", word)
+		}
+	}
+	return files
 }
 
 // conclusive measures again what was inconclusive, as its advice says: on a loaded machine, lines of the waypoint's log

@@ -311,3 +311,56 @@ func TestDocumented(t *testing.T) {
 		}
 	}
 }
+
+// What the action asks of other actions: it restores the compiled lab and its images, sees to the deletion before there
+// is a lab, and uploads the report and the dump whatever happened.
+func TestOtherActions(t *testing.T) {
+	r := newRunner(t, map[string]string{"artifact": "lab-1"})
+	if code := r.run("Pull the images of the lab"); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	work := filepath.Join(r.dir, "temp", "ambientlab")
+	var order []string
+	for _, step := range load(t, "action.yml").Runs.Steps {
+		order = append(order, step.Name)
+		given := map[string]string{}
+		for name, value := range step.With {
+			if name != "key" { // hashFiles is a function of the runner
+				given[name] = strings.Join(strings.Fields(r.value(value)), " ")
+			}
+		}
+		var want map[string]string
+		switch step.Name {
+		case "The compiled lab":
+			want = map[string]string{"path": work + "/lab"}
+		case "The images of the lab":
+			want = map[string]string{"path": work + "/bundle"}
+		case "Delete the lab when the job ends":
+			want = map[string]string{
+				"binary": work + "/lab", "cluster": r.outputs["keys"]["cluster"], "provider": "kind",
+				"kubeconfig": work + "/kubeconfig",
+			}
+		case "Report and dump":
+			want = map[string]string{
+				"name": "lab-1", "path": work + "/report " + work + "/dump", "if-no-files-found": "ignore",
+			}
+			if !strings.HasPrefix(step.If, "always()") {
+				t.Errorf("%s runs only if %s", step.Name, step.If)
+			}
+		default:
+			if step.Uses != "" {
+				t.Errorf("%s uses %s, which no test knows", step.Name, step.Uses)
+			}
+			continue
+		}
+		if !maps.Equal(given, want) {
+			t.Errorf("%s: got %v, want %v", step.Name, given, want)
+		}
+		if strings.HasPrefix(step.Uses, "actions/cache@") && !strings.Contains(step.With["key"], "hashFiles(") {
+			t.Errorf("the key of %s does not change with the sources: %s", step.Name, step.With["key"])
+		}
+	}
+	if slices.Index(order, "Delete the lab when the job ends") > slices.Index(order, "The lab") {
+		t.Errorf("the lab is created before its deletion is sure: %v", order)
+	}
+}

@@ -474,14 +474,14 @@ func (c *connected) collectIstiod(ctx context.Context, add dump.Add) error {
 	})
 }
 
-// askIstiod asks istiod for its debug pages as a ztunnel would.
+// askIstiod asks istiod for its debug pages in the name of a pod of its namespace.
 func (c *connected) askIstiod(ctx context.Context, istiod *mesh.Istiod, add dump.Add) error {
-	pods, err := c.running(ctx, isZtunnel)
+	pods, err := c.running(ctx, func(pod *corev1.Pod) bool { return pod.Namespace == names.Istio })
 	if err != nil {
 		return err
 	}
 	if len(pods) == 0 {
-		return errors.New("no pod of ztunnel runs, in whose name istiod could be asked what its proxies have")
+		return errors.New("no pod of istiod's namespace runs, in whose name istiod says what its proxies have")
 	}
 	errs := &joined{}
 	for file, page := range debugPages {
@@ -493,8 +493,6 @@ func (c *connected) askIstiod(ctx context.Context, istiod *mesh.Istiod, add dump
 	}
 	return errs.err()
 }
-
-func isZtunnel(pod *corev1.Pod) bool { return pod.Labels["app"] == "ztunnel" }
 
 // adminPages are what a proxy says about itself.
 var adminPages = map[string]string{
@@ -539,7 +537,7 @@ func (c *connected) collectZtunnels(ctx context.Context, add dump.Add) error {
 	if runner, is := c.provider.(cluster.PodRunner); is && runner.WhyNoPackets() != "" {
 		return fmt.Errorf("its pods run nothing: %s", runner.WhyNoPackets())
 	}
-	pods, err := c.running(ctx, isZtunnel)
+	pods, err := c.running(ctx, func(pod *corev1.Pod) bool { return pod.Labels["app"] == "ztunnel" })
 	if err != nil {
 		return err
 	}

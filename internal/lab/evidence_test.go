@@ -15,6 +15,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
 
 	"ambientlab/internal/dump"
 	"ambientlab/internal/problem"
@@ -71,6 +73,7 @@ func (b *bench) secretsStayOut() {
 	b.t.Helper()
 	ctx, kube := b.t.Context(), b.kube()
 	const value, variable, header = "planted-in-a-Secret-1", "planted-in-a-variable-2", "planted-in-a-header-3"
+	const kubeconfigToken, person = "planted-in-a-kubeconfig-6", "planted-in-a-folder-7"
 	docker := b.t.TempDir()
 	b.t.Setenv("DOCKER_CONFIG", docker)
 	b.t.Setenv("PLANTED_TOKEN", "planted-in-the-environment-4")
@@ -79,7 +82,19 @@ func (b *bench) secretsStayOut() {
 		[]byte(`{"auths":{"registry.example.com":{"auth":"`+registry+`"}}}`), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
-	_, err := kube.CoreV1().Secrets("default").Create(ctx, &corev1.Secret{
+	home, err := os.UserHomeDir()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	config, err := clientcmd.LoadFromFile(b.Settings.Kubeconfig)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	config.AuthInfos["planted"] = &api.AuthInfo{Token: kubeconfigToken}
+	if err := clientcmd.WriteToFile(*config, b.Settings.Kubeconfig); err != nil {
+		b.t.Fatal(err)
+	}
+	_, err = kube.CoreV1().Secrets("default").Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "planted"}, Data: map[string][]byte{"value": []byte(value)},
 	}, metav1.CreateOptions{})
 	if err != nil {
@@ -89,7 +104,8 @@ func (b *bench) secretsStayOut() {
 		ObjectMeta: metav1.ObjectMeta{Name: "planted"}, Data: map[string]string{
 			"copy": "found " + value + " and " + base64.StdEncoding.EncodeToString([]byte(value)), "registry": registry,
 			"log": "GET / HTTP/1.1\nAuthorization: Bearer " + header + "\nCookie: session=" + header + "\n",
-			"env": "planted-in-the-environment-4",
+			"env": "planted-in-the-environment-4", "kubeconfig": "sent " + kubeconfigToken,
+			"home": "reading " + home + "/.kube/config and /home/" + person + "/.docker",
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
@@ -113,14 +129,10 @@ func (b *bench) secretsStayOut() {
 	}
 	key := read(b.t, filepath.Join(b.plane().Dir(), "pki", "admin.key"))
 	body := strings.Split(strings.TrimSpace(key), "\n")[1]
-	home, err := os.UserHomeDir()
-	if err != nil {
-		b.t.Fatal(err)
-	}
 	for name, content := range files {
 		for _, secret := range []string{
 			value, base64.StdEncoding.EncodeToString([]byte(value)), variable, header, registry, body, home + "/",
-			"planted-in-a-registry-5", "planted-in-the-environment-4", "PRIVATE KEY",
+			"planted-in-a-registry-5", "planted-in-the-environment-4", "PRIVATE KEY", kubeconfigToken, person,
 		} {
 			if strings.Contains(content, secret) {
 				b.t.Errorf("%s holds %q", name, secret)
