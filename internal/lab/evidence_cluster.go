@@ -436,9 +436,9 @@ func podFolders(pods []corev1.Pod) []string {
 	return folders
 }
 
-// debugPages are what istiod says about its proxies.
+// debugPages are what istiod says about its proxies, on a port that only its own pod reaches.
 var debugPages = map[string]string{
-	"syncz.json": "syncz", "push-status.json": "push_status", "registry.json": "registryz",
+	"syncz.json": "/debug/syncz", "push-status.json": "/debug/push_status", "registry.json": "/debug/registryz",
 }
 
 // collectIstiod writes which proxies istiod knows and what it pushed to them, and its metrics.
@@ -453,10 +453,8 @@ func (c *connected) collectIstiod(ctx context.Context, add dump.Add) error {
 			return fmt.Errorf("istiod's metrics: %w", err)
 		}
 		add("istiod/metrics.txt", metrics)
-	}
-	// A process of this machine answers to proxies only: its debug pages would answer everyone who uses the machine.
-	if source, is := c.provider.(cluster.ConfigSource); is {
-		return c.askIstiod(ctx, mesh.NewIstiod(c.kube, source.XDSAddress), add)
+		return errors.New("its pages about what each proxy has: they would answer everyone who uses this machine, so " +
+			"istiod has none here; its metrics count pushes and what proxies refused")
 	}
 	pods, err := c.running(ctx, func(pod *corev1.Pod) bool { return pod.Labels["app"] == "istiod" })
 	if err != nil {
@@ -468,30 +466,10 @@ func (c *connected) collectIstiod(ctx context.Context, add dump.Add) error {
 	const debugPort, metricsPort = 8080, 15014
 	return c.read(pods, func(pod *corev1.Pod, folder string, errs *joined) {
 		for file, page := range debugPages {
-			c.page(ctx, pod, debugPort, "/debug/"+page, "istiod/"+folder+"/"+file, add, errs)
+			c.page(ctx, pod, debugPort, page, "istiod/"+folder+"/"+file, add, errs)
 		}
 		c.page(ctx, pod, metricsPort, "/metrics", "istiod/"+folder+"/metrics.txt", add, errs)
 	})
-}
-
-// askIstiod asks istiod for its debug pages in the name of a pod of its namespace.
-func (c *connected) askIstiod(ctx context.Context, istiod *mesh.Istiod, add dump.Add) error {
-	pods, err := c.running(ctx, func(pod *corev1.Pod) bool { return pod.Namespace == names.Istio })
-	if err != nil {
-		return err
-	}
-	if len(pods) == 0 {
-		return errors.New("no pod of istiod's namespace runs, in whose name istiod says what its proxies have")
-	}
-	errs := &joined{}
-	for file, page := range debugPages {
-		content, err := istiod.Debug(ctx, pods[0].Namespace, pods[0].Name, page)
-		if err == nil {
-			add("istiod/"+file, content)
-		}
-		errs.add(err)
-	}
-	return errs.err()
 }
 
 // adminPages are what a proxy says about itself.

@@ -112,63 +112,36 @@ type Resources struct {
 }
 
 // Resources asks for everything that istiod sends to the proxy in a pod.
-func (i *Istiod) Resources(ctx context.Context, namespace, pod string) (found Resources, err error) {
-	err = i.converse(ctx, namespace, pod, func(s *conversation) error {
-		found, err = s.resources()
-		return err
-	})
-	return found, err
-}
-
-// Debug asks for one of istiod's debug pages, such as syncz, which says what each proxy has of what istiod has for it.
-// istiod answers only in the name of a pod of its own namespace (istio.io/istio, pilot/pkg/xds/debuggen.go).
-func (i *Istiod) Debug(ctx context.Context, namespace, pod, page string) (content []byte, err error) {
-	err = i.converse(ctx, namespace, pod, func(s *conversation) error {
-		answer, err := s.get(debugXDS, []string{page})
-		if err == nil && len(answer) != 1 {
-			err = fmt.Errorf("istiod answers a question for %s with %d resources", page, len(answer))
-		}
-		if err == nil {
-			content = answer[0].Value
-		}
-		return err
-	})
-	return content, err
-}
-
-// converse has one conversation with istiod in the name of the proxy in a pod.
-func (i *Istiod) converse(ctx context.Context, namespace, pod string, speak func(*conversation) error) error {
+func (i *Istiod) Resources(ctx context.Context, namespace, pod string) (Resources, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, xdsLimit, fmt.Errorf("istiod did not answer within %s", xdsLimit))
 	defer cancel()
 	object, err := i.kube.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("reading pod %s/%s: %w", namespace, pod, err)
+		return Resources{}, fmt.Errorf("reading pod %s/%s: %w", namespace, pod, err)
 	}
 	conn, err := i.connect(ctx, namespace)
 	if err != nil {
-		return err
+		return Resources{}, err
 	}
 	defer func() { _ = conn.Close() }()
 	bearer, err := i.bearer(ctx, object)
 	if err != nil {
-		return err
+		return Resources{}, err
 	}
 	node, err := nodeOf(object)
 	if err != nil {
-		return fmt.Errorf("describing the proxy in pod %s/%s to istiod: %w", namespace, pod, err)
+		return Resources{}, fmt.Errorf("describing the proxy in pod %s/%s to istiod: %w", namespace, pod, err)
 	}
-	s, err := newConversation(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+bearer), conn, node)
-	if err == nil {
-		err = errors.Join(speak(s), s.stream.CloseSend())
-	}
+	found, err := ask(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+bearer), conn, node)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = errors.Join(context.Cause(ctx), err)
 		}
-		return problem.New(problem.IstiodDisconnected, err, "istiod does not answer the proxy in pod %s/%s",
-			namespace, pod)
+		return Resources{},
+			problem.New(problem.IstiodDisconnected, err, "istiod does not send the configuration of pod %s/%s",
+				namespace, pod)
 	}
-	return nil
+	return found, nil
 }
 
 // connect trusts the certificate that istiod puts into every namespace, which is where proxies have it from.

@@ -20,15 +20,21 @@ const (
 	listenersXDS = typePrefix + "listener.v3.Listener"
 	routesXDS    = typePrefix + "route.v3.RouteConfiguration"
 	endpointsXDS = typePrefix + "endpoint.v3.ClusterLoadAssignment"
-	debugXDS     = "istio.io/debug"
 )
 
 // maxMessage is what Envoy takes, too.
 const maxMessage = 200 << 20
 
-// resources asks in the order in which Envoy asks: for clusters, the endpoints that these name, listeners, the routes
-// that those name.
-func (s *conversation) resources() (Resources, error) {
+// ask has one conversation with istiod, in the order in which Envoy asks: clusters, the endpoints that these name,
+// listeners, the routes that those name.
+func ask(ctx context.Context, conn *grpc.ClientConn, who *core.Node) (Resources, error) {
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).
+		StreamAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxMessage))
+	if err != nil {
+		return Resources{}, err
+	}
+	defer func() { _ = stream.CloseSend() }()
+	s := &conversation{stream: stream, node: who}
 	clusters, err := s.get(clustersXDS, nil)
 	if err != nil {
 		return Resources{}, err
@@ -67,12 +73,6 @@ func (s *conversation) resources() (Resources, error) {
 type conversation struct {
 	stream discovery.AggregatedDiscoveryService_StreamAggregatedResourcesClient
 	node   *core.Node
-}
-
-func newConversation(ctx context.Context, conn *grpc.ClientConn, who *core.Node) (*conversation, error) {
-	stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).
-		StreamAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxMessage))
-	return &conversation{stream: stream, node: who}, err
 }
 
 // get asks for the resources of a type and accepts the answer. With names, only those are asked for, and none means
