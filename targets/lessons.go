@@ -20,7 +20,7 @@ func Apps(ctx context.Context,
 	return lab.Run(ctx, "apps", lab.Lesson(lesson.Apps(), isSet(off)))
 }
 
-// Waypoint creates a waypoint for appb alone, ingress traffic included, and shows the listeners of its proxy and the gateway's.
+// Waypoint creates a waypoint for appb, which ingress traffic uses too, and prints the listeners of the waypoint and the gateway.
 // It returns when the waypoint is available, bound to the Service and has its configuration.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Waypoint(ctx context.Context,
@@ -29,7 +29,7 @@ func Waypoint(ctx context.Context,
 	return lab.Run(ctx, "waypoint", lab.Lesson(lesson.Waypoint(), isSet(off)))
 }
 
-// Fault delays a share of the requests under one path of appb; it returns when the waypoint runs it.
+// Fault delays a share of the requests under one path of appb; it returns when the waypoint's configuration has the delay.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Fault(ctx context.Context,
 	percent *float64, // share of the requests to delay, above 0 and up to 100; 50 unless given
@@ -47,10 +47,10 @@ func Fault(ctx context.Context,
 	return lab.Run(ctx, "fault", lab.Lesson(lesson.Fault(fault), isSet(off)))
 }
 
-// Authz lets only appa and the gateway GET from appb; it returns when the waypoint enforces it.
+// Authz allows only appa and the gateway to send GET requests to appb; it returns when the waypoint enforces this.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Authz(ctx context.Context,
-	without *string, // callers that may not GET: appa, gateway-istio, or both with a comma; may be repeated
+	without *string, // callers to leave out: appa, gateway-istio, or both, separated by a comma; may be repeated
 	strict *bool, // also close the ways around the waypoint: connections to the pod itself, and plaintext from outside the mesh
 	off *bool, // remove the policies
 ) error {
@@ -58,7 +58,7 @@ func Authz(ctx context.Context,
 	return lab.Run(ctx, "authz", lab.Lesson(lesson.Authz(taken, isSet(strict)), isSet(off)))
 }
 
-// Split adds a second version of appb and sends a share of the requests to it; it returns when the waypoint does so.
+// Split adds a second version of appb and sends a share of the requests to it; it returns when the waypoint's configuration has the shares.
 // It cannot be on together with sm:fault, and is no part of sm:lab.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Split(ctx context.Context,
@@ -69,7 +69,7 @@ func Split(ctx context.Context,
 	return lab.Run(ctx, "split", lab.Lesson(lesson.Split(split), isSet(off)))
 }
 
-// L4 refuses appa's connections to appb's pod with a policy that ztunnel enforces, by identity; it returns when ztunnel has it.
+// L4 applies a policy that ztunnel enforces: it refuses connections from appa's identity to appb's pod. L4 returns when ztunnel has it.
 // It is no part of sm:lab.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func L4(ctx context.Context,

@@ -16,12 +16,12 @@ func Workshop(ctx context.Context,
 	return lab.Run(ctx, "workshop", lab.Workshop(lab.WorkshopOptions{Open: isSet(open)}))
 }
 
-// Break puts a fault into a lab in which all lessons are on, without telling which; typed again it judges whether it is fixed.
+// Break puts a fault into a lab in which all lessons are on and does not say which. Run it again to check whether the fault is fixed.
 // Variables: SM_PROVIDER, SM_CLUSTER, SM_NAMESPACE, SM_BUNDLE, SM_TIMEOUT, SM_OUTPUT, SM_REPORT, SM_DUMP, SM_TRACE, KUBECONFIG.
 func Break(ctx context.Context,
 	number *int, // which fault, from 1 on; chosen at random unless given
 	hint *bool, // give the next hint
-	off *bool, // take the fault out of the lab
+	off *bool, // remove the fault from the lab
 ) error {
 	return lab.Run(ctx, "break", lab.Break(lab.BreakOptions{Number: valueOr(number, 0), Hint: isSet(hint), Off: isSet(off)}))
 }
