@@ -159,9 +159,7 @@ func TestSpecsUseTheNames(t *testing.T) {
 		"ServiceAccount " + names.AppA, "ServiceAccount " + names.AppB, "Gateway " + names.Gateway,
 		"Gateway " + names.Waypoint,
 		"VirtualService " + names.Delay, "AuthorizationPolicy " + names.GetOnly,
-		"AuthorizationPolicy " + names.OnlyViaWaypoint, "AuthorizationPolicy " + names.L4,
-		"HTTPRoute " + names.SplitRoute, "Service " + names.AppBV1, "Service " + names.AppBV2,
-		"Deployment " + names.AppBV2,
+		"AuthorizationPolicy " + names.OnlyViaWaypoint,
 		"host " + names.Host, "host " + names.LocalHost,
 	} {
 		if !found[want] {

@@ -65,8 +65,7 @@ func Split(ctx context.Context,
 	weight *int, // percentage of the requests that version 1 keeps, 1 to 99; 90 unless given
 	off *bool, // remove the second version and the route
 ) error {
-	split := params.Split{Weight: valueOr(weight, params.DefaultSplit().Weight)}
-	return lab.Run(ctx, "split", lab.Lesson(lesson.Split(split), isSet(off)))
+	return lab.Run(ctx, "split", lab.Lesson(lesson.Split(valueOr(weight, lesson.DefaultWeight)), isSet(off)))
 }
 
 // L4 applies a policy that ztunnel enforces: it refuses connections from appa's identity to appb's pod. L4 returns when ztunnel has it.
@@ -76,7 +75,7 @@ func L4(ctx context.Context,
 	http *bool, // allow appa's GET in the policy, to see what ztunnel makes of an HTTP term
 	off *bool, // remove the policy
 ) error {
-	return lab.Run(ctx, "l4", lab.Lesson(lesson.L4(params.L4{HTTP: isSet(http)}), isSet(off)))
+	return lab.Run(ctx, "l4", lab.Lesson(lesson.L4(isSet(http)), isSet(off)))
 }
 
 // Telemetry lets sm:verify judge what the installed telemetry add-ons show of the traffic, and says what they cannot show.

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"ambientlab/internal/lesson"
-	"ambientlab/internal/lesson/params"
 )
 
 // testFurtherLessons turns on the lessons that sm:lab leaves out, together, has them proven, and turns them off. It
@@ -16,8 +15,13 @@ func (l *lab) testFurtherLessons(t *testing.T) {
 	l.mage(t, "sm:split")
 	l.mage(t, "sm:l4")
 	shown := l.mage(t, "sm:telemetry")
-	if !strings.Contains(shown.stderr, "no proxy counts istio_requests_total") {
-		t.Error("sm:telemetry does not say what upstream Envoy cannot show")
+	for _, says := range []string{
+		"no proxy counts istio_requests_total", "this Prometheus has no web pages", "this Jaeger has no web pages",
+		"not installed, so nothing is claimed of it: grafana, kiali",
+	} {
+		if !strings.Contains(shown.stderr, says) {
+			t.Errorf("sm:telemetry does not say %q", says)
+		}
 	}
 	if refused := l.try(t, "sm:fault"); refused.code == 0 || !strings.Contains(refused.stderr, "LAB-LESSON-EXCLUDED") {
 		t.Errorf("sm:fault under sm:split exits with %d: %s", refused.code, refused.stderr)
@@ -26,7 +30,7 @@ func (l *lab) testFurtherLessons(t *testing.T) {
 	t.Logf("sm:verify:\n%s", verify.stdout)
 	for _, id := range []string{
 		"split-appa", "split-gateway", "l4-denied", "l4-allowed", "l4-through", "prometheus-targets",
-		"prometheus-edges",
+		"prometheus-edges", "jaeger-trace", "jaeger-requests",
 	} {
 		if !strings.Contains(verify.stdout, id) {
 			t.Errorf("sm:verify makes no claim %s", id)
@@ -35,8 +39,8 @@ func (l *lab) testFurtherLessons(t *testing.T) {
 	l.mage(t, "sm:telemetry", "-off")
 	l.mage(t, "sm:l4", "-off")
 	l.mage(t, "sm:l4", "-http")
-	l.proven(t, lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Split(params.DefaultSplit()),
-		lesson.L4(params.L4{HTTP: true})), "l4-http")
+	l.proven(t, lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Split(lesson.DefaultWeight),
+		lesson.L4(true)), "l4-http")
 	l.mage(t, "sm:l4", "-off")
 	l.mage(t, "sm:split", "-off")
 	l.proven(t, lesson.States(lesson.Apps(), lesson.Waypoint()), "l4-off", "split-off-appa", "split-off-gateway")

@@ -67,7 +67,7 @@ func (l *lab) proofs(t *testing.T, lessons probe.Lessons, only ...string) probe.
 	}
 	return probe.Env{
 		Lab: l.name, Namespace: "default", Lessons: lessons, Claims: lesson.Claims(), World: world,
-		Only: only, Progress: t.Logf,
+		Only: only, Progress: t.Logf, Installed: probe.Installed{Addons: strings.Split(os.Getenv("SM_ADDONS"), ",")},
 	}
 }
 

@@ -5,18 +5,21 @@ import (
 	"testing"
 
 	"ambientlab/internal/lesson"
-	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/sabotage"
 )
 
 func (b *bench) split(ctx context.Context) error {
-	return Lesson(lesson.Split(params.DefaultSplit()), false)(ctx, b.Env)
+	return Lesson(lesson.Split(lesson.DefaultWeight), false)(ctx, b.Env)
 }
 
 func (b *bench) l4(ctx context.Context) error {
-	return Lesson(lesson.L4(params.L4{}), false)(ctx, b.Env)
+	return Lesson(lesson.L4(false), false)(ctx, b.Env)
+}
+
+func (b *bench) telemetry(ctx context.Context) error {
+	return Lesson(lesson.Telemetry(), false)(ctx, b.Env)
 }
 
 // off turns a lesson off.
@@ -44,22 +47,22 @@ func TestPacketsFurtherLessons(t *testing.T) {
 		b.refutes(way)
 	}
 
-	b.do("l4 off", off(lesson.L4(params.L4{}))(b))
+	b.do("l4 off", off(lesson.L4(false))(b))
 	b.proven("l4-off", "direct-open")
 	b.talk.reset()
 	b.do("l4 -http", func(ctx context.Context) error {
-		return Lesson(lesson.L4(params.L4{HTTP: true}), false)(ctx, b.Env)
+		return Lesson(lesson.L4(true), false)(ctx, b.Env)
 	})
 	says(t, "l4 -http", b.talk.String(), "ztunnel sees connections and not requests")
 	b.proven("l4-http", "l4-allowed", "l4-through")
-	b.do("l4 off", off(lesson.L4(params.L4{}))(b))
+	b.do("l4 off", off(lesson.L4(false))(b))
 	b.proven("l4-off")
 
 	b.do("another weight", func(ctx context.Context) error {
-		return Lesson(lesson.Split(params.Split{Weight: 50}), false)(ctx, b.Env)
+		return Lesson(lesson.Split(50), false)(ctx, b.Env)
 	})
 	b.proven("split-appa")
-	b.do("split off", off(lesson.Split(params.DefaultSplit()))(b))
+	b.do("split off", off(lesson.Split(lesson.DefaultWeight))(b))
 	b.proven("split-off-appa", "split-off-gateway")
 	b.do("fault", b.fault)
 	b.refused("split under fault", problem.LessonExcluded, b.split)

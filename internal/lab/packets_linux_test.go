@@ -197,7 +197,7 @@ func (b *bench) refutes(way sabotage.Sabotage) {
 	b.do(way.Target+" again", map[string]func(context.Context) error{
 		"install": b.Install, "waypoint": b.waypoint, "fault": b.fault,
 		"authz": func(ctx context.Context) error { return b.Authz(ctx, "", true, false) },
-		"split": b.split, "l4": b.l4,
+		"split": b.split, "l4": b.l4, "telemetry": b.telemetry,
 	}[way.Target])
 	for _, r := range b.conclusive(way.Claims) {
 		if r.Verdict != probe.Proven {

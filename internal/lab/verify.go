@@ -103,7 +103,7 @@ func proofs(ctx context.Context, s *session.Session) (probe.Env, error) {
 	}
 	env := probe.Env{
 		Lab: s.Settings.Cluster, Namespace: s.Config.Namespace, TrustDomain: s.Config.TrustDomain,
-		Claims: lesson.Claims(), Lessons: lessons,
+		Claims: lesson.Claims(), Lessons: lessons, Installed: probe.Installed{Addons: s.Config.Addons},
 	}
 	if !s.Info.Packets {
 		env.Configuration = probe.NewConfiguration(m, lesson.Target(s))
@@ -125,6 +125,7 @@ func describe(ctx context.Context, s *session.Session, client *apply.Client, env
 	if err != nil {
 		return err
 	}
+	env.Installed.IstioProxy = substitutes.Proxy() == ""
 	for _, ref := range slices.Sorted(maps.Keys(substitutes)) {
 		env.Substitutes = append(env.Substitutes, probe.Substitute{Image: ref, By: substitutes[ref]})
 	}

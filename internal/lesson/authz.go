@@ -264,7 +264,7 @@ func authzClaims() []probe.Claim {
 			Learn: "It has no ztunnel, so it has no identity and uses no waypoint. `mage sm:authz -strict` closes this way, " +
 				"too.",
 			When: probe.Not(probe.Strict),
-			Shot: around(probe.Unmeshed, http.StatusOK), Causes: openCauses(names.L4),
+			Shot: around(probe.Unmeshed, http.StatusOK), Causes: openCauses(L4Policy),
 		},
 		{
 			ID: "unmeshed-closed", Lesson: "authz", Title: "a pod outside the mesh does not reach appb",

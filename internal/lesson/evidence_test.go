@@ -6,11 +6,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/probe/traffic"
 	"ambientlab/internal/problem"
@@ -96,7 +96,7 @@ func TestVersions(t *testing.T) {
 					"b": strings.Repeat(line, tc.second),
 				},
 			}
-			gather, site := versions, c.site(Apps(), Waypoint(), Split(params.Split{Weight: tc.split}))
+			gather, site := versions, c.site(Apps(), Waypoint(), Split(tc.split))
 			if tc.split == 0 {
 				gather, site = oneVersion, c.site(Apps(), Waypoint())
 			}
@@ -148,7 +148,7 @@ func TestDenials(t *testing.T) {
 			c := &pods{
 				list: []traffic.Pod{pod("z", "app", "ztunnel")}, logs: map[string]string{"z": tc.log}, page: page(10),
 			}
-			judge, err := deniedByNodeProxy(t.Context(), c.site(Apps(), L4(params.L4{})))
+			judge, err := deniedByNodeProxy(t.Context(), c.site(Apps(), L4(false)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -169,6 +169,7 @@ func TestDenials(t *testing.T) {
 func TestTelemetryNotes(t *testing.T) {
 	built := session.Substitutes{
 		"docker.io/istio/proxyv2:1.31.4-distroless": "upstream Envoy", "docker.io/prom/prometheus:v3.10.0": "no pages",
+		"docker.io/jaegertracing/jaeger:2.17.0": "no pages",
 	}
 	for name, tc := range map[string]struct {
 		addons      []string
@@ -176,18 +177,23 @@ func TestTelemetryNotes(t *testing.T) {
 		says        []string
 	}{
 		"from source": {
-			[]string{"prometheus"},
+			[]string{"prometheus", "jaeger"},
 			built,
-			[]string{"no proxy counts istio_requests_total", "has no web pages", "not installed", "grafana, " +
-				"jaeger, kiali"},
+			[]string{
+				"no proxy counts istio_requests_total", "this Prometheus has no web pages", "this Jaeger has no web pages",
+				"not installed, so nothing is claimed of it: grafana, kiali",
+			},
 		},
 		"Istio's own": {
 			[]string{"prometheus", "grafana", "jaeger", "kiali"},
 			nil,
-			[]string{"nothing is claimed of grafana", "nothing is claimed of kiali"},
+			nil,
 		},
 	} {
 		got := strings.Join(TelemetryNotes(tc.addons, tc.substitutes), "\n")
+		if got != "" && tc.says == nil {
+			t.Errorf("%s: %q, and everything can be shown", name, got)
+		}
 		for _, words := range tc.says {
 			if !strings.Contains(got, words) {
 				t.Errorf("%s: %q does not say %q", name, got, words)
@@ -195,45 +201,67 @@ func TestTelemetryNotes(t *testing.T) {
 		}
 	}
 	if trouble := Telemetry().Possible(session.Config{}); trouble == nil || trouble.ID != problem.ObjectMissing.ID {
-		t.Errorf("without Prometheus: %v", trouble)
+		t.Errorf("without an add-on: %v", trouble)
 	}
-	if trouble := Telemetry().Possible(session.Config{Addons: []string{"prometheus"}}); trouble != nil {
-		t.Errorf("with Prometheus: %v", trouble)
+	if trouble := Telemetry().Possible(session.Config{Addons: []string{"jaeger"}}); trouble != nil {
+		t.Errorf("with Jaeger: %v", trouble)
 	}
 }
 
-// TestEdges compares what Prometheus has with what the node proxies count.
-func TestEdges(t *testing.T) {
-	const vector = `{"status":"success","data":{"resultType":"vector","result":[%s]}}`
-	sample := func(identity, policy, value string) string {
-		return fmt.Sprintf(`{"metric":{"source_principal":%q,"connection_security_policy":%q},"value":[1,%q]}`,
-			identity, policy, value)
-	}
-	const appa = "spiffe://cluster.local/ns/default/sa/appa"
-	for name, tc := range map[string]struct {
-		answer string
-		met    bool
-		says   string
+// TestSpecsHaveTheNames compares the names of lesson split's and lesson l4's objects with those in their specs.
+func TestSpecsHaveTheNames(t *testing.T) {
+	for _, tc := range []struct {
+		lesson Lesson
+		want   []string
 	}{
-		"all":     {sample(appa, "mutual_tls", "9"), true, "9 connections"},
-		"not yet": {sample(appa, "mutual_tls", "8"), false, "the node proxies count 9"},
-		"plain text too": {
-			sample(appa, "mutual_tls", "9") + "," + sample("unknown", "unknown", "1"), false, "others: 1 of unknown",
-		},
-		"another identity": {sample("spiffe://x", "mutual_tls", "9"), false, "spiffe://x"},
-		"nothing":          {"", false, "0 connections"},
+		{Split(50), []string{
+			"HTTPRoute " + SplitRoute, "Service " + appbV1, "Service " + appbV2, "Deployment " + appbV2,
+		}},
+		{L4(false), []string{"AuthorizationPolicy " + L4Policy}},
+		{L4(true), []string{"AuthorizationPolicy " + L4Policy}},
 	} {
-		c := &pods{
-			list: []traffic.Pod{pod("p", "app.kubernetes.io/name", "prometheus")}, page: fmt.Sprintf(vector, tc.answer),
+		objects, err := tc.lesson.Objects(session.Config{Namespace: "default", TrustDomain: "cluster.local"})
+		if err != nil {
+			t.Fatal(err)
 		}
-		e := edge{"source", "appa", "appb-waypoint", appa}
-		met, text, err := e.in(t.Context(), c.site(), 9)
-		if err != nil || met != tc.met || !strings.Contains(text, tc.says) {
-			t.Errorf("%s: %v, %q, %v", name, met, text, err)
+		var found []string
+		for _, o := range objects {
+			found = append(found, o.GetKind()+" "+o.GetName())
+		}
+		for _, want := range tc.want {
+			if !slices.Contains(found, want) {
+				t.Errorf("lesson %s has %v, not %s", tc.lesson.Name, found, want)
+			}
 		}
 	}
-	c := &pods{list: []traffic.Pod{pod("p", "app.kubernetes.io/name", "prometheus")}, page: `{"status":"error"}`}
-	if _, _, err := (edge{}).in(t.Context(), c.site(), 1); err == nil {
-		t.Error("an error of Prometheus is no error")
+}
+
+// TestTelemetryClaims makes no claim about an add-on that is not installed, nor about a metric that no proxy counts.
+func TestTelemetryClaims(t *testing.T) {
+	lessons := States(Apps(), Waypoint(), Telemetry())
+	for name, tc := range map[string]struct {
+		installed probe.Installed
+		want      string
+	}{
+		"Prometheus from source": {
+			probe.Installed{Addons: []string{"prometheus"}}, "prometheus-targets prometheus-edges",
+		},
+		"Jaeger alone": {probe.Installed{Addons: []string{"jaeger"}}, "jaeger-trace jaeger-requests"},
+		"all four, Istio's proxy": {
+			probe.Installed{Addons: []string{"prometheus", "grafana", "jaeger", "kiali"}, IstioProxy: true},
+			"prometheus-targets prometheus-edges prometheus-requests jaeger-trace jaeger-requests kiali-valid " +
+				"kiali-graph grafana-dashboards",
+		},
+		"nothing": {probe.Installed{IstioProxy: true}, ""},
+	} {
+		var made []string
+		for _, c := range Claims() {
+			if c.Lesson == "telemetry" && c.When(lessons) && c.Where(tc.installed) {
+				made = append(made, c.ID)
+			}
+		}
+		if got := strings.Join(made, " "); got != tc.want {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lesson/names"
-	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/probe/observe"
@@ -18,15 +17,28 @@ import (
 	"ambientlab/internal/session"
 )
 
-// L4 is sm:l4: ztunnel at appb's pod refuses connections from appa, by the identity that mutual TLS proves.
-func L4(l4 params.L4) Lesson {
+// L4Policy is the AuthorizationPolicy of sm:l4, which ztunnel enforces.
+const L4Policy = "appb-l4"
+
+// Terms are those of the policy that refuses appa's connections to appb's pods.
+type Terms struct {
+	// HTTP makes it a policy with an HTTP term, which reads as if it allowed appa's GET. ztunnel, which enforces it,
+	// sees no requests.
+	HTTP bool `json:"http"`
+}
+
+// L4 is sm:l4: ztunnel at appb's pod refuses connections from appa, by the identity that mutual TLS proves. http makes
+// it a policy with an HTTP term.
+func L4(http bool) Lesson { return l4Of(Terms{http}) }
+
+func l4Of(l4 Terms) Lesson {
 	on := "ztunnel refuses appa's connections to appb's pod"
 	if l4.HTTP {
 		on += ", though the policy allows appa's GET: ztunnel cannot judge an HTTP term"
 	}
 	return Lesson{
 		Name: "l4", Needs: []string{"apps"}, Extra: true, Parameters: l4,
-		Recorded: fromRecord(L4), On: on, Off: "no layer-4 policy for appb's pod", Claims: l4Claims(),
+		Recorded: fromRecord(l4Of), On: on, Off: "no layer-4 policy for appb's pod", Claims: l4Claims(),
 		Data: func(config session.Config) map[string]any {
 			return map[string]any{
 				"Principal": names.Principal(config.TrustDomain, config.Namespace, names.AppA), "HTTP": l4.HTTP,
@@ -35,17 +47,17 @@ func L4(l4 params.L4) Lesson {
 		Plan: func(l Lesson, s *session.Session) engine.Plan {
 			return engine.Plan{
 				Name: l.Name, Title: on,
-				Steps: []engine.Step{l.recordedStep(s, "AuthorizationPolicy "+names.L4, "policy.yaml")},
+				Steps: []engine.Step{l.recordedStep(s, "AuthorizationPolicy "+L4Policy, "policy.yaml")},
 			}
 		},
 		InForce: func(s *session.Session) Wait {
 			return Wait{
 				"ztunnel has the policy",
-				mesh.All(mesh.StrictOn(s.Config.Namespace, names.L4), mesh.ZtunnelKnows(Target(s), names.L4)),
+				mesh.All(mesh.StrictOn(s.Config.Namespace, L4Policy), mesh.ZtunnelKnows(Target(s), L4Policy)),
 			}
 		},
 		Gone: func(s *session.Session) Wait {
-			return Wait{"ztunnel has no such policy", mesh.StrictOff(Target(s), s.Config.Namespace, names.L4)}
+			return Wait{"ztunnel has no such policy", mesh.StrictOff(Target(s), s.Config.Namespace, L4Policy)}
 		},
 		Show: func(_ context.Context, s *session.Session) error {
 			if l4.HTTP {
@@ -73,10 +85,10 @@ func l4Claims() []probe.Claim {
 	accepted := []probe.ConfigurationCheck{{
 		Name: "accepted for ztunnel", Of: probe.IstioObjects,
 		Expect: func(probe.Scene) string {
-			return "AuthorizationPolicy " + names.L4 + " has condition " + mesh.ZtunnelAccepted
+			return "AuthorizationPolicy " + L4Policy + " has condition " + mesh.ZtunnelAccepted
 		},
 		Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-			return none(mesh.PolicyTrouble(s.Policy.Namespace, names.L4, found.Objects.Policy(names.L4),
+			return none(mesh.PolicyTrouble(s.Policy.Namespace, L4Policy, found.Objects.Policy(L4Policy),
 				mesh.ZtunnelAccepted))
 		},
 	}}
@@ -84,9 +96,9 @@ func l4Claims() []probe.Claim {
 		Name: "without the rule that has an HTTP term", Of: probe.IstioObjects,
 		Expect: func(probe.Scene) string { return "Istio says that ztunnel does not support HTTP attributes" },
 		Met: func(_ probe.Scene, found probe.Configured) (bool, string) {
-			policy := found.Objects.Policy(names.L4)
+			policy := found.Objects.Policy(L4Policy)
 			if policy == nil {
-				return false, "there is no policy " + names.L4
+				return false, "there is no policy " + L4Policy
 			}
 			for _, c := range policy.Status.GetConditions() {
 				if strings.Contains(c.GetMessage(), "HTTP attributes") {
@@ -119,7 +131,7 @@ func l4Claims() []probe.Claim {
 			When:  probe.All(probe.On("l4"), probe.Not(probe.Strict)),
 			Shot: get(probe.OutsiderDirect, probe.Expect{Status: http.StatusOK, Route: probe.Around},
 				notDeniedByNodeProxy),
-			Causes: openCauses(names.L4),
+			Causes: openCauses(L4Policy),
 		},
 		{
 			ID: "l4-through", Lesson: "l4", Title: "appa's requests through the waypoint are not refused by it",
@@ -149,19 +161,19 @@ func l4Claims() []probe.Claim {
 
 // withHTTP is met while the policy has an HTTP term.
 func withHTTP(l probe.Lessons) bool {
-	asked := probe.ParametersOf[params.L4](l, "l4")
+	asked := probe.ParametersOf[Terms](l, "l4")
 	return asked != nil && asked.HTTP
 }
 
 // l4Causes are why ztunnel does not refuse appa.
 func l4Causes() []probe.Cause {
 	return []probe.Cause{{Find: func(o *mesh.Objects, l probe.Lessons) *problem.Problem {
-		policy := o.Policy(names.L4)
+		policy := o.Policy(L4Policy)
 		if policy != nil && policy.Spec.GetSelector() == nil {
 			return problem.New(problem.ConfigNotAttached, nil,
-				"AuthorizationPolicy %s has no `selector`: ztunnel enforces policies with one only", names.L4)
+				"AuthorizationPolicy %s has no `selector`: ztunnel enforces policies with one only", L4Policy)
 		}
-		trouble := mesh.PolicyTrouble(o.Target.Service.Namespace, names.L4, policy, mesh.ZtunnelAccepted)
+		trouble := mesh.PolicyTrouble(o.Target.Service.Namespace, L4Policy, policy, mesh.ZtunnelAccepted)
 		if trouble != nil {
 			return trouble
 		}
@@ -267,5 +279,5 @@ func (d denials) names(line string) bool {
 	case withHTTP(d.site.Lessons):
 		return strings.Contains(line, "none allowed")
 	}
-	return strings.Contains(line, names.L4)
+	return strings.Contains(line, L4Policy)
 }

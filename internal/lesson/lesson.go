@@ -30,8 +30,8 @@ func All() []Lesson {
 		Waypoint(),
 		Fault(params.DefaultFault()),
 		Authz("", false),
-		Split(params.DefaultSplit()),
-		L4(params.L4{}),
+		Split(DefaultWeight),
+		L4(false),
 		Telemetry(),
 	}
 }

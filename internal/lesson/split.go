@@ -9,7 +9,6 @@ import (
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lesson/names"
-	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/probe/observe"
@@ -19,29 +18,69 @@ import (
 	"ambientlab/internal/session"
 )
 
-// Split is sm:split: a second version of appb, which the waypoint sends a share of the requests to.
-func Split(split params.Split) Lesson {
+// The objects of sm:split: its HTTPRoute, the Services of appb's two versions, and the Deployment of the second, which
+// has the name of its Service.
+const (
+	SplitRoute = "appb-split"
+	appbV1     = "appb-v1"
+	appbV2     = "appb-v2"
+)
+
+// DefaultWeight is a first step of a canary release: one request of ten reaches the new version.
+const DefaultWeight = 90
+
+// Weight is how the requests to appb are shared between its two versions.
+type Weight struct {
+	// First is the percentage of the requests that version 1 gets, 1 to 99; version 2 gets the others.
+	First int `json:"weight"`
+}
+
+// rest is the percentage of the requests that version 2 gets, share the same from 0 to 1.
+func (w Weight) rest() int      { return 100 - w.First }
+func (w Weight) share() float64 { return float64(w.rest()) / 100 }
+
+// of gives the percentages by the names of the versions' Services.
+func (w Weight) of() mesh.Weights { return mesh.Weights{appbV1: w.First, appbV2: w.rest()} }
+
+// validate refuses, with problem.SettingInvalid, a weight that leaves a version without requests.
+func (w Weight) validate() error {
+	if w.First < 1 || w.First > 99 {
+		return problem.New(problem.SettingInvalid, nil, "-weight=%d is not accepted; accepted: 1 to 99", w.First)
+	}
+	return nil
+}
+
+// String describes the split.
+func (w Weight) String() string {
+	return fmt.Sprintf("%d %% of the requests to version 1 of appb, %d %% to version 2", w.First, w.rest())
+}
+
+// Split is sm:split: a second version of appb, which the waypoint sends a share of the requests to. weight is the
+// percentage that version 1 keeps.
+func Split(weight int) Lesson { return splitOf(Weight{weight}) }
+
+func splitOf(split Weight) Lesson {
 	return Lesson{
-		Name: "split", Needs: []string{"apps", "waypoint"}, Extra: true, Parameters: split, Invalid: split.Validate(),
+		Name: "split", Needs: []string{"apps", "waypoint"}, Extra: true, Parameters: split, Invalid: split.validate(),
 		Excludes: []Exclusion{{
 			"fault", "sm:fault applies a VirtualService for appb and sm:split an HTTPRoute, and what Istio makes of " +
 				"both for one Service is undefined",
 		}},
-		Recorded: fromRecord(Split), On: split.String(), Off: "one version of appb", Claims: splitClaims(),
+		Recorded: fromRecord(splitOf), On: split.String(), Off: "one version of appb", Claims: splitClaims(),
 		Data: func(session.Config) map[string]any {
-			return map[string]any{"Httpbin": names.HttpbinImage, "Weight": split.Weight, "Rest": split.Rest()}
+			return map[string]any{"Httpbin": names.HttpbinImage, "Weight": split.First, "Rest": split.rest()}
 		},
 		Plan: func(l Lesson, s *session.Session) engine.Plan {
 			return engine.Plan{
 				Name: l.Name, Title: split.String(),
 				Steps: []engine.Step{
-					l.specStep(s, names.AppBV2, "version 2 of appb", "version2.yaml"),
-					l.recordedStep(s, "HTTPRoute "+names.SplitRoute, "route.yaml", names.AppBV2),
+					l.specStep(s, appbV2, "version 2 of appb", "version2.yaml"),
+					l.recordedStep(s, "HTTPRoute "+SplitRoute, "route.yaml", appbV2),
 				},
 			}
 		},
 		InForce: func(s *session.Session) Wait {
-			return Wait{"The waypoint splits the requests", mesh.SplitOn(Target(s), names.SplitRoute, split.Weights())}
+			return Wait{"The waypoint splits the requests", mesh.SplitOn(Target(s), SplitRoute, split.of())}
 		},
 		Gone: func(s *session.Session) Wait {
 			return Wait{"The waypoint splits nothing", mesh.SplitOff(Target(s))}
@@ -54,17 +93,18 @@ func Split(split params.Split) Lesson {
 func splitClaims() []probe.Claim {
 	shot := func(caller probe.Caller, gather probe.Gather) probe.Shot {
 		return probe.Shot{
-			Caller: caller, Method: http.MethodGet, Path: probe.OtherPath, Count: probe.EnoughForSplit,
-			Expect: probe.Expect{Status: http.StatusOK, Route: probe.Through}, Gather: gather,
+			Caller: caller, Method: http.MethodGet, Path: probe.OtherPath, Count: probe.EnoughForPortion,
+			Portion: func(l probe.Lessons) float64 { return asked(l).share() },
+			Expect:  probe.Expect{Status: http.StatusOK, Route: probe.Through}, Gather: gather,
 		}
 	}
 	weights := []probe.ConfigurationCheck{{
 		Name: "weights", Of: probe.WaypointProxy,
 		Expect: func(s probe.Scene) string {
-			return "the waypoint sends " + mesh.Weights(asked(s.Lessons).Weights()).String()
+			return "the waypoint sends " + asked(s.Lessons).of().String()
 		},
 		Met: func(s probe.Scene, found probe.Configured) (bool, string) {
-			return mesh.Splits(found.Dump, s.Target.Service, asked(s.Lessons).Weights())
+			return mesh.Splits(found.Dump, s.Target.Service, asked(s.Lessons).of())
 		},
 	}}
 	noWeights := []probe.ConfigurationCheck{{
@@ -109,11 +149,11 @@ func splitClaims() []probe.Claim {
 }
 
 // asked gives the split that was asked for, or the default one while the lesson is off.
-func asked(l probe.Lessons) params.Split {
-	if split := probe.ParametersOf[params.Split](l, "split"); split != nil {
+func asked(l probe.Lessons) Weight {
+	if split := probe.ParametersOf[Weight](l, "split"); split != nil {
 		return *split
 	}
-	return params.DefaultSplit()
+	return Weight{DefaultWeight}
 }
 
 // splitCauses are why the requests are not shared as they were set, or still are shared.
@@ -123,14 +163,14 @@ func splitCauses() []probe.Cause {
 			if !l.On("split") {
 				return nil
 			}
-			if found := mesh.RouteTrouble(o.Target.Service, names.SplitRoute, o.Route(names.SplitRoute)); found != nil {
+			if found := mesh.RouteTrouble(o.Target.Service, SplitRoute, o.Route(SplitRoute)); found != nil {
 				return found
 			}
-			return mesh.WeightsTrouble(asked(l).Weights(), o.Route(names.SplitRoute))
+			return mesh.WeightsTrouble(asked(l).of(), o.Route(SplitRoute))
 		}},
 		{Find: func(o *mesh.Objects, l probe.Lessons) *problem.Problem {
 			for _, route := range o.AttachedRoutes() {
-				if !l.On("split") || route.Name != names.SplitRoute {
+				if !l.On("split") || route.Name != SplitRoute {
 					return problem.New(problem.ConfigNotAttached, nil, "HTTPRoute %s is attached to Service "+
 						"%s", route.Name,
 						o.Target.Service.Name)
@@ -143,7 +183,7 @@ func splitCauses() []probe.Cause {
 				if l.On("split") && mesh.VirtualServiceTrouble(o.Target.Service, v.Name, v) == nil {
 					return problem.New(problem.ConfigNotAttached, nil, "VirtualService %s is for the same host as "+
 						"HTTPRoute %s",
-						v.Name, names.SplitRoute)
+						v.Name, SplitRoute)
 				}
 			}
 			return nil
@@ -159,14 +199,14 @@ func versions(ctx context.Context, site probe.Site) (probe.Judge, error) {
 		if check.Verdict != probe.Proven {
 			return []probe.Check{check}
 		}
-		share := stats.Share{Want: asked(site.Lessons).Share(), Within: probe.Within, Error: site.Error}
+		share := stats.Share{Want: asked(site.Lessons).share(), Within: probe.Within, Error: site.Error}
 		low, high := stats.Interval(second, m.Sent, site.Error)
 		verdict := probe.VerdictOf(share.Counted(second, m.Sent))
 		return []probe.Check{check, {Name: "share of version 2", Verdict: verdict, Text: fmt.Sprintf(
 			"%d of %d requests (%.1f %%) reached version 2; the true share lies between %.1f %% and %.1f %% "+
 				"(wrong with "+
 				"probability %g), set: %d %%", second, m.Sent, 100*float64(second)/float64(m.Sent), 100*low, 100*high,
-			site.Error, asked(site.Lessons).Rest())}}
+			site.Error, asked(site.Lessons).rest())}}
 	}, err
 }
 

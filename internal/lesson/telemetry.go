@@ -2,19 +2,16 @@ package lesson
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"ambientlab/internal/engine"
-	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe"
-	"ambientlab/internal/probe/observe"
+	"ambientlab/internal/probe/addons"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
 	"ambientlab/internal/upstream"
@@ -37,12 +34,12 @@ func Telemetry() Lesson {
 			}}
 		},
 		Possible: func(config session.Config) *problem.Problem {
-			if config.HasAddon(upstream.Prometheus) {
+			if len(config.Addons) > 0 {
 				return nil
 			}
-			return problem.New(problem.ObjectMissing, nil, "sm:telemetry judges what Prometheus shows, and Prometheus "+
-				"is not installed; nothing was changed").With("Run `SM_ADDONS=prometheus mage sm:install`, then " +
-				"`mage sm:telemetry`.")
+			return problem.New(problem.ObjectMissing, nil, "sm:telemetry judges what the telemetry add-ons show, and "+
+				"none is installed; nothing was changed").With("Run `SM_ADDONS=prometheus,jaeger mage sm:install`, " +
+				"then `mage sm:telemetry`.")
 		},
 		Show: func(ctx context.Context, s *session.Session) error {
 			substitutes, err := s.Substitutes(ctx)
@@ -59,27 +56,21 @@ func Telemetry() Lesson {
 }
 
 // TelemetryNotes say what the installed add-ons cannot show, and which are not installed.
-func TelemetryNotes(addons []string, substitutes session.Substitutes) []string {
+func TelemetryNotes(installed []string, substitutes session.Substitutes) []string {
 	var notes []string
 	if substitutes.Proxy() != "" {
 		notes = append(notes, "no proxy counts istio_requests_total, since the gateway's and the waypoint's Envoy "+
-			"lacks "+
-			"Istio's extensions: what is shown of requests comes from Envoy's own counters")
+			"lacks Istio's extensions: what is shown of requests comes from Envoy's own counters")
 	}
-	if substitutes.Prometheus() != "" && slices.Contains(addons, upstream.Prometheus) {
+	if substitutes.Prometheus() != "" && slices.Contains(installed, upstream.Prometheus) {
 		notes = append(notes, "this Prometheus has no web pages: it answers queries")
 	}
-	if substitutes.Jaeger() != "" && slices.Contains(addons, upstream.Jaeger) {
+	if substitutes.Jaeger() != "" && slices.Contains(installed, upstream.Jaeger) {
 		notes = append(notes, "this Jaeger has no web pages: it answers queries")
 	}
-	missing := slices.DeleteFunc(upstream.Addons(), func(name string) bool { return slices.Contains(addons, name) })
+	missing := slices.DeleteFunc(upstream.Addons(), func(name string) bool { return slices.Contains(installed, name) })
 	if len(missing) > 0 {
 		notes = append(notes, "not installed, so nothing is claimed of it: "+strings.Join(missing, ", "))
-	}
-	for _, name := range []string{upstream.Grafana, upstream.Kiali} {
-		if slices.Contains(addons, name) {
-			notes = append(notes, "nothing is claimed of "+name+": its pages are for you to look at, see sm:dashboard")
-		}
 	}
 	return notes
 }
@@ -95,212 +86,124 @@ func telemetryClaims() []probe.Claim {
 			Caller: probe.Appa, Method: method, Path: path, Count: count, Expect: expect, Gather: gather,
 		}
 	}
+	get := func(count int, gather probe.Gather) probe.Shot {
+		return shot(http.MethodGet, probe.OtherPath, count, http.StatusOK, gather)
+	}
+	denied := func(gather probe.Gather) probe.Shot {
+		return shot(http.MethodPost, "/post", probe.Several, http.StatusForbidden, gather)
+	}
+	delayed := func(gather probe.Gather) probe.Shot {
+		return shot(http.MethodGet, probe.FaultPath, probe.Several, probe.OwnStatus, gather)
+	}
+	traced := get(probe.Few, addons.Trace())
+	traced.Caller, traced.Traced = probe.Gateway, true
 	on := func(further ...func(probe.Lessons) bool) func(probe.Lessons) bool {
 		return probe.All(append(further, probe.On("telemetry"))...)
 	}
+	appaOn := func(lessons ...string) func(probe.Lessons) bool {
+		further := []func(probe.Lessons) bool{probe.Admitted(probe.Appa)}
+		for _, l := range lessons {
+			further = append(further, probe.On(l))
+		}
+		return on(further...)
+	}
+	has := func(addon string) func(probe.Installed) bool {
+		return func(i probe.Installed) bool { return slices.Contains(i.Addons, addon) }
+	}
 	const lesson = "telemetry"
+	scraped := []probe.Cause{{Find: found((*mesh.Objects).ScrapeTrouble)}}
+	tracing := []probe.Cause{{Find: found((*mesh.Objects).TracingTrouble)}}
 	return []probe.Claim{
 		{
 			ID: "prometheus-targets", Lesson: lesson,
 			Title: "Prometheus reads the counters of every node proxy, of the gateway and of the waypoint",
 			Learn: "Annotations on the pods tell Prometheus where their metrics are.",
-			When:  on(probe.Admitted(probe.Appa)),
-			Shot:  shot(http.MethodGet, probe.OtherPath, probe.Few, http.StatusOK, targetsUp),
+			When:  appaOn(), Where: has(upstream.Prometheus),
+			Shot: get(probe.Few, addons.TargetsUp()), Causes: scraped,
 		},
 		{
 			ID: "prometheus-edges", Lesson: lesson,
 			Title: "Prometheus has every connection on the way from appa to appb, with identities and mutual TLS",
 			Learn: "The node proxies count connections at both ends, by workload, identity and security policy. " +
 				"Between gateway and waypoint no node proxy is involved, so there is no such series.",
-			When: on(probe.Admitted(probe.Appa)),
-			Shot: shot(http.MethodGet, probe.OtherPath, probe.Several, http.StatusOK, edges),
+			When: appaOn(), Where: has(upstream.Prometheus),
+			Shot: get(probe.Several, addons.Edges()), Causes: scraped,
 		},
 		{
 			ID: "prometheus-denied", Lesson: lesson,
 			Title: "Prometheus has as many denied requests as the waypoint counts",
 			Learn: "The waypoint's RBAC filter counts what it denies.",
-			When:  on(probe.On("waypoint"), probe.On("authz")),
-			Shot: shot(http.MethodPost, "/post", probe.Several, http.StatusForbidden, agrees(
-				`envoy_http_rbac{authz_enforce_result="denied",%s}`,
-				func(c observe.Counters) observe.Counter { return c.Denied })),
+			When:  on(probe.On("waypoint"), probe.On("authz")), Where: has(upstream.Prometheus),
+			Shot: denied(addons.Denied()), Causes: scraped,
 		},
 		{
 			ID: "prometheus-delayed", Lesson: lesson,
 			Title: "Prometheus has as many delays as the waypoint counts",
 			Learn: "The waypoint's fault filter counts the delays that it puts in.",
-			When:  on(probe.On("waypoint"), probe.On("fault"), probe.Admitted(probe.Appa)),
-			Shot: shot(http.MethodGet, probe.FaultPath, probe.Several, probe.OwnStatus, agrees(
-				`envoy_http_fault_delays_injected{%s}`,
-				func(c observe.Counters) observe.Counter { return c.Delayed })),
+			When:  appaOn("waypoint", "fault"), Where: has(upstream.Prometheus),
+			Shot: delayed(addons.Delayed()), Causes: scraped,
+		},
+		{
+			ID: "prometheus-requests", Lesson: lesson,
+			Title: "Prometheus has every request of appa in istio_requests_total",
+			Learn: "Istio's own Envoy has an extension that counts requests with the workloads at both ends.",
+			When:  appaOn("waypoint"),
+			Where: func(i probe.Installed) bool { return has(upstream.Prometheus)(i) && i.IstioProxy },
+			Shot:  get(probe.Several, addons.Requests()), Causes: scraped,
+		},
+		{
+			ID: "jaeger-trace", Lesson: lesson,
+			Title: "Jaeger has the trace that a caller began, with a span of the gateway and one of the waypoint",
+			Learn: "Envoy continues the trace of the header traceparent, and passes the header on. A node proxy sees " +
+				"no headers, so it has no span.",
+			When:  on(probe.On("waypoint"), probe.Admitted(probe.Gateway)),
+			Where: has(upstream.Jaeger), Shot: traced, Causes: tracing,
+		},
+		{
+			ID: "jaeger-requests", Lesson: lesson,
+			Title: "Jaeger has a span of the waypoint for every request of appa",
+			Learn: "The mesh's Telemetry resource asks for traces of all requests; without a number it is one of a " +
+				"hundred.",
+			When: appaOn("waypoint"), Where: has(upstream.Jaeger),
+			Shot: get(probe.Several, addons.Traces()), Causes: tracing,
+		},
+		{
+			ID: "jaeger-denied", Lesson: lesson,
+			Title: "Jaeger has as many spans with a 403 as the waypoint counts denied requests",
+			Learn: "A request that the waypoint answers itself has a span like any other.",
+			When:  on(probe.On("waypoint"), probe.On("authz")), Where: has(upstream.Jaeger),
+			Shot: denied(addons.DeniedTraces()), Causes: tracing,
+		},
+		{
+			ID: "jaeger-delayed", Lesson: lesson,
+			Title: "Jaeger has as many delayed spans as the waypoint counts delays, each as long as the delay",
+			Learn: "Envoy marks the span of a delayed request with the response flag DI, as in its access log.",
+			When:  appaOn("waypoint", "fault"), Where: has(upstream.Jaeger),
+			Shot: delayed(addons.DelayedTraces()), Causes: tracing,
+		},
+		{
+			ID: "kiali-valid", Lesson: lesson,
+			Title: "Kiali finds no error in the objects of the applications' namespace",
+			Learn: "Kiali compares objects with each other, such as a route with the Services that it names.",
+			When:  appaOn(), Where: has(upstream.Kiali), Shot: get(probe.Few, addons.Validations()),
+		},
+		{
+			ID: "kiali-graph", Lesson: lesson,
+			Title: "Kiali draws the way from appa to appb, with mutual TLS",
+			Learn: "Kiali draws what Prometheus has of the node proxies' counters.",
+			When:  appaOn(), Where: has(upstream.Kiali), Shot: get(probe.Several, addons.Graph()), Causes: scraped,
+		},
+		{
+			ID: "grafana-dashboards", Lesson: lesson,
+			Title: "Grafana loads Istio's dashboards, and their queries for connections return data",
+			Learn: "A dashboard holds queries; Grafana sends them to Prometheus.",
+			When:  appaOn(), Where: has(upstream.Grafana),
+			Shot: get(probe.Several, addons.Dashboards(upstream.Dashboards()...)), Causes: scraped,
 		},
 	}
 }
 
-// scrapePatience is how long Prometheus may take to have what the proxies have counted: two intervals, and a little.
-const scrapePatience = 2*observe.ScrapeInterval + 10*time.Second
-
-// eventually asks until an answer is met, for as long as Prometheus may take; it gives the latest answer.
-func eventually(ctx context.Context, ask func(context.Context) (met bool, text string, err error)) probe.Check {
-	check := probe.Check{Name: "Prometheus", Verdict: probe.Inconclusive}
-	ctx, cancel := context.WithTimeout(ctx, scrapePatience)
-	defer cancel()
-	for {
-		met, text, err := ask(ctx)
-		switch {
-		case err != nil && ctx.Err() == nil:
-			check.Text = err.Error()
-		case err == nil && met:
-			check.Verdict, check.Text = probe.Proven, text
-			return check
-		case err == nil:
-			check.Verdict, check.Text = probe.Refuted, text
-		}
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return check
-		}
-	}
-}
-
-// targetsUp wants every proxy's pod read by Prometheus.
-func targetsUp(_ context.Context, site probe.Site) (probe.Judge, error) {
-	return func(ctx context.Context, _ probe.Measurement) []probe.Check {
-		return []probe.Check{eventually(ctx, func(ctx context.Context) (bool, string, error) {
-			up, err := observe.Prometheus{Cluster: site.Cluster}.Query(ctx, `up{job="kubernetes-pods"}`)
-			if err != nil {
-				return false, "", err
-			}
-			state := map[string]float64{}
-			for _, s := range up {
-				state[s.Labels["pod"]] = s.Value
-			}
-			var good, bad []string
-			for _, of := range proxiesOf(site) {
-				pods, err := site.Cluster.Pods(ctx, of.namespace, of.selector)
-				if err != nil {
-					return false, "", err
-				}
-				for _, pod := range pods {
-					if state[pod.Name] == 1 {
-						good = append(good, pod.Name)
-					} else {
-						bad = append(bad, pod.Name)
-					}
-				}
-			}
-			if len(bad) > 0 {
-				return false, "not read: " + strings.Join(bad, ", "), nil
-			}
-			return len(good) > 0, "read: " + strings.Join(good, ", "), nil
-		})}
-	}, nil
-}
-
-type podsOf struct{ namespace, selector string }
-
-// proxiesOf lists where the proxies' pods are.
-func proxiesOf(site probe.Site) []podsOf {
-	const gateway = mesh.GatewayLabel + "="
-	all := []podsOf{{names.Istio, "app=ztunnel"}, {site.Namespace, gateway + names.Gateway}}
-	if site.Lessons.On("waypoint") {
-		all = append(all, podsOf{site.Namespace, gateway + names.Waypoint})
-	}
-	return all
-}
-
-// edge is one kind of connection, as a node proxy at one of its ends counts it.
-type edge struct{ reporter, from, to, identity string }
-
-func (e edge) String() string { return e.from + " to " + e.to + ", counted at the " + e.reporter }
-
-func (e edge) labels() map[string]string {
-	return map[string]string{"reporter": e.reporter, "source_workload": e.from, "destination_workload": e.to}
-}
-
-// edgesOf lists the connections on the way from appa to appb.
-func edgesOf(site probe.Site) []edge {
-	appa := "spiffe://" + site.Principal(names.AppA)
-	if site.Lessons.On("waypoint") {
-		return []edge{
-			{"source", names.AppA, names.Waypoint, appa},
-			{"destination", names.Waypoint, names.AppB, "spiffe://" + site.Principal(names.Waypoint)},
-		}
-	}
-	return []edge{{"source", names.AppA, names.AppB, appa}, {"destination", names.AppA, names.AppB, appa}}
-}
-
-// edges wants Prometheus to have as many connections as the node proxies count, each with the right identity and with
-// mutual TLS.
-func edges(ctx context.Context, site probe.Site) (probe.Judge, error) {
-	proxies := observe.Ztunnels(site.Cluster)
-	before, err := proxies.Connections(ctx)
-	return func(ctx context.Context, _ probe.Measurement) []probe.Check {
-		after, err := proxies.Connections(ctx)
-		if err != nil {
-			return []probe.Check{{Name: "node proxies", Verdict: probe.Inconclusive, Text: err.Error()}}
-		}
-		var checks []probe.Check
-		for _, e := range edgesOf(site) {
-			counted := after.Sum(observe.Opened, e.labels())
-			check := eventually(ctx, func(ctx context.Context) (bool, string, error) {
-				return e.in(ctx, site, counted)
-			})
-			if moved := counted - before.Sum(observe.Opened, e.labels()); moved == 0 {
-				check.Text += "; none of them is of these requests, which used connections that were open before"
-			}
-			checks = append(checks, check)
-		}
-		return checks
-	}, err
-}
-
-// in tells whether Prometheus has at least as many connections of an edge as were counted, all of them as they must be.
-func (e edge) in(ctx context.Context, site probe.Site, counted int) (bool, string, error) {
-	found, err := observe.Prometheus{Cluster: site.Cluster}.Query(ctx, fmt.Sprintf(
-		`sum by (source_principal, connection_security_policy) (%s{reporter=%q,source_workload=%q,`+
-			`destination_workload=%q})`, observe.Opened, e.reporter, e.from, e.to))
-	if err != nil {
-		return false, "", err
-	}
-	good, others := 0, []string{}
-	for _, s := range found {
-		identity, policy := s.Labels["source_principal"], s.Labels["connection_security_policy"]
-		if identity == e.identity && policy == "mutual_tls" {
-			good += int(s.Value)
-		} else if s.Value > 0 {
-			others = append(others, fmt.Sprintf("%g of %s with %s", s.Value, identity, policy))
-		}
-	}
-	text := fmt.Sprintf("%s: %d connections of %s with mutual TLS, the node proxies count %d", e, good, e.identity,
-		counted)
-	if len(others) > 0 {
-		return false, text + "; others: " + strings.Join(others, ", "), nil
-	}
-	return counted > 0 && good >= counted, text, nil
-}
-
-// agrees wants Prometheus to have the value of one of the waypoint's own counters, which must have moved.
-func agrees(query string, counter func(observe.Counters) observe.Counter) probe.Gather {
-	return func(ctx context.Context, site probe.Site) (probe.Judge, error) {
-		before, err := site.Counters(ctx)
-		return func(ctx context.Context, m probe.Measurement) []probe.Check {
-			return []probe.Check{eventually(ctx, func(ctx context.Context) (bool, string, error) {
-				after, err := site.Counters(ctx)
-				if err != nil {
-					return false, "", err
-				}
-				has, err := observe.Prometheus{Cluster: site.Cluster}.Sum(ctx, fmt.Sprintf("sum("+query+")",
-					fmt.Sprintf("gateway_networking_k8s_io_gateway_name=%q", names.Waypoint)))
-				if err != nil {
-					return false, "", err
-				}
-				own := counter(after)
-				moved := own.Since(counter(before)).Value
-				return own.Known && moved > 0 && uint64(has) == own.Value, fmt.Sprintf(
-					"Prometheus has %g, the waypoint itself counts %d, %d of them since the first of %d requests", has,
-					own.Value, moved, m.Sent), nil
-			})}
-		}, err
-	}
+// found makes the Find of a cause that depends on the objects alone.
+func found(trouble func(*mesh.Objects) *problem.Problem) func(*mesh.Objects, probe.Lessons) *problem.Problem {
+	return func(o *mesh.Objects, _ probe.Lessons) *problem.Problem { return trouble(o) }
 }

@@ -139,6 +139,7 @@ func (c *cluster) mesh() *Mesh {
 			gateways(): "GatewayList", virtualServices(): "VirtualServiceList", httpRoutes(): "HTTPRouteList",
 			authorizationPolicies(): "AuthorizationPolicyList",
 			peerAuthentications():   "PeerAuthenticationList",
+			telemetries():           "TelemetryList",
 		}, c.others...)
 	if c.gateway != nil {
 		// The fake would guess "gatewaies" by itself.

@@ -35,12 +35,13 @@ type Objects struct {
 	Policies            []*securityv1.AuthorizationPolicy
 	PeerAuthentications []*securityv1.PeerAuthentication
 	Routes              []*gatewayv1.HTTPRoute
+	Tracing             Tracing
 }
 
 // Objects reads the objects of a target. The errors of what cannot be read are joined; the rest is there.
 func (m *Mesh) Objects(ctx context.Context, t Target) (*Objects, error) {
 	namespace := t.Service.Namespace
-	var errs [8]error
+	var errs [9]error
 	o, err := m.waypointObjects(ctx, t)
 	errs[0] = err
 	o.WaypointPods, errs[1] = m.readPods(ctx, namespace, t.Waypoint)
@@ -49,9 +50,10 @@ func (m *Mesh) Objects(ctx context.Context, t Target) (*Objects, error) {
 	o.PeerAuthentications, errs[4] = list[securityv1.PeerAuthentication](ctx, m, peerAuthentications(), namespace)
 	o.Ztunnels, errs[5] = m.ztunnels(ctx)
 	o.Routes, errs[6] = list[gatewayv1.HTTPRoute](ctx, m, httpRoutes(), namespace)
+	o.Tracing, errs[7] = m.tracing(ctx)
 	pods, err := m.kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app"})
 	if err != nil {
-		errs[7] = fmt.Errorf("listing the pods of namespace %s: %w", namespace, err)
+		errs[8] = fmt.Errorf("listing the pods of namespace %s: %w", namespace, err)
 		return o, errors.Join(errs[:]...)
 	}
 	o.AppPods = map[string][]corev1.Pod{}

@@ -14,8 +14,10 @@ import (
 type Claim struct {
 	// ID is stable. Lesson is the lesson that makes the claim. Title and Learn are for people.
 	ID, Lesson, Title, Learn string
-	// When says whether the claim is made with the lessons as they are.
-	When func(Lessons) bool
+	// When says whether the claim is made with the lessons as they are. Where, if not nil, says whether it is made of
+	// what is installed.
+	When  func(Lessons) bool
+	Where func(Installed) bool
 	// Shot are the requests that decide the claim. Controls are sent first; they show that the effect is the lesson's
 	// and not anything else's. A claim without requests has no Shot.Caller.
 	Controls []Shot
@@ -72,6 +74,14 @@ func (l Lessons) FaultOrDefault() params.Fault {
 	return params.DefaultFault()
 }
 
+// Installed is what claims may depend on besides the lessons.
+type Installed struct {
+	// Addons are the telemetry add-ons.
+	Addons []string
+	// IstioProxy says that gateway and waypoint run Istio's own Envoy, which has extensions that count requests.
+	IstioProxy bool
+}
+
 // Caller is a sender of requests to appb.
 type Caller string
 
@@ -110,8 +120,8 @@ const (
 	Several        = 20
 	EnoughForShare = -1
 	EnoughForNone  = -2
-	// EnoughForSplit is as many as the statement about the share of appb's second version needs.
-	EnoughForSplit = -3
+	// EnoughForPortion is as many as the statement about Shot.Portion needs.
+	EnoughForPortion = -3
 )
 
 // Route is how requests travel to appb.
@@ -148,6 +158,10 @@ type Shot struct {
 	Host   string
 	Count  int
 	Expect Expect
+	// Portion is the share of the requests that the judge of Gather is to find, 0 to 1; nil where it finds none.
+	Portion func(Lessons) float64
+	// Traced: the requests continue a trace of the caller; see traffic.TraceID.
+	Traced bool
 	// Gather, if not nil, gathers more evidence of the requests.
 	Gather Gather
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"ambientlab/internal/lesson/names"
-	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe/observe"
 	"ambientlab/internal/probe/stats"
@@ -23,6 +22,7 @@ type Env struct {
 	// Lab and Namespace name the lab; TrustDomain is the mesh's, cluster.local when empty.
 	Lab, Namespace, TrustDomain string
 	Lessons                     Lessons
+	Installed                   Installed
 	// Claims are what the lessons claim, in the order in which they are judged.
 	Claims []Claim
 	// World is the cluster's side of the proofs on traffic, Configuration that of the proofs on configuration. One of
@@ -130,13 +130,9 @@ func (e Env) share() stats.Share {
 	return stats.Share{Want: e.Lessons.FaultOrDefault().Share(), Within: Within, Error: e.Error}
 }
 
-// split is the statement about the share of appb's second version.
-func (e Env) split() stats.Share {
-	split := params.DefaultSplit()
-	if asked := ParametersOf[params.Split](e.Lessons, "split"); asked != nil {
-		split = *asked
-	}
-	return stats.Share{Want: split.Share(), Within: Within, Error: e.Error}
+// portion is the statement about the portion of a shot.
+func (e Env) portion(s Shot) stats.Share {
+	return stats.Share{Want: s.Portion(e.Lessons), Within: Within, Error: e.Error}
 }
 
 // runOfUndelayed is how many requests in a row are all undelayed with at most the given probability, when each is

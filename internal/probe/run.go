@@ -47,7 +47,8 @@ func Run(ctx context.Context, env Env) (report Report, err error) {
 	var asked []Claim
 	for _, claim := range env.Claims {
 		switch {
-		case !claim.When(env.Lessons), !slices.Contains(env.Only, claim.ID) && (len(env.Only) > 0 || claim.OnRequest):
+		case !claim.When(env.Lessons), claim.Where != nil && !claim.Where(env.Installed),
+			!slices.Contains(env.Only, claim.ID) && (len(env.Only) > 0 || claim.OnRequest):
 		case env.World != nil && !claim.HasTraffic(), env.World == nil && !claim.HasConfiguration(env.Lessons):
 			report.LeftOut = append(report.LeftOut, claim.ID)
 		default:
@@ -454,7 +455,7 @@ func (e Env) load(s Shot) (l traffic.Load, most int) {
 	fault := e.Lessons.FaultOrDefault()
 	l = traffic.Load{
 		Method: s.Method, Path: e.path(s.Path), Host: s.Host, Count: s.Count, Rate: rate, Concurrency: lowConcurrency,
-		Timeout: fault.Delay + slack, Run: e.NewRun(),
+		Timeout: fault.Delay + slack, Run: e.NewRun(), Traced: s.Traced,
 	}
 	if s.Expect.Status == OwnStatus {
 		l.Timeout += ownLimit
@@ -468,9 +469,9 @@ func (e Env) load(s Shot) (l traffic.Load, most int) {
 		return l.Even(), most
 	case EnoughForNone:
 		l.Count, l.Concurrency = missed(fault, e.Error), concurrency
-	case EnoughForSplit:
+	case EnoughForPortion:
 		// Half as many again: the share is judged once, after all of them.
-		_, most, _ = e.split().Samples()
+		_, most, _ = e.portion(s).Samples()
 		l.Count = min(most*3/2, traffic.MaxCount)
 		l.Concurrency = concurrency / 2
 	}

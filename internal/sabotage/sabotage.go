@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
+	"ambientlab/internal/lesson"
 	"ambientlab/internal/lesson/names"
 	"ambientlab/specs"
 )
@@ -35,8 +36,9 @@ type Sabotage struct {
 // Change is one change of an object, which Create or Patch gives.
 type Change struct {
 	Resource schema.GroupVersionResource
-	// Namespace is the namespace of the lessons when empty.
-	Namespace, Object string
+	// Namespace is the namespace of the lessons when empty. The object has the name Object; where that is empty, every
+	// object with the labels of Selector is changed.
+	Namespace, Object, Selector string
 	// Create is the spec of an object to create. Mend deletes it.
 	Create string
 	// Patch, of type Type, changes an object that exists. Mend patches it with Undo, a merge patch, or with Delete
@@ -46,6 +48,8 @@ type Change struct {
 	Patch  string
 	Undo   string
 	Delete bool
+	// Remove deletes the object instead. The target creates it again.
+	Remove bool
 }
 
 var (
@@ -61,7 +65,9 @@ var (
 	httpRoutes = schema.GroupVersionResource{
 		Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes",
 	}
+	telemetries = schema.GroupVersionResource{Group: "telemetry.istio.io", Version: "v1", Resource: "telemetries"}
 	services    = schema.GroupVersionResource{Version: "v1", Resource: "services"}
+	pods        = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 	deployments = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 )
 
@@ -151,14 +157,14 @@ func All() []Sabotage {
 	}
 }
 
-// Further lists the ways of the lessons that are not part of sm:lab. They need sm:l4 and sm:split.
+// Further lists the ways of the lessons sm:l4 and sm:split, which are not part of sm:lab. They need both.
 func Further() []Sabotage {
 	shares := []string{"split-appa", "split-gateway"}
 	return []Sabotage{
 		{
 			Name: "another-weight", Title: "the HTTPRoute sends 30 % of the requests to version 2",
 			Changes: []Change{{
-				Resource: httpRoutes, Object: names.SplitRoute, Type: types.JSONPatchType,
+				Resource: httpRoutes, Object: lesson.SplitRoute, Type: types.JSONPatchType,
 				Patch: `[{"op":"replace","path":"/spec/rules/0/backendRefs/0/weight","value":70},` +
 					`{"op":"replace","path":"/spec/rules/0/backendRefs/1/weight","value":30}]`,
 				Delete: true,
@@ -168,7 +174,7 @@ func Further() []Sabotage {
 		{
 			Name: "route-of-another-service", Title: "the HTTPRoute is attached to Service appa",
 			Changes: []Change{{
-				Resource: httpRoutes, Object: names.SplitRoute, Type: types.JSONPatchType,
+				Resource: httpRoutes, Object: lesson.SplitRoute, Type: types.JSONPatchType,
 				Patch:  `[{"op":"replace","path":"/spec/parentRefs/0/name","value":"appa"}]`,
 				Delete: true,
 			}},
@@ -177,7 +183,7 @@ func Further() []Sabotage {
 		{
 			Name: "l4-for-another-identity", Title: "the policy at appb's pod denies another service account",
 			Changes: []Change{{
-				Resource: policies, Object: names.L4, Type: types.JSONPatchType,
+				Resource: policies, Object: lesson.L4Policy, Type: types.JSONPatchType,
 				Patch: `[{"op":"replace","path":"/spec/rules/0/from/0/source/principals/0",` +
 					`"value":"cluster.local/ns/default/sa/appc"}]`,
 				Delete: true,
@@ -187,12 +193,63 @@ func Further() []Sabotage {
 		{
 			Name: "l4-with-target-refs", Title: "the policy has targetRefs instead of a selector",
 			Changes: []Change{{
-				Resource: policies, Object: names.L4, Type: types.MergePatchType,
+				Resource: policies, Object: lesson.L4Policy, Type: types.MergePatchType,
 				Patch: `{"spec":{"selector":null,"targetRefs":[{"group":"","kind":"Service","name":"appb"}]}}`,
 				// The target would keep the fields of another field manager.
 				Delete: true,
 			}},
 			Claims: []string{"l4-denied"}, Cause: "no `selector`", Target: "l4",
+		},
+	}
+}
+
+// Addons lists the ways in which the telemetry add-ons show less than there is. They need sm:telemetry, the add-ons
+// Prometheus and Jaeger, and no sm:authz and sm:fault.
+func Addons() []Sabotage {
+	telemetry := func(change Change) []Change {
+		change.Resource, change.Namespace, change.Object = telemetries, names.Istio, "mesh-default"
+		return []Change{change}
+	}
+	traces := []string{"jaeger-trace", "jaeger-requests"}
+	return []Sabotage{
+		{
+			Name: "no-telemetry", Title: "the mesh has no Telemetry, so no proxy sends traces",
+			Changes: telemetry(Change{Remove: true}),
+			Claims:  traces, Cause: "there is no Telemetry", Target: "install",
+		},
+		{
+			Name: "no-sampling", Title: "the Telemetry asks for traces of no request",
+			Changes: telemetry(Change{
+				Type: types.JSONPatchType, Delete: true,
+				Patch: `[{"op":"replace","path":"/spec/tracing/0/randomSamplingPercentage","value":0}]`,
+			}),
+			// Of a trace that its caller began, the caller has decided that it is sampled.
+			Claims: []string{"jaeger-requests"}, Cause: "traces 0 % of the requests", Target: "install",
+		},
+		{
+			Name: "another-provider", Title: "the Telemetry names a provider that does not exist",
+			Changes: telemetry(Change{
+				Type: types.JSONPatchType, Delete: true,
+				Patch: `[{"op":"replace","path":"/spec/tracing/0/providers/0/name","value":"zipkin"}]`,
+			}),
+			Claims: traces, Cause: "to the provider zipkin, not to jaeger", Target: "install",
+		},
+		{
+			Name: "collector-without-pods", Title: "the Service that the proxies send traces to selects no pod",
+			Changes: []Change{{
+				Resource: services, Namespace: names.Istio, Object: "jaeger-collector", Type: types.MergePatchType,
+				Patch: `{"spec":{"selector":{"app":"zipkin"}}}`, Undo: `{"spec":{"selector":{"app":"jaeger"}}}`,
+			}},
+			Claims: traces, Cause: "selects app=zipkin", Target: "install",
+		},
+		{
+			Name: "node-proxies-not-read", Title: "the node proxies' pods tell Prometheus not to read them",
+			Changes: []Change{{
+				Resource: pods, Namespace: names.Istio, Selector: "app=ztunnel", Type: types.MergePatchType,
+				Patch: `{"metadata":{"annotations":{"prometheus.io/scrape":"false"}}}`,
+				Undo:  `{"metadata":{"annotations":{"prometheus.io/scrape":"true"}}}`,
+			}},
+			Claims: []string{"prometheus-targets"}, Cause: "no annotation prometheus.io/scrape", Target: "telemetry",
 		},
 	}
 }
@@ -207,9 +264,18 @@ func (s Sabotage) Break(ctx context.Context, client dynamic.Interface, namespace
 			}
 			continue
 		}
-		if _, err := objects.Patch(ctx, change.Object, change.Type, []byte(change.Patch),
-			metav1.PatchOptions{}); err != nil {
-			return fmt.Errorf("changing %s %s: %w", change.Resource.Resource, change.Object, err)
+		if err := change.each(ctx, objects, func(name string) error {
+			if change.Remove {
+				err := objects.Delete(ctx, name, metav1.DeleteOptions{})
+				if apierrors.IsNotFound(err) { // it was removed before
+					return nil
+				}
+				return err
+			}
+			_, err := objects.Patch(ctx, name, change.Type, []byte(change.Patch), metav1.PatchOptions{})
+			return err
+		}); err != nil {
+			return fmt.Errorf("changing %s %s%s: %w", change.Resource.Resource, change.Object, change.Selector, err)
 		}
 	}
 	return nil
@@ -223,12 +289,35 @@ func (s Sabotage) Mend(ctx context.Context, client dynamic.Interface, namespace 
 		var err error
 		switch {
 		case change.Undo != "":
-			_, err = objects.Patch(ctx, change.Object, types.MergePatchType, []byte(change.Undo), metav1.PatchOptions{})
+			err = change.each(ctx, objects, func(name string) error {
+				_, err := objects.Patch(ctx, name, types.MergePatchType, []byte(change.Undo), metav1.PatchOptions{})
+				return err
+			})
 		case change.Create != "", change.Delete:
 			err = objects.Delete(ctx, change.Object, metav1.DeleteOptions{})
 		}
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("mending %s %s: %w", change.Resource.Resource, change.Object, err)
+		}
+	}
+	return nil
+}
+
+// each calls do with the name of every object that the change is about.
+func (c Change) each(ctx context.Context, objects dynamic.ResourceInterface, do func(name string) error) error {
+	if c.Selector == "" {
+		return do(c.Object)
+	}
+	found, err := objects.List(ctx, metav1.ListOptions{LabelSelector: c.Selector})
+	if err != nil {
+		return err
+	}
+	if len(found.Items) == 0 {
+		return fmt.Errorf("no object has the labels %s", c.Selector)
+	}
+	for _, object := range found.Items {
+		if err := do(object.GetName()); err != nil {
+			return err
 		}
 	}
 	return nil

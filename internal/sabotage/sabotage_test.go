@@ -15,16 +15,22 @@ import (
 	"ambientlab/internal/probe"
 	"ambientlab/internal/sabotage"
 	"ambientlab/internal/session"
+	"ambientlab/internal/upstream"
+	"ambientlab/specs"
 )
 
-// cluster has what the lessons make, with -strict.
+func every() []sabotage.Sabotage {
+	return slices.Concat(sabotage.All(), sabotage.Further(), sabotage.Addons())
+}
+
+// cluster has what the lessons make, with -strict, and what Istio and the add-ons bring.
 func cluster(t *testing.T) *dynamicfake.FakeDynamicClient {
 	t.Helper()
 	var all []runtime.Object
 	config := session.Config{Namespace: "default", TrustDomain: "cluster.local"}
 	for _, l := range []lesson.Lesson{
 		lesson.Apps(), lesson.Waypoint(), lesson.Fault(params.DefaultFault()), lesson.Authz("", true),
-		lesson.Split(params.DefaultSplit()), lesson.L4(params.L4{}),
+		lesson.Split(lesson.DefaultWeight), lesson.L4(false),
 	} {
 		objects, err := l.Objects(config)
 		if err != nil {
@@ -41,6 +47,25 @@ func cluster(t *testing.T) *dynamicfake.FakeDynamicClient {
 			all = append(all, object)
 		}
 	}
+	tracing, err := specs.Objects("istio/telemetry.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addon, err := upstream.New("").Addon(t.Context(), upstream.Jaeger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, object := range append(tracing, addon...) {
+		all = append(all, object)
+	}
+	all = append(all, &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Pod",
+		"metadata": map[string]any{
+			"namespace": "istio-system", "name": ztunnelPod, "labels": map[string]any{"app": "ztunnel"},
+			"annotations": map[string]any{"prometheus.io/scrape": "true"},
+		},
+		"spec": map[string]any{"containers": []any{map[string]any{"name": "istio-proxy"}}},
+	}})
 	for _, made := range []struct{ kind, namespace, name string }{ // by istiod and by sm:install
 		{"Deployment", "default", "appb-waypoint"},
 		{"DaemonSet", "istio-system", "ztunnel"},
@@ -55,7 +80,7 @@ func cluster(t *testing.T) *dynamicfake.FakeDynamicClient {
 
 // Each way changes objects that exist in a lab, and into objects that the API server accepts.
 func TestBreakAndMend(t *testing.T) {
-	for _, way := range append(sabotage.All(), sabotage.Further()...) {
+	for _, way := range every() {
 		t.Run(way.Name, func(t *testing.T) {
 			client := cluster(t)
 			get := func(change sabotage.Change) *unstructured.Unstructured {
@@ -63,7 +88,11 @@ func TestBreakAndMend(t *testing.T) {
 				if namespace == "" {
 					namespace = "default"
 				}
-				object, err := client.Tracker().Get(change.Resource, namespace, change.Object)
+				name := change.Object
+				if change.Selector != "" {
+					name = ztunnelPod
+				}
+				object, err := client.Tracker().Get(change.Resource, namespace, name)
 				if err != nil {
 					return nil
 				}
@@ -80,6 +109,12 @@ func TestBreakAndMend(t *testing.T) {
 			}
 			for i, change := range way.Changes {
 				after := get(change)
+				if change.Remove {
+					if after != nil {
+						t.Errorf("%s %s is left", change.Resource.Resource, change.Object)
+					}
+					continue
+				}
 				if after == nil || before[i] != nil && manifestEqual(before[i], after) {
 					t.Fatalf("%s %s was not changed", change.Resource.Resource, change.Object)
 				}
@@ -101,6 +136,8 @@ func TestBreakAndMend(t *testing.T) {
 	}
 }
 
+const ztunnelPod = "ztunnel-x"
+
 func manifestEqual(a, b *unstructured.Unstructured) bool {
 	left, _ := a.MarshalJSON()
 	right, _ := b.MarshalJSON()
@@ -110,7 +147,7 @@ func manifestEqual(a, b *unstructured.Unstructured) bool {
 // The claims are made where the lessons are on, and the names of the ways are unique.
 func TestClaims(t *testing.T) {
 	seen := map[string]bool{}
-	for _, way := range append(sabotage.All(), sabotage.Further()...) {
+	for _, way := range every() {
 		if seen[way.Name] {
 			t.Errorf("two ways are called %s", way.Name)
 		}
@@ -118,8 +155,11 @@ func TestClaims(t *testing.T) {
 		lessons := lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Fault(params.DefaultFault()),
 			lesson.Authz("", way.Strict))
 		if way.Target == "split" || way.Target == "l4" {
-			lessons = lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Split(params.DefaultSplit()),
-				lesson.L4(params.L4{}))
+			lessons = lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Split(lesson.DefaultWeight),
+				lesson.L4(false))
+		}
+		if way.Target == "telemetry" || way.Target == "install" && way.Changes[0].Object != "ztunnel" {
+			lessons = lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Telemetry())
 		}
 		for _, id := range way.Claims {
 			claims := lesson.Claims()

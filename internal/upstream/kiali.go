@@ -89,6 +89,16 @@ func patchKiali(objs []*unstructured.Unstructured, installed []string) error {
 	return nil
 }
 
+// Dashboards lists the titles of those dashboards of the Grafana add-on that Kiali links to.
+func Dashboards() []string {
+	var titles []string
+	for _, d := range grafanaDashboards() {
+		title, _ := d.(map[string]any)["name"].(string)
+		titles = append(titles, title)
+	}
+	return titles
+}
+
 // grafanaDashboards are those of Istio's add-on that Kiali links to, by their titles, with the variables that Kiali
 // sets from what a page is about.
 func grafanaDashboards() []any {

@@ -214,8 +214,7 @@ func TestKialiLinksToDashboardsThatExist(t *testing.T) {
 			all.WriteString(text)
 		}
 	}
-	for _, d := range grafanaDashboards() {
-		name := d.(map[string]any)["name"].(string)
+	for _, name := range Dashboards() {
 		if !strings.Contains(strings.ReplaceAll(all.String(), `": "`, `":"`), `"title":"`+name+`"`) {
 			t.Errorf("the Grafana add-on has no dashboard %q", name)
 		}

@@ -25,7 +25,7 @@ const (
 // Istio is the namespace of istiod, istio-cni, ztunnel and the telemetry add-ons.
 const Istio = "istio-system"
 
-// The objects of the lessons.
+// The objects of the lessons of sm:lab.
 const (
 	// Delay is the VirtualService of sm:fault.
 	Delay = "appb-delay"
@@ -33,13 +33,6 @@ const (
 	GetOnly = "appb-get-only"
 	// OnlyViaWaypoint is the AuthorizationPolicy of sm:authz -strict, which ztunnel enforces.
 	OnlyViaWaypoint = "appb-only-via-waypoint"
-	// SplitRoute is the HTTPRoute of sm:split. AppBV1 and AppBV2 name the Services of appb's two versions, and AppBV2
-	// also the Deployment of the second.
-	SplitRoute = "appb-split"
-	AppBV1     = "appb-v1"
-	AppBV2     = "appb-v2"
-	// L4 is the AuthorizationPolicy of sm:l4, which ztunnel enforces.
-	L4 = "appb-l4"
 )
 
 // The images of the applications' pods.

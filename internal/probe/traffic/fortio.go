@@ -33,7 +33,10 @@ func curlCommand(l Load, url string) []string {
 }
 
 func request(l Load, url string) []string {
-	args := []string{"-H", "User-Agent: " + Agent(l.Run), "-H", RunHeader + ": " + l.Run}
+	var args []string
+	for _, header := range l.headers() {
+		args = append(args, "-H", header[0]+": "+header[1])
+	}
 	if l.Host != "" {
 		args = append(args, "-H", "Host: "+l.Host)
 	}

@@ -153,8 +153,9 @@ func (g Gateway) one(ctx context.Context, client *http.Client, url string, load 
 	if load.Host != "" {
 		request.Host = load.Host
 	}
-	request.Header.Set("User-Agent", Agent(load.Run))
-	request.Header.Set(RunHeader, load.Run)
+	for _, header := range load.headers() {
+		request.Header.Set(header[0], header[1])
+	}
 	response, err := client.Do(request)
 	if err != nil {
 		answer.Error = cause(err)

@@ -8,6 +8,7 @@ package traffic
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -51,6 +52,8 @@ type Load struct {
 	Timeout time.Duration
 	// Run marks the requests; see NewRun.
 	Run string
+	// Traced requests continue a trace that the caller has begun; see TraceID.
+	Traced bool
 }
 
 // NewRun makes an ID that no other batch has.
@@ -62,6 +65,25 @@ func NewRun() string {
 
 // Agent is the User-Agent of a run's requests.
 func Agent(run string) string { return AgentPrefix + run }
+
+// TraceID is the trace that a run's caller has begun where its requests are Traced, and SpanID the span of the caller
+// in it, both in hex (https://www.w3.org/TR/trace-context).
+func TraceID(run string) string { return digest(run)[:32] }
+func SpanID(run string) string  { return digest(run)[32:48] }
+
+func digest(run string) string {
+	sum := sha256.Sum256([]byte(run))
+	return hex.EncodeToString(sum[:])
+}
+
+// headers are those of every request of the load, without Host.
+func (l Load) headers() [][2]string {
+	all := [][2]string{{"User-Agent", Agent(l.Run)}, {RunHeader, l.Run}}
+	if l.Traced {
+		all = append(all, [2]string{"traceparent", "00-" + TraceID(l.Run) + "-" + SpanID(l.Run) + "-01"})
+	}
+	return all
+}
 
 func (l Load) check() error {
 	switch {
