@@ -2,9 +2,12 @@ package lab
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"ambientlab/internal/lesson"
+	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
 )
 
@@ -75,6 +78,9 @@ func turnOff(ctx context.Context, s *session.Session, l lesson.Lesson, began tim
 		return err
 	}
 	tellLeft(s, result)
+	if err := remaining(ctx, s, l); err != nil {
+		return err
+	}
 	if gone := l.PlanOfGone(s); len(gone.Steps) > 0 {
 		if _, err := s.Apply(ctx, gone); err != nil {
 			return err
@@ -83,6 +89,35 @@ func turnOff(ctx context.Context, s *session.Session, l lesson.Lesson, began tim
 	tellEffect(s, effectOf(ctx, s, l, began, true)())
 	s.Next("%s", l.NextOff)
 	return nil
+}
+
+// remaining fails where objects that the lab did not make keep the effect of a lesson whose own objects are deleted.
+func remaining(ctx context.Context, s *session.Session, l lesson.Lesson) error {
+	if l.Remaining == nil {
+		return nil
+	}
+	m, err := s.Mesh(ctx)
+	if err != nil {
+		return err
+	}
+	objects, err := m.Objects(ctx, lesson.Target(s))
+	if err != nil {
+		return err
+	}
+	kept := l.Remaining(objects)
+	if len(kept) == 0 {
+		return nil
+	}
+	found := problem.New(problem.LessonRemains, nil, "the objects of sm:%s are deleted, and its effect remains: the lab "+
+		"did not make %s in namespace %s, and so does not delete it", l.Name, strings.Join(kept, " and "),
+		s.Config.Namespace)
+	found.Advice = nil // the commands; the kind's advice says the same in general
+	for _, object := range kept {
+		found.Advice = append(found.Advice, fmt.Sprintf("If you no longer need it, run `kubectl -n %s delete %s`.",
+			s.Config.Namespace, object))
+	}
+	found.Advice = append(found.Advice, "Then run `mage sm:"+l.Name+" -off` again, which checks that the effect is gone.")
+	return found
 }
 
 // effectOf gives the function that looks for the first effect of a lesson and says when a caller noticed it, where the

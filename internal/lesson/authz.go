@@ -60,7 +60,8 @@ func authzOf(authz params.Authz) Lesson {
 				mesh.StrictOff(Target(s), namespace, names.OnlyViaWaypoint),
 			)}
 		},
-		Next: typed("mage sm:verify"), NextOff: offHint("authz"),
+		Remaining: named(names.GetOnly, names.OnlyViaWaypoint),
+		Next:      typed("mage sm:verify"), NextOff: offHint("authz"),
 	}
 }
 

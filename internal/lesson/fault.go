@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
 
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lesson/names"
@@ -38,6 +41,17 @@ func Fault(fault params.Fault) Lesson {
 		},
 		Gone: func(s *session.Session) Wait {
 			return Wait{"The waypoint delays nothing", mesh.FaultOff(Target(s), fault)}
+		},
+		Remaining: func(o *mesh.Objects) []string {
+			var remaining []string
+			for _, v := range o.VirtualServices {
+				delays := slices.ContainsFunc(v.Spec.GetHttp(),
+					func(r *networkingapi.HTTPRoute) bool { return r.GetFault().GetDelay() != nil })
+				if delays && mesh.VirtualServiceTrouble(o.Target.Service, v.Name, v) == nil {
+					remaining = append(remaining, "virtualservice "+v.Name)
+				}
+			}
+			return remaining
 		},
 		Effect: func(ctx context.Context, env probe.Env, began time.Time, off bool) string {
 			return firstEffect(ctx, env, began, fault, off)

@@ -59,6 +59,7 @@ func l4Of(l4 Terms) Lesson {
 		Gone: func(s *session.Session) Wait {
 			return Wait{"ztunnel has no such policy", mesh.StrictOff(Target(s), s.Config.Namespace, L4Policy)}
 		},
+		Remaining: named(L4Policy),
 		Show: func(_ context.Context, s *session.Session) error {
 			if l4.HTTP {
 				s.Tell("the policy reads as if it allowed appa's GET, but ztunnel sees connections and not requests: " +

@@ -121,6 +121,9 @@ type Lesson struct {
 	// InForce is what turning the lesson on waits for after the plan, and Gone what turning it off waits for: the API
 	// server accepting an object does not mean that a proxy has its configuration. Both may be nil.
 	InForce, Gone func(*session.Session) Wait
+	// Remaining, if not nil, lists the objects that keep the lesson's effect after its own were deleted, by kind and name:
+	// a learner may have made them. Turning the lesson off does not wait for what cannot come.
+	Remaining func(*mesh.Objects) []string
 	// Restarted, if not nil, is what sm:install waits for while the lesson is on: that its pods, which may have been
 	// restarted, are ready and seen to be.
 	Restarted func(*session.Session) Wait
@@ -188,6 +191,19 @@ func fromRecord[T any](of func(T) Lesson) func(json.RawMessage) (Lesson, error) 
 		var parameters T
 		err := json.Unmarshal(raw, &parameters)
 		return of(parameters), err
+	}
+}
+
+// named is the Remaining of a lesson whose effect is that of AuthorizationPolicies with these names.
+func named(policies ...string) func(*mesh.Objects) []string {
+	return func(o *mesh.Objects) []string {
+		var remaining []string
+		for _, name := range policies {
+			if o.Policy(name) != nil {
+				remaining = append(remaining, "authorizationpolicy "+name)
+			}
+		}
+		return remaining
 	}
 }
 

@@ -8,7 +8,14 @@ import (
 	"testing"
 	"time"
 
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
 	"ambientlab/internal/lesson/params"
+	"ambientlab/internal/mesh"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
 	"ambientlab/specs"
@@ -207,6 +214,50 @@ func TestTurningOffInOrder(t *testing.T) {
 		}
 		if !slices.EqualFunc(seen.Advice, tc.advice, strings.Contains) {
 			t.Errorf("%s from %v advises %q, want %q", tc.lesson, tc.found.Lessons, seen.Advice, tc.advice)
+		}
+	}
+}
+
+// A lesson that is off finds the objects that keep its effect, and no others.
+func TestRemaining(t *testing.T) {
+	target := mesh.Target{Service: mesh.Service{Namespace: "default", Name: "appb", Port: 8000}}
+	kind := gatewayv1.Kind("Service")
+	route := func(name, service string) *gatewayv1.HTTPRoute {
+		return &gatewayv1.HTTPRoute{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: gatewayv1.HTTPRouteSpec{CommonRouteSpec: gatewayv1.CommonRouteSpec{
+				ParentRefs: []gatewayv1.ParentReference{{Kind: &kind, Name: gatewayv1.ObjectName(service)}},
+			}},
+		}
+	}
+	virtual := func(name, host string, fault *networkingapi.HTTPFaultInjection) *networkingv1.VirtualService {
+		v := &networkingv1.VirtualService{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		v.Spec.Hosts = []string{host}
+		v.Spec.Http = []*networkingapi.HTTPRoute{{Fault: fault}}
+		return v
+	}
+	delay := &networkingapi.HTTPFaultInjection{Delay: &networkingapi.HTTPFaultInjection_Delay{}}
+	policy := func(name string) *securityv1.AuthorizationPolicy {
+		return &securityv1.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	}
+	objects := &mesh.Objects{
+		Target: target,
+		Routes: []*gatewayv1.HTTPRoute{route("mine", "appb"), route("other", "appa")},
+		VirtualServices: []*networkingv1.VirtualService{
+			virtual("slow", "appb", delay), virtual("plain", "appb", nil), virtual("another", "appa", delay),
+		},
+		Policies: []*securityv1.AuthorizationPolicy{policy("appb-l4"), policy("appb-get-only"), policy("mine")},
+	}
+	for name, want := range map[string]string{
+		"split": "httproute mine", "l4": "authorizationpolicy appb-l4", "authz": "authorizationpolicy appb-get-only",
+		"fault": "virtualservice slow",
+	} {
+		l, _ := Named(name)
+		if got := strings.Join(l.Remaining(objects), ", "); got != want {
+			t.Errorf("of lesson %s remain %s, want %s", name, got, want)
+		}
+		if got := l.Remaining(&mesh.Objects{Target: target}); len(got) > 0 {
+			t.Errorf("of lesson %s nothing is left, and yet %s", name, got)
 		}
 	}
 }

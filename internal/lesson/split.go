@@ -85,6 +85,13 @@ func splitOf(split Weight) Lesson {
 		Gone: func(s *session.Session) Wait {
 			return Wait{"The waypoint splits nothing", mesh.SplitOff(Target(s))}
 		},
+		Remaining: func(o *mesh.Objects) []string {
+			var remaining []string
+			for _, route := range o.AttachedRoutes() {
+				remaining = append(remaining, "httproute "+route.Name)
+			}
+			return remaining
+		},
 		Next: typed("mage sm:verify, which measures the share of version 2"), NextOff: offHint("split"),
 	}
 }

@@ -71,11 +71,19 @@ var (
 		Title:  "a lesson that is on excludes this one",
 		Advice: []string{"Turn off the lesson named above first."},
 	}
+	LessonRemains = Kind{
+		ID: "LAB-LESSON-REMAINS", Layer: LayerMesh, Number: 9,
+		Title: "a lesson was turned off, and objects that the lab did not make keep its effect",
+		Advice: []string{
+			"Delete the objects named above if you no longer need them. The lab deletes only what it made.",
+		},
+	}
 )
 
 func meshKinds() []Kind {
 	return []Kind{
 		ZtunnelDown, WaypointNotReady, ConfigRejected, ConfigNotAttached, IstiodDisconnected, ConfigNotArrived,
 		ProxyUnreachable, GatewayOverlooked, WaypointOff, LessonNeeded, LessonExcluded,
+		LessonRemains,
 	}
 }
