@@ -59,7 +59,7 @@ e2e: bundle ## the lab on a real kind cluster, from the source bundle (Linux, ro
 
 e2e-full: e2e ## the long cases too: signals, sabotage, the node proxy, every package on its own
 	for module in $(NESTED); do (cd $$module && NODEPROXY_ENVOY=$(ENVOY) $(GO) test -count=1 -tags=e2e,disable_pgv ./...) || exit 1; done
-	$(E2E) -p=1 -tags=e2e,e2efull,disable_pgv -skip='^TestLab$$' ./internal/...
+	$(E2E) -timeout=150m -p=1 -tags=e2e,e2efull,disable_pgv -skip='^TestLab$$' ./internal/...
 
 # BENCH=-short measures everything once, which takes about a third of the time.
 bench: bundle ## sm:install and the commands that it replaces, in turns; lessons, proofs, starts (Linux, root, Docker)

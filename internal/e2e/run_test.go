@@ -64,7 +64,7 @@ func testRun(t *testing.T, provider, logs string) {
 		{name: "false", args: []string{"-lessons=none", "--", "false"}, code: 1, evidence: true},
 		{name: "its exit code", args: []string{"-lessons=none", "--", "sh", "-c", "exit 7"}, code: 7, evidence: true},
 		{
-			name: "past the reserve", env: []string{"SM_TIMEOUT=5m", "SM_RESERVE=90s"},
+			name: "past the reserve", env: []string{"SM_TIMEOUT=3m", "SM_RESERVE=90s"},
 			args: []string{"-lessons=none", "--", "sh", "-c", sleeps}, code: 90, evidence: true,
 		},
 		{

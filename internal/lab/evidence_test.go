@@ -122,6 +122,9 @@ func (b *bench) secretsStayOut() {
 	failed := problem.New(problem.Internal, nil, "refused %s at https://ada:planted-in-a-registry-5@m.example.com",
 		value)
 	files := b.dumped("planted secrets", failed)
+	if names := fileNames(b.dumped("planted secrets, again", failed)); !slices.Equal(names, fileNames(files)) {
+		b.t.Errorf("two dumps of the same lab have other names: %v and %v", names, fileNames(files))
+	}
 	if !strings.Contains(files["cluster/objects/default/secrets.txt"], "planted") ||
 		!strings.Contains(files["cluster/objects/default/configmaps.yaml"], "name: planted") ||
 		!strings.Contains(files["cluster/objects/default/pods.yaml"], "DB_PASSWORD") {
