@@ -25,7 +25,8 @@ import (
 // the text. SM_SCREENSHOTS names a folder for pictures.
 func TestPageInChromium(t *testing.T) {
 	began := time.Date(2026, 11, 26, 18, 0, 0, 0, time.UTC)
-	failed := problem.New(problem.NotReady, errors.New("container httpbin: CrashLoopBackOff"), "Deployment default/appb: 0 of 1 available")
+	failed := problem.New(problem.NotReady, errors.New("container httpbin: CrashLoopBackOff"),
+		"Deployment default/appb: 0 of 1 available")
 	step := func(id string, from, took time.Duration, outcome engine.Outcome, message string) record.Step {
 		return record.Step{
 			ID: id, Title: "Step " + id, Began: began.Add(from), Took: took, Outcome: outcome, Message: message,
@@ -48,8 +49,9 @@ func TestPageInChromium(t *testing.T) {
 		add(MapName, []byte(`[{"name":"lab-control-plane","state":"ready","ready":true,"pods":[{"namespace":"default",`+
 			`"name":"appb-689f7d9f85-2jggm","state":"Running","reason":"container httpbin: CrashLoopBackOff"},`+
 			`{"namespace":"default","name":"appa-8547f98f66-p8tm4","state":"Running","ready":true}]}]`))
-		add(EventsName, []byte(`[{"last":"2026-11-26T18:00:00Z","type":"Warning","object":"Pod default/appb-689f7d9f85-2jggm",`+
-			`"reason":"BackOff","message":"Back-off restarting failed container httpbin","count":3},`+
+		add(EventsName, []byte(`[{"last":"2026-11-26T18:00:00Z","type":"Warning",`+
+			`"object":"Pod default/appb-689f7d9f85-2jggm","reason":"BackOff",`+
+			`"message":"Back-off restarting failed container httpbin","count":3},`+
 			`{"last":"2026-11-26T18:00:01Z","type":"Normal","object":"ReplicaSet default/appa-8547f98f66",`+
 			`"reason":"SuccessfulCreate","message":"Created pod: appa-8547f98f66-p8tm4","count":1}]`))
 		add("status.txt", []byte("WHAT  STATE\nappb  not ready\n"))
@@ -66,7 +68,8 @@ func TestPageInChromium(t *testing.T) {
 	for _, width := range []int64{390, 1280} {
 		for _, scheme := range []string{"light", "dark"} {
 			t.Run(fmt.Sprintf("%d %s", width, scheme), func(t *testing.T) {
-				tab := chromiumtest.NewTab(t, allocator, time.Minute, func(asked string) bool { return asked == address })
+				isPage := func(asked string) bool { return asked == address }
+				tab := chromiumtest.NewTab(t, allocator, time.Minute, isPage)
 				tab.Open(address, width, scheme, false)
 				tab.Picture(fmt.Sprintf("dump-%d-%s.png", width, scheme))
 				tab.Readable()

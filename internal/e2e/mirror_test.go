@@ -76,7 +76,8 @@ func newMirror(t *testing.T, l *lab, private bool) *mirror {
 	if private {
 		m.url = "https://" + listener.Addr().String()
 		m.ca = filepath.Join(t.TempDir(), "ca.crt")
-		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{certificate(t, gateway, m.ca)}})
+		own := []tls.Certificate{certificate(t, gateway, m.ca)}
+		listener = tls.NewListener(listener, &tls.Config{Certificates: own})
 	}
 	server := &http.Server{Handler: m, ErrorLog: log.New(t.Output(), "mirror: ", 0)}
 	go func() { _ = server.Serve(listener) }()
@@ -250,7 +251,8 @@ func TestRegistryMirror(t *testing.T) {
 		return strings.TrimSpace(string(content)) + "\n"
 	}
 	values := "istiod:\n" + strings.ReplaceAll("\n"+read("istio/substitute-istiod.yaml"), "\n", "\n  ") + "\n"
-	filter := strings.Replace(read("lessons/waypoint/upstream-envoy.yaml"), "metadata:", "metadata:\n  namespace: default", 1)
+	filter := strings.Replace(read("lessons/waypoint/upstream-envoy.yaml"), "metadata:",
+		"metadata:\n  namespace: default", 1)
 	for _, c := range []struct {
 		name                      string
 		private, troubled, locked bool

@@ -17,8 +17,8 @@ import (
 )
 
 // TestJobsSideBySide runs several jobs of CI on this host at once, each with a lab on kind and with the name that it
-// gets by itself, and with one kubeconfig for all: all labs exist at the same time, answer at addresses of their own, and
-// leave nothing. E2E_LABS is how many there are.
+// gets by itself, and with one kubeconfig for all: all labs exist at the same time, answer at addresses of their own,
+// and leave nothing. E2E_LABS is how many there are.
 func TestJobsSideBySide(t *testing.T) {
 	labs := 4
 	if given := os.Getenv("E2E_LABS"); given != "" {
@@ -74,7 +74,8 @@ func TestJobsSideBySide(t *testing.T) {
 			t.Errorf("before the labs there was %s, after %s there is %s", before, l.name, after)
 		}
 	}
-	if config, err := clientcmd.LoadFromFile(l.kubeconfig); err == nil && len(config.Clusters)+len(config.AuthInfos) > 0 {
+	config, err := clientcmd.LoadFromFile(l.kubeconfig)
+	if err == nil && len(config.Clusters)+len(config.AuthInfos) > 0 {
 		t.Errorf("the kubeconfig still has %d clusters and %d users", len(config.Clusters), len(config.AuthInfos))
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"bufio"
 	"encoding/xml"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -33,8 +32,8 @@ func TestRun(t *testing.T) {
 func testRun(t *testing.T, provider, logs string) {
 	root := t.TempDir()
 	in := func(names ...string) string { return filepath.Join(append([]string{root}, names...)...) }
-	l := newLab(t, "lab-run", "SM_PROVIDER="+provider, "SM_ADDONS=none", "SM_DUMP="+in("dump"), "SM_REPORT="+in("report"),
-		"TMPDIR="+in("tmp"), "XDG_STATE_HOME="+in("state"), "KUBECONFIG="+in("kubeconfig"))
+	l := newLab(t, "lab-run", "SM_PROVIDER="+provider, "SM_ADDONS=none", "SM_DUMP="+in("dump"),
+		"SM_REPORT="+in("report"), "TMPDIR="+in("tmp"), "XDG_STATE_HOME="+in("state"), "KUBECONFIG="+in("kubeconfig"))
 	l.kubeconfig = in("kubeconfig")
 	if provider == cluster.ProviderKind {
 		l.env = append(l.env, "SM_WORKERS=0")
@@ -205,11 +204,7 @@ func unzipped(t *testing.T, path string) map[string]string {
 	defer archive.Close()
 	files := map[string]string{}
 	for _, file := range archive.File {
-		opened, err := file.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		content, err := io.ReadAll(opened)
+		content, err := fs.ReadFile(archive, file.Name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -490,11 +490,13 @@ func TestWaiting(t *testing.T) {
 
 func TestKindsThatEndAStep(t *testing.T) {
 	want := map[engine.EventKind]engine.Outcome{
-		engine.StepUnchanged: engine.Unchanged, engine.StepDone: engine.Done, engine.StepFailed: engine.Failed, engine.StepCanceled: engine.Canceled,
+		engine.StepUnchanged: engine.Unchanged, engine.StepDone: engine.Done, engine.StepFailed: engine.Failed,
+		engine.StepCanceled: engine.Canceled,
 	}
 	for _, kind := range []engine.EventKind{
-		engine.PlanStarted, engine.StepStarted, engine.StepProgress, engine.StepChanged, engine.StepUnchanged, engine.StepDone, engine.StepFailed, engine.StepCanceled,
-		engine.PlanDone, engine.PlanFailed, engine.Note, engine.Warning,
+		engine.PlanStarted, engine.StepStarted, engine.StepProgress, engine.StepChanged, engine.StepUnchanged,
+		engine.StepDone, engine.StepFailed, engine.StepCanceled, engine.PlanDone, engine.PlanFailed, engine.Note,
+		engine.Warning,
 	} {
 		if got := kind.Outcome(); got != want[kind] {
 			t.Errorf("%s ends a step with outcome %q, want %q", kind, got, want[kind])

@@ -85,8 +85,8 @@ func (r *run) settle(i int, res StepResult) {
 		r.failures = append(r.failures, &StepError{ID: s.ID, Title: s.Title, Err: res.Err})
 	}
 	r.emitLocked(Event{
-		Kind: res.Outcome.ends(), Step: s.ID, Title: s.Title, Message: res.Message, Duration: res.Duration, Waited: res.Waited,
-		Err: res.Err,
+		Kind: res.Outcome.ends(), Step: s.ID, Title: s.Title, Message: res.Message, Duration: res.Duration,
+		Waited: res.Waited, Err: res.Err,
 	})
 }
 

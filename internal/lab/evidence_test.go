@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"html"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,11 +40,7 @@ func (b *bench) dumped(name string, failed error, words ...string) map[string]st
 	defer archive.Close()
 	files := map[string]string{}
 	for _, file := range archive.File {
-		opened, err := file.Open()
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		content, err := io.ReadAll(opened)
+		content, err := fs.ReadFile(archive, file.Name)
 		if err != nil {
 			b.t.Fatal(err)
 		}

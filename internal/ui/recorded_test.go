@@ -41,8 +41,9 @@ func recorded(t *testing.T) ([]engine.Event, error) {
 			continue
 		}
 		ev := engine.Event{
-			Time: l.Time, Plan: l.Plan, Step: l.Step, Title: l.Title, Kind: engine.EventKind(l.Kind), Message: l.Message,
-			Change: l.Change, Steps: l.Steps, Duration: seconds(l.Seconds), Waited: seconds(l.Waited), Err: errorOf(l),
+			Time: l.Time, Plan: l.Plan, Step: l.Step, Title: l.Title, Kind: engine.EventKind(l.Kind),
+			Message: l.Message, Change: l.Change, Steps: l.Steps, Duration: seconds(l.Seconds),
+			Waited: seconds(l.Waited), Err: errorOf(l),
 		}
 		if ev.Kind == engine.PlanStarted {
 			steps[ev.Plan] = nil
@@ -97,8 +98,8 @@ func errorOf(l Line) error {
 	return fmt.Errorf("%s%w%s", before, p, after)
 }
 
-// A real run that failed, as GitHub shows it: a group for each plan, one annotation, a summary that is short enough. Its
-// deletion failed too, which JUnit says.
+// A real run that failed, as GitHub shows it: a group for each plan, one annotation, a summary that is short enough.
+// Its deletion failed too, which JUnit says.
 func TestRecorded(t *testing.T) {
 	events, failed := recorded(t)
 	var log, summary, results bytes.Buffer
