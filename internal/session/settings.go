@@ -326,11 +326,7 @@ func (r *reader) mirror(name string) string {
 	parsed, err := url.Parse(value)
 	if err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "" ||
 		parsed.RawQuery != "" || parsed.Fragment != "" {
-		shown := value
-		if err == nil {
-			shown = parsed.Redacted()
-		}
-		r.wrong(name, shown, accepts(name))
+		r.wrong(name, value[strings.LastIndex(value, "@")+1:], accepts(name)) // without credentials
 		return ""
 	}
 	if ip := net.ParseIP(parsed.Hostname()); parsed.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {

@@ -68,11 +68,20 @@ func TestValuesAtTheirEdges(t *testing.T) {
 		{"SM_ISTIO_VALUES", file + ".not", nil, nil},
 		{"SM_MANIFESTS", file, func(s Settings) any { return s.Manifests }, file},
 		{"SM_BUNDLE", file, func(s Settings) any { return s.Bundle }, file},
+		{"SM_REGISTRY_MIRROR", "http://10.0.0.1:5000", func(s Settings) any { return s.Mirror }, "http://10.0.0.1:5000"},
+		{"SM_REGISTRY_MIRROR", "https://m.example", func(s Settings) any { return s.Mirror }, "https://m.example"},
+		{"SM_REGISTRY_MIRROR", "ftp://m.example.com", nil, nil},
+		{"SM_REGISTRY_MIRROR", "https://m.example.com/#a", nil, nil},
+		{"SM_REGISTRY_MIRROR", "ftp://ada:secret-1@m.example.com", nil, nil},
+		{"SM_REGISTRY_MIRROR", "https://ada:secret-1@m.example.com:port", nil, nil}, // no URL at all
+		{"SM_REGISTRY_MIRROR", "http://localhost:5000", nil, nil},
 	} {
 		s, err := Load(env(c.name, c.value))
 		switch {
 		case c.want == nil && !problem.Is(err, problem.SettingInvalid):
 			t.Errorf("%s=%q: %v, want a refusal", c.name, c.value, err)
+		case c.want == nil && strings.Contains(err.Error(), "secret-1"):
+			t.Errorf("the password of %s is shown: %v", c.name, err)
 		case c.want != nil && (err != nil || c.read(s) != c.want):
 			t.Errorf("%s=%q: %+v, %v; want %v", c.name, c.value, s, err, c.want)
 		}
