@@ -24,65 +24,50 @@ type scope struct {
 	waited  time.Duration
 }
 
-// Progress reports what the step is doing or waiting for. Outside a step it does nothing. A loop may call it on every
-// iteration: a message that equals the last one sends no event.
-func Progress(ctx context.Context, format string, args ...any) {
+// inStep runs report with the scope of the step whose context this is. Outside a step, and when the step has ended, it
+// does nothing.
+func inStep(ctx context.Context, report func(*scope)) {
 	s, ok := ctx.Value(scopeKey{}).(*scope)
 	if !ok {
 		return
 	}
-	message := fmt.Sprintf(format, args...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || message == s.last {
-		return
+	if !s.closed {
+		report(s)
 	}
-	s.last = message
-	s.report(StepProgress, message, nil)
+}
+
+// Progress reports what the step is doing or waiting for. Outside a step it does nothing. A loop may call it on every
+// iteration: a message that equals the last one sends no event.
+func Progress(ctx context.Context, format string, args ...any) {
+	inStep(ctx, func(s *scope) {
+		if message := fmt.Sprintf(format, args...); message != s.last {
+			s.last = message
+			s.report(StepProgress, message, nil)
+		}
+	})
 }
 
 // Changed records what the step changed. Outside a step it does nothing. The Result counts the changes, so a run can
 // report that it changed nothing.
 func Changed(ctx context.Context, c Change) {
-	s, ok := ctx.Value(scopeKey{}).(*scope)
-	if !ok {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
-	s.changes = append(s.changes, c)
-	s.report(StepChanged, "", &c)
+	inStep(ctx, func(s *scope) {
+		s.changes = append(s.changes, c)
+		s.report(StepChanged, "", &c)
+	})
 }
 
 // Tell reports something that stays on screen after the step has ended, unlike Progress. Outside a step it does
 // nothing.
 func Tell(ctx context.Context, format string, args ...any) {
-	s, ok := ctx.Value(scopeKey{}).(*scope)
-	if !ok {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.report(Note, fmt.Sprintf(format, args...), nil)
-	}
+	inStep(ctx, func(s *scope) { s.report(Note, fmt.Sprintf(format, args...), nil) })
 }
 
 // Reached reports that the step has reached one of its Milestones: the steps that need no more of it may start. Outside
 // a step, and for a milestone that was reached before, it does nothing.
 func Reached(ctx context.Context, milestone string) {
-	s, ok := ctx.Value(scopeKey{}).(*scope)
-	if !ok {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.reached(milestone)
-	}
+	inStep(ctx, func(s *scope) { s.reached(milestone) })
 }
 
 // Waiting notes that the step waits for something that happens without it, such as a pod that starts, until the

@@ -1,7 +1,10 @@
 package lb
 
 import (
+	"slices"
+
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // The namespace of MetalLB and its configuration, and the name of the lab's objects in it.
@@ -40,4 +43,12 @@ func object(kind string, spec map[string]any) *unstructured.Unstructured {
 		"metadata":   map[string]any{"name": PoolName, "namespace": Namespace},
 		"spec":       spec,
 	}}
+}
+
+// Generated says whether MetalLB made an object by itself, without an owner: only MetalLB writes objects of these
+// kinds.
+func Generated(obj client.Object) bool {
+	gvk := obj.GetObjectKind().GroupVersionKind()
+	kinds := []string{"ServiceL2Status", "ServiceBGPStatus", "ConfigurationState"}
+	return gvk.Group == "metallb.io" && slices.Contains(kinds, gvk.Kind)
 }
