@@ -118,7 +118,7 @@ func (s *changeSet) judge(ctx context.Context) ([]engine.Change, error) {
 	return changes, nil
 }
 
-// findStale looks for the objects to prune: those with the part's labels that are not, or no longer, among its objects.
+// findStale looks for the objects to prune: those with the part's labels that are not among its objects.
 func (s *changeSet) findStale(ctx context.Context) error {
 	if !s.prune || s.staleFound {
 		return nil
@@ -236,7 +236,7 @@ func (c *Client) refresh(ctx context.Context, w *write) error {
 		return err
 	}
 	if w.live != nil && w.live.GetDeletionTimestamp() != nil {
-		// Applied to now, it would be deleted all the same.
+		// An apply now would not stop its deletion.
 		if err := c.waitGone(ctx, w.desired); err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ const (
 	longestPause = time.Second
 )
 
-// transient says whether an error goes away by itself, and what has to happen for that.
+// transient says whether a retry can succeed after an error, and what the retry waits for.
 func transient(err error) (reason string, ok bool) {
 	text := err.Error()
 	switch {

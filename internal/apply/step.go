@@ -258,7 +258,7 @@ func applyCommand(manager string, force bool, file, comment string) string {
 	return fmt.Sprintf("%s -f %s   # %s", command, fileName(file), strings.Join(strings.Fields(comment), " "))
 }
 
-// fileName is the file from which the part of a step is applied by hand.
+// fileName is the file from which kubectl applies the part of a step.
 func fileName(id string) string { return id + ".yaml" }
 
 // named limits how many objects an explanation names.

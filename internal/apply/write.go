@@ -35,7 +35,7 @@ type write struct {
 	change *engine.Change             // nil where nothing changes; set by judge
 }
 
-// carriedOut says that the object was as it is to be when live was read, or was made so by a write that live is the
+// carriedOut says that the object was as wanted when live was read, or was made so by a write that live is the
 // answer to.
 func (w *write) carriedOut() bool { return w.judged && w.change == nil && w.live != nil }
 

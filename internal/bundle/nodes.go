@@ -175,7 +175,7 @@ func (b *Bundle) importInto(
 func missingIn(ctx context.Context, api docker.Execer, node string, images []named) ([]named, error) {
 	table, err := docker.Exec(ctx, api, node, "ctr", "--namespace=k8s.io", "images", "check")
 	var failed *docker.ExecError
-	// The check fails if ctr cannot tell of any one image whether it is unpacked. The table is complete all the same.
+	// The check fails if ctr cannot tell of any one image whether it is unpacked. The table is complete even then.
 	if errors.As(err, &failed) && strings.HasPrefix(table, "REF") {
 		err = nil
 	}

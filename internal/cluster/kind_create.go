@@ -208,7 +208,7 @@ func (k *Kind) markComplete(ctx context.Context, nodes []Node) error {
 	return nil
 }
 
-// abandon removes what createNew made. kind's library may still be at work; see sweep.
+// abandon removes what createNew made. kind's library may still be running; see sweep.
 func (k *Kind) abandon(ctx context.Context, running <-chan error, cause error) error {
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()

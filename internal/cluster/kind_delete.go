@@ -50,7 +50,7 @@ const (
 )
 
 // sweep removes the lab's containers of this cluster with their volumes, each as soon as it is seen, until none is
-// left. Unless the cluster is complete, it goes on until none has appeared for a while. While kind's library is at work
+// left. Unless the cluster is complete, it goes on until none has appeared for a while. While kind's library runs
 // (running is not nil) it goes on as well: with the nodes gone, kind's next command fails, and that ends kind. kind
 // itself returns at the first node that fails, while others are still being started (kind, pkg/errors/concurrent.go).
 func (k *Kind) sweep(ctx context.Context, complete bool, running <-chan error) error {

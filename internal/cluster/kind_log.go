@@ -11,7 +11,7 @@ import (
 	"ambientlab/internal/engine"
 )
 
-// progressLog passes what kind says on as the progress of the step in hand. kind writes from several goroutines, which
+// progressLog passes what kind says on as the progress of the current step. kind writes from several goroutines, which
 // engine.Progress allows.
 type progressLog struct{ ctx context.Context }
 

@@ -75,7 +75,7 @@ type kubeconfigFile struct {
 }
 
 // merge puts the entries called name in, and makes name the current context if asked to, or if there is none. It gives
-// the file it changed, or "" where all of it was there.
+// the file it changed, or "" if it had them all.
 func (k kubeconfigFile) merge(
 	ctx context.Context, entries *api.Config, name string, choice currentContext,
 ) (string, error) {
@@ -319,7 +319,7 @@ func NewKubeconfig(value string) Kubeconfig {
 func (k Kubeconfig) Paths() []string { return k.file.paths }
 
 // Link puts the entries called name in and makes name the current context. It gives the file it changed, or "" where
-// all of it was there.
+// it had them all.
 func (k Kubeconfig) Link(ctx context.Context, entries *api.Config, name string) (string, error) {
 	return k.file.merge(ctx, entries, name, setCurrent)
 }

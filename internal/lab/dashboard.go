@@ -26,7 +26,7 @@ import (
 type dashboard struct {
 	name, namespace, service string
 	port, local              int
-	// path leads to a page that shows something at once, note says what else to know.
+	// path leads to a page that is not empty; note says what else to know.
 	path, note string
 }
 

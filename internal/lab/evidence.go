@@ -338,7 +338,7 @@ func (e *evidence) collectNodeLogs(ctx context.Context, add dump.Add) error {
 		return fmt.Errorf("making a folder for logs: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
-	// What was written before the time was up, or before one log failed, is taken all the same.
+	// What was written before the time was up, or before one log failed, is kept.
 	failed := source.CollectLogs(ctx, folder)
 	var files []string
 	walked := filepath.WalkDir(folder, func(path string, entry os.DirEntry, err error) error {

@@ -46,14 +46,14 @@ func watchParent(ctx context.Context, first int, parent func() int, gone func())
 	}
 }
 
-// startedByMage tells whether this program lies where mage keeps what it builds, under a name that is a hash: only mage
+// startedByMage tells whether this program is in the folder for mage's builds, under a name that is a hash: only mage
 // starts it from there. `mage -compile` writes elsewhere.
 func startedByMage() bool {
 	program, err := os.Executable()
 	return err == nil && inFolder(program, mg.CacheDir())
 }
 
-// inFolder tells whether a file lies directly in a folder, whatever links lead there.
+// inFolder tells whether a file is directly in a folder, also through symbolic links.
 func inFolder(file, folder string) bool {
 	file, err := filepath.EvalSymlinks(file)
 	if err != nil {

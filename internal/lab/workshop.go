@@ -171,7 +171,7 @@ func (w *workshopLab) Watch(ctx context.Context, changed func(string)) error {
 	return workshop.Watch(ctx, client.Config(), s.Config.Namespace, changed)
 }
 
-// proofs is what the proofs need, also where the applications were made by hand.
+// proofs is what the proofs need, also if the applications were created without the lab.
 func (w *workshopLab) proofs(ctx context.Context) (probe.Env, error) {
 	s, err := w.installed(ctx)
 	if err != nil {

@@ -74,7 +74,7 @@ func l4Of(l4 Terms) Lesson {
 }
 
 // l4Claims are those of lesson l4. A denial at the node proxy differs from one at the waypoint: the connection ends
-// without an HTTP answer, and the waypoint knows nothing of it.
+// without an HTTP answer, and the waypoint does not see it.
 func l4Claims() []probe.Claim {
 	get := func(caller probe.Caller, expect probe.Expect, gather probe.Gather) probe.Shot {
 		return probe.Shot{
@@ -114,7 +114,7 @@ func l4Claims() []probe.Claim {
 			ID: "l4-denied", Lesson: "l4", Title: "appa's connections straight to appb's pod are reset",
 			Learn: "ztunnel at the pod judges the identity of the connection. A refusal has no HTTP status and no " +
 				"body, unlike " +
-				"the waypoint's 403, and the waypoint knows nothing of it.",
+				"the waypoint's 403, and the waypoint does not see it.",
 			When: probe.All(probe.On("l4"), probe.Not(withHTTP)),
 			Shot: get(probe.AppaDirect, reset, deniedByNodeProxy), Configuration: accepted, Causes: l4Causes(),
 		},

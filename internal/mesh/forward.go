@@ -126,7 +126,7 @@ func (f *Forward) accept() {
 	}
 }
 
-// serve carries one connection until either side has ended it for good.
+// serve copies one connection in both directions until either side has ended it.
 func (f *Forward) serve(local net.Conn) {
 	defer func() { _ = local.Close() }()
 	remote, err := f.dial(f.ctx)

@@ -27,7 +27,7 @@ type stream struct {
 }
 
 // listenForRefusal reads the error stream: kubelet says there why it could not reach the port, and then the whole
-// connection is of no more use.
+// connection cannot be used any more.
 func (s *stream) listenForRefusal() {
 	defer close(s.refused)
 	message, err := io.ReadAll(s.errs)

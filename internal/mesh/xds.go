@@ -21,7 +21,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// Istiod is an istiod that is asked what it sends to proxies, by a client that speaks for one of them: with the
+// Istiod is an istiod that is asked what it sends to proxies, by a client that takes the place of one of them: with the
 // identity of the proxy's pod, its node ID and its metadata. What it answers is what the proxy would get, byte for
 // byte; that a proxy runs it is another question, which only a proxy can answer.
 type Istiod struct {
@@ -48,7 +48,7 @@ func WithIstiod(address func() (string, error)) Option {
 	return func(m *Mesh) { m.proxy, m.nodeProxy = NewIstiod(m.kube, address).Proxy, nil }
 }
 
-// Proxy speaks for the proxy in a pod.
+// Proxy takes the place of the proxy in a pod.
 func (i *Istiod) Proxy(namespace, pod string) Proxy {
 	return &istiodProxy{istiod: i, namespace: namespace, pod: pod}
 }

@@ -195,7 +195,7 @@ func judgeAround(m Measurement, l *observation) Check {
 func (l *observation) requests() observe.Counter { return l.after.Requests.Since(l.before.Requests) }
 
 // judgeThrough asks for one line of the log for each request. Where some have none, the counter, which also counts what
-// other batches and other traffic sent, tells whether these went through all the same: it has counted more requests
+// other batches and other traffic sent, tells whether these went through nevertheless: it has counted more requests
 // than the batches' lines explain.
 func judgeThrough(m Measurement, l *observation) Check {
 	crossed, others := len(l.mine), total(l.others)

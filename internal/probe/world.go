@@ -110,7 +110,7 @@ func (k *Kubernetes) appbAddress(ctx context.Context) (string, error) {
 	return "", errors.New("appb has no pod that is ready")
 }
 
-// shortLived starts a caller's pod once a run. A pod that could not be started is known all the same, so that Close
+// shortLived starts a caller's pod once a run. A pod that could not be started is known too, so that Close
 // removes what there is of it.
 func (k *Kubernetes) shortLived(
 	ctx context.Context, name, url string, labels map[string]string,

@@ -22,7 +22,7 @@ const (
 	AsRecorded
 )
 
-// Config is what a target goes by.
+// Config is the settings of a target, merged with what is installed.
 type Config struct {
 	// Namespace is where appa, appb and the lessons live.
 	Namespace string

@@ -34,7 +34,7 @@ type Session struct {
 	Traits cluster.Traits
 	Info   cluster.Info
 	Found  Found
-	// Config is what the target goes by.
+	// Config is the settings, merged with what is installed.
 	Config Config
 	// Bundle is where images come from; nil means a registry. Unloadable is why the bundle of SM_BUNDLE cannot be used.
 	Bundle     *bundle.Bundle

@@ -41,7 +41,7 @@ func (e *Embedded) Adapt(objects []*unstructured.Unstructured) []*unstructured.U
 	return adapted
 }
 
-// adapt gives what stands in the place of one object.
+// adapt gives the replacement of one object.
 func (e *Embedded) adapt(object *unstructured.Unstructured, hook string) ([]*unstructured.Unstructured, error) {
 	switch object.GetKind() {
 	case "Deployment", "PodDisruptionBudget", "HorizontalPodAutoscaler":
@@ -70,7 +70,7 @@ func (e *Embedded) adapt(object *unstructured.Unstructured, hook string) ([]*uns
 	return []*unstructured.Unstructured{object}, nil
 }
 
-// stand makes what stands in the cluster for a Deployment that runs as a process: its settings and, for MetalLB, which
+// stand makes the objects in the cluster for a Deployment that runs as a process: its settings and, for MetalLB, which
 // looks for its own pod, a pod.
 func stand(object *unstructured.Unstructured, w workload) ([]*unstructured.Unstructured, error) {
 	deployment := &appsv1.Deployment{}

@@ -103,7 +103,7 @@ func (e *Embedded) component(s *state, name, path string) process {
 	case apiServer:
 		c := own(e.apiServerArguments(s)...)
 		// Otherwise an API server that starts, and takes in CRDs, spends a fifth of its processor time on garbage
-		// collection. The limit is about what it comes to use in any case.
+		// collection. The limit is about what it uses in any case.
 		c.spec.Env = append(c.spec.Env, "GOGC=400", "GOMEMLIMIT=700MiB")
 		c.ready = func(ctx context.Context) error { return e.healthy(ctx, s.server()+"/readyz") }
 		return c

@@ -99,7 +99,7 @@ func DefaultStateDir(getenv func(string) string) (string, error) {
 	return filepath.Join(home, ".local", "state", "ambientlab", "embedded"), nil
 }
 
-// Dir is the folder in which everything of this lab lies.
+// Dir is the folder with all files of this lab.
 func (e *Embedded) Dir() string { return e.dir }
 
 // Exists tells whether there is such a lab, whatever its state.

@@ -18,7 +18,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// spec is a process as it is to be started.
+// spec says how to start a process.
 type spec struct {
 	Name string   `json:"name"`
 	Path string   `json:"path"`
@@ -48,7 +48,7 @@ type record struct {
 	Path    string `json:"path"`
 }
 
-// alive tells whether the process still runs. Where that cannot be told it counts as running: a second process next to it
+// alive tells whether the process still runs. Where that cannot be told it counts as running: a second process
 // would do more harm than none.
 func (r record) alive() bool {
 	running, err := r.look()

@@ -65,7 +65,7 @@ func (e *Embedded) load() (*state, error) {
 var errBroken = errors.New("it was not written whole")
 
 // unreadable tells of load's error that it says nothing about the lab, as that of a process with too many open files:
-// nothing may be concluded from it, and least of all that the lab is to be removed.
+// nothing may be concluded from it, above all not that the lab must be removed.
 func unreadable(err error) bool {
 	return err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errBroken)
 }

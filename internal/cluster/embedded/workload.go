@@ -19,7 +19,7 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// workload is a Deployment of which one process stands in for the pods.
+// workload is a Deployment that one process replaces.
 type workload struct {
 	component             string // the process
 	namespace, deployment string
@@ -41,7 +41,7 @@ func processName(component string) string { return "ambientlab-process-" + compo
 
 const processKey = "process.json"
 
-// settings are what a Deployment says of how its program is to be run.
+// settings are how a Deployment wants its program run.
 type settings struct {
 	Args []string          `json:"args"`
 	Env  map[string]string `json:"env"`

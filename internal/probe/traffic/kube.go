@@ -83,7 +83,7 @@ func describe(pod *corev1.Pod) Pod {
 	return described
 }
 
-// Exec implements Cluster over WebSocket, and over SPDY where the API server or a proxy before it does not speak that.
+// Exec implements Cluster over WebSocket, and over SPDY where the API server or a proxy does not support that.
 func (k *Kube) Exec(
 	ctx context.Context, namespace, pod, container string, command []string, stdout, stderr io.Writer,
 ) (int, error) {

@@ -97,7 +97,7 @@ func nodeEntries(
 }
 
 // kindFiles are the files under images/base/files of the kind module. Files in the module cache are read-only, so modes
-// are set as kind's Dockerfile sets them: what lies in a bin folder is a program.
+// are set as kind's Dockerfile sets them: a file in a bin folder is a program.
 func kindFiles(kindDir, pause string) ([]layer.File, error) {
 	root := filepath.Join(kindDir, "images", "base", "files")
 	var out []layer.File

@@ -25,7 +25,7 @@ const (
 	limit  = time.Minute
 )
 
-// Main runs a package's tests with a folder of their own for temporary files, in which t.TempDir then lies. Before, it
+// Main runs a package's tests with a folder of their own for temporary files, which t.TempDir then uses. Before, it
 // removes the labs of test processes that are gone; when it is interrupted, its own.
 func Main(m *testing.M, remove Remove) int {
 	parent := os.TempDir()

@@ -330,7 +330,7 @@ func (k *Kubelet) followServices(ctx context.Context) {
 	}
 }
 
-// ambient tells whether a pod belongs to the mesh, by the labels that istio-cni goes by: the pod's own before its
+// ambient tells whether a pod belongs to the mesh, by the labels that istio-cni reads: the pod's own before its
 // namespace's (istio.io/istio, cni/pkg/util).
 func (k *Kubelet) ambient(pod *corev1.Pod) bool {
 	const label, mesh = "istio.io/dataplane-mode", "ambient"

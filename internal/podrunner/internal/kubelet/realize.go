@@ -20,8 +20,8 @@ const (
 	refreshInterval = time.Minute
 )
 
-// realize runs the pod until life ends, or until all of its containers have ended for good; then it waits for the pod's
-// removal.
+// realize runs the pod until life ends, or until all of its containers have ended and will not restart; then it
+// waits for the pod's removal.
 func (w *worker) realize(life context.Context) {
 	pod := w.current()
 	w.change(func(s *podState) {

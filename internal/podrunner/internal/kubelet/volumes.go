@@ -38,7 +38,7 @@ type volumes struct {
 	known map[string]knownToken // by volume and path
 }
 
-// knownToken is a token that is in use, and from when on it is to be renewed.
+// knownToken is a token that is in use, and the time of its renewal.
 type knownToken struct {
 	token string
 	renew time.Time

@@ -87,7 +87,7 @@ func (s *Servers) Add(ctx context.Context, node string, of *corev1.Pod, network 
 	return server.add(ctx, string(of.UID), pod{request, network})
 }
 
-// Remove has the proxy of a node serve a pod no longer.
+// Remove makes the proxy of a node stop serving a pod.
 func (s *Servers) Remove(node, uid string) {
 	if server := s.nodes[node]; server != nil {
 		server.remove(uid)
