@@ -127,6 +127,10 @@ func TestJudgeOwnStatus(t *testing.T) {
 			append(crossings(2, own), crossings(2, observe.Crossing{Status: 418, Details: "x"})...), Refuted,
 			"appb's own",
 		},
+		"all are its own, and a line of another": {
+			map[string]int{"418": 3}, append(crossings(3, own), observe.Crossing{Status: 418, Details: "x"}), Refuted,
+			"1 × 418 x",
+		},
 		"a line is missing": {map[string]int{"418": 3}, crossings(2, own), Inconclusive, "log holds 2 of them"},
 	} {
 		m := Measurement{Sent: 3, Statuses: tc.statuses}
@@ -681,12 +685,13 @@ func TestJudgeShareText(t *testing.T) {
 	if !strings.HasPrefix(checks[0].Text, want) {
 		t.Errorf("%s; want %s", checks[0].Text, want)
 	}
-	if strings.Contains(checks[1].Text, "appb takes") {
-		t.Error(checks[1].Text)
+	if strings.Contains(checks[0].Text, "marks") || strings.Contains(checks[1].Text, "appb takes") {
+		t.Error(checks)
 	}
-	all := &Measurement{Replies: replies(answersOf(map[int]int{2005: 600})...)}
-	e.judgeShare(all, []time.Duration{5 * time.Millisecond}, &observation{})
-	if all.Share.Fast != 0 || all.Share.Least != 2005*time.Millisecond {
+	all := &Measurement{Replies: replies(answersOf(map[int]int{3005: 600})...)}
+	e.judgeShare(all, []time.Duration{5 * time.Millisecond},
+		&observation{mine: crossings(2, observe.Crossing{Own: time.Second, OwnKnown: true})})
+	if all.Share.Fast != 0 || all.Share.Least != 3005*time.Millisecond {
 		t.Errorf("without an undelayed answer: %+v", all.Share)
 	}
 }
@@ -796,7 +801,7 @@ func TestJudgeShareOnABusyMachine(t *testing.T) {
 		"between without a delay": {
 			map[int]int{5: 250, 1500: 50, 2005: 300},
 			300, delay,
-			Inconclusive, "although the waypoint delayed none of them: " + busy,
+			Inconclusive, "50 answers took between 1.003s and 2s, although the waypoint delayed none of them: " + busy,
 		},
 		"between, and delayed": {
 			map[int]int{5: 300, 1500: 50, 2005: 250},
