@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -92,4 +93,69 @@ func problemsTable() string {
 			strings.Join(kind.Advice, "<br>"))
 	}
 	return b.String()
+}
+
+// TestHowItIsBuilt wants every file and every identifier that the README's two walks through the code name to exist.
+func TestHowItIsBuilt(t *testing.T) {
+	root := filepath.Join("..", "..")
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, walks, found := strings.Cut(string(readme), "\nThe way of `mage sm:install` through the code:\n")
+	walks, _, foundEnd := strings.Cut(walks, "\nTo add a lesson:")
+	if !found || !foundEnd {
+		t.Fatal("README.md lacks the two walks through the code")
+	}
+	exists := func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}
+	word := regexp.MustCompile(`[A-Za-z_]\w*`)
+	code := regexp.MustCompile("`([^`]+)`")
+	for _, line := range regexp.MustCompile(`(?m)^\d+\. `).Split(walks, -1)[1:] {
+		line, _, _ = strings.Cut(line, "\n\n")
+		var folders, names []string
+		for _, quoted := range code.FindAllStringSubmatch(line, -1) {
+			text := quoted[1]
+			switch {
+			case strings.HasPrefix(text, "sm:"), strings.HasPrefix(text, "SM_"):
+			case strings.HasSuffix(text, ".go") && !strings.Contains(text, "/"):
+				text = filepath.Base(folders[len(folders)-1]) + "/" + text
+				fallthrough
+			case strings.Contains(text, "/"):
+				path := filepath.Join(root, "internal", text)
+				if top := filepath.Join(root, text); exists(top) {
+					path = top
+				}
+				if !exists(path) {
+					t.Errorf("%s does not exist: %s", text, line)
+				}
+				folders = append(folders, filepath.Dir(path))
+			case exists(filepath.Join(root, "internal", text)):
+				folders = append(folders, filepath.Join(root, "internal", text))
+			default:
+				names = append(names, word.FindAllString(text, -1)...)
+			}
+		}
+		var source strings.Builder
+		for _, folder := range append(folders, filepath.Join(root, "internal", "lab")) {
+			files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range files {
+				content, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				source.Write(content)
+			}
+		}
+		for _, name := range names {
+			if !regexp.MustCompile(`\b` + name + `\b`).MatchString(source.String()) {
+				t.Errorf("no %s in %v: %s", name, folders, line)
+			}
+		}
+	}
 }
