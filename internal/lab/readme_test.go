@@ -25,7 +25,7 @@ func TestREADME(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := string(raw)
-	stations, err := workshop.Stations()
+	stations, err := workshop.Stations("mage")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestREADME(t *testing.T) {
 
 // TestGuide keeps the printable page of the workshop equal to the stations.
 func TestGuide(t *testing.T) {
-	stations, err := workshop.Stations()
+	stations, err := workshop.Stations("mage")
 	if err != nil {
 		t.Fatal(err)
 	}

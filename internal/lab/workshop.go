@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,8 +17,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pmezard/go-difflib/difflib"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/command"
@@ -25,6 +31,7 @@ import (
 	"ambientlab/internal/lesson"
 	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/lesson/params"
+	"ambientlab/internal/manifest"
 	"ambientlab/internal/mesh"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/problem"
@@ -102,7 +109,7 @@ func (w *workshopLab) Look(ctx context.Context) (workshop.Look, error) {
 		look.Why = why
 		return look, err
 	}
-	look.Installed, look.Created = true, s.Found.Record.Created
+	look.Installed, look.Created, look.Addons = true, s.Found.Record.Created, s.Config.Addons
 	if !s.Info.Packets {
 		look.NoPackets = "the pods of this lab exchange no packets, so no request is shown and claims are judged on " +
 			"the configuration that istiod sends"
@@ -135,6 +142,12 @@ func lessonsOn(found session.Found, objects *mesh.Objects) (probe.Lessons, error
 	}
 	if !on.On("fault") && objects.VirtualService(names.Delay) != nil {
 		on = lesson.With(on, lesson.Fault(params.DefaultFault()))
+	}
+	if !on.On("split") && objects.Route(names.SplitRoute) != nil {
+		on = lesson.With(on, lesson.Split(params.DefaultSplit()))
+	}
+	if !on.On("l4") && objects.Policy(names.L4) != nil {
+		on = lesson.With(on, lesson.L4(params.L4{}))
 	}
 	if policy := objects.Policy(names.GetOnly); policy != nil {
 		on = lesson.With(on, liveAuthz(policy, objects.Policy(names.OnlyViaWaypoint) != nil))
@@ -227,13 +240,14 @@ func (w *workshopLab) source(ctx context.Context) (workshop.Source, error) {
 
 // Type implements workshop.Lab: it runs this program again with the target that the command names.
 func (w *workshopLab) Type(ctx context.Context, typed string, line func(string)) error {
-	words := strings.Fields(typed)
-	if len(words) < 2 || words[0] != "mage" {
+	_, target, isTarget := strings.Cut(typed, " sm:")
+	if !isTarget {
 		return fmt.Errorf("%q is not a target", typed)
 	}
 	lines := &lineWriter{line: line}
 	_, err := command.Run(ctx, command.Command{
-		Name: w.program, Args: words[1:], Env: []string{"SM_OUTPUT=plain"}, Stdout: lines, Stderr: lines,
+		Name: w.program, Args: strings.Fields("sm:" + target), Env: []string{"SM_OUTPUT=plain"}, Stdout: lines,
+		Stderr: lines,
 	})
 	lines.flush()
 	if err != nil && ctx.Err() == nil {
@@ -321,6 +335,9 @@ func (w *workshopLab) Manual(ctx context.Context, name string, on probe.Lessons)
 	if manual.Commands, err = commandsOf(ctx, l.PlanToApply(s)); err != nil {
 		return manual, err
 	}
+	if manual.Diffs, err = diffs(ctx, s, manual.Files); err != nil {
+		return manual, err
+	}
 	previews, err := s.Preview(ctx, l.PlanToUndo(s))
 	if err != nil {
 		return manual, err
@@ -331,6 +348,68 @@ func (w *workshopLab) Manual(ctx context.Context, name string, on probe.Lessons)
 		}
 	}
 	return manual, nil
+}
+
+// differ is the field manager of the dry runs that diffs asks for. Fields that another manager owns stay as they are.
+const differ = "ambientlab-diff"
+
+// diffs compares the objects of files with those in the cluster, as `kubectl diff --server-side` does: the API server
+// computes in a dry run what each would be. Objects that do not exist, or do not differ, are left out.
+func diffs(ctx context.Context, s *session.Session, files []workshop.File) ([]workshop.File, error) {
+	connection, err := s.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []workshop.File
+	for _, file := range files {
+		list, err := manifest.Decode([]byte(file.Text))
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", file.Name, err)
+		}
+		for _, wanted := range s.Adapt(list) {
+			wanted.SetNamespace(s.Config.Namespace)
+			what := wanted.GetKind() + " " + wanted.GetName()
+			text, err := diff(ctx, connection.Client(), wanted)
+			if err != nil {
+				return nil, fmt.Errorf("comparing %s: %w", what, err)
+			}
+			if text != "" {
+				all = append(all, workshop.File{Name: what, Text: text})
+			}
+		}
+	}
+	return all, nil
+}
+
+func diff(ctx context.Context, api client.Client, wanted *unstructured.Unstructured) (string, error) {
+	live, after := wanted.DeepCopy(), wanted.DeepCopy()
+	if err := api.Get(ctx, client.ObjectKeyFromObject(wanted), live); err != nil {
+		return "", client.IgnoreNotFound(err)
+	}
+	err := api.Apply(ctx, client.ApplyConfigurationFromUnstructured(after), client.FieldOwner(differ),
+		client.ForceOwnership, client.DryRunAll)
+	if apierrors.IsInvalid(err) { // what is live and what is wanted exclude each other
+		return "The API server refuses to apply the file to what is live: " + err.Error(), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var texts []string
+	for _, object := range []*unstructured.Unstructured{live, after} {
+		unstructured.RemoveNestedField(object.Object, "status")
+		for _, field := range []string{"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"} {
+			unstructured.RemoveNestedField(object.Object, "metadata", field)
+		}
+		text, err := yaml.Marshal(object.Object)
+		if err != nil {
+			return "", err
+		}
+		texts = append(texts, string(text))
+	}
+	return difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
+		A: difflib.SplitLines(texts[0]), B: difflib.SplitLines(texts[1]), FromFile: "live", ToFile: "applied",
+		Context: 3,
+	})
 }
 
 // commandsOf lists a plan's commands, each with the file that it applies. They are those of sm:plan -out, with the
@@ -379,7 +458,7 @@ func (w *workshopLab) Mend(ctx context.Context, number int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	typed := "mage sm:" + what.Target
+	typed := cmp.Or(w.env.Command, "mage") + " sm:" + what.Target
 	switch fault, authz := on.Fault(), on.Authz(); {
 	case what.Target == "fault" && fault != nil:
 		typed += fmt.Sprintf(" -percent=%v -delay=%s -path=%s -exact=%t", fault.Percent, fault.Delay, fault.Path,
@@ -448,7 +527,7 @@ func (o WorkshopOptions) opened(ctx context.Context, env *session.Env) (*worksho
 		return nil, nil, err
 	}
 	lab := newWorkshopLab(env, o.Program)
-	e, err := workshop.New(lab, lab.feed, lesson.Claims(), file)
+	e, err := workshop.New(lab, lab.feed, lesson.Claims(), file, cmp.Or(env.Command, "mage"))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -548,14 +627,17 @@ func Break(options BreakOptions) Target {
 			if err := e.Restore(ctx); err != nil {
 				return err
 			}
-			env.Tell("the fault is taken out; mage sm:verify to see that every claim holds")
+			env.Tell("%s", e.View().Told)
+			env.Next("mage sm:verify to see that every claim holds, or mage sm:break for another fault")
 			return nil
 		case !broken:
 			if err := e.Break(ctx, options.Number); err != nil {
 				return problem.New(problem.SettingInvalid, err, "no fault was put in")
 			}
 		case options.Hint:
-			e.Hint()
+			if err := e.Hint(); err != nil {
+				return err
+			}
 		}
 		if out := terminalOf(env); out != nil {
 			return options.show(ctx, env, lab, e, out)
@@ -571,7 +653,9 @@ func judgeBreak(ctx context.Context, env *session.Env, e *workshop.Engine) error
 	defer stop()
 	var running sync.WaitGroup
 	running.Go(func() { e.Run(ctx) })
-	e.Check()
+	if err := e.Check(); err != nil {
+		return err
+	}
 	changed := e.Changed()
 	for v := e.View(); !v.Done && (v.Report == nil || v.Report.Proven() || v.Checking != ""); v = e.View() {
 		select {
@@ -589,9 +673,8 @@ func judgeBreak(ctx context.Context, env *session.Env, e *workshop.Engine) error
 		return err
 	}
 	if v.Done {
-		e.Next()
 		env.Next("mage sm:break for another one")
-		return nil
+		return e.Next()
 	}
 	env.Next("fix it by any means, then mage sm:break, which judges it; -hint gives a hint, -off restores the lab")
 	return nil

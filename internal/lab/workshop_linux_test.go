@@ -26,7 +26,7 @@ func TestWorkshopNotices(t *testing.T) {
 	b.do("apps", b.apps)
 	file := filepath.Join(t.TempDir(), "notes.json")
 	l := newWorkshopLab(b.Env, "none")
-	e, err := workshop.New(l, l.feed, lesson.Claims(), file)
+	e, err := workshop.New(l, l.feed, lesson.Claims(), file, "mage")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestWorkshopNotices(t *testing.T) {
 			t.Errorf("the commands for kubectl do not contain %q:\n%s", part, commands)
 		}
 	}
-	again, err := workshop.New(l, l.feed, lesson.Claims(), file)
+	again, err := workshop.New(l, l.feed, lesson.Claims(), file, "mage")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ package sabotage
 import (
 	"context"
 	"fmt"
+	"math"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +16,7 @@ import (
 
 	"ambientlab/internal/lesson"
 	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/probe"
 	"ambientlab/specs"
 )
 
@@ -24,8 +26,8 @@ type Sabotage struct {
 	Name, Title string
 	// Changes are made in order.
 	Changes []Change
-	// Strict: it needs lesson authz with -strict.
-	Strict bool
+	// Shows, if not nil, tells whether the claims are refuted while the lessons are as given; they are otherwise.
+	Shows func(probe.Lessons) bool
 	// Claims are not proven then, and the likely causes that sm:verify prints for each of them contain the text Cause.
 	Claims []string
 	Cause  string
@@ -119,6 +121,10 @@ func All() []Sabotage {
 				Resource: virtualServices, Object: names.Delay, Type: types.JSONPatchType,
 				Patch: `[{"op":"replace","path":"/spec/http/0/fault/delay/percentage/value","value":30}]`,
 			}},
+			Shows: func(on probe.Lessons) bool { // far enough from 30 % to be told from it
+				fault := on.Fault()
+				return fault != nil && math.Abs(fault.Percent-30) >= 100*probe.Within
+			},
 			Claims: delays, Cause: "30 %", Target: "fault",
 		},
 		{
@@ -152,7 +158,7 @@ func All() []Sabotage {
 					Delete: true,
 				},
 			},
-			Strict: true, Claims: []string{"unmeshed-closed"}, Cause: "STRICT mutual TLS", Target: "authz",
+			Shows: probe.Strict, Claims: []string{"unmeshed-closed"}, Cause: "STRICT mutual TLS", Target: "authz",
 		},
 	}
 }

@@ -153,7 +153,7 @@ func TestClaims(t *testing.T) {
 		}
 		seen[way.Name] = true
 		lessons := lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Fault(params.DefaultFault()),
-			lesson.Authz("", way.Strict))
+			lesson.Authz("", way.Shows != nil && !way.Shows(lesson.States(lesson.Fault(params.DefaultFault())))))
 		if way.Target == "split" || way.Target == "l4" {
 			lessons = lesson.States(lesson.Apps(), lesson.Waypoint(), lesson.Split(lesson.DefaultWeight),
 				lesson.L4(false))

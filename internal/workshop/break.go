@@ -12,6 +12,7 @@ import (
 
 	"ambientlab/internal/probe"
 	"ambientlab/internal/sabotage"
+	"ambientlab/internal/session"
 	"ambientlab/specs"
 )
 
@@ -28,7 +29,7 @@ type Broken struct {
 const breakStation = "break"
 
 // errBroken refuses a second fault while one is in the lab.
-var errBroken = errors.New("a fault is in the lab already; fix it first, or restore the lab with mage sm:break -off")
+var errBroken = errors.New("a fault is in the lab already: fix it first, or restore the lab")
 
 // errNotBroken refuses to restore a lab without a fault.
 var errNotBroken = errors.New("sm:break has put no fault into this lab")
@@ -40,7 +41,7 @@ func (b Broken) station(text Text) Station {
 		fmt.Sprintf("The target that would repair it is sm:%s.", s.Target), "Look at " + kindsOf(s) + ".",
 	}
 	if !b.Notes.Done.IsZero() {
-		text.Explanation = "It was this: " + s.Title + ". " + text.Explanation
+		text.Explanation = b.named() + " " + text.Explanation
 	}
 	return Station{
 		Name: breakStation, Claims: s.Claims, Text: text,
@@ -48,6 +49,9 @@ func (b Broken) station(text Text) Station {
 		Met:   func(Look, func(string) bool) bool { return true },
 	}
 }
+
+// named tells what the fault was.
+func (b Broken) named() string { return "It was this: " + sabotage.All()[b.Number-1].Title + "." }
 
 // kindsOf names the kinds of object that a sabotage changes.
 func kindsOf(s sabotage.Sabotage) string {
@@ -61,68 +65,88 @@ func kindsOf(s sabotage.Sabotage) string {
 }
 
 // breakText reads what the learner is told while a fault is in the lab.
-func breakText() (Text, error) {
+func breakText(command string) (Text, error) {
 	raw, err := specs.Station(breakStation)
 	if err != nil {
 		return Text{}, err
 	}
-	sections, err := sectionsOf(raw, "Goal", "Explanation")
+	sections, err := sectionsOf(session.TypedWith(command, raw), "Goal", "Explanation")
 	return Text{
 		Title: sections[""], Goal: sections["Goal"], Explanation: sections["Explanation"],
 	}, err
 }
 
 // candidates lists the numbers of the faults that show in a lab with these lessons.
-func candidates(on probe.Lessons) ([]int, error) {
+func (e *Engine) candidates(look Look) ([]int, error) {
+	var off []string
 	for _, needed := range []string{"apps", "waypoint", "fault", "authz"} {
-		if !on.On(needed) {
-			return nil, fmt.Errorf("sm:break needs lesson %s, which is off: run mage sm:%s first", needed, needed)
+		if !look.Lessons.On(needed) {
+			off = append(off, "sm:"+needed)
 		}
 	}
-	if authz := on.Authz(); authz != nil && len(authz.Without()) > 0 {
-		return nil, errors.New("sm:break needs appa and the gateway in the policy: run mage sm:authz first")
+	switch {
+	case len(off) > 0 && look.Lessons.On("split"): // sm:lab would be refused
+		return nil, fmt.Errorf("sm:break needs %s, and sm:split excludes sm:fault: run %s sm:split -off first, then "+
+			"%s sm:lab, which turns on what is missing", strings.Join(off, ", "), e.command, e.command)
+	case len(off) > 0:
+		return nil, fmt.Errorf("sm:break needs %s: run %s sm:lab first, which turns on what is missing",
+			strings.Join(off, ", "), e.command)
+	}
+	if authz := look.Lessons.Authz(); authz != nil && len(authz.Without()) > 0 {
+		return nil, fmt.Errorf("sm:break needs appa and the gateway in the policy: run %s sm:authz first", e.command)
 	}
 	var numbers []int
 	for i, s := range sabotage.All() {
-		if !s.Strict || probe.Strict(on) {
+		if (s.Shows == nil || s.Shows(look.Lessons)) && len(e.counted(Broken{Number: i + 1}.station(e.broken), look)) > 0 {
 			numbers = append(numbers, i+1)
 		}
 	}
 	return numbers, nil
 }
 
-// Break puts a fault into the lab: that of a number, or one chosen at random for 0.
+// Break puts a fault into the lab: that of a number, or for 0 one that is chosen at random, of those that the learner
+// has not fixed yet.
 func (e *Engine) Break(ctx context.Context, number int) error {
-	err := e.breakLab(ctx, number)
-	e.fail(err)
-	return err
+	return e.act(func() error { return e.breakLab(ctx, number) })
 }
 
 func (e *Engine) breakLab(ctx context.Context, number int) error {
 	v := e.View()
-	if v.Broken {
+	switch {
+	case v.Broken:
 		return errBroken
+	case v.Doing != "":
+		return errBusy
 	}
-	possible, err := candidates(v.Look.Lessons)
+	possible, err := e.candidates(v.Look)
 	if err != nil {
 		return err
 	}
 	if number != 0 && !slices.Contains(possible, number) {
-		return fmt.Errorf("number %d is not accepted; accepted: %s", number, listed(possible))
+		return fmt.Errorf("number %d is not accepted in this lab; accepted: %s", number, listed(possible))
 	}
-	number = cmp.Or(number, possible[rand.IntN(len(possible))]) //nolint:gosec // a choice, no secret
-	broken := &Broken{Number: number, Notes: Notes{Began: time.Now().UTC()}}
 	e.set(func() {
-		e.progress.Break = broken
-		e.report, e.output, e.trouble = nil, nil, ""
+		chosen := slices.DeleteFunc(slices.Clone(possible),
+			func(n int) bool { return slices.Contains(e.progress.Fixed, n) })
+		if len(chosen) == 0 {
+			chosen = possible
+		}
+		number = cmp.Or(number, chosen[rand.IntN(len(chosen))]) //nolint:gosec // a choice, no secret
+		e.progress.Break = &Broken{Number: number, Notes: Notes{Began: time.Now().UTC()}}
+		e.report, e.output = nil, nil
 		err = e.progress.Save(e.file)
 	})
 	if err == nil {
 		err = e.lab.Break(ctx, number)
 	}
+	if err != nil { // some of the changes may have been made
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), symptom)
+		defer cancel()
+		return errors.Join(err, e.restore(ctx))
+	}
 	e.set(func() { e.touched = time.Now() })
 	e.kick()
-	return err
+	return nil
 }
 
 func listed(numbers []int) string {
@@ -133,8 +157,19 @@ func listed(numbers []int) string {
 	return strings.Join(words, ", ")
 }
 
-// Restore takes the fault out of the lab, which gives the search up.
+// Restore takes the fault out of the lab, which gives the search up, and tells what it was.
 func (e *Engine) Restore(ctx context.Context) error {
+	e.mu.Lock()
+	broken := e.progress.Break
+	e.mu.Unlock()
+	err := e.act(func() error { return e.restore(ctx) })
+	if err == nil {
+		e.set(func() { e.told = "The lab is restored. " + broken.named() })
+	}
+	return err
+}
+
+func (e *Engine) restore(ctx context.Context) error {
 	e.mu.Lock()
 	broken := e.progress.Break
 	e.mu.Unlock()
@@ -143,7 +178,6 @@ func (e *Engine) Restore(ctx context.Context) error {
 	}
 	commands, err := e.lab.Mend(ctx, broken.Number)
 	if err != nil {
-		e.fail(err)
 		return err
 	}
 	if err := e.run(ctx, commands); err != nil {

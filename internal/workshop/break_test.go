@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"ambientlab/internal/lesson"
+	"ambientlab/internal/lesson/params"
+	"ambientlab/internal/probe"
 	"ambientlab/internal/sabotage"
 )
 
@@ -17,6 +19,7 @@ func TestBreak(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "notes.json")
 	number := 1 + slices.IndexFunc(sabotage.All(), func(s sabotage.Sabotage) bool { return s.Name == "ingress-label" })
 	all := []string{"waypoint-gateway", "fault-gateway", "authz-post-gateway"}
+	title := "no label istio.io/ingress-use-waypoint"
 	synctest.Test(t, func(t *testing.T) {
 		lab := &fakeLab{look: applications(upTo("authz")...), holds: all, takes: time.Second}
 		lab.breaks = 5 * time.Second
@@ -41,9 +44,12 @@ func TestBreak(t *testing.T) {
 		if err := e.Break(t.Context(), 0); err == nil {
 			t.Error("a second fault was put in")
 		}
-		for range 3 {
-			e.Hint()
+		mustDo(t, e.Hint())
+		if v := e.View(); len(v.Hints) != 1 {
+			t.Errorf("one hint was asked for, and there are %q", v.Hints)
 		}
+		mustDo(t, e.Hint())
+		mustDo(t, e.Hint())
 		time.Sleep(5 * time.Second)
 		want := []string{
 			"The target that would repair it is sm:waypoint.", "Look at the services.", "the label is missing",
@@ -60,21 +66,36 @@ func TestBreak(t *testing.T) {
 		for !e.View().Done {
 			<-e.Changed()
 		}
-		if v := e.View(); !strings.Contains(v.Explanation, "no label istio.io/ingress-use-waypoint") ||
-			!strings.Contains(doneLine(v), "with 3 hints") {
+		if v := e.View(); !strings.Contains(v.Explanation, title) ||
+			!strings.Contains(doneLine(v), "with 3 hints") || v.Fixed != 1 {
 			t.Errorf("%s %s", doneLine(v), v.Explanation)
 		}
-		e.Next()
+		mustDo(t, e.Next())
 		if v := e.View(); v.Broken || v.Index != at {
 			t.Errorf("then at %d, broken %t", v.Index, v.Broken)
 		}
-		// Given up.
+		// Given up: then the learner is told what it was.
 		if err := e.Break(t.Context(), number); err != nil {
 			t.Fatal(err)
 		}
 		if err := e.Undo(t.Context()); err != nil || e.View().Broken ||
-			!slices.Equal(lab.typed, []string{"mage sm:waypoint"}) {
-			t.Errorf("%v, typed %q", err, lab.typed)
+			!slices.Equal(lab.typed, []string{"mage sm:waypoint"}) || !strings.Contains(e.View().Told, title) {
+			t.Errorf("%v, typed %q, told %q", err, lab.typed, e.View().Told)
+		}
+		// One that cannot be put in is taken out again, as far as it was.
+		lab.fails("break")
+		if err := e.Break(t.Context(), number); err == nil || e.View().Broken || len(lab.typed) != 2 ||
+			!strings.Contains(e.View().Failed, "the object is missing") {
+			t.Errorf("%v, typed %q, shown %q", err, lab.typed, e.View().Failed)
+		}
+		lab.fails("")
+		// The next one that is chosen is another one.
+		for range 20 {
+			mustDo(t, e.Break(t.Context(), 0))
+			if e.progress.Break.Number == number {
+				t.Error("the fault that was fixed is chosen again")
+			}
+			mustDo(t, e.Restore(t.Context()))
 		}
 		if err := e.Restore(t.Context()); err == nil {
 			t.Error("a lab without a fault was restored")
@@ -85,6 +106,11 @@ func TestBreak(t *testing.T) {
 
 // TestCandidates refuses a lab in which a fault could not show.
 func TestCandidates(t *testing.T) {
+	faults := len(sabotage.All())
+	thirty := params.DefaultFault()
+	thirty.Percent = 30
+	e := opened(t, &fakeLab{look: applications(upTo("authz")...)}, filepath.Join(t.TempDir(), "notes.json"))
+	e.claims = lesson.Claims()
 	for _, c := range []struct {
 		on   []lesson.Lesson
 		want int
@@ -92,24 +118,30 @@ func TestCandidates(t *testing.T) {
 		{nil, 0},
 		{upTo("fault"), 0},
 		{upTo("without"), 0},
-		{upTo("authz"), len(sabotage.All()) - 1},
-		{upTo("strict"), len(sabotage.All())},
+		{upTo("authz"), faults - 1},
+		{upTo("strict"), faults},
+		// 30 % instead of 30 % is no fault.
+		{[]lesson.Lesson{lesson.Waypoint(), lesson.Fault(thirty), lesson.Authz("", true)}, faults - 1},
 	} {
-		got, err := candidates(applications(c.on...).Lessons)
+		got, err := e.candidates(applications(c.on...))
 		if len(got) != c.want || (err == nil) != (c.want > 0) {
 			t.Errorf("%d lessons: %v %v", len(c.on), got, err)
 		}
 	}
-	e := opened(t, &fakeLab{look: applications(upTo("authz")...)}, filepath.Join(t.TempDir(), "notes.json"))
-	err := e.Break(t.Context(), len(sabotage.All()))
-	if err == nil || !strings.Contains(err.Error(), "accepted: 1, 2") {
-		t.Errorf("a fault that needs -strict: %v", err)
+	// A fault whose claims this lab cannot judge would count as fixed at once.
+	e.claims = slices.DeleteFunc(e.claims, func(c probe.Claim) bool { return c.ID == "unmeshed-closed" })
+	if got, err := e.candidates(applications(upTo("strict")...)); err != nil || len(got) != faults-1 {
+		t.Errorf("without a claim: %v %v", got, err)
+	}
+	err := e.Break(t.Context(), faults)
+	if err == nil || !strings.Contains(e.View().Failed, "accepted: 1, 2") {
+		t.Errorf("a fault that needs -strict: %v, shown %q", err, e.View().Failed)
 	}
 }
 
 // TestEverySabotageHasAStation makes the station of each: its claims can be judged, and no hint holds its title.
 func TestEverySabotageHasAStation(t *testing.T) {
-	text, err := breakText()
+	text, err := breakText("mage")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ambientlab/internal/probe"
+	"ambientlab/internal/sabotage"
 )
 
 // Lab is what the workshop needs of a lab.
@@ -41,14 +42,18 @@ type Look struct {
 	Lessons probe.Lessons
 	// NoPackets is why no packets flow, or "".
 	NoPackets string
+	// Addons are the telemetry add-ons that are installed.
+	Addons []string
 }
 
 // Manual is what a learner needs to do a lesson without its target.
 type Manual struct {
 	// Files are the objects as YAML, with comments, by the name of their file.
 	Files []File
-	// Differences are what applying the files would change now; none means that the cluster has it all.
+	// Differences are what the lesson's target would change now; none means that the cluster has it all. Diffs show the
+	// objects that exist and differ from the files.
 	Differences []string
+	Diffs       []File
 	// Commands apply the files with kubectl.
 	Commands []string
 }
@@ -73,8 +78,10 @@ type View struct {
 	Items        []Item
 	// Done tells whether every claim of the station is proven, Finished whether the learner has done every station.
 	Done, Finished bool
-	// Broken tells that the station is the search for a fault that sm:break has put in.
-	Broken bool
+	// Broken tells that the station is the search for a fault that sm:break has put in. Fixed is how many different
+	// faults the learner has fixed, of Faults.
+	Broken        bool
+	Fixed, Faults int
 	// Report is the last check of this station; nil before the first.
 	Report *probe.Report
 	// Checking tells what is being measured, or is empty. Doing is the command that runs, Output what it printed.
@@ -82,29 +89,38 @@ type View struct {
 	Output          []string
 	// Hints are those that were taken.
 	Hints []string
-	// Trouble is what went wrong last, or empty.
-	Trouble string
+	// Changes counts the changes of the lab that were noticed, Checks the checks.
+	Changes, Checks int
+	// Failed is why the last thing that the learner asked for failed, Trouble what goes wrong with the lab. Told is what
+	// the learner is told once, such as which fault was given up. Each may be empty.
+	Failed, Trouble, Told string
 }
 
 // Engine follows a learner through the stations.
 type Engine struct {
-	lab      Lab
-	feed     *Feed
-	stations []Station
-	broken   Text // what the learner is told while a fault is in the lab
-	claims   []probe.Claim
-	file     string
+	lab     Lab
+	feed    *Feed
+	all     []Station
+	broken  Text // what the learner is told while a fault is in the lab
+	claims  []probe.Claim
+	file    string
+	command string // what the learner types before the name of a target
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed at the next change of what View returns
 	progress Progress
 	look     Look
+	stations []Station // those that the lab can show
 	at       int
 	report   *probe.Report
 	checking string
 	doing    string
 	output   []string
+	failed   string
 	trouble  string
+	told     string
+	changes  int
+	checks   int
 	asked    bool      // the learner asked for a check
 	touched  time.Time // when an object last changed
 	kicks    chan struct{}
@@ -126,13 +142,14 @@ const (
 	outputLines = 200
 )
 
-// New makes an engine that keeps the learner's notes in a file.
-func New(lab Lab, feed *Feed, claims []probe.Claim, file string) (*Engine, error) {
-	stations, err := Stations()
+// New makes an engine that keeps the learner's notes in a file. command is what the learner types before the name of a
+// target, such as mage.
+func New(lab Lab, feed *Feed, claims []probe.Claim, file, command string) (*Engine, error) {
+	stations, err := Stations(command)
 	if err != nil {
 		return nil, err
 	}
-	broken, err := breakText()
+	broken, err := breakText(command)
 	if err != nil {
 		return nil, err
 	}
@@ -141,8 +158,8 @@ func New(lab Lab, feed *Feed, claims []probe.Claim, file string) (*Engine, error
 		return nil, err
 	}
 	return &Engine{
-		lab: lab, feed: feed, stations: stations, broken: broken, claims: claims, file: file, progress: progress,
-		changed: make(chan struct{}), kicks: make(chan struct{}, 1),
+		lab: lab, feed: feed, all: stations, stations: stations, broken: broken, claims: claims, file: file,
+		command: command, progress: progress, changed: make(chan struct{}), kicks: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -154,14 +171,23 @@ func (e *Engine) Open(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.look = look
-	if look.Installed {
-		e.progress = e.progress.of(look.Created)
-	} else {
+	e.take(look)
+	if !look.Installed {
 		e.progress = e.progress.of(e.progress.Lab)
 	}
 	e.at = start(e.stations, look, e.progress.done)
 	return e.came()
+}
+
+// take takes in a look at the lab: the stations that it can show, and the notes on it. The learner stays at a station.
+// The caller holds the mutex.
+func (e *Engine) take(look Look) {
+	if look.Installed && !e.look.Installed {
+		e.progress = e.progress.of(look.Created)
+	}
+	here := e.stations[e.at].Name
+	e.look, e.stations = look, possible(e.all, look)
+	e.at = max(0, slices.IndexFunc(e.stations, func(s Station) bool { return s.Name == here }))
 }
 
 // current is the station that is shown: the learner's, or the search for a fault. The caller holds the mutex.
@@ -215,9 +241,10 @@ func (e *Engine) follow(ctx context.Context) {
 		if e.View().Look.Installed {
 			err := e.lab.Watch(ctx, func(object string) {
 				e.feed.Refollow(object)
-				e.mu.Lock()
-				e.touched = time.Now()
-				e.mu.Unlock()
+				e.set(func() {
+					e.touched = time.Now()
+					e.changes++
+				})
 				e.kick()
 			})
 			if ctx.Err() != nil {
@@ -316,6 +343,7 @@ func (e *Engine) once(ctx context.Context) {
 		return
 	}
 	s, lessons, claims, needed := e.seen(look)
+	e.set(func() { e.trouble = "" })
 	e.feed.Follow(look)
 	if len(claims) == 0 || !needed {
 		return
@@ -329,12 +357,13 @@ func (e *Engine) once(ctx context.Context) {
 		return
 	}
 	e.set(func() {
-		e.checking, e.trouble = "", ""
+		e.checking = ""
 		e.show(err)
 		if err != nil || e.current().Name != s.Name { // the learner may have gone on meanwhile
 			return
 		}
 		e.report = &found
+		e.checks++
 		e.asked = false
 		if broken := e.progress.Break; broken != nil && !found.Proven() && !broken.Seen {
 			broken.Seen = true
@@ -350,14 +379,14 @@ func (e *Engine) once(ctx context.Context) {
 // sense: the cluster is in the state that the station asks for, something has just changed, or the learner asked.
 func (e *Engine) seen(look Look) (s Station, lessons probe.Lessons, claims []string, needed bool) {
 	e.set(func() {
-		if look.Installed && !e.look.Installed {
-			e.progress = e.progress.of(look.Created)
-		}
-		before := start(e.stations, e.look, e.progress.done)
-		e.look = look
+		before, deleted := start(e.stations, e.look, e.progress.done), e.look.Installed && !look.Installed
+		e.take(look)
+		at := start(e.stations, look, e.progress.done)
+		switch {
+		case deleted:
+			e.move(0)
 		// A learner who typed the target of a later station is at that station. One who went back to a station stays.
-		if at := start(e.stations, look, e.progress.done); at > max(before, e.at) && e.progress.Break == nil &&
-			!e.stations[e.at].Met(look, e.progress.done) {
+		case at > max(before, e.at) && e.progress.Break == nil && !e.stations[e.at].Met(look, e.progress.done):
 			e.move(at)
 		}
 		s = e.current()
@@ -401,6 +430,9 @@ func (e *Engine) proven() bool {
 // finish notes that the station is done. The caller holds the mutex.
 func (e *Engine) finish() {
 	if e.notes().Done.IsZero() {
+		if broken := e.progress.Break; broken != nil && !slices.Contains(e.progress.Fixed, broken.Number) {
+			e.progress.Fixed = append(e.progress.Fixed, broken.Number)
+		}
 		e.noted(func(n *Notes) { n.Done = time.Now().UTC() })
 	}
 }
@@ -417,7 +449,7 @@ func (e *Engine) show(err error) {
 
 // move goes to another station. The caller holds the mutex.
 func (e *Engine) move(to int) {
-	e.at, e.report, e.output, e.trouble = to, nil, nil, ""
+	e.at, e.report, e.output, e.failed, e.told = to, nil, nil, "", ""
 	e.show(e.came())
 }
 
@@ -450,8 +482,8 @@ func (e *Engine) View() View {
 	s, notes := e.current(), e.notes()
 	v := View{
 		Station: s, Index: e.at, Count: len(e.stations), Look: e.look, Notes: notes, Report: e.report,
-		Checking: e.checking, Doing: e.doing, Output: slices.Clone(e.output), Trouble: e.trouble,
-		Broken: e.progress.Break != nil,
+		Checking: e.checking, Doing: e.doing, Output: slices.Clone(e.output), Failed: e.failed, Trouble: e.trouble,
+		Told: e.told, Changes: e.changes, Checks: e.checks, Broken: e.progress.Break != nil, Fixed: len(e.progress.Fixed), Faults: len(sabotage.All()),
 	}
 	for _, c := range e.counted(s, e.look) {
 		v.Items = append(v.Items, item(c, e.report))
@@ -509,50 +541,97 @@ func likelyCause(report *probe.Report) string {
 	return "The lab knows no cause. Check once more: the last check was inconclusive."
 }
 
-// Predict notes the learner's prediction; a letter that is no choice is ignored.
-func (e *Engine) Predict(letter string) {
-	e.set(func() {
-		if slices.ContainsFunc(e.current().Choices, func(c Choice) bool { return c.Letter == letter }) {
-			e.noted(func(n *Notes) { n.Prediction = letter })
-		}
+// act does what the learner asked for. An error is part of the view until the learner asks for something else.
+func (e *Engine) act(do func() error) error {
+	e.set(func() { e.failed, e.told = "", "" })
+	err := do()
+	if err != nil {
+		e.set(func() { e.failed = err.Error() })
+	}
+	return err
+}
+
+// Predict notes the learner's prediction.
+func (e *Engine) Predict(letter string) error {
+	return e.act(func() (err error) {
+		e.set(func() {
+			choices := e.current().Choices
+			if slices.ContainsFunc(choices, func(c Choice) bool { return c.Letter == letter }) {
+				err = e.note(func(n *Notes) { n.Prediction = letter })
+				return
+			}
+			var letters []string
+			for _, c := range choices {
+				letters = append(letters, c.Letter)
+			}
+			err = fmt.Errorf("%q is not an answer; the answers are %s", letter, strings.Join(letters, ", "))
+			if len(choices) == 0 {
+				err = errors.New("this station has no question")
+			}
+		})
+		return err
 	})
 }
 
 // Hint takes the next hint. The third one is the lab's own, so it needs a check.
-func (e *Engine) Hint() {
-	e.set(func() {
-		e.noted(func(n *Notes) { n.Hints = min(n.Hints+1, maxHints) })
-		if e.notes().Hints == maxHints && e.report == nil {
-			e.asked = true
-		}
+func (e *Engine) Hint() error {
+	err := e.act(func() (err error) {
+		e.set(func() {
+			err = e.note(func(n *Notes) { n.Hints = min(n.Hints+1, maxHints) })
+			if e.notes().Hints == maxHints && e.report == nil {
+				e.asked = true
+			}
+		})
+		return err
 	})
 	e.kick()
+	return err
 }
 
 // Check asks for a check.
-func (e *Engine) Check() {
-	e.set(func() { e.asked = true })
+func (e *Engine) Check() error {
+	err := e.act(func() (err error) {
+		e.set(func() { e.asked = true })
+		if v := e.View(); len(v.Items) > 0 && !v.Look.Lessons.On("apps") {
+			err = fmt.Errorf("nothing can be checked before the applications run: %s sm:apps", e.command)
+		}
+		return err
+	})
 	e.kick()
+	return err
 }
 
 // Next goes to the next station once this one is done.
-func (e *Engine) Next() {
+func (e *Engine) Next() error {
 	switch v := e.View(); {
 	case v.Broken && v.Done:
-		e.fail(e.leave())
-	case v.Done:
-		e.Go(v.Index + 1)
+		return e.act(e.leave)
+	case !v.Done:
+		return e.act(func() error {
+			return errors.New("this station is not done yet; the list of the stations leads to any other")
+		})
+	default:
+		return e.Go(v.Index + 1)
 	}
 }
 
-// Go goes to the station of an index; one that does not exist is ignored.
-func (e *Engine) Go(to int) {
-	e.set(func() {
-		if to >= 0 && to < len(e.stations) && to != e.at && e.progress.Break == nil {
-			e.move(to)
-		}
+// Go goes to the station of an index.
+func (e *Engine) Go(to int) error {
+	err := e.act(func() (err error) {
+		e.set(func() {
+			switch {
+			case to < 0 || to >= len(e.stations):
+				err = fmt.Errorf("there are stations 1 to %d", len(e.stations))
+			case e.progress.Break != nil:
+				err = errors.New("a fault is in the lab: fix it, or restore the lab, and then go to another station")
+			case to != e.at:
+				e.move(to)
+			}
+		})
+		return err
 	})
 	e.kick()
+	return err
 }
 
 // List gives every station with the learner's notes on it.
@@ -575,10 +654,18 @@ type Listed struct {
 }
 
 // errBusy refuses a second command while one runs.
-var errBusy = errors.New("a command is running already")
+var errBusy = errors.New("a command is running already; wait for its end")
 
 // Do runs the commands of the station, and Undo the one that goes back.
-func (e *Engine) Do(ctx context.Context) error { return e.run(ctx, e.View().Do()) }
+func (e *Engine) Do(ctx context.Context) error {
+	return e.act(func() error {
+		v := e.View()
+		if len(v.Do()) == 0 {
+			return fmt.Errorf("station %q has no command that could be run for you", v.Title)
+		}
+		return e.run(ctx, v.Do())
+	})
+}
 
 // Undo goes back to the state before the station.
 func (e *Engine) Undo(ctx context.Context) error {
@@ -586,17 +673,19 @@ func (e *Engine) Undo(ctx context.Context) error {
 	if v.Broken {
 		return e.Restore(ctx)
 	}
-	if v.Undo == "" {
-		return fmt.Errorf("station %q has nothing to undo", v.Title)
-	}
-	return e.run(ctx, []string{v.Undo})
+	return e.act(func() error {
+		if v.Undo == "" {
+			return fmt.Errorf("station %q has nothing to undo", v.Title)
+		}
+		return e.run(ctx, []string{v.Undo})
+	})
 }
 
 func (e *Engine) run(ctx context.Context, commands []string) error {
 	busy := false
 	e.set(func() {
 		if busy = e.doing != ""; !busy {
-			e.doing, e.output, e.trouble = strings.Join(commands, "; "), nil, ""
+			e.doing, e.output = strings.Join(commands, "; "), nil
 		}
 	})
 	if busy {
@@ -617,7 +706,6 @@ func (e *Engine) run(ctx context.Context, commands []string) error {
 	}
 	e.set(func() {
 		e.doing, e.touched = "", time.Now()
-		e.show(err)
 	})
 	e.kick()
 	return err

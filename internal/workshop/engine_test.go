@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"ambientlab/internal/lesson"
+	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
 )
 
 // TestStations reads every text. The commands of a station are those that change the lab.
 func TestStations(t *testing.T) {
-	all, err := Stations()
+	all, err := Stations("mage")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,12 +33,14 @@ func TestStations(t *testing.T) {
 			}
 		}
 	}
-	want := "install apps waypoint fault authz without strict off"
+	want := "install apps waypoint fault authz without strict telemetry split l4 off"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("the stations are %s, want %s", got, want)
 	}
-	if got := all[7].Do(); !slices.Equal(got,
-		[]string{"mage sm:authz -off", "mage sm:fault -off", "mage sm:waypoint -off"}) {
+	if got := all[10].Do(); !slices.Equal(got, []string{
+		"mage sm:l4 -off", "mage sm:split -off", "mage sm:telemetry -off", "mage sm:authz -off", "mage sm:fault -off",
+		"mage sm:waypoint -off",
+	}) {
 		t.Errorf("the way back is %q", got)
 	}
 	if got := all[1].Do(); !slices.Equal(got, []string{"mage sm:apps"}) {
@@ -66,7 +69,7 @@ func TestParseRefuses(t *testing.T) {
 
 // TestStart finds the learner's station from what the cluster has, and goes on after a station that is done.
 func TestStart(t *testing.T) {
-	all, err := Stations()
+	all, err := Stations("mage")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,21 +89,32 @@ func TestStart(t *testing.T) {
 		{applications(upTo("authz")...), "authz", "without"},
 		{applications(upTo("without")...), "authz", "without"},
 		{applications(upTo("strict")...), "", "strict"},
-		{applications(upTo("strict")...), "strict", "off"},
+		{applications(upTo("strict")...), "strict", "split"},
+		{withPrometheus(applications(upTo("strict")...)), "strict", "telemetry"},
+		{withPrometheus(applications(append(upTo("strict"), lesson.Telemetry())...)), "strict telemetry", "split"},
+		{applications(lesson.Waypoint(), lesson.Split(params.DefaultSplit())), "strict", "split"},
+		{applications(lesson.Waypoint(), lesson.Split(params.DefaultSplit())), "strict split", "l4"},
+		{applications(append(upTo("authz"), lesson.L4(params.L4{}))...), "strict split l4", "off"},
 		{applications(), "strict", "off"},
 		{applications(), "apps strict off", "off"},
 	} {
 		done := func(name string) bool { return slices.Contains(strings.Fields(c.done), name) }
-		if got := all[start(all, c.look, done)].Name; got != c.want {
+		shown := possible(all, c.look)
+		if got := shown[start(shown, c.look, done)].Name; got != c.want {
 			t.Errorf("with %+v and %q done: station %s, want %s", c.look, c.done, got, c.want)
 		}
 	}
 }
 
+func withPrometheus(look Look) Look {
+	look.Addons = []string{"prometheus"}
+	return look
+}
+
 // opened is an engine on a fake lab, with a file of its own.
 func opened(t *testing.T, lab *fakeLab, file string) *Engine {
 	t.Helper()
-	e, err := New(lab, NewFeed(nil), claims(), file)
+	e, err := New(lab, NewFeed(nil), claims(), file, "mage")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +144,7 @@ func TestNotices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lab := &fakeLab{look: applications(), takes: 2 * time.Second}
 		e := opened(t, lab, file)
-		e.Go(2)
+		mustDo(t, e.Go(2))
 		stop := running(t.Context(), e)
 		synctest.Wait()
 		time.Sleep(time.Minute)
@@ -207,7 +221,7 @@ func TestMoves(t *testing.T) {
 		lab := &fakeLab{look: applications()}
 		e := opened(t, lab, filepath.Join(t.TempDir(), "notes.json"))
 		stop := running(t.Context(), e)
-		e.Go(2)
+		mustDo(t, e.Go(2))
 		time.Sleep(3 * time.Second)
 		lab.change("VirtualService appb-delay", func() { lab.look = applications(upTo("fault")...) })
 		time.Sleep(3 * time.Second)
@@ -219,7 +233,7 @@ func TestMoves(t *testing.T) {
 		lab.change("AuthorizationPolicy x", func() {
 			lab.look = applications(lesson.Waypoint(), lesson.Authz("", false))
 		})
-		e.Go(3)
+		mustDo(t, e.Go(3))
 		time.Sleep(3 * time.Second)
 		if v := e.View(); v.Station.Name != "authz" {
 			t.Errorf("sm:authz was typed, and the learner is at %s", v.Station.Name)
@@ -231,8 +245,8 @@ func TestMoves(t *testing.T) {
 			e.progress.Stations["strict"] = Notes{Done: time.Now()} // so that the way back is met
 		})
 		time.Sleep(3 * time.Second)
-		e.Go(2)
-		e.Check()
+		mustDo(t, e.Go(2))
+		mustDo(t, e.Check())
 		time.Sleep(time.Minute)
 		if v := e.View(); v.Station.Name != "waypoint" {
 			t.Errorf("the learner went back to the waypoint, and is at %s", v.Station.Name)
@@ -246,21 +260,25 @@ func TestHintsPredictionsAndCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lab := &fakeLab{look: applications()}
 		e := opened(t, lab, file)
-		e.Go(2)
+		mustDo(t, e.Go(2))
 		stop := running(t.Context(), e)
-		e.Predict("x")
-		e.Predict("b")
+		if err := e.Predict("x"); err == nil || e.View().Failed != `"x" is not an answer; the answers are a, b, c` {
+			t.Errorf("%v, shown %q", err, e.View().Failed)
+		}
+		mustDo(t, e.Predict("b"))
+		if failed := e.View().Failed; failed != "" {
+			t.Errorf("the error stays: %s", failed)
+		}
 		for range 4 {
-			e.Hint()
+			mustDo(t, e.Hint())
 		}
 		time.Sleep(3 * time.Second)
 		v := e.View()
 		if v.Notes.Prediction != "b" || len(v.Hints) != 3 || v.Hints[2] != "the label is missing" {
 			t.Errorf("%+v %q", v.Notes, v.Hints)
 		}
-		e.Next()
-		if e.View().Index != 2 {
-			t.Error("went on although the station is not done")
+		if err := e.Next(); err == nil || e.View().Index != 2 || !strings.Contains(e.View().Failed, "not done yet") {
+			t.Errorf("%v: went on although the station is not done", err)
 		}
 		if err := e.Do(t.Context()); err != nil {
 			t.Error(err)
@@ -282,7 +300,67 @@ func TestHintsPredictionsAndCommands(t *testing.T) {
 	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(&fakeLab{}, NewFeed(nil), claims(), file); err == nil {
+	if _, err := New(&fakeLab{}, NewFeed(nil), claims(), file, "mage"); err == nil {
 		t.Error("a file that holds no notes was taken")
 	}
+}
+
+func mustDo(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestErrorsAreShown does what cannot be done: each error is part of the view, which both surfaces show, until the
+// learner does something else.
+func TestErrorsAreShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := &fakeLab{look: applications()}
+		e := opened(t, lab, filepath.Join(t.TempDir(), "notes.json"))
+		stop := running(t.Context(), e)
+		time.Sleep(time.Second)
+		mustDo(t, e.Go(0))
+		for name, c := range map[string]struct {
+			do   func() error
+			says string
+		}{
+			"undo":         {func() error { return e.Undo(t.Context()) }, "has nothing to undo"},
+			"break":        {func() error { return e.Break(t.Context(), 0) }, "sm:break needs sm:waypoint, sm:fault, sm:authz: run mage sm:lab first"},
+			"break -off":   {func() error { return e.Restore(t.Context()) }, "no fault"},
+			"no station":   {func() error { return e.Go(99) }, "stations 1 to 10"},
+			"no answer":    {func() error { return e.Predict("?") }, "the answers are a, b, c"},
+			"command":      {func() error { lab.fails("mage sm:install"); return e.Do(t.Context()) }, "it failed"},
+			"another lab ": {func() error { lab.fails("look"); return e.Check() }, "no API server"},
+		} {
+			_ = c.do()
+			time.Sleep(5 * time.Second)
+			if v := e.View(); !strings.Contains(v.Failed+v.Trouble, c.says) {
+				t.Errorf("%s: shown %q %q, want %q", name, v.Failed, v.Trouble, c.says)
+			}
+			lab.fails("")
+			mustDo(t, e.Check())
+			time.Sleep(5 * time.Second)
+			if v := e.View(); v.Failed+v.Trouble != "" {
+				t.Errorf("%s: still shown %q %q", name, v.Failed, v.Trouble)
+			}
+		}
+		stop()
+	})
+}
+
+// TestDeletedLab goes back to the first station.
+func TestDeletedLab(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := &fakeLab{look: applications(upTo("waypoint")...)}
+		e := opened(t, lab, filepath.Join(t.TempDir(), "notes.json"))
+		stop := running(t.Context(), e)
+		time.Sleep(5 * time.Second)
+		lab.change("Service appb", func() { lab.look = Look{Lab: "test", Why: "there is no cluster"} })
+		time.Sleep(5 * time.Second)
+		if v := e.View(); v.Station.Name != "install" || v.Done || v.Count != 11 {
+			t.Errorf("at %s of %d, done %t", v.Station.Name, v.Count, v.Done)
+		}
+		stop()
+	})
 }

@@ -2,6 +2,7 @@ package workshop
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -21,11 +22,22 @@ type fakeLab struct {
 	judged  int
 	takes   time.Duration // how long a check takes
 	breaks  time.Duration // how long a fault takes to show
+	failing string        // what fails: look, break, or a command
+}
+
+// fails makes one thing fail, or nothing.
+func (f *fakeLab) fails(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failing = what
 }
 
 func (f *fakeLab) Look(context.Context) (Look, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.failing == "look" {
+		return Look{}, errors.New("no API server")
+	}
 	return f.look, nil
 }
 
@@ -77,6 +89,12 @@ func (f *fakeLab) Judge(
 
 func (f *fakeLab) Type(_ context.Context, command string, line func(string)) error {
 	line("running")
+	f.mu.Lock()
+	failing := f.failing == command
+	f.mu.Unlock()
+	if failing {
+		return errors.New("it failed")
+	}
 	f.change("Gateway appb-waypoint", func() {
 		f.typed = append(f.typed, command)
 		switch command {
@@ -95,11 +113,18 @@ func (f *fakeLab) Manual(context.Context, string, probe.Lessons) (Manual, error)
 	return Manual{
 		Files:       []File{{"gateway.yaml", "# a comment\nkind: Gateway\n"}},
 		Differences: []string{"create Gateway default/appb-waypoint"},
+		Diffs:       []File{{"Service appb", "--- live\n+++ applied\n@@ -1 +1 @@\n-old <b>\n+new\n"}},
 		Commands:    []string{"kubectl apply -f - <<'EOF'\nkind: Gateway\nEOF"},
 	}, nil
 }
 
 func (f *fakeLab) Break(context.Context, int) error {
+	f.mu.Lock()
+	failing := f.failing == "break"
+	f.mu.Unlock()
+	if failing {
+		return errors.New("the object is missing")
+	}
 	time.AfterFunc(f.breaks, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()

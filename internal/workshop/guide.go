@@ -10,13 +10,16 @@ func Guide(stations []Station) string {
 	var b strings.Builder
 	b.WriteString("# The workshop, step by step\n\n" +
 		"`mage sm:workshop` shows the same, and checks each step. This page is made from the texts of the stations,\n" +
-		"and a test runs every command in it.\n")
+		"and a test runs every command in it. Without an installed `mage`, type `go tool mage` instead of `mage`.\n")
 	for i, s := range stations {
 		fmt.Fprintf(&b, "\n## %d. %s\n\n%s\n\n**Predict first.** %s\n\n", i+1, s.Title, s.Goal, s.Question)
 		for _, c := range s.Choices {
 			fmt.Fprintf(&b, "* %s: %s\n", c.Letter, c.Text)
 		}
 		fmt.Fprintf(&b, "\n**Steps.** %s\n\n", typed(s.Steps))
+		if s.Possible != nil {
+			b.WriteString("Where Prometheus is not installed, the workshop leaves this station out.\n\n")
+		}
 		for j, hint := range s.Hints {
 			fmt.Fprintf(&b, "**Hint %d.** %s\n\n", j+1, hint)
 		}
@@ -34,14 +37,22 @@ func typed(markdown string) string {
 	return markdown
 }
 
-// Table lists the stations for the README: what to type, and the goal.
+// Table lists the stations for the README: what to type, what is seen then, and what to try next.
 func Table(stations []Station) string {
 	var b strings.Builder
-	b.WriteString("| station | type | goal |\n| --- | --- | --- |\n")
+	b.WriteString("| station | type | and see | then try |\n| --- | --- | --- | --- |\n")
 	for i, s := range stations {
-		fmt.Fprintf(&b, "| %d. %s | `%s` | %s |\n", i+1, s.Title, strings.Join(s.Do(), "`, `"), flatCode(s.Goal))
+		fmt.Fprintf(&b, "| %d. %s | %s | %s | %s |\n", i+1, s.Title, inCode(s.Do()), flatCode(s.Goal),
+			inCode(Commands(s.Next)))
 	}
 	return b.String()
+}
+
+func inCode(commands []string) string {
+	if len(commands) == 0 {
+		return ""
+	}
+	return "`" + strings.Join(commands, "`<br>`") + "`"
 }
 
 // flatCode makes one line of a paragraph and keeps its code.

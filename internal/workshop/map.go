@@ -1,8 +1,12 @@
 package workshop
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"ambientlab/internal/lesson/params"
@@ -69,8 +73,8 @@ func tallLegs() legs {
 	}
 }
 
-// maps gives the map in both shapes.
-func maps() []Map {
+// bothMaps gives the map in both shapes.
+func bothMaps() []Map {
 	return []Map{{
 		Class: "wide", Width: 960, Height: 416, Mesh: Box{X: 226, Y: 18, W: 726, H: 302},
 		Boxes: []Box{
@@ -238,5 +242,64 @@ func bars(requests []Request, fault params.Fault, now time.Time) []Bar {
 			})
 		}
 	}
+	return all
+}
+
+// Flow is what one caller asks for, and how its requests travel.
+type Flow struct {
+	Who probe.Caller
+	// Seen is the identity of the caller as the waypoint saw it last; empty where it saw none.
+	Seen         string
+	Method, Path string
+	// Rate is the number of requests a second, Through and Around how many of them took which way.
+	Rate            float64
+	Through, Around int
+	// Answers counts what became of the requests, such as "28 × 200, 2 × 403".
+	Answers string
+}
+
+// flowSpan is how old the requests of a Flow may be.
+const flowSpan = 10 * time.Second
+
+// flows sums up the last requests by caller, method and path.
+func flows(requests []Request, now time.Time) []Flow {
+	type key struct {
+		who          probe.Caller
+		method, path string
+	}
+	found := map[key]*Flow{}
+	answers := map[key]map[string]int{}
+	for _, r := range requests {
+		if now.Sub(r.At) >= flowSpan {
+			continue
+		}
+		k := key{r.Who, r.Method, r.Path}
+		f := found[k]
+		if f == nil {
+			f = &Flow{Who: r.Who, Method: r.Method, Path: r.Path}
+			found[k], answers[k] = f, map[string]int{}
+		}
+		f.Rate += 1 / flowSpan.Seconds()
+		switch r.Way {
+		case Through:
+			f.Through++
+			f.Seen = r.Seen
+		case Around:
+			f.Around++
+		}
+		answers[k][statusText(r)]++
+	}
+	var all []Flow
+	for k, f := range found {
+		var parts []string
+		for _, answer := range slices.Sorted(maps.Keys(answers[k])) {
+			parts = append(parts, fmt.Sprintf("%d × %s", answers[k][answer], answer))
+		}
+		f.Answers = strings.Join(parts, ", ")
+		all = append(all, *f)
+	}
+	slices.SortFunc(all, func(a, b Flow) int {
+		return cmp.Or(cmp.Compare(a.Who, b.Who), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Method, b.Method))
+	})
 	return all
 }

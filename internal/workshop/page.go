@@ -48,8 +48,10 @@ func NewPage(ctx context.Context, engine *Engine, feed *Feed) (*Page, error) {
 	}
 	page, err := template.New("page").Funcs(template.FuncMap{
 		"markdown": markdown, "flat": flat,
-		"inline": func(text string) template.HTML { return template.HTML(inline(text)) }, //nolint:gosec // escaped
-		"letter": choiceOf, "counted": counted, "lasted": lasted,
+		"copied":     func() template.HTML { return copied },
+		"difference": func(text string) template.HTML { return template.HTML(difference(text)) }, //nolint:gosec // escaped
+		"inline":     func(text string) template.HTML { return template.HTML(inline(text)) },     //nolint:gosec // escaped
+		"letter":     choiceOf, "counted": counted, "lasted": lasted,
 	}).Parse(pageHTML)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the page's template: %w", err), listener.Close())
@@ -140,10 +142,13 @@ type station struct {
 	List     []Listed
 }
 
-// charts are what the template of the charts needs.
+// charts are what the templates of the charts and of the traffic need.
 type charts struct {
+	// Live tells whether requests are shown: the applications run, and packets flow.
+	Live  bool
 	Strip []Strip
 	Bars  []Bar
+	Flows []Flow
 }
 
 func (p *Page) station() station {
@@ -152,8 +157,11 @@ func (p *Page) station() station {
 }
 
 func (p *Page) charts() charts {
-	requests, now := p.feed.Last(kept), time.Now()
-	return charts{strips(requests, now), bars(requests, p.engine.View().Look.Lessons.FaultOrDefault(), now)}
+	requests, now, look := p.feed.Last(kept), time.Now(), p.engine.View().Look
+	return charts{
+		look.NoPackets == "" && look.Lessons.On("apps"), strips(requests, now),
+		bars(requests, look.Lessons.FaultOrDefault(), now), flows(requests, now),
+	}
 }
 
 func (p *Page) render(name string, data any) ([]byte, error) {
@@ -177,7 +185,7 @@ func (p *Page) whole(w http.ResponseWriter, _ *http.Request) {
 		station
 		charts
 		Maps []Map
-	}{p.station(), p.charts(), maps()})
+	}{p.station(), p.charts(), bothMaps()})
 }
 
 // report serves the report of the last check, the same page as sm:verify writes.
@@ -210,21 +218,24 @@ func (p *Page) tab(w http.ResponseWriter, r *http.Request) {
 // act does what a button says. The page's script stays where it is; without a script the browser shows the page again.
 func (p *Page) act(w http.ResponseWriter, r *http.Request) {
 	run := func(command func(context.Context) error) {
-		go func() { _ = command(p.ctx) }() // what goes wrong is the view's Trouble
+		go func() { _ = command(p.ctx) }()
 	}
+	// What goes wrong is part of the view.
 	switch r.PathValue("action") {
 	case "predict":
-		p.engine.Predict(r.PostFormValue("choice"))
+		_ = p.engine.Predict(r.PostFormValue("choice"))
 	case "check":
-		p.engine.Check()
+		_ = p.engine.Check()
 	case "hint":
-		p.engine.Hint()
+		_ = p.engine.Hint()
 	case "next":
-		p.engine.Next()
+		_ = p.engine.Next()
 	case "go":
-		if to, err := strconv.Atoi(r.PostFormValue("to")); err == nil {
-			p.engine.Go(to)
+		to, err := strconv.Atoi(r.PostFormValue("to"))
+		if err != nil {
+			to = -1
 		}
+		_ = p.engine.Go(to)
 	case "do":
 		run(p.engine.Do)
 	case "undo":
@@ -262,8 +273,9 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	data := map[string]func() any{
 		"station": func() any { return p.station() },
 		"charts":  func() any { return p.charts() },
+		"traffic": func() any { return p.charts() },
 	}
-	parts := []string{"station", "charts"}
+	parts := []string{"station", "charts", "traffic"}
 	changed := p.engine.Changed()
 	for {
 		for _, part := range parts {
@@ -283,7 +295,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 			changed = p.engine.Changed() // before the view is read, so that no later change is missed
 			parts = []string{"station"}
 		case <-tick.C:
-			parts = []string{"charts"}
+			parts = []string{"charts", "traffic"}
 		case request := <-requests:
 			parts = nil
 			content, err := p.render("dots", dots(request))
@@ -293,6 +305,9 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 }
+
+// copied begins a text with a button that copies it.
+const copied = `<div class="command"><button type="button" data-copy>Copy</button>`
 
 // markdown renders the little Markdown that the stations use: paragraphs, lists, code and blocks of commands.
 func markdown(text string) template.HTML {
@@ -309,7 +324,7 @@ func markdown(text string) template.HTML {
 		switch {
 		case strings.HasPrefix(line, "```"):
 			closeParagraph()
-			b.WriteString(map[bool]string{false: "<pre><code>", true: "</code></pre>"}[inside])
+			b.WriteString(map[bool]string{false: copied + "<pre><code>", true: "</code></pre></div>"}[inside])
 			inside = !inside
 		case inside:
 			b.WriteString(template.HTMLEscapeString(line) + "\n")
@@ -332,6 +347,22 @@ func inline(text string) string {
 			part = "<code>" + part + "</code>"
 		}
 		b.WriteString(part)
+	}
+	return b.String()
+}
+
+// difference renders a unified diff, with the lines that are added and removed marked.
+func difference(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		escaped := template.HTMLEscapeString(strings.TrimRight(line, "\n"))
+		switch line[0] {
+		case '+':
+			escaped = "<ins>" + escaped + "</ins>"
+		case '-':
+			escaped = "<del>" + escaped + "</del>"
+		}
+		b.WriteString(escaped + "\n")
 	}
 	return b.String()
 }

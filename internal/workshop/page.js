@@ -3,17 +3,56 @@
   const still = matchMedia('(prefers-reduced-motion: reduce)');
   const byId = id => document.getElementById(id);
 
-  // replace keeps what the learner has focused or opened.
+  // replace keeps what the learner has focused or opened, and waits while text in the part is selected.
+  const waiting = {};
+  const selected = part => {
+    const selection = getSelection();
+    return !selection.isCollapsed && part.contains(selection.anchorNode);
+  };
   const replace = (id, html) => {
     const part = byId(id), next = document.createElement('div');
+    delete waiting[id];
     next.innerHTML = html;
     if (next.innerHTML === part.innerHTML) return;
+    if (selected(part)) {
+      waiting[id] = html;
+      return;
+    }
     const focused = document.activeElement && document.activeElement.id;
     const open = new Set([...part.querySelectorAll('details[open]')].map(d => d.id));
     part.innerHTML = html;
     part.querySelectorAll('details').forEach(d => { if (open.has(d.id)) d.open = true; });
     if (focused && byId(focused) && document.activeElement.id !== focused) byId(focused).focus({preventScroll: true});
   };
+
+  // load fetches what a tab shows.
+  const load = async panel => {
+    if (!panel.dataset.from || selected(panel)) return;
+    try {
+      const answer = await fetch(panel.dataset.from), text = await answer.text();
+      if (answer.ok) panel.innerHTML = text;
+      else panel.textContent = text;
+    } catch {
+      panel.textContent = 'The workshop does not answer.';
+    }
+  };
+
+  // refresh reads the shown tab again after a change of the lab, and the evidence that is open after a check.
+  let seen = {...document.querySelector('#station .eyebrow').dataset}, soon;
+  const refresh = () => {
+    const now = document.querySelector('#station .eyebrow').dataset;
+    if (now.changes !== seen.changes) {
+      clearTimeout(soon);
+      soon = setTimeout(() => load(document.querySelector('[role=tabpanel]:not([hidden])')), 500);
+    }
+    const evidence = document.querySelector('iframe').contentWindow;
+    if (now.checks !== seen.checks && evidence.location.pathname === '/report') evidence.location.reload();
+    seen = {...now};
+  };
+
+  document.addEventListener('selectionchange', () => {
+    for (const id in waiting) if (!selected(byId(id))) replace(id, waiting[id]);
+  });
 
   // dots puts each request on its map. Without motion it stays at the end of its way for a moment.
   const dots = html => {
@@ -39,8 +78,12 @@
 
   const connect = () => {
     const events = new EventSource('/events');
-    events.addEventListener('station', e => replace('station', e.data));
-    events.addEventListener('charts', e => replace('charts', e.data));
+    for (const id of ['station', 'charts', 'traffic']) {
+      events.addEventListener(id, e => {
+        replace(id, e.data);
+        refresh();
+      });
+    }
     events.addEventListener('dots', e => dots(e.data));
     events.onopen = () => byId('lost').hidden = true;
     events.onerror = () => byId('lost').hidden = false;
@@ -52,12 +95,14 @@
     e.preventDefault();
     const data = new URLSearchParams(new FormData(e.target));
     if (e.submitter && e.submitter.name) data.set(e.submitter.name, e.submitter.value);
-    fetch(e.target.action, {method: 'POST', body: data, redirect: 'manual'});
+    fetch(e.target.action, {method: 'POST', body: data, redirect: 'manual'}).then(answer => {
+      if (answer.type !== 'opaqueredirect') byId('lost').hidden = false;
+    }, () => byId('lost').hidden = false);
   });
 
   // Tabs: arrows move, and what a tab shows is fetched when it is chosen.
   const tabs = [...document.querySelectorAll('[role=tab]')];
-  const choose = async tab => {
+  const choose = tab => {
     for (const t of tabs) {
       const on = t === tab;
       t.setAttribute('aria-selected', on);
@@ -65,10 +110,8 @@
       byId(t.getAttribute('aria-controls')).hidden = !on;
     }
     const panel = byId(tab.getAttribute('aria-controls'));
-    if (!panel.dataset.from) return;
-    const answer = await fetch(panel.dataset.from);
-    panel.innerHTML = answer.ok ? await answer.text() : '';
-    if (!answer.ok) panel.textContent = await answer.text();
+    if (panel.dataset.from && !panel.textContent) panel.textContent = 'Reading the lab ...';
+    load(panel);
   };
   for (const tab of tabs) {
     tab.addEventListener('click', () => choose(tab));
@@ -81,9 +124,18 @@
     });
   }
 
+  // A browser that may not write to the clipboard selects the text instead.
   document.addEventListener('click', e => {
     const button = e.target.closest('[data-copy]');
     if (!button) return;
-    navigator.clipboard.writeText(byId(button.dataset.copy).textContent).then(() => button.textContent = 'Copied');
+    const text = button.parentElement.querySelector('code');
+    const told = word => {
+      button.textContent = word;
+      setTimeout(() => button.textContent = 'Copy', 2000);
+    };
+    navigator.clipboard.writeText(text.textContent).then(() => told('Copied'), () => {
+      getSelection().selectAllChildren(text);
+      told('Selected');
+    });
   });
 })();

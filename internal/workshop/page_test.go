@@ -3,10 +3,12 @@ package workshop
 import (
 	"context"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,14 +22,16 @@ import (
 func served(t *testing.T, lab *fakeLab, feed *Feed, station int) (*Page, *Engine) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	e, err := New(lab, feed, claims(), filepath.Join(t.TempDir(), "notes.json"))
+	e, err := New(lab, feed, claims(), filepath.Join(t.TempDir(), "notes.json"), "mage")
 	if err == nil {
 		err = e.Open(ctx)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.Go(station)
+	if err := e.Go(station); err != nil {
+		t.Fatal(err)
+	}
 	page, err := NewPage(ctx, e, feed)
 	if err != nil {
 		t.Fatal(err)
@@ -145,10 +149,12 @@ func TestPageWithoutScript(t *testing.T) {
 	known := func(r *http.Request) { r.AddCookie(first.Cookies()[0]) }
 	for path, texts := range map[string][]string{
 		"": {
-			"✓ proven", "✗ refuted", "expected 200", "station 3 of 8", `aria-pressed="false"`, "the lab, live",
+			"✓ proven", "✗ refuted", "expected 200", "station 3 of 10", `aria-pressed="false"`, "the lab, live",
 			`<svg class="tall"`,
 		},
-		"tab/yaml":     {"create Gateway default/appb-waypoint", "# a comment"},
+		"tab/yaml": {
+			"create Gateway default/appb-waypoint", "# a comment", "<del>-old &lt;b&gt;</del>\n<ins>+new</ins>",
+		},
 		"tab/commands": {"kubectl apply -f - &lt;&lt;&#39;EOF&#39;"},
 		"report":       {"expected 200", "claims"},
 	} {
@@ -230,9 +236,41 @@ func TestStripsAndBars(t *testing.T) {
 	}
 }
 
+func TestFlows(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	var all []Request
+	for i := range 30 {
+		r := Request{
+			Who: probe.Gateway, Method: "GET", Path: "/headers", At: now.Add(-time.Duration(i) * time.Second / 3),
+			Status: 200, Way: Through, Seen: "spiffe://cluster.local/ns/default/sa/gateway-istio",
+		}
+		if i < 10 {
+			r.Status, r.Way, r.Seen = traffic.NoAnswer, Around, ""
+		}
+		all = append(all, r)
+	}
+	all = append(all, Request{Who: probe.Appa, Method: "POST", Path: "/ip", At: now, Status: 403, Way: Through, Seen: "x"},
+		Request{Who: probe.Gateway, Method: "GET", Path: "/headers", At: now.Add(-time.Minute), Status: 200})
+	got := flows(all, now)
+	want := []Flow{
+		{Who: probe.Appa, Seen: "x", Method: "POST", Path: "/ip", Rate: 0.1, Through: 1, Answers: "1 × 403"},
+		{
+			Who: probe.Gateway, Seen: "spiffe://cluster.local/ns/default/sa/gateway-istio", Method: "GET", Path: "/headers",
+			Rate: 3, Through: 20, Around: 10, Answers: "20 × 200, 10 × no answer",
+		},
+	}
+	for i := range got {
+		got[i].Rate = math.Round(10*got[i].Rate) / 10
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 func TestMarkdown(t *testing.T) {
 	got := string(markdown("One `code` <b>\nline.\n\n```sh\nmage <x>\n```\n\nTwo"))
-	want := "<p>One <code>code</code> &lt;b&gt; line.</p><pre><code>mage &lt;x&gt;\n</code></pre><p>Two</p>"
+	want := "<p>One <code>code</code> &lt;b&gt; line.</p>" + copied +
+		"<pre><code>mage &lt;x&gt;\n</code></pre></div><p>Two</p>"
 	if got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

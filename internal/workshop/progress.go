@@ -20,6 +20,8 @@ type Progress struct {
 	Stations map[string]Notes `json:"stations"`
 	// Break are the notes on the fault that sm:break has put in; nil where there is none.
 	Break *Broken `json:"break,omitempty"`
+	// Fixed are the numbers of the faults that the learner has fixed.
+	Fixed []int `json:"fixed,omitempty"`
 }
 
 // Notes are the learner's on one station.

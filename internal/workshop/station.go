@@ -12,6 +12,8 @@ import (
 	"ambientlab/internal/lesson/names"
 	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
+	"ambientlab/internal/session"
+	"ambientlab/internal/upstream"
 	"ambientlab/specs"
 )
 
@@ -28,6 +30,8 @@ type Station struct {
 	// Met tells whether the cluster is in the state that the station asks for. Whether its effect is there is for the
 	// claims to decide. done tells which stations the learner has finished.
 	Met func(look Look, done func(station string) bool) bool
+	// Possible, if not nil, tells whether an installed lab can show the station. One that it cannot show is left out.
+	Possible func(Look) bool
 	// Undo is the command that goes back to the state before the station; empty where there is none.
 	Undo string
 	Text
@@ -50,25 +54,19 @@ type Text struct {
 // Choice is one answer to the question of a prediction.
 type Choice struct{ Letter, Text string }
 
-// Do lists the commands of the steps that change the lab: those of Mage targets, but for sm:traffic -count and
-// sm:status, which only show something.
+// Do lists the commands of the steps that change the lab: those of targets, but for sm:traffic -count and sm:status,
+// which only show something.
 func (s Station) Do() []string {
 	return slices.DeleteFunc(Commands(s.Steps), func(command string) bool {
-		return !strings.HasPrefix(command, "mage sm:") || strings.Contains(command, " -count=") ||
-			command == "mage sm:status"
+		return !strings.Contains(command, " sm:") || strings.Contains(command, " -count=") ||
+			strings.HasSuffix(command, " sm:status")
 	})
 }
 
-// Stations lists the stations in order.
-func Stations() ([]Station, error) {
+// Stations lists the stations in order. command is what a user types before the name of a target, such as mage.
+func Stations(command string) ([]Station, error) {
 	same := func(on probe.Lessons) probe.Lessons { return on }
 	withWaypoint := func(on probe.Lessons) probe.Lessons { return lesson.With(on, lesson.Waypoint()) }
-	withFault := func(on probe.Lessons) probe.Lessons {
-		if on = withWaypoint(on); on.Fault() == nil {
-			on = lesson.With(on, lesson.Fault(params.DefaultFault()))
-		}
-		return on
-	}
 	authz := func(without string, strict bool) func(probe.Lessons) probe.Lessons {
 		return func(on probe.Lessons) probe.Lessons {
 			return lesson.With(withWaypoint(on), lesson.Authz(without, strict))
@@ -80,28 +78,37 @@ func Stations() ([]Station, error) {
 			return look.Lessons.On("waypoint") && authz != nil && fits(*authz)
 		}
 	}
+	withLesson := func(l lesson.Lesson) func(probe.Lessons) probe.Lessons {
+		return func(on probe.Lessons) probe.Lessons {
+			if on = withWaypoint(on); !on.On(l.Name) { // one that is on may have other parameters
+				on = lesson.With(on, l)
+			}
+			return on
+		}
+	}
+	isOn := func(names ...string) func(Look, func(string) bool) bool {
+		return func(look Look, _ func(string) bool) bool {
+			return !slices.ContainsFunc(names, func(name string) bool { return !look.Lessons.On(name) })
+		}
+	}
 	all := []Station{
 		{
 			Name: "install", Asked: same,
 			Met: func(look Look, _ func(string) bool) bool { return look.Installed },
 		},
 		{
-			Name: "apps", Lesson: "apps", Asked: same, Undo: "mage sm:apps -off",
+			Name: "apps", Lesson: "apps", Asked: same, Undo: "mage sm:apps -off", Met: isOn("apps"),
 			Claims: []string{"reach-appa", "reach-gateway", "gateway-other-host"},
-			Met:    func(look Look, _ func(string) bool) bool { return look.Lessons.On("apps") },
 		},
 		{
-			Name: "waypoint", Lesson: "waypoint", Undo: "mage sm:waypoint -off",
+			Name: "waypoint", Lesson: "waypoint", Undo: "mage sm:waypoint -off", Met: isOn("waypoint"),
 			Claims: []string{"waypoint-appa", "waypoint-gateway", "waypoint-appb-only"},
 			Asked:  withWaypoint,
-			Met:    func(look Look, _ func(string) bool) bool { return look.Lessons.On("waypoint") },
 		},
 		{
-			Name: "fault", Lesson: "fault", Undo: "mage sm:fault -off", Asked: withFault,
+			Name: "fault", Lesson: "fault", Undo: "mage sm:fault -off", Met: isOn("waypoint", "fault"),
 			Claims: []string{"fault-appa", "fault-gateway", "fault-prefix", "fault-exact"},
-			Met: func(look Look, _ func(string) bool) bool {
-				return look.Lessons.On("waypoint") && look.Lessons.On("fault")
-			},
+			Asked:  withLesson(lesson.Fault(params.DefaultFault())),
 		},
 		{
 			Name: "authz", Lesson: "authz", Undo: "mage sm:authz -off", Asked: authz("", false),
@@ -121,10 +128,27 @@ func Stations() ([]Station, error) {
 			Met:    policy(func(a params.Authz) bool { return a.Strict }),
 		},
 		{
+			Name: "telemetry", Lesson: "telemetry", Undo: "mage sm:telemetry -off", Met: isOn("telemetry"),
+			Claims: []string{"prometheus-targets", "prometheus-edges", "prometheus-denied", "prometheus-delayed"},
+			Asked:  withLesson(lesson.Telemetry()),
+			Possible: func(look Look) bool {
+				return look.NoPackets == "" && slices.Contains(look.Addons, upstream.Prometheus)
+			},
+		},
+		{
+			Name: "split", Lesson: "split", Undo: "mage sm:split -off", Met: isOn("waypoint", "split"),
+			Claims: []string{"split-appa", "split-gateway"}, Asked: withLesson(lesson.Split(params.DefaultSplit())),
+		},
+		{
+			Name: "l4", Lesson: "l4", Undo: "mage sm:l4 -off", Met: isOn("waypoint", "l4"),
+			Claims: []string{"l4-denied", "l4-http", "l4-allowed", "l4-through"},
+			Asked:  withLesson(lesson.L4(params.L4{})),
+		},
+		{
 			Name: "off",
 			Claims: []string{
 				"waypoint-off", "waypoint-off-gateway", "fault-off-appa", "fault-off-gateway", "authz-off-post",
-				"authz-off-outsider",
+				"authz-off-outsider", "l4-off",
 			},
 			Asked: func(probe.Lessons) probe.Lessons { return lesson.States(lesson.Apps()) },
 			Met: func(look Look, done func(string) bool) bool {
@@ -138,11 +162,19 @@ func Stations() ([]Station, error) {
 		if err != nil {
 			return nil, err
 		}
-		if all[i].Text, err = parse(raw); err != nil {
+		all[i].Undo = session.TypedWith(command, all[i].Undo)
+		if all[i].Text, err = parse(session.TypedWith(command, raw)); err != nil {
 			return nil, fmt.Errorf("the text of station %s: %w", all[i].Name, err)
 		}
 	}
 	return all, nil
+}
+
+// possible lists the stations that a lab can show. One that is not installed yet may be able to show all.
+func possible(all []Station, look Look) []Station {
+	return slices.DeleteFunc(slices.Clone(all), func(s Station) bool {
+		return s.Possible != nil && look.Installed && !s.Possible(look)
+	})
 }
 
 // start gives the index of the station at which a learner is: the last one whose state the cluster is in, or the one

@@ -52,6 +52,8 @@ type terminal struct {
 	predicting bool
 	listing    bool
 	message    string
+	// answers are what to show once the lab has answered.
+	answers chan func()
 }
 
 // Interactive tells whether a surface for a terminal can be shown.
@@ -77,7 +79,7 @@ func Terminal(
 		err = errors.Join(err, term.Restore(int(in.Fd()), before))
 	}()
 	t := &terminal{
-		engine: engine, feed: feed, out: out, page: page,
+		engine: engine, feed: feed, out: out, page: page, answers: make(chan func()),
 		colour: getenv("NO_COLOR") == "",
 		size: func() (int, int) {
 			width, height, err := term.GetSize(int(out.Fd()))
@@ -139,6 +141,8 @@ func (t *terminal) run(ctx context.Context, keys <-chan string) error {
 			if !open || t.press(ctx, key) {
 				return nil
 			}
+		case answer := <-t.answers:
+			answer()
 		case <-tick.C:
 		}
 	}
@@ -152,11 +156,13 @@ func (t *terminal) press(ctx context.Context, key string) (quit bool) {
 		return true
 	case t.predicting:
 		t.predicting = false
-		t.engine.Predict(key)
+		if key != "\x1b" { // Escape answers nothing
+			_ = t.engine.Predict(key)
+		}
 		return false
-	case t.listing && len(key) == 1 && key >= "1" && key <= "9":
+	case t.listing && len(key) == 1 && strings.Contains(stationKeys, key):
 		t.closeText()
-		t.engine.Go(int(key[0] - '1'))
+		_ = t.engine.Go(strings.Index(stationKeys, key))
 		return false
 	case t.title != "":
 		_, height := t.size()
@@ -170,23 +176,26 @@ func (t *terminal) press(ctx context.Context, key string) (quit bool) {
 		}
 		return false
 	}
+	// What goes wrong with an action is part of the view.
 	switch key {
 	case "q":
 		return true
 	case "p":
-		t.predicting = true
+		if t.predicting = t.engine.View().Question != ""; !t.predicting {
+			t.message = "this station has no question"
+		}
 	case "c":
-		t.engine.Check()
+		_ = t.engine.Check()
 	case "h":
-		t.engine.Hint()
+		_ = t.engine.Hint()
 	case "n":
-		t.engine.Next()
+		_ = t.engine.Next()
 	case "d":
 		t.start(ctx, t.engine.Do)
 	case "u":
 		t.start(ctx, t.engine.Undo)
 	case "o":
-		t.message = t.page()
+		t.open(ctx)
 	case "y":
 		t.manual(ctx, "YAML, and what applying it would change now", yamlRows)
 	case "k":
@@ -196,19 +205,36 @@ func (t *terminal) press(ctx context.Context, key string) (quit bool) {
 	case "l":
 		t.list()
 	case "s":
-		v := t.engine.View()
-		if v.Steps != "" {
-			t.show("Steps, and what to try next", markdownRows(v.Steps+"\n\nTry next\n\n"+v.Next))
-		}
+		t.steps()
 	case "e":
 		t.show("Evidence of the last check", evidenceRows(t.engine.View()))
+	case "\r", " ", "\x1b":
+	default:
+		t.message = fmt.Sprintf("%q is none of the keys below", key)
 	}
 	return false
 }
 
+// stationKeys are the keys that lead from the list to the stations.
+const stationKeys = "123456789abcdefgh"
+
+// steps shows all that the station has to read.
+func (t *terminal) steps() {
+	v := t.engine.View()
+	if v.Steps == "" {
+		t.message = "here you choose the steps: find out what is broken, and fix it by any means"
+		return
+	}
+	text := v.Steps + "\n\nTry next\n\n" + v.Next
+	if v.Done {
+		text += "\n\nWhy\n\n" + v.Explanation
+	}
+	t.show("Steps, and what to try next", markdownRows(text))
+}
+
 // start runs a command of the station; its output is part of the view.
 func (t *terminal) start(ctx context.Context, run func(context.Context) error) {
-	go func() { _ = run(ctx) }() // what goes wrong is the view's Trouble
+	go func() { _ = run(ctx) }()
 }
 
 func (t *terminal) show(title string, text []row) {
@@ -217,16 +243,41 @@ func (t *terminal) show(title string, text []row) {
 
 func (t *terminal) closeText() { t.title, t.text, t.offset, t.listing = "", nil, 0, false }
 
+// manual asks the lab for what a learner needs to do the station by hand.
 func (t *terminal) manual(ctx context.Context, title string, rows func(Manual) []row) {
-	manual, err := t.engine.Manual(ctx)
-	switch {
-	case err != nil:
-		t.message = err.Error()
-	case len(manual.Files) == 0:
-		t.message = "this station has no objects of its own; s shows its steps"
-	default:
-		t.show(title, rows(manual))
-	}
+	t.later(ctx, "Reading the lab's objects ...", func() func() {
+		manual, err := t.engine.Manual(ctx)
+		return func() {
+			switch {
+			case err != nil:
+				t.message = err.Error()
+			case len(manual.Files) == 0:
+				t.message = "this station has no YAML of its own; s shows its steps"
+			default:
+				t.show(title, rows(manual))
+			}
+		}
+	})
+}
+
+// open opens the page. A browser may take long to start.
+func (t *terminal) open(ctx context.Context) {
+	t.later(ctx, "Opening the page ...", func() func() {
+		told := t.page()
+		return func() { t.message = told }
+	})
+}
+
+// later lets the keys work while something takes long. What that gives is then called where the screen is drawn.
+func (t *terminal) later(ctx context.Context, meanwhile string, slow func() func()) {
+	t.message = meanwhile
+	go func() {
+		show := slow()
+		select {
+		case t.answers <- func() { t.message = ""; show() }:
+		case <-ctx.Done():
+		}
+	}()
 }
 
 func yamlRows(manual Manual) []row {
@@ -236,6 +287,13 @@ func yamlRows(manual Manual) []row {
 	}
 	for _, difference := range manual.Differences {
 		rows = append(rows, row{yellow, "to do: " + difference})
+	}
+	for _, diff := range manual.Diffs {
+		rows = append(rows, row{}, row{bold, "What is live, and what applying the file makes of it: " + diff.Name})
+		for line := range strings.Lines(diff.Text) {
+			look := map[byte]style{'-': red, '+': green, '@': dim}[line[0]]
+			rows = append(rows, row{look, strings.TrimRight(line, "\n")})
+		}
 	}
 	for _, file := range manual.Files {
 		rows = append(rows, row{}, row{bold, "# " + file.Name})
@@ -305,9 +363,13 @@ func (t *terminal) list() {
 		if s.Notes.Hints > 0 {
 			state += fmt.Sprintf(", %s", counted(s.Notes.Hints, "hint"))
 		}
-		rows = append(rows, row{look, fmt.Sprintf("%d  %-40s %s", s.Number, s.Title, strings.TrimPrefix(state, ", "))})
+		rows = append(rows, row{look, fmt.Sprintf("%c  %-40s %s", stationKeys[s.Number-1], s.Title,
+			strings.TrimPrefix(state, ", "))})
 	}
-	t.show("Stations: a number goes to one", rows)
+	if v := t.engine.View(); v.Fixed > 0 {
+		rows = append(rows, row{}, row{plain, fmt.Sprintf("Faults fixed with b: %d of %d", v.Fixed, v.Faults)})
+	}
+	t.show("Stations: its key goes to one", rows)
 	t.listing = true
 }
 
@@ -444,7 +506,9 @@ func (t *terminal) station(v View, width int) []row {
 	case !v.Look.Installed:
 		add(plain, "The lab is not installed: "+v.Look.Why)
 	}
-	add(red, cmp.Or(t.message, v.Trouble))
+	add(green, v.Told)
+	add(red, cmp.Or(t.message, v.Failed))
+	add(red, v.Trouble)
 	if v.Look.NoPackets != "" {
 		add(dim, "Note: "+v.Look.NoPackets)
 	}

@@ -27,7 +27,7 @@ func showTerminal(file string) int {
 	defer cancel()
 	lab := &fakeLab{look: applications()}
 	feed := NewFeed(nil)
-	e, err := New(lab, feed, claims(), file)
+	e, err := New(lab, feed, claims(), file, "mage")
 	if err == nil {
 		err = e.Open(ctx)
 	}
@@ -102,7 +102,7 @@ func TestKeys(t *testing.T) {
 	m := newTmux(t)
 	m.press("stty -g > "+filepath.Join(filepath.Dir(m.socket), "before"), "Enter")
 	m.press("clear; "+asTerminal+"="+filepath.Join(t.TempDir(), "notes.json")+" "+os.Args[0], "Enter")
-	screen := m.shows("3 of 8: A waypoint for appb", "[ ] claim waypoint-appa", "Predict first (p)", "q quit")
+	screen := m.shows("3 of 10: A waypoint for appb", "[ ] claim waypoint-appa", "Predict first (p)", "q quit")
 	for _, line := range strings.Split(screen, "\n") {
 		if strings.Contains(line, "…") {
 			t.Errorf("a line is cut at 80 columns: %s", line)
@@ -134,11 +134,11 @@ func TestKeys(t *testing.T) {
 	m.press("d")
 	m.shows("[x] claim waypoint-gateway", "Your prediction was right", "with 1 hint", "n next station")
 	m.press("n")
-	m.shows("4 of 8: Delay half of the requests")
+	m.shows("4 of 10: Delay half of the requests")
 	m.press("l")
-	m.shows("Stations: a number goes to one", "3  A waypoint for appb", "done in", "1 hint")
+	m.shows("Stations: its key goes to one", "3  A waypoint for appb", "done in", "1 hint")
 	m.press("3")
-	m.shows("3 of 8")
+	m.shows("3 of 10")
 	m.press("u")
 	m.shows("[!] claim waypoint-appa")
 	m.press("C-c")
@@ -167,7 +167,7 @@ func TestPrint(t *testing.T) {
 	if err := Print(&out, e.View()); err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"3 of 8: A waypoint for appb", "[ ] claim waypoint-appa", "mage sm:waypoint"} {
+	for _, text := range []string{"3 of 10: A waypoint for appb", "[ ] claim waypoint-appa", "mage sm:waypoint"} {
 		if !strings.Contains(out.String(), text) {
 			t.Errorf("%q is missing in:\n%s", text, out.String())
 		}
