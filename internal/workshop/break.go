@@ -97,7 +97,8 @@ func (e *Engine) candidates(look Look) ([]int, error) {
 	}
 	var numbers []int
 	for i, s := range sabotage.All() {
-		if (s.Shows == nil || s.Shows(look.Lessons)) && len(e.counted(Broken{Number: i + 1}.station(e.broken), look)) > 0 {
+		claims := e.counted(Broken{Number: i + 1}.station(e.broken), look)
+		if len(claims) > 0 && (s.Shows == nil || s.Shows(look.Lessons)) {
 			numbers = append(numbers, i+1)
 		}
 	}

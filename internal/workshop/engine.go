@@ -91,8 +91,8 @@ type View struct {
 	Hints []string
 	// Changes counts the changes of the lab that were noticed, Checks the checks.
 	Changes, Checks int
-	// Failed is why the last thing that the learner asked for failed, Trouble what goes wrong with the lab. Told is what
-	// the learner is told once, such as which fault was given up. Each may be empty.
+	// Failed is why the last thing that the learner asked for failed, Trouble what goes wrong with the lab. Told is
+	// what the learner is told once, such as which fault was given up. Each may be empty.
 	Failed, Trouble, Told string
 }
 
@@ -483,7 +483,8 @@ func (e *Engine) View() View {
 	v := View{
 		Station: s, Index: e.at, Count: len(e.stations), Look: e.look, Notes: notes, Report: e.report,
 		Checking: e.checking, Doing: e.doing, Output: slices.Clone(e.output), Failed: e.failed, Trouble: e.trouble,
-		Told: e.told, Changes: e.changes, Checks: e.checks, Broken: e.progress.Break != nil, Fixed: len(e.progress.Fixed), Faults: len(sabotage.All()),
+		Told: e.told, Changes: e.changes, Checks: e.checks, Broken: e.progress.Break != nil,
+		Fixed: len(e.progress.Fixed), Faults: len(sabotage.All()),
 	}
 	for _, c := range e.counted(s, e.look) {
 		v.Items = append(v.Items, item(c, e.report))

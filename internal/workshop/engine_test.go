@@ -325,8 +325,11 @@ func TestErrorsAreShown(t *testing.T) {
 			do   func() error
 			says string
 		}{
-			"undo":         {func() error { return e.Undo(t.Context()) }, "has nothing to undo"},
-			"break":        {func() error { return e.Break(t.Context(), 0) }, "sm:break needs sm:waypoint, sm:fault, sm:authz: run mage sm:lab first"},
+			"undo": {func() error { return e.Undo(t.Context()) }, "has nothing to undo"},
+			"break": {
+				func() error { return e.Break(t.Context(), 0) },
+				"sm:break needs sm:waypoint, sm:fault, sm:authz: run mage sm:lab first",
+			},
 			"break -off":   {func() error { return e.Restore(t.Context()) }, "no fault"},
 			"no station":   {func() error { return e.Go(99) }, "stations 1 to 10"},
 			"no answer":    {func() error { return e.Predict("?") }, "the answers are a, b, c"},

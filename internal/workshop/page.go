@@ -49,8 +49,8 @@ func NewPage(ctx context.Context, engine *Engine, feed *Feed) (*Page, error) {
 	page, err := template.New("page").Funcs(template.FuncMap{
 		"markdown": markdown, "flat": flat,
 		"copied":     func() template.HTML { return copied },
-		"difference": func(text string) template.HTML { return template.HTML(difference(text)) }, //nolint:gosec // escaped
-		"inline":     func(text string) template.HTML { return template.HTML(inline(text)) },     //nolint:gosec // escaped
+		"difference": func(text string) template.HTML { return template.HTML(difference(text)) }, //nolint:gosec // safe
+		"inline":     func(text string) template.HTML { return template.HTML(inline(text)) },     //nolint:gosec // safe
 		"letter":     choiceOf, "counted": counted, "lasted": lasted,
 	}).Parse(pageHTML)
 	if err != nil {

@@ -249,14 +249,15 @@ func TestFlows(t *testing.T) {
 		}
 		all = append(all, r)
 	}
-	all = append(all, Request{Who: probe.Appa, Method: "POST", Path: "/ip", At: now, Status: 403, Way: Through, Seen: "x"},
+	all = append(all,
+		Request{Who: probe.Appa, Method: "POST", Path: "/ip", At: now, Status: 403, Way: Through, Seen: "x"},
 		Request{Who: probe.Gateway, Method: "GET", Path: "/headers", At: now.Add(-time.Minute), Status: 200})
 	got := flows(all, now)
 	want := []Flow{
 		{Who: probe.Appa, Seen: "x", Method: "POST", Path: "/ip", Rate: 0.1, Through: 1, Answers: "1 × 403"},
 		{
-			Who: probe.Gateway, Seen: "spiffe://cluster.local/ns/default/sa/gateway-istio", Method: "GET", Path: "/headers",
-			Rate: 3, Through: 20, Around: 10, Answers: "20 × 200, 10 × no answer",
+			Who: probe.Gateway, Seen: "spiffe://cluster.local/ns/default/sa/gateway-istio", Method: "GET",
+			Path: "/headers", Rate: 3, Through: 20, Around: 10, Answers: "20 × 200, 10 × no answer",
 		},
 	}
 	for i := range got {
