@@ -128,7 +128,7 @@ const inspect = `(() => {
   if (texts < 50) found.push('only ' + texts + ' texts are visible');
   if (document.documentElement.scrollWidth > innerWidth) found.push('the page is ' + document.documentElement.scrollWidth + ' wide');
   const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
-  for (const svg of document.querySelectorAll('.topology svg')) {
+  for (const svg of document.querySelectorAll('.topology svg, .map svg')) {
     if (!svg.checkVisibility()) continue;
     const labels = [...svg.querySelectorAll('.label')], boxes = [...svg.querySelectorAll('.box rect')];
     labels.forEach((l, i) => {
@@ -183,5 +183,49 @@ func (tab *Tab) Picture(name string) {
 	}
 	if err != nil {
 		tab.t.Error(err)
+	}
+}
+
+// Until waits until an expression is true in the page, and gives the time that it took.
+func (tab *Tab) Until(what, expression string) time.Duration {
+	tab.t.Helper()
+	began := time.Now()
+	for time.Since(began) < patience {
+		so, err := chromedp.Run(tab.Context, chromedp.Evaluate[bool](expression))
+		if err != nil {
+			tab.t.Fatalf("%s: %v", what, err)
+		}
+		if so {
+			return time.Since(began)
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	tab.Picture("failed.png")
+	tab.t.Fatalf("%s: not seen within %s", what, patience)
+	return 0
+}
+
+// patience is how long Until waits. A busy machine may need most of it.
+const patience = 2 * time.Minute
+
+// Text gives the text of the elements that a selector finds.
+func (tab *Tab) Text(selector string) string {
+	tab.t.Helper()
+	text, err := chromedp.Run(tab.Context, chromedp.Evaluate[string](
+		fmt.Sprintf("[...document.querySelectorAll(%q)].map(e => e.textContent).join('\\n')", selector)))
+	if err != nil {
+		tab.t.Fatal(err)
+	}
+	return text
+}
+
+// Key focuses an element, which a JavaScript expression gives, and presses a key on it.
+func (tab *Tab) Key(element, key string) {
+	tab.t.Helper()
+	if _, err := chromedp.Run(tab.Context, chromedp.Evaluate[bool](`(`+element+`.focus(), true)`)); err != nil {
+		tab.t.Fatalf("focusing %s: %v", element, err)
+	}
+	if err := chromedp.Do(tab.Context, chromedp.KeyEvent(key)); err != nil {
+		tab.t.Fatalf("pressing a key on %s: %v", element, err)
 	}
 }

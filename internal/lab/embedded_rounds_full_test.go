@@ -5,4 +5,5 @@ package lab
 const (
 	rounds        = 20
 	packetsRounds = 20
+	everyBreak    = true
 )

@@ -2,9 +2,10 @@
 
 package lab
 
-// rounds is how often TestEmbeddedAgain starts a lab, and packetsRounds how often TestPacketsAgain does. Twenty rounds
-// take too long for make test.
+// rounds is how often TestEmbeddedAgain starts a lab, packetsRounds how often TestPacketsAgain does, everyBreak
+// whether TestBreaks fixes every fault. All of it takes too long for make test.
 const (
 	rounds        = 3
 	packetsRounds = 1
+	everyBreak    = false
 )

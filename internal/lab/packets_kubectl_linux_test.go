@@ -20,8 +20,8 @@ import (
 	"ambientlab/internal/source"
 )
 
-// kubectl is the kubectl of the Kubernetes that the lab runs, with the lab's kubeconfig.
-func (b *bench) kubectl() func(args ...string) *exec.Cmd {
+// kubectlProgram is the kubectl of the Kubernetes that the lab runs.
+func (b *bench) kubectlProgram() string {
 	b.t.Helper()
 	progress := func(program, message string) { b.t.Logf("%s: %s", program, message) }
 	builder, err := source.New(source.Options{Progress: progress})
@@ -32,6 +32,13 @@ func (b *bench) kubectl() func(args ...string) *exec.Cmd {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	return path
+}
+
+// kubectl is that program with the lab's kubeconfig.
+func (b *bench) kubectl() func(args ...string) *exec.Cmd {
+	b.t.Helper()
+	path := b.kubectlProgram()
 	return func(args ...string) *exec.Cmd {
 		command := exec.CommandContext(b.t.Context(), path,
 			append([]string{"--context", b.plane().ContextName(), "--namespace", "default"}, args...)...)

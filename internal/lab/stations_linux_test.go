@@ -20,28 +20,9 @@ import (
 // each station proposes: every command of the stations is run by the program that Mage compiles, on a lab whose pods
 // run.
 func TestEveryStation(t *testing.T) {
-	b := newBench(t, "stations-test", "SM_PACKETS=on", "SM_ADDONS=none")
-	state := t.TempDir() // the program finds the lab there
-	b.StateDir = filepath.Join(state, "ambientlab", "embedded")
+	b := newBench(t, "stations-test", "SM_PACKETS=on", "SM_ADDONS=prometheus")
+	p := b.compiled()
 	b.installOrSkip()
-	dir := t.TempDir()
-	program := filepath.Join(dir, "mage")
-	compile := exec.CommandContext(t.Context(), "go", "tool", "mage", "-compile", program)
-	compile.Dir = filepath.Join("..", "..")
-	if out, err := compile.CombinedOutput(); err != nil {
-		t.Fatalf("compiling the lab: %v\n%s", err, out)
-	}
-	for _, file := range []string{"go.mod", "go.sum"} { // the program asks Go for the pinned modules
-		content := []byte(read(t, filepath.Join("..", "..", file)))
-		if err := os.WriteFile(filepath.Join(dir, file), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, value := range b.env {
-		t.Setenv(name, value)
-	}
-	t.Setenv("XDG_STATE_HOME", state)
-	t.Setenv("PATH", dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 
 	began := time.Now()
 	settings, err := session.Load(os.Getenv)
@@ -53,7 +34,7 @@ func TestEveryStation(t *testing.T) {
 		t.Fatal(err)
 	}
 	env.StateDir = b.StateDir
-	l, e, err := WorkshopOptions{Program: program}.opened(t.Context(), env)
+	l, e, err := WorkshopOptions{Program: p.program}.opened(t.Context(), env)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +64,7 @@ func TestEveryStation(t *testing.T) {
 		others := slices.DeleteFunc(workshop.Commands(v.Steps),
 			func(c string) bool { return slices.Contains(v.Do(), c) })
 		for _, command := range append(others, workshop.Commands(v.Next)...) {
-			runCommand(t, dir, command)
+			p.shell(command)
 		}
 		if e.View().Finished {
 			break
@@ -93,18 +74,53 @@ func TestEveryStation(t *testing.T) {
 	t.Logf("the whole workshop took %s", time.Since(began).Round(time.Second))
 }
 
-// runCommand runs a command of a station in a shell.
-func runCommand(t *testing.T, dir, command string) {
-	t.Helper()
-	if _, err := exec.LookPath("kubectl"); err != nil && strings.HasPrefix(command, "kubectl ") {
-		t.Logf("not run, since kubectl is not installed: %s", command)
-		return
+// compiledLab is the lab as Mage compiles it, in a folder that is the first of PATH, together with kubectl and an
+// xdg-open that opens nothing.
+type compiledLab struct {
+	b            *bench
+	dir, program string
+}
+
+// compiled compiles the lab, and makes it and kubectl find the lab of the test.
+func (b *bench) compiled() compiledLab {
+	b.t.Helper()
+	state := b.t.TempDir()
+	b.StateDir = filepath.Join(state, "ambientlab", "embedded")
+	p := compiledLab{b: b, dir: b.t.TempDir()}
+	p.program = filepath.Join(p.dir, "mage")
+	compile := exec.CommandContext(b.t.Context(), "go", "tool", "mage", "-compile", p.program)
+	compile.Dir = filepath.Join("..", "..")
+	if out, err := compile.CombinedOutput(); err != nil {
+		b.t.Fatalf("compiling the lab: %v\n%s", err, out)
 	}
-	shell := exec.CommandContext(t.Context(), "sh", "-c", command)
-	shell.Dir = dir
+	for _, file := range []string{"go.mod", "go.sum"} { // the program asks Go for the pinned modules
+		content := []byte(read(b.t, filepath.Join("..", "..", file)))
+		if err := os.WriteFile(filepath.Join(p.dir, file), content, 0o600); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(b.kubectlProgram(), filepath.Join(p.dir, "kubectl")); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(p.dir, "xdg-open"), []byte("#!/bin/sh\n"), 0o700); err != nil {
+		b.t.Fatal(err)
+	}
+	for name, value := range b.env {
+		b.t.Setenv(name, value)
+	}
+	b.t.Setenv("XDG_STATE_HOME", state)
+	b.t.Setenv("PATH", p.dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	return p
+}
+
+// shell runs a command of a station in a shell.
+func (p compiledLab) shell(command string) {
+	p.b.t.Helper()
+	shell := exec.CommandContext(p.b.t.Context(), "sh", "-c", command)
+	shell.Dir = p.dir
 	out, err := shell.CombinedOutput()
 	// fortio curl ends with an error where the answer is not 200, and the station says that it is 403.
 	if err != nil && !(strings.Contains(command, "fortio curl") && strings.Contains(string(out), "403 Forbidden")) {
-		t.Errorf("%s: %v\n%s", command, err, out)
+		p.b.t.Errorf("%s: %v\n%s", command, err, out)
 	}
 }

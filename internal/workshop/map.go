@@ -79,11 +79,11 @@ func bothMaps() []Map {
 		Class: "wide", Width: 960, Height: 416, Mesh: Box{X: 226, Y: 18, W: 726, H: 302},
 		Boxes: []Box{
 			{10, 46, 140, 54, "you", "this computer", "outside"},
-			{250, 46, 140, 54, "gateway", "sa gateway-istio", "proxy"},
-			{250, 146, 140, 54, "appa", "sa appa", "app"},
+			{250, 46, 140, 54, "gateway", "gateway-istio", "proxy"},
+			{250, 146, 140, 54, "appa", "account appa", "app"},
 			{250, 246, 140, 54, "outsider", "in the mesh", "app"},
 			{250, 346, 140, 54, "unmeshed", "no identity", "outside"},
-			{542, 122, 140, 58, "waypoint", "appb-waypoint", "proxy"},
+			{538, 122, 152, 58, "waypoint", "appb-waypoint", "proxy"},
 			{802, 184, 130, 56, "appb", "httpbin", "app"},
 		},
 		Lines: lines(wideLegs()),
@@ -92,7 +92,7 @@ func bothMaps() []Map {
 		Boxes: []Box{
 			{4, 10, 114, 50, "you", "this computer", "outside"},
 			{4, 110, 114, 50, "gateway", "gateway-istio", "proxy"},
-			{4, 194, 114, 50, "appa", "sa appa", "app"},
+			{4, 194, 114, 50, "appa", "account appa", "app"},
 			{4, 278, 114, 50, "outsider", "in the mesh", "app"},
 			{4, 410, 114, 50, "unmeshed", "no identity", "outside"},
 			{238, 194, 118, 50, "waypoint", "appb-waypoint", "proxy"},

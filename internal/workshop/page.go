@@ -52,6 +52,7 @@ func NewPage(ctx context.Context, engine *Engine, feed *Feed) (*Page, error) {
 		"difference": func(text string) template.HTML { return template.HTML(difference(text)) }, //nolint:gosec // safe
 		"inline":     func(text string) template.HTML { return template.HTML(inline(text)) },     //nolint:gosec // safe
 		"letter":     choiceOf, "counted": counted, "lasted": lasted,
+		"took": func(d time.Duration) time.Duration { return d.Round(100 * time.Millisecond) },
 	}).Parse(pageHTML)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the page's template: %w", err), listener.Close())

@@ -37,17 +37,21 @@
     }
   };
 
-  // refresh reads the shown tab again after a change of the lab, and the evidence that is open after a check.
-  let seen = {...document.querySelector('#station .eyebrow').dataset}, soon;
+  // refresh reads the shown tab again after a change of the lab, and the report after a check.
+  const frame = document.querySelector('iframe');
+  const seen = {changes: '', checks: '0'};
+  let soon;
   const refresh = () => {
     const now = document.querySelector('#station .eyebrow').dataset;
     if (now.changes !== seen.changes) {
       clearTimeout(soon);
       soon = setTimeout(() => load(document.querySelector('[role=tabpanel]:not([hidden])')), 500);
     }
-    const evidence = document.querySelector('iframe').contentWindow;
-    if (now.checks !== seen.checks && evidence.location.pathname === '/report') evidence.location.reload();
-    seen = {...now};
+    if (now.checks !== seen.checks) {
+      frame.hidden = false;
+      frame.contentWindow.location.replace('/report');
+    }
+    Object.assign(seen, now);
   };
 
   document.addEventListener('selectionchange', () => {

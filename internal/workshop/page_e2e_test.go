@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
 	"ambientlab/internal/chromiumtest"
@@ -27,98 +26,60 @@ func TestPageInChromium(t *testing.T) {
 	}
 	lab := &fakeLab{look: applications(), takes: 300 * time.Millisecond}
 	page, e := served(t, lab, NewFeed(func(context.Context) (Source, error) { return source, nil }), 2)
-	b := browser{t, page, chromiumtest.NewTab(t, chromiumtest.Allocator(t), 3*time.Minute, func(asked string) bool {
+	b := chromiumtest.NewTab(t, chromiumtest.Allocator(t), 5*time.Minute, func(asked string) bool {
 		return strings.HasPrefix(asked, "http://"+page.listener.Addr().String())
-	})}
+	})
 
-	b.open(1280, "light", false)
-	b.until("the station", `document.querySelectorAll('.claims .open').length == 2`)
-	b.until("dots straight to the pod", `!!document.querySelector('svg.wide .dots g.dot')`)
-	b.key("predict by keyboard", `document.getElementById('choice-b')`, kb.Enter)
-	b.until("the prediction", `document.getElementById('choice-b').getAttribute('aria-pressed') == 'true'`)
-	b.until("the focus is kept", `document.activeElement.id == 'choice-b'`)
+	b.Open(page.Address(), 1280, "light", false)
+	b.Until("the station", `document.querySelectorAll('.claims .open').length == 2`)
+	b.Until("dots straight to the pod", `!!document.querySelector('svg.wide .dots g.dot')`)
+	b.Key(`document.getElementById('choice-b')`, kb.Enter)
+	b.Until("the prediction", `document.getElementById('choice-b').getAttribute('aria-pressed') == 'true'`)
+	b.Until("the focus is kept", `document.activeElement.id == 'choice-b'`)
 
 	changed := time.Now()
 	lab.change("Service appb", func() {
 		lab.look.Lessons = lesson.States(lesson.Apps(), lesson.Waypoint())
 		lab.holds = []string{"waypoint-appa", "waypoint-gateway"}
 	})
-	b.until("done without a reload", `document.querySelectorAll('.claims .proven').length == 2`)
+	b.Until("done without a reload", `document.querySelectorAll('.claims .proven').length == 2`)
 	if took := time.Since(changed); took > 3*time.Second+lab.takes {
 		t.Errorf("done %s after the change", took)
 	}
-	b.until("the explanation", `document.body.innerText.includes('Your prediction was right')`)
-	b.until("only cells through the waypoint",
+	b.Until("the explanation", `document.body.innerText.includes('Your prediction was right')`)
+	b.Until("only cells through the waypoint",
 		`[...document.querySelectorAll('.strip')].every(s => s.lastElementChild && `+
 			`!s.lastElementChild.classList.contains('around'))`)
 	source.mu.Lock()
 	source.through[probe.Gateway] = false
 	source.mu.Unlock()
 	changed = time.Now()
-	b.until("a dot around the waypoint", `[...document.querySelectorAll('g.dot title')]`+
+	b.Until("a dot around the waypoint", `[...document.querySelectorAll('g.dot title')]`+
 		`.some(t => t.textContent.includes('from gateway') && t.textContent.includes('straight to pod'))`)
 	t.Logf("a request around the waypoint is drawn %s after the change",
 		time.Since(changed).Round(10*time.Millisecond))
-	b.key("the tab YAML by keyboard", `document.getElementById('tab-evidence')`, kb.ArrowRight)
-	b.until("the YAML",
+	b.Key(`document.getElementById('tab-evidence')`, kb.ArrowRight)
+	b.Until("the YAML",
 		`document.getElementById('panel-yaml').innerText.includes('create Gateway default/appb-waypoint')`)
 
 	for _, width := range []int64{390, 1280} {
 		for _, scheme := range []string{"light", "dark"} {
-			b.open(width, scheme, width == 390)
-			b.until("the page again", `document.querySelectorAll('.claims li').length == 2`)
-			b.until("dots", `!!document.querySelector('.dots g.dot')`)
-			b.until("nothing is wider than the window", `document.documentElement.scrollWidth <= innerWidth`)
-			b.until("one map is seen",
+			b.Open(page.Address(), width, scheme, width == 390)
+			b.Until("the page again", `document.querySelectorAll('.claims li').length == 2`)
+			b.Until("dots", `!!document.querySelector('.dots g.dot')`)
+			b.Until("nothing is wider than the window", `document.documentElement.scrollWidth <= innerWidth`)
+			b.Until("one map is seen",
 				`[...document.querySelectorAll('.map svg')].filter(s => s.checkVisibility()).length == 1`)
 			if width == 390 {
-				b.until("no dot moves",
+				b.Until("no dot moves",
 					`![...document.querySelectorAll('.dots g.dot')].some(d => d.querySelector('animateMotion'))`)
 			}
+			b.Readable()
 			b.Picture(fmt.Sprintf("workshop-%d-%s.png", width, scheme))
 		}
 	}
 	b.Complaints()
 	if e.View().Notes.Prediction != "b" {
 		t.Error("the engine did not get the prediction")
-	}
-}
-
-type browser struct {
-	t    *testing.T
-	page *Page
-	*chromiumtest.Tab
-}
-
-func (b browser) open(width int64, scheme string, still bool) {
-	b.t.Helper()
-	b.Open(b.page.Address(), width, scheme, still)
-}
-
-// until waits until an expression is true in the page.
-func (b browser) until(what, expression string) {
-	b.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
-		so, err := chromedp.Run(b.Context, chromedp.Evaluate[bool](expression))
-		if err != nil {
-			b.t.Fatalf("%s: %v", what, err)
-		}
-		if so {
-			return
-		}
-		<-time.After(50 * time.Millisecond)
-	}
-	b.Picture("failed.png")
-	b.t.Fatalf("%s: not seen", what)
-}
-
-// key focuses an element and presses a key on it.
-func (b browser) key(what, element, key string) {
-	b.t.Helper()
-	if _, err := chromedp.Run(b.Context, chromedp.Evaluate[bool](`(`+element+`.focus(), true)`)); err != nil {
-		b.t.Fatalf("%s: %v", what, err)
-	}
-	if err := chromedp.Do(b.Context, chromedp.KeyEvent(key)); err != nil {
-		b.t.Fatalf("%s: %v", what, err)
 	}
 }

@@ -432,7 +432,12 @@ func (t *terminal) rows(width, height int) []row {
 			rows = append(rows, requestRow(r))
 		}
 	}
-	rows = rows[:max(0, min(len(rows), height-len(foot)))]
+	if room := max(0, height-len(foot)); len(rows) > room {
+		rows = rows[:room]
+		if room > 0 {
+			rows[room-1] = row{dim, "… a larger window shows more; the page shows all"}
+		}
+	}
 	for len(rows) < height-len(foot) {
 		rows = append(rows, row{})
 	}
@@ -473,7 +478,7 @@ func (t *terminal) station(v View, width int) []row {
 		add(plain, "Do: "+strings.Join(v.Do(), "; "))
 	}
 	for _, item := range v.Items {
-		rows = append(rows, row{verdictStyle(item.Verdict), mark(item.Verdict) + " " + item.Title})
+		add(verdictStyle(item.Verdict), mark(item.Verdict)+" "+item.Title)
 	}
 	switch {
 	case t.predicting:
@@ -672,6 +677,11 @@ func Print(w io.Writer, v View) error {
 	}
 	if v.Broken && v.Done {
 		fmt.Fprintf(&b, "\n%s.\n\n%s\n", doneLine(v), v.Explanation)
+	}
+	for _, line := range []string{v.Told, v.Failed, v.Trouble} {
+		if line != "" {
+			fmt.Fprintf(&b, "\n%s\n", line)
+		}
 	}
 	if v.Look.NoPackets != "" {
 		fmt.Fprintf(&b, "\nNote: %s.\n", v.Look.NoPackets)

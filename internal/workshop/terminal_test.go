@@ -5,11 +5,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"ambientlab/internal/lesson"
+	"ambientlab/internal/probe"
+	"ambientlab/internal/tmuxtest"
 )
 
 // asTerminal makes the test program show the workshop on its terminal, with the notes in the file that it names.
@@ -45,117 +48,66 @@ func showTerminal(file string) int {
 	return 0
 }
 
-// tmux is a terminal of 80 by 24 with a shell.
-type tmux struct {
-	t      *testing.T
-	socket string
-}
-
-func newTmux(t *testing.T) tmux {
-	t.Helper()
-	if _, err := exec.LookPath("tmux"); err != nil {
-		t.Skip("tmux, which this test needs to press keys on a terminal, is not installed")
-	}
-	m := tmux{t, filepath.Join(t.TempDir(), "tmux")}
-	m.run("-f", "/dev/null", "new-session", "-d", "-s", "w", "-x", "80", "-y", "24", "env PS1='ready> ' sh")
-	t.Cleanup(func() { _ = exec.Command("tmux", "-S", m.socket, "kill-server").Run() })
-	m.shows("ready>")
-	return m
-}
-
-func (m tmux) run(args ...string) string {
-	m.t.Helper()
-	out, err := exec.Command("tmux", append([]string{"-S", m.socket}, args...)...).CombinedOutput()
-	if err != nil {
-		m.t.Fatalf("tmux %q: %v\n%s", args, err, out)
-	}
-	return string(out)
-}
-
-func (m tmux) press(keys ...string) { m.run(append([]string{"send-keys", "-t", "w"}, keys...)...) }
-
-func (m tmux) screen() string { return m.run("capture-pane", "-p", "-t", "w") }
-
-// shows waits until the screen has every text, and gives it.
-func (m tmux) shows(texts ...string) string {
-	m.t.Helper()
-	missing := ""
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
-		screen := m.screen()
-		missing = ""
-		for _, text := range texts {
-			if !strings.Contains(screen, text) {
-				missing = text
-			}
-		}
-		if missing == "" {
-			return screen
-		}
-		<-time.After(50 * time.Millisecond)
-	}
-	m.t.Fatalf("the screen lacks %q:\n%s", missing, m.screen())
-	return ""
-}
-
 // TestKeys presses every key on a terminal of 80 by 24, and leaves with Ctrl-C: the terminal is as it was.
 func TestKeys(t *testing.T) {
-	m := newTmux(t)
-	m.press("stty -g > "+filepath.Join(filepath.Dir(m.socket), "before"), "Enter")
-	m.press("clear; "+asTerminal+"="+filepath.Join(t.TempDir(), "notes.json")+" "+os.Args[0], "Enter")
-	screen := m.shows("3 of 10: A waypoint for appb", "[ ] claim waypoint-appa", "Predict first (p)", "q quit")
+	m := tmuxtest.New(t, 80, 24)
+	dir := t.TempDir()
+	m.Press("stty -g > "+filepath.Join(dir, "before"), "Enter")
+	m.Press("clear; "+asTerminal+"="+filepath.Join(t.TempDir(), "notes.json")+" "+os.Args[0], "Enter")
+	screen := m.Shows("3 of 10: A waypoint for appb", "[ ] claim waypoint-appa", "Predict first (p)", "q quit")
 	for _, line := range strings.Split(screen, "\n") {
 		if strings.Contains(line, "…") {
 			t.Errorf("a line is cut at 80 columns: %s", line)
 		}
 	}
-	m.press("p")
-	m.shows("b: those from appa only")
-	m.press("b")
-	m.shows("Your prediction: those from appa only")
-	m.press("h")
-	m.shows("Hint 1: A waypoint is a Gateway object")
-	m.press("y")
-	m.shows("YAML, and what", "to do: create Gateway default/appb-waypoint", "# a comment", "goes back")
-	m.press("x")
-	m.shows("Hint 1")
-	m.press("k")
-	m.shows("The same with kubectl", "kubectl apply -f -")
-	m.press("x")
-	m.press("s")
-	m.shows("$ mage sm:waypoint", "Try next")
-	m.press("x")
-	m.press("c")
-	m.shows("[!] claim waypoint-appa")
-	m.press("e")
-	m.shows("refuted: status: expected 200")
-	m.press("x")
-	m.press("o")
-	m.shows("the page is at http://x")
-	m.press("d")
-	m.shows("[x] claim waypoint-gateway", "Your prediction was right", "with 1 hint", "n next station")
-	m.press("n")
-	m.shows("4 of 10: Delay half of the requests")
-	m.press("l")
-	m.shows("Stations: its key goes to one", "3  A waypoint for appb", "done in", "1 hint")
-	m.press("3")
-	m.shows("3 of 10")
-	m.press("u")
-	m.shows("[!] claim waypoint-appa")
-	m.press("C-c")
-	for m.run("display-message", "-p", "-t", "w", "#{pane_current_command}") != "sh\n" {
+	m.Press("p")
+	m.Shows("b: those from appa only")
+	m.Press("b")
+	m.Shows("Your prediction: those from appa only")
+	m.Press("h")
+	m.Shows("Hint 1: A waypoint is a Gateway object")
+	m.Press("y")
+	m.Shows("YAML, and what", "to do: create Gateway default/appb-waypoint", "# a comment", "goes back")
+	m.Press("x")
+	m.Shows("Hint 1")
+	m.Press("k")
+	m.Shows("The same with kubectl", "kubectl apply -f -")
+	m.Press("x")
+	m.Press("s")
+	m.Shows("$ mage sm:waypoint", "Try next")
+	m.Press("x")
+	m.Press("c")
+	m.Shows("[!] claim waypoint-appa")
+	m.Press("e")
+	m.Shows("refuted: status: expected 200")
+	m.Press("x")
+	m.Press("o")
+	m.Shows("the page is at http://x")
+	m.Press("d")
+	m.Shows("[x] claim waypoint-gateway", "Your prediction was right", "with 1 hint", "n next station")
+	m.Press("n")
+	m.Shows("4 of 10: Delay half of the requests")
+	m.Press("l")
+	m.Shows("Stations: its key goes to one", "3  A waypoint for appb", "done in", "1 hint")
+	m.Press("3")
+	m.Shows("3 of 10")
+	m.Press("u")
+	m.Shows("[!] claim waypoint-appa")
+	m.Press("C-c")
+	for m.Run("display-message", "-p", "-t", "w", "#{pane_current_command}") != "sh\n" {
 		<-time.After(20 * time.Millisecond) // keys that the program still reads are lost
 	}
-	m.press("clear; stty -g > "+filepath.Join(filepath.Dir(m.socket), "after")+"; echo en''ded", "Enter")
-	m.shows("ended")
-	before, err := os.ReadFile(filepath.Join(filepath.Dir(m.socket), "before"))
+	m.Press("clear; stty -g > "+filepath.Join(dir, "after")+"; echo en''ded", "Enter")
+	m.Shows("ended")
+	before, err := os.ReadFile(filepath.Join(dir, "before"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := os.ReadFile(filepath.Join(filepath.Dir(m.socket), "after"))
+	after, err := os.ReadFile(filepath.Join(dir, "after"))
 	if err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the terminal was %s and is %s (%v)", before, after, err)
 	}
-	if state := m.run("display-message", "-p", "-t", "w", "#{alternate_on} #{cursor_flag}"); state != "0 1\n" {
+	if state := m.Run("display-message", "-p", "-t", "w", "#{alternate_on} #{cursor_flag}"); state != "0 1\n" {
 		t.Errorf("other screen and cursor: %s", state)
 	}
 }
@@ -231,5 +183,46 @@ func TestScroll(t *testing.T) {
 	}
 	if got := shown(); !strings.Contains(got, "0 word") {
 		t.Errorf("the beginning is not shown:\n%s", got)
+	}
+}
+
+// TestEveryStationFits draws every station on a terminal of 80 by 24, as it is first, with all hints and an error, and
+// when it is done: no line is cut, and where not all lines fit, the screen says so.
+func TestEveryStationFits(t *testing.T) {
+	lab := &fakeLab{look: withPrometheus(applications(append(upTo("strict"), lesson.Telemetry())...))}
+	e := opened(t, lab, filepath.Join(t.TempDir(), "notes.json"))
+	e.claims = lesson.Claims()
+	m := &terminal{engine: e, feed: NewFeed(nil), size: func() (int, int) { return 80, 24 }}
+	for i, s := range e.stations {
+		mustDo(t, e.Go(i))
+		for state, change := range map[string]func(){
+			"first":      func() {},
+			"predicting": func() { m.predicting = true },
+			"all hints": func() {
+				m.predicting = false
+				e.progress.Stations[s.Name] = Notes{Hints: maxHints}
+				e.failed = strings.Repeat("what went wrong ", 8)
+			},
+			"done": func() {
+				e.report, e.failed = &probe.Report{}, ""
+				e.progress.Stations[s.Name] = Notes{Prediction: "a", Done: time.Now()}
+			},
+		} {
+			change()
+			rows := m.rows(80, 24)
+			if len(rows) != 24 {
+				t.Errorf("%s, %s: %d lines", s.Name, state, len(rows))
+			}
+			for _, r := range rows {
+				if r.text != cut(r.text, 80) || strings.HasPrefix(r.text, "…") {
+					t.Errorf("%s, %s: %s", s.Name, state, r.text)
+				}
+			}
+			m.predicting, e.report, e.failed = false, nil, ""
+		}
+	}
+	small := m.rows(80, 8)
+	if len(small) != 8 || !strings.HasPrefix(small[5].text, "… a larger window") {
+		t.Errorf("on 8 lines: %q", small)
 	}
 }
