@@ -122,8 +122,15 @@ func (w *workshopLab) Look(ctx context.Context) (workshop.Look, error) {
 	if err != nil {
 		return look, err
 	}
-	look.Lessons, err = lessonsOn(s.Found, objects)
-	return look, err
+	if look.Lessons, err = lessonsOn(s.Found, objects); err != nil {
+		return look, err
+	}
+	for _, l := range look.Lessons {
+		if _, recorded := s.Found.Lessons[l.Name]; l.On && !recorded {
+			look.ByHand = append(look.ByHand, l.Name)
+		}
+	}
+	return look, nil
 }
 
 // lessonsOn lists the lessons that are on as their targets recorded them, and those whose objects a learner made

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"ambientlab/internal/lesson"
 	"ambientlab/internal/probe"
 	"ambientlab/internal/sabotage"
 )
@@ -40,6 +41,8 @@ type Look struct {
 	Created   time.Time
 	// Lessons are those that are on: recorded by their targets, or made by hand.
 	Lessons probe.Lessons
+	// ByHand names those of them that no target has recorded.
+	ByHand []string
 	// NoPackets is why no packets flow, or "".
 	NoPackets string
 	// Addons are the telemetry add-ons that are installed.
@@ -664,8 +667,21 @@ func (e *Engine) Do(ctx context.Context) error {
 		if len(v.Do()) == 0 {
 			return fmt.Errorf("station %q has no command that could be run for you", v.Title)
 		}
-		return e.run(ctx, v.Do())
+		return e.run(ctx, append(e.recording(v), v.Do()...))
 	})
+}
+
+// recording gives the commands that record the lessons which the station's lesson needs and which were made by hand. A
+// target refuses to run without them.
+func (e *Engine) recording(v View) []string {
+	var commands []string
+	needing, _ := lesson.Named(v.Lesson)
+	for _, name := range needing.Needs {
+		if slices.Contains(v.Look.ByHand, name) {
+			commands = append(commands, e.command+" sm:"+name)
+		}
+	}
+	return commands
 }
 
 // Undo goes back to the state before the station.

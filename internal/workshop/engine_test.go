@@ -291,6 +291,17 @@ func TestHintsPredictionsAndCommands(t *testing.T) {
 			[]string{"mage sm:waypoint", "mage sm:waypoint -off"}) {
 			t.Errorf("%v %q", err, lab.typed)
 		}
+		// sm:fault would refuse a waypoint that no target has made.
+		lab.change("Gateway appb-waypoint", func() {
+			lab.look, lab.typed = applications(upTo("waypoint")...), nil
+			lab.look.ByHand = []string{"waypoint"}
+		})
+		time.Sleep(3 * time.Second)
+		mustDo(t, e.Go(3))
+		if err := e.Do(t.Context()); err != nil || !slices.Equal(lab.typed,
+			[]string{"mage sm:waypoint", "mage sm:fault"}) {
+			t.Errorf("%v %q", err, lab.typed)
+		}
 		stop()
 	})
 	notes, err := Load(file)
