@@ -55,6 +55,7 @@ bundle: ## build every image from Go modules and Debian packages (Linux, root)
 e2e: bundle ## the lab on a real kind cluster, from the source bundle (Linux, root, Docker)
 	cd internal/nodeproxy && NODEPROXY_ENVOY=$(ENVOY) $(GO) test -count=1 -tags=e2e,disable_pgv ./...
 	$(GO) test -count=1 -tags=e2e,disable_pgv ./internal/dump ./internal/probe/report ./internal/workshop
+	$(GO) test -count=1 -timeout=30m -tags=e2e,disable_pgv -run=TestWorkshopPage -v ./internal/lab
 	$(E2E) -tags=e2e,disable_pgv ./internal/e2e/...
 
 e2e-full: e2e ## the long cases too: signals, sabotage, the node proxy, every package on its own

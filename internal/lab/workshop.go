@@ -20,6 +20,7 @@ import (
 	"github.com/pmezard/go-difflib/difflib"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -114,6 +115,13 @@ func (w *workshopLab) Look(ctx context.Context) (workshop.Look, error) {
 		look.NoPackets = "the pods of this lab exchange no packets, so no request is shown and claims are judged on " +
 			"the configuration that istiod sends"
 	}
+	if len(s.Found.Lessons) == 0 {
+		missing, err := unfinished(ctx, s)
+		if err != nil || missing != "" {
+			look.Installed, look.Why = false, missing
+			return look, err
+		}
+	}
 	m, err := s.Mesh(ctx)
 	if err != nil {
 		return look, err
@@ -131,6 +139,32 @@ func (w *workshopLab) Look(ctx context.Context) (workshop.Look, error) {
 		}
 	}
 	return look, nil
+}
+
+// unfinished says what a lab still lacks that sm:install has recorded but not finished; "" where it is ready for the
+// first lesson.
+func unfinished(ctx context.Context, s *session.Session) (string, error) {
+	api, err := s.Connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	apps := api.Kube().AppsV1()
+	istiod, err := apps.Deployments(names.Istio).Get(ctx, "istiod", metav1.GetOptions{})
+	if client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("looking at istiod: %w", err)
+	}
+	if err != nil || istiod.Status.AvailableReplicas == 0 {
+		return "istiod is not ready", nil
+	}
+	ztunnel, err := apps.DaemonSets(names.Istio).Get(ctx, "ztunnel", metav1.GetOptions{})
+	if client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("looking at ztunnel: %w", err)
+	}
+	if status := ztunnel.Status; err != nil || status.NumberReady == 0 ||
+		status.NumberReady < status.DesiredNumberScheduled {
+		return "not every node has a ready ztunnel", nil
+	}
+	return "", nil
 }
 
 // lessonsOn lists the lessons that are on as their targets recorded them, and those whose objects a learner made
@@ -251,16 +285,42 @@ func (w *workshopLab) Type(ctx context.Context, typed string, line func(string))
 	if !isTarget {
 		return fmt.Errorf("%q is not a target", typed)
 	}
-	lines := &lineWriter{line: line}
+	var printed []string
+	lines := &lineWriter{line: func(text string) {
+		text = strings.ReplaceAll(text, w.program+" sm:", cmp.Or(w.env.Command, "mage")+" sm:")
+		printed = append(printed, text)
+		line(text)
+	}}
 	_, err := command.Run(ctx, command.Command{
 		Name: w.program, Args: strings.Fields("sm:" + target), Env: []string{"SM_OUTPUT=plain"}, Stdout: lines,
 		Stderr: lines,
 	})
 	lines.flush()
 	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("%s failed; its output says why", typed)
+		return fmt.Errorf("%s failed: %s", typed, reason(printed))
 	}
 	return err
+}
+
+// reason gives what a target that failed printed as its error and as what to do.
+func reason(printed []string) string {
+	at := len(printed)
+	for i, line := range printed {
+		if strings.HasPrefix(line, "Error  ") {
+			at = i
+		}
+	}
+	var words []string
+	for _, line := range printed[at:] {
+		if strings.HasPrefix(line, "Problem  ") {
+			break
+		}
+		words = append(words, strings.Fields(strings.TrimPrefix(line, "Error  "))...)
+	}
+	if len(words) == 0 {
+		return "its output says why"
+	}
+	return strings.Replace(strings.Join(words, " "), " What to do - ", ". What to do: ", 1)
 }
 
 // lineWriter passes on whole lines, without the time stamp of plain output. It may be written to from several

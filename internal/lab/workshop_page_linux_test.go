@@ -67,7 +67,7 @@ func TestWorkshopPage(t *testing.T) {
 		page.Key("document.querySelector('[role=tab][aria-selected=true]')", kb.ArrowRight)
 	}
 	page.Until("the commands", `!!document.querySelector('#panel-commands code')`)
-	for _, c := range regexp.MustCompile(`(?s)<code>(.*?)</code></pre>`).
+	for _, c := range regexp.MustCompile(`(?s)<pre><code>(.*?)</code></pre>`).
 		FindAllStringSubmatch(fetched(t, address, "tab/commands"), -1) {
 		p.shell(html.UnescapeString(c[1]))
 	}

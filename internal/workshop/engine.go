@@ -175,9 +175,6 @@ func (e *Engine) Open(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.take(look)
-	if !look.Installed {
-		e.progress = e.progress.of(e.progress.Lab)
-	}
 	e.at = start(e.stations, look, e.progress.done)
 	return e.came()
 }
@@ -185,8 +182,11 @@ func (e *Engine) Open(ctx context.Context) error {
 // take takes in a look at the lab: the stations that it can show, and the notes on it. The learner stays at a station.
 // The caller holds the mutex.
 func (e *Engine) take(look Look) {
+	if e.progress.Stations == nil {
+		e.progress.Stations = map[string]Notes{}
+	}
 	if look.Installed && !e.look.Installed {
-		e.progress = e.progress.of(look.Created)
+		e.progress = e.progress.of(look.Created, e.all[0].Name)
 	}
 	here := e.stations[e.at].Name
 	e.look, e.stations = look, possible(e.all, look)
@@ -214,16 +214,25 @@ func (e *Engine) notes() Notes {
 	if e.progress.Break != nil {
 		return e.progress.Break.Notes
 	}
+	if e.coming() {
+		return e.progress.Coming
+	}
 	return e.progress.Stations[e.current().Name]
 }
+
+// coming tells whether the learner's notes are about a lab that is not installed yet. The caller holds the mutex.
+func (e *Engine) coming() bool { return e.at == 0 && !e.look.Installed }
 
 // note changes the notes on the current station, in the file too. The caller holds the mutex.
 func (e *Engine) note(change func(*Notes)) error {
 	notes := e.notes()
 	change(&notes)
-	if e.progress.Break != nil {
+	switch {
+	case e.progress.Break != nil:
 		e.progress.Break.Notes = notes
-	} else {
+	case e.coming():
+		e.progress.Coming = notes
+	default:
 		e.progress.Stations[e.current().Name] = notes
 	}
 	return e.progress.Save(e.file)
@@ -393,7 +402,7 @@ func (e *Engine) seen(look Look) (s Station, lessons probe.Lessons, claims []str
 			e.move(at)
 		}
 		s = e.current()
-		if len(s.Claims) == 0 && s.Met(look, e.progress.done) {
+		if len(s.Claims) == 0 && e.met(s) {
 			e.finish()
 		}
 		lessons = s.Asked(look.Lessons)
@@ -423,6 +432,10 @@ func (e *Engine) counted(s Station, look Look) []probe.Claim {
 	}
 	return all
 }
+
+// met tells whether the lab is in the state that a station asks for, and no command is still changing it. The caller
+// holds the mutex.
+func (e *Engine) met(s Station) bool { return e.doing == "" && s.Met(e.look, e.progress.done) }
 
 // proven tells whether the last check proves every claim of the station. A fault whose symptom was not seen yet is not
 // fixed. The caller holds the mutex.
@@ -492,7 +505,7 @@ func (e *Engine) View() View {
 	for _, c := range e.counted(s, e.look) {
 		v.Items = append(v.Items, item(c, e.report))
 	}
-	v.Done = e.proven() || len(v.Items) == 0 && s.Met(e.look, e.progress.done)
+	v.Done = e.proven() || len(v.Items) == 0 && e.met(s)
 	v.Finished = v.Done && !v.Broken && e.at == len(e.stations)-1
 	if v.Broken && !v.Done && v.Report != nil {
 		v.Report = withoutCauses(*v.Report)

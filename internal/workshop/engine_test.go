@@ -378,3 +378,42 @@ func TestDeletedLab(t *testing.T) {
 		stop()
 	})
 }
+
+// TestInstallStation installs a lab: the station is done when the command has ended, and the notes on it are kept. In
+// the lab that is installed next they are new.
+func TestInstallStation(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "notes.json")
+	synctest.Test(t, func(t *testing.T) {
+		lab := &fakeLab{look: Look{Lab: "test", Why: "there is no cluster"}, takes: time.Second}
+		installed := func() { lab.look = Look{Lab: "test", Installed: true, Created: time.Now().UTC()} }
+		e := opened(t, lab, file)
+		stop := running(t.Context(), e)
+		mustDo(t, e.Predict("a"))
+		mustDo(t, e.Hint())
+		time.Sleep(10 * time.Second)
+		lab.installs = func() {
+			lab.change("ConfigMap record", installed)
+			time.Sleep(20 * time.Second) // other parts are installed
+			if v := e.View(); v.Done {
+				t.Error("done while sm:install is at work")
+			}
+		}
+		mustDo(t, e.Do(t.Context()))
+		time.Sleep(5 * time.Second)
+		if v := e.View(); !v.Done || v.Notes.Prediction != "a" || v.Notes.Hints != 1 || lasted(v.Notes) > time.Minute {
+			t.Errorf("done %t, notes %+v", v.Done, v.Notes)
+		}
+		mustDo(t, e.Next())
+		lab.change("Namespace istio-system", func() { lab.look = Look{Lab: "test", Why: "there is no cluster"} })
+		time.Sleep(5 * time.Second)
+		if v := e.View(); v.Station.Name != "install" || v.Notes.Prediction != "" || !v.Notes.Done.IsZero() {
+			t.Errorf("deleted: %s, notes %+v", v.Station.Name, v.Notes)
+		}
+		lab.change("ConfigMap record", installed)
+		time.Sleep(5 * time.Second)
+		if v := e.View(); !v.Done || v.Notes.Prediction != "" {
+			t.Errorf("the next lab: done %t, notes %+v", v.Done, v.Notes)
+		}
+		stop()
+	})
+}

@@ -23,6 +23,8 @@ type fakeLab struct {
 	takes   time.Duration // how long a check takes
 	breaks  time.Duration // how long a fault takes to show
 	failing string        // what fails: look, break, or a command
+	// installs is what sm:install does.
+	installs func()
 }
 
 // fails makes one thing fail, or nothing.
@@ -94,6 +96,9 @@ func (f *fakeLab) Type(_ context.Context, command string, line func(string)) err
 	f.mu.Unlock()
 	if failing {
 		return errors.New("it failed")
+	}
+	if command == "mage sm:install" && f.installs != nil {
+		f.installs()
 	}
 	f.change("Gateway appb-waypoint", func() {
 		f.typed = append(f.typed, command)

@@ -18,6 +18,8 @@ type Progress struct {
 	Lab time.Time `json:"lab"`
 	// Stations are the notes by the station's name.
 	Stations map[string]Notes `json:"stations"`
+	// Coming are the notes on the first station while no lab is installed.
+	Coming Notes `json:"coming,omitzero"`
 	// Break are the notes on the fault that sm:break has put in; nil where there is none.
 	Break *Broken `json:"break,omitempty"`
 	// Fixed are the numbers of the faults that the learner has fixed.
@@ -34,11 +36,13 @@ type Notes struct {
 	Done  time.Time `json:"done,omitzero"`
 }
 
-// of gives the progress for a lab: what it was before, unless the lab is another one.
-func (p Progress) of(created time.Time) Progress {
-	if !p.Lab.Equal(created) || p.Stations == nil {
-		return Progress{Lab: created, Stations: map[string]Notes{}}
+// of gives the progress for an installed lab: what it was before, unless the lab is another one. install is the name of
+// the station at which a lab is installed.
+func (p Progress) of(created time.Time, install string) Progress {
+	if !p.Lab.Equal(created) {
+		p = Progress{Lab: created, Stations: map[string]Notes{install: p.Coming}, Fixed: p.Fixed}
 	}
+	p.Coming = Notes{}
 	return p
 }
 

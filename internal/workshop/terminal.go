@@ -206,6 +206,8 @@ func (t *terminal) press(ctx context.Context, key string) (quit bool) {
 		t.list()
 	case "s":
 		t.steps()
+	case "r":
+		t.output()
 	case "e":
 		t.show("Evidence of the last check", evidenceRows(t.engine.View()))
 	case "\r", " ", "\x1b":
@@ -217,6 +219,20 @@ func (t *terminal) press(ctx context.Context, key string) (quit bool) {
 
 // stationKeys are the keys that lead from the list to the stations.
 const stationKeys = "123456789abcdefgh"
+
+// output shows what the last command printed.
+func (t *terminal) output() {
+	rows := []row{}
+	for _, line := range t.engine.View().Output {
+		rows = append(rows, row{plain, line})
+	}
+	if len(rows) == 0 {
+		t.message = "no command was run here yet"
+		return
+	}
+	t.show("What the last command printed", rows)
+	t.offset = len(rows) // its end; rows keeps it within the text
+}
 
 // steps shows all that the station has to read.
 func (t *terminal) steps() {
@@ -448,12 +464,12 @@ func (t *terminal) rows(width, height int) []row {
 const keysOfStation = "p predict  d do it  c check  h hint  s steps  y YAML  k kubectl  e evidence"
 
 func keysOf(v View) string {
-	keys := "u undo  b break  o page  l list  q quit"
+	keys := "r output  u undo  b break  o page  l list  q quit"
 	switch {
 	case v.Broken && v.Done:
-		return "n back to the station  o page  q quit"
+		return "n back to the station  r output  o page  q quit"
 	case v.Broken:
-		return "u give up and restore the lab  o page  q quit"
+		return "u give up and restore the lab  r output  o page  q quit"
 	case v.Done && !v.Finished:
 		return "n next station  " + keys
 	}
@@ -528,7 +544,7 @@ func doneLine(v View) string {
 	switch {
 	case v.Broken:
 		return "Fixed: d" + strings.TrimPrefix(line, "D")
-	case v.Notes.Done.IsZero():
+	case v.Notes.Done.IsZero() || v.Notes.Began.IsZero(): // another lab, or notes that were deleted
 		line = "Done"
 	}
 	answer := choiceOf(v.Text, v.Answer)
