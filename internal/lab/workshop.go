@@ -184,11 +184,11 @@ func lessonsOn(found session.Found, objects *mesh.Objects) (probe.Lessons, error
 	if !on.On("fault") && objects.VirtualService(names.Delay) != nil {
 		on = lesson.With(on, lesson.Fault(params.DefaultFault()))
 	}
-	if !on.On("split") && objects.Route(names.SplitRoute) != nil {
-		on = lesson.With(on, lesson.Split(params.DefaultSplit()))
+	if !on.On("split") && objects.Route(lesson.SplitRoute) != nil {
+		on = lesson.With(on, lesson.Split(lesson.DefaultWeight))
 	}
-	if !on.On("l4") && objects.Policy(names.L4) != nil {
-		on = lesson.With(on, lesson.L4(params.L4{}))
+	if !on.On("l4") && objects.Policy(lesson.L4Policy) != nil {
+		on = lesson.With(on, lesson.L4(false))
 	}
 	if policy := objects.Policy(names.GetOnly); policy != nil {
 		on = lesson.With(on, liveAuthz(policy, objects.Policy(names.OnlyViaWaypoint) != nil))

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"ambientlab/internal/lesson"
-	"ambientlab/internal/lesson/params"
 	"ambientlab/internal/probe"
 )
 
@@ -92,9 +91,9 @@ func TestStart(t *testing.T) {
 		{applications(upTo("strict")...), "strict", "split"},
 		{withPrometheus(applications(upTo("strict")...)), "strict", "telemetry"},
 		{withPrometheus(applications(append(upTo("strict"), lesson.Telemetry())...)), "strict telemetry", "split"},
-		{applications(lesson.Waypoint(), lesson.Split(params.DefaultSplit())), "strict", "split"},
-		{applications(lesson.Waypoint(), lesson.Split(params.DefaultSplit())), "strict split", "l4"},
-		{applications(append(upTo("authz"), lesson.L4(params.L4{}))...), "strict split l4", "off"},
+		{applications(lesson.Waypoint(), lesson.Split(lesson.DefaultWeight)), "strict", "split"},
+		{applications(lesson.Waypoint(), lesson.Split(lesson.DefaultWeight)), "strict split", "l4"},
+		{applications(append(upTo("authz"), lesson.L4(false))...), "strict split l4", "off"},
 		{applications(), "strict", "off"},
 		{applications(), "apps strict off", "off"},
 	} {

@@ -137,12 +137,12 @@ func Stations(command string) ([]Station, error) {
 		},
 		{
 			Name: "split", Lesson: "split", Undo: "mage sm:split -off", Met: isOn("waypoint", "split"),
-			Claims: []string{"split-appa", "split-gateway"}, Asked: withLesson(lesson.Split(params.DefaultSplit())),
+			Claims: []string{"split-appa", "split-gateway"}, Asked: withLesson(lesson.Split(lesson.DefaultWeight)),
 		},
 		{
 			Name: "l4", Lesson: "l4", Undo: "mage sm:l4 -off", Met: isOn("waypoint", "l4"),
 			Claims: []string{"l4-denied", "l4-http", "l4-allowed", "l4-through"},
-			Asked:  withLesson(lesson.L4(params.L4{})),
+			Asked:  withLesson(lesson.L4(false)),
 		},
 		{
 			Name: "off",
