@@ -26,26 +26,14 @@ const (
 
 // String returns the name of the layer, as the README writes it.
 func (l Layer) String() string {
-	switch l {
-	case LayerSettings:
-		return "settings"
-	case LayerHost:
-		return "host"
-	case LayerBundle:
-		return "bundle"
-	case LayerCluster:
-		return "cluster"
-	case LayerApply:
-		return "apply"
-	case LayerMesh:
-		return "mesh"
-	case LayerProof:
-		return "proof"
-	case LayerRun:
-		return "run"
-	default:
-		return fmt.Sprintf("layer %d", int(l))
+	names := map[Layer]string{
+		LayerSettings: "settings", LayerHost: "host", LayerBundle: "bundle", LayerCluster: "cluster",
+		LayerApply: "apply", LayerMesh: "mesh", LayerProof: "proof", LayerRun: "run",
 	}
+	if name, ok := names[l]; ok {
+		return name
+	}
+	return fmt.Sprintf("layer %d", int(l))
 }
 
 // Kind is one entry of the catalogue. Each kind is declared once, in the file of its layer; kinds are compared by ID.
@@ -59,6 +47,11 @@ type Kind struct {
 	Title string
 	// Advice lists what the user can do, one action per entry, the most likely first.
 	Advice []string
+}
+
+// kind makes an entry of the catalogue.
+func (l Layer) kind(id string, number int, title string, advice ...string) Kind {
+	return Kind{ID: id, Layer: l, Number: number, Title: title, Advice: advice}
 }
 
 // Exit returns the exit code of the process: 10*Layer + Number. Interrupted is the exception: it is 130, the exit code

@@ -54,8 +54,8 @@ func TestCatalogueListsEveryKind(t *testing.T) {
 			if !ok || len(spec.Values) != 1 {
 				return true
 			}
-			if lit, ok := spec.Values[0].(*ast.CompositeLit); ok {
-				if name, ok := lit.Type.(*ast.Ident); ok && name.Name == "Kind" {
+			if call, ok := spec.Values[0].(*ast.CallExpr); ok {
+				if method, ok := call.Fun.(*ast.SelectorExpr); ok && method.Sel.Name == "kind" {
 					declared++
 				}
 			}
