@@ -34,8 +34,8 @@ type step struct {
 	part    Part
 
 	mu sync.Mutex
-	// computed is what Check found, for the Do or the Preview after it; done is what Do carried out, for the Check after
-	// it.
+	// computed is what Check found, for the Do or the Preview after it; done is what Do carried out, for the Check
+	// after it.
 	computed, done *changeSet
 }
 

@@ -36,7 +36,15 @@ func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, 
 	if err := k.needDockerCommand(); err != nil {
 		return nil, false, err
 	}
-	raw, err := k.kubeconfig(ctx)
+	nodes, err := k.nodes(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	return k.entriesOf(ctx, nodes)
+}
+
+func (k *Kind) entriesOf(ctx context.Context, nodes []Node) (entries *api.Config, reached bool, err error) {
+	raw, err := k.kubeconfig(ctx, nodes)
 	if err != nil {
 		return nil, false, problem.New(
 			problem.ClusterUnreachable, err, "reading the kubeconfig of kind cluster %s from its control plane",
@@ -54,7 +62,7 @@ func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, 
 			k.contextName(),
 		)
 	}
-	address, reached := k.reach(ctx, server)
+	address, reached := k.reach(ctx, server, nodes)
 	if reached {
 		server.Server = "https://" + address
 	}
@@ -63,11 +71,7 @@ func (k *Kind) entries(ctx context.Context) (entries *api.Config, reached bool, 
 
 // kubeconfig gives kind's kubeconfig of the cluster. It does not change while the control plane's container is the
 // same, so it is read once for each container and the address at which Docker publishes the API server.
-func (k *Kind) kubeconfig(ctx context.Context) (string, error) {
-	nodes, err := k.nodes(ctx)
-	if err != nil {
-		return "", err
-	}
+func (k *Kind) kubeconfig(ctx context.Context, nodes []Node) (string, error) {
 	first, _ := firstControlPlane(nodes)
 	key := first.ContainerID + " " + first.APIServer
 	if raw, ok := k.kubeconfigs.Load(key); ok && first.APIServer != "" {

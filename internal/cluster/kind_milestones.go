@@ -120,7 +120,7 @@ func (k *Kind) serves(ctx context.Context) bool {
 		client.ContainerStatPathOptions{Path: adminConfig}); err != nil {
 		return false
 	}
-	entries, reached, err := k.entries(ctx)
+	entries, reached, err := k.entriesOf(ctx, nodes)
 	if err != nil || !reached {
 		return false
 	}

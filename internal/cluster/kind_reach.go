@@ -34,12 +34,12 @@ const reachInterval = 500 * time.Millisecond
 
 // reach gives the address, host and port, at which the API server answers from here: the published one, or else one of
 // the control planes' own. ok is false where none does.
-func (k *Kind) reach(ctx context.Context, published *api.Cluster) (address string, ok bool) {
+func (k *Kind) reach(ctx context.Context, published *api.Cluster, nodes []Node) (address string, ok bool) {
 	server, err := url.Parse(published.Server)
 	if err != nil {
 		return "", false
 	}
-	_, own := k.addresses(ctx)
+	_, own := addresses(nodes)
 	candidates := append([]string{server.Host}, own...)
 	for _, address := range candidates {
 		bounded, cancel := context.WithTimeout(ctx, greetTime)
@@ -78,7 +78,8 @@ func (k *Kind) outOfReach(ctx context.Context) <-chan error {
 	found := make(chan error, 1)
 	go func() {
 		for closed := 0; closed < closedTries; {
-			published, own := k.addresses(ctx)
+			nodes, _ := k.nodes(ctx) // where Docker does not answer, kind says so
+			published, own := addresses(nodes)
 			if len(published) > 0 && len(own) > 0 {
 				if slices.ContainsFunc(published, func(a string) bool { return k.connect(ctx, a) == nil }) ||
 					slices.ContainsFunc(own, func(a string) bool {
@@ -106,11 +107,7 @@ func (k *Kind) outOfReach(ctx context.Context) <-chan error {
 }
 
 // addresses lists the published addresses of the API server, and the control planes' own.
-func (k *Kind) addresses(ctx context.Context) (published, own []string) {
-	nodes, err := k.nodes(ctx)
-	if err != nil {
-		return nil, nil
-	}
+func addresses(nodes []Node) (published, own []string) {
 	for _, n := range nodes {
 		if !n.Running {
 			continue
