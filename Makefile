@@ -62,7 +62,6 @@ e2e-full: e2e ## the long cases too: signals, sabotage, the node proxy, every pa
 	for module in $(NESTED); do (cd $$module && NODEPROXY_ENVOY=$(ENVOY) $(GO) test -count=1 -tags=e2e,disable_pgv ./...) || exit 1; done
 	$(E2E) -timeout=150m -p=1 -tags=e2e,e2efull,disable_pgv -skip='^TestLab$$' ./internal/...
 
-# BENCH=-short measures everything once, which takes about a third of the time.
-bench: bundle ## sm:install and the commands that it replaces, in turns; lessons, proofs, starts (Linux, root, Docker)
-	SM_BUNDLE=$(BUNDLE) $(GO) run ./internal/bench $(BENCH)
-	$(E2E) -tags=e2e,disable_pgv -run='^$$' -bench=. ./internal/bundle/...
+# BENCH=-short measures everything once, which takes about a third of the time. Another bundle can be named with SM_BUNDLE.
+bench: $(if $(SM_BUNDLE),,bundle) ## sm:install and the commands that it replaces, in turns; lessons, proofs, starts (Linux, Docker)
+	SM_BUNDLE=$(or $(SM_BUNDLE),$(BUNDLE)) $(GO) run ./internal/bench $(BENCH)

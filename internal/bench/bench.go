@@ -31,6 +31,8 @@ type bench struct {
 	// nodeImage is the node image's name in Docker.
 	nodeImage string
 	name      string
+	// installed says that the lab is installed.
+	installed bool
 }
 
 // newBench builds the programs and puts the node image into Docker, so that none of it is measured.
@@ -119,6 +121,18 @@ func (b *bench) close() error {
 			b.kubeconfig))
 	}
 	return errors.Join(append(errs, os.RemoveAll(b.dir))...)
+}
+
+// needLab installs the lab where no part before has.
+func (b *bench) needLab(ctx context.Context) error {
+	if b.installed {
+		return nil
+	}
+	if err := b.run(ctx, b.labEnv(), b.lab, "sm:install"); err != nil {
+		return err
+	}
+	b.installed = true
+	return nil
 }
 
 // labEnv is the environment of the lab's targets: no add-ons, as the sequence has none.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -12,6 +11,9 @@ import (
 // lessons measures each lesson of sm:lab until it is in force and shown to be, in order, and then each until it is off.
 // The other lessons cannot all be on: some exclude each other, and some need an add-on.
 func (b *bench) lessons(ctx context.Context) error {
+	if err := b.needLab(ctx); err != nil {
+		return err
+	}
 	course := lesson.Course()
 	for range b.rounds {
 		for _, l := range course {
@@ -30,6 +32,9 @@ func (b *bench) lessons(ctx context.Context) error {
 
 // verify measures sm:verify with the lessons of sm:lab on.
 func (b *bench) verify(ctx context.Context) error {
+	if err := b.needLab(ctx); err != nil {
+		return err
+	}
 	for _, l := range lesson.Course() {
 		if err := b.run(ctx, b.labEnv(), b.lab, "sm:"+l.Name); err != nil {
 			return err
@@ -41,6 +46,15 @@ func (b *bench) verify(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// delete measures the deletion of a lab in which all lessons of the course are on.
+func (b *bench) delete(ctx context.Context) error {
+	if err := b.needLab(ctx); err != nil {
+		return err
+	}
+	b.installed = false
+	return b.target(ctx, "delete", "sm:delete")
 }
 
 // target measures one target of the lab.
@@ -79,29 +93,6 @@ func (b *bench) start(ctx context.Context) error {
 			if i > 0 { // the first reads the programs from the disk
 				b.report.spent("start", way.name, began)
 			}
-		}
-	}
-	return nil
-}
-
-// growth measures the install on control planes with more and more nodes, whose pods are only reported as running: what
-// grows is the lab's own work.
-func (b *bench) growth(ctx context.Context) error {
-	for _, nodes := range []string{"0", "4", "9"} {
-		env := b.labEnv("SM_CLUSTER="+b.name+"-grow", "SM_PROVIDER=embedded", "SM_PACKETS=off", "SM_WORKERS="+nodes,
-			"SM_BUNDLE=", "KUBECONFIG="+filepath.Join(b.dir, "grow"))
-		began := now()
-		if err := b.run(ctx, env, b.lab, "sm:install"); err != nil {
-			return err
-		}
-		b.report.spent("growth", "sm:install, embedded, workers "+nodes, began)
-		began = now()
-		if err := b.run(ctx, env, b.lab, "sm:install"); err != nil {
-			return err
-		}
-		b.report.spent("growth", "again, workers "+nodes, began)
-		if err := b.run(ctx, env, b.lab, "sm:delete"); err != nil {
-			return err
 		}
 	}
 	return nil
