@@ -33,6 +33,23 @@ func podImages(
 	ctx context.Context, env *session.Env, config session.Config, substitutes session.Substitutes, c *charts,
 	adapt func(objects) objects,
 ) ([]string, error) {
+	all, err := podObjects(ctx, env, config, substitutes, c, adapt)
+	if err != nil {
+		return nil, err
+	}
+	refs := upstream.Images(all)
+	for _, l := range lesson.All() {
+		refs = append(refs, l.Images...)
+	}
+	slices.Sort(refs)
+	return slices.Compact(refs), nil
+}
+
+// podObjects lists what sm:install applies that has pods.
+func podObjects(
+	ctx context.Context, env *session.Env, config session.Config, substitutes session.Substitutes, c *charts,
+	adapt func(objects) objects,
+) (objects, error) {
 	rendered, err := c.render(ctx, substitutes)
 	if err != nil {
 		return nil, err
@@ -62,12 +79,7 @@ func podImages(
 	for _, object := range users {
 		all = append(all, object.Unstructured)
 	}
-	refs := upstream.Images(adapt(all))
-	for _, l := range lesson.All() {
-		refs = append(refs, l.Images...)
-	}
-	slices.Sort(refs)
-	return slices.Compact(refs), nil
+	return adapt(all), nil
 }
 
 func podImagesOf(ctx context.Context, s *session.Session, c *charts) ([]string, error) {
@@ -148,6 +160,10 @@ func nodeImageStep(s *session.Session, id string) engine.Step {
 	}
 }
 
+// milestoneInstall of the images step: the nodes have the images of the pods that sm:install itself starts. The images
+// of gateways, waypoints and lessons follow.
+const milestoneInstall = "install"
+
 // imagesStep loads the bundle's images into all nodes at once.
 func imagesStep(s *session.Session, c *charts, id string, needs ...string) engine.Step {
 	if s.Bundle == nil {
@@ -155,6 +171,7 @@ func imagesStep(s *session.Session, c *charts, id string, needs ...string) engin
 	}
 	return engine.Step{
 		ID: id, Title: "Images from the bundle into every node", Needs: needs, Timeout: s.Settings.StepTimeout(),
+		Milestones: []string{milestoneInstall},
 		Check: func(ctx context.Context) (engine.Status, error) {
 			refs, containers, err := toLoad(ctx, s, c)
 			if err != nil {
@@ -179,20 +196,32 @@ func imagesStep(s *session.Session, c *charts, id string, needs ...string) engin
 			if err != nil {
 				return err
 			}
-			reports, err := bundle.LoadNodes(ctx, s.Docker(), s.Bundle, refs, containers)
-			replaced := map[string][]string{}
-			for _, done := range reports {
-				if done.Err != nil {
-					continue // err names it
+			all, err := podObjects(ctx, s.Env, s.Config, s.BundleSubstitutes(), c, s.Adapt)
+			if err != nil {
+				return err
+			}
+			loaded, replaced := map[string]int{}, map[string][]string{}
+			load := func(refs []string) error {
+				reports, err := bundle.LoadNodes(ctx, s.Docker(), s.Bundle, refs, containers)
+				for _, done := range reports { // err names those that failed
+					loaded[done.Node] += len(done.Loaded)
+					if len(done.Replaced) > 0 {
+						replaced[done.Node] = append(replaced[done.Node], done.Replaced...)
+					}
 				}
-				if len(done.Replaced) > 0 {
-					replaced[done.Node] = done.Replaced
-				}
-				engine.Changed(ctx,
-					engine.Change{
-						Object: "node " + done.Node, Action: engine.Update,
-						Detail: fmt.Sprintf("%d images", len(done.Loaded)),
+				return err
+			}
+			if err = load(upstream.PodImages(all)); err == nil {
+				engine.Reached(ctx, milestoneInstall)
+				err = load(refs)
+			}
+			for _, container := range containers {
+				if loaded[container] > 0 {
+					engine.Changed(ctx, engine.Change{
+						Object: "node " + container, Action: engine.Update,
+						Detail: fmt.Sprintf("%d images", loaded[container]),
 					})
+				}
 			}
 			return errors.Join(err, restartPodsOf(ctx, s, replaced))
 		},

@@ -106,6 +106,8 @@ func checkBeforeInstall(ctx context.Context, s *session.Session, c *charts) erro
 const (
 	nodesRun   = "cluster/" + cluster.MilestoneNodes
 	apiAnswers = "cluster/" + cluster.MilestoneAPI
+	// podsStart: the nodes have the images of the pods that sm:install itself starts.
+	podsStart = "images/" + milestoneInstall
 )
 
 // installPlan is sm:install. Needs name only what a step cannot do without, so that images are loaded and objects
@@ -119,25 +121,25 @@ func installPlan(s *session.Session, c *charts) engine.Plan {
 		imagesStep(s, c, "images", nodesRun),
 		recordStep(s, session.RecordPart, apiAnswers),
 		gatewayAPIStep(s, "gateway-api", apiAnswers),
-		metalLBStep(s, apiAnswers, "images"),
+		metalLBStep(s, apiAnswers, podsStart),
 		metalLBProcessStep(s),
 		addressPoolStep(s),
 		s.SetStep("istio-base", "Istio's CRDs", needs(apiAnswers), c.of(s, upstream.Base)),
 		manifestsStep(s, earlyManifestsPart, "Namespaces and Secrets", needs("istio-base")),
 		s.SetStep("istiod", "istiod, the control plane",
-			needs("istio-base", "gateway-api", "images", "record", earlyManifestsPart), c.of(s, upstream.Istiod)),
+			needs("istio-base", "gateway-api", podsStart, "record", earlyManifestsPart), c.of(s, upstream.Istiod)),
 		s.ProcessStep("istiod-process", "istiod, a process on this machine", cluster.ProcessIstiod, "istiod"),
 		s.SetStep("istio-cni", "istio-cni on every node",
-			needs("istio-base", "images", "node-tuning", "record", earlyManifestsPart), c.of(s, upstream.CNI)),
+			needs("istio-base", podsStart, "node-tuning", "record", earlyManifestsPart), c.of(s, upstream.CNI)),
 		s.SetStep("ztunnel", "ztunnel on every node", needs("istiod", "istiod-process", "istio-cni"),
 			c.of(s, upstream.Ztunnel)),
-		addonStep(s, "prometheus", "istio-base", "images", earlyManifestsPart),
-		addonStep(s, "grafana", "istio-base", "images", earlyManifestsPart),
-		addonStep(s, "jaeger", "istio-base", "images", earlyManifestsPart),
-		addonStep(s, "kiali", "istio-base", "images", earlyManifestsPart),
+		addonStep(s, "prometheus", "istio-base", podsStart, earlyManifestsPart),
+		addonStep(s, "grafana", "istio-base", podsStart, earlyManifestsPart),
+		addonStep(s, "jaeger", "istio-base", podsStart, earlyManifestsPart),
+		addonStep(s, "kiali", "istio-base", podsStart, earlyManifestsPart),
 		tracingStep(s, "telemetry", "istiod", "istiod-process"),
 		namespaceStep(s, "namespace", "ztunnel"),
-		manifestsStep(s, manifestsPart, "Manifests", needs("namespace", earlyManifestsPart)),
+		manifestsStep(s, manifestsPart, "Manifests", needs("namespace", "images", earlyManifestsPart)),
 	)}
 }
 

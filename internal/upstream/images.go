@@ -48,6 +48,18 @@ func eachContainer(obj *unstructured.Unstructured, f func(map[string]any)) {
 // Images returns every container image that the objects make a node pull, sorted, each once. That includes the proxy
 // that istiod runs as gateway and waypoint: no object names it, but istiod's injector configuration says which it is.
 func Images(objs []*unstructured.Unstructured) []string {
+	refs := PodImages(objs)
+	for _, obj := range objs {
+		if image := proxyImage(obj); image != "" {
+			refs = append(refs, image)
+		}
+	}
+	slices.Sort(refs)
+	return slices.Compact(refs)
+}
+
+// PodImages returns the images of the objects' own pods, sorted, each once.
+func PodImages(objs []*unstructured.Unstructured) []string {
 	seen := map[string]bool{}
 	for _, obj := range objs {
 		eachContainer(obj, func(c map[string]any) {
@@ -55,9 +67,6 @@ func Images(objs []*unstructured.Unstructured) []string {
 				seen[image] = true
 			}
 		})
-		if image := proxyImage(obj); image != "" {
-			seen[image] = true
-		}
 		pod, _, _ := unstructured.NestedSlice(obj.Object, append(podSpecPath(obj.GetKind()), "volumes")...)
 		for _, v := range pod {
 			if volume, ok := v.(map[string]any); ok {
