@@ -233,8 +233,8 @@ func until(
 		return Effect{}, fmt.Errorf("finding the caller %s: %w", caller, err)
 	}
 	started, sent := env.Now(), 0
+	before, beforeErr := env.World.Counters(ctx)
 	for {
-		before, beforeErr := env.World.Counters(ctx)
 		batch, err := sender.Send(ctx, traffic.Load{
 			Method: "GET", Path: fault.Path, Count: count, Concurrency: min(count, concurrency), Rate: rate,
 			Timeout: fault.Delay + ownLimit, Run: env.NewRun(),
@@ -254,7 +254,8 @@ func until(
 		slow := len(slices.DeleteFunc(slices.Clone(batch.Replies),
 			func(r traffic.Reply) bool { return !late(r, 0, fault.Delay) }))
 		// A path that takes long by itself is slow without a delay; the waypoint counts those that it delayed.
-		if after, err := env.World.Counters(ctx); err == nil && beforeErr == nil {
+		after, afterErr := env.World.Counters(ctx)
+		if afterErr == nil && beforeErr == nil {
 			if injected := after.Delayed.Since(before.Delayed); injected.Known {
 				slow = min(slow, int(injected.Value))
 			}
@@ -262,6 +263,7 @@ func until(
 		if enough(slow) {
 			return Effect{After: env.Now().Sub(started), Requests: sent}, nil
 		}
+		before, beforeErr = after, afterErr
 	}
 }
 
