@@ -44,11 +44,13 @@ func (c *Client) changes(ctx context.Context, name string, part Part) (*changeSe
 }
 
 // recall takes over from an earlier change set of the same part, which was carried out, what is known of objects that
-// have not changed since: the API server has answered what it made of them, and would answer the same.
+// have not changed since: the API server has answered what it made of them, and would answer the same. What was to be
+// pruned is gone.
 func (s *changeSet) recall(earlier *changeSet) {
 	if earlier == nil || earlier.client != s.client {
 		return
 	}
+	s.staleFound = earlier.staleFound
 	known := make(map[id]*write, len(earlier.writes))
 	for _, w := range earlier.writes {
 		known[idOf(w.desired)] = w

@@ -186,6 +186,12 @@ type NodeImageUser interface {
 	NodeImages() ([]string, error)
 }
 
+// NodeWaiter is a provider whose clusters take objects before all of their nodes have joined.
+type NodeWaiter interface {
+	// AwaitNodes waits until a cluster that is being created has all of its nodes, and they are ready.
+	AwaitNodes(ctx context.Context) error
+}
+
 // Finder is a provider that can tell without asking the cluster whether it exists, and whose it is.
 type Finder interface {
 	Find(ctx context.Context) (Info, error)

@@ -182,6 +182,20 @@ func (k *Kind) awaitReady(ctx context.Context, nodes []Node) error {
 	return k.ready(ctx, cfg, kubernetesNodes(nodes))
 }
 
+// AwaitNodes implements NodeWaiter.
+func (k *Kind) AwaitNodes(ctx context.Context) error {
+	want, err := roles(k.opts.Config)
+	if err != nil {
+		return err
+	}
+	cfg, err := k.RESTConfig(ctx)
+	if err != nil {
+		return err
+	}
+	defer engine.Waiting(ctx)()
+	return k.ready(ctx, cfg, want[node.ControlPlane]+want[node.Worker])
+}
+
 func (k *Kind) markComplete(ctx context.Context, nodes []Node) error {
 	first, ok := firstControlPlane(nodes)
 	if !ok {
