@@ -79,7 +79,7 @@ func (b *bench) start(ctx context.Context) error {
 	}{
 		{"go tool mage", []string{"go", "tool", "mage", "sm:bundleShow", b.bundle.Path()}},
 		{"compiled lab", []string{b.lab, "sm:bundleShow", b.bundle.Path()}},
-		{"go version, for comparison", []string{"go", "version"}},
+		{"go tool -n mage, which starts nothing", []string{"go", "tool", "-n", "mage"}},
 	}
 	if err := b.run(ctx, nil, "go", "tool", "mage", "-l"); err != nil {
 		return err
