@@ -364,3 +364,23 @@ func TestOtherActions(t *testing.T) {
 		t.Errorf("the lab is created before its deletion is sure: %v", order)
 	}
 }
+
+// The README's job for GitLab has one command, with all of its flags: a comma ends a plain value in a YAML list.
+func TestGitLabJob(t *testing.T) {
+	raw, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(raw), "```yaml\nlab:\n")
+	block, _, _ := strings.Cut(after, "```")
+	var job struct {
+		Image  string   `json:"image"`
+		Script []string `json:"script"`
+	}
+	if err := yaml.Unmarshal([]byte(block), &job); err != nil {
+		t.Fatal(err)
+	}
+	if len(job.Script) != 1 || !strings.HasSuffix(job.Script[0], "sm:run -lessons=waypoint,authz -- go test ./e2e/...") {
+		t.Errorf("the commands are %q", job.Script)
+	}
+}
