@@ -26,88 +26,47 @@ type cause struct {
 	advice []string
 }
 
+// known makes a cause. The pattern does not distinguish upper case from lower case.
+func known(pattern string, kind problem.Kind, seen string, advice ...string) cause {
+	return cause{regexp.MustCompile("(?i)" + pattern), kind, seen, advice}
+}
+
 // causes lists the known ones, the most telling first: a full disk also makes the kubelet unhealthy, and the kubelet's
 // words alone would mislead.
 func causes() []cause {
 	return []cause{
-		{
-			pattern: regexp.MustCompile(`(?i)no space left on device|disk quota exceeded`),
-			kind:    problem.HostResources,
-			seen:    "the Docker host's disk is full",
-			advice:  []string{"See what fills it with `docker system df`; `docker system prune` frees what is unused."},
-		},
-		{
-			pattern: regexp.MustCompile(
-				`(?i)too many open files|inotify_(init|add_watch)|inotify ` +
-					`(instances|watch)|failed to create (inotify object|fsnotify watcher)`,
-			),
-			kind: problem.HostLimits,
-			seen: "the host's inotify limits are used up, so a node's systemd or kubelet cannot start",
-		},
-		{
-			pattern: regexp.MustCompile(
-				`(?i)(kubelet is configured to not run|unsupported|cannot run).{0,60}cgroup v1|failCgroupV1`,
-			),
-			kind: problem.HostUnsupported,
-			seen: "the host runs cgroup v1, which this kubelet refuses",
-			advice: []string{
-				"Boot the host with cgroup v2 (systemd.unified_cgroup_hierarchy=1).",
-				"Or let the kubelet accept it: `failCgroupV1: " +
-					"false` in a KubeletConfiguration patch of the kind configuration.",
-			},
-		},
-		{
-			pattern: regexp.MustCompile(`(?i)port is already allocated|address already in use|ports are not available`),
-			kind:    problem.PortInUse,
-			seen:    "a host port that the kind configuration maps is taken",
-		},
-		{
-			pattern: regexp.MustCompile(
-				`(?i)address pools have been fully subnetted|available,? non-overlapping ipv4 address pool`,
-			),
-			kind:   problem.HostResources,
-			seen:   "Docker has no subnet left for another network",
-			advice: []string{"Remove unused networks with `docker network prune`."},
-		},
-		{
-			pattern: regexp.MustCompile(`(?i)permission denied while trying to connect to the docker`),
-			kind:    problem.DockerPermission,
-			seen:    "this user has no permission to use the Docker engine",
-		},
-		{
-			pattern: regexp.MustCompile(`(?i)cannot connect to the docker daemon|error during connect`),
-			kind:    problem.DockerNotRunning,
-			seen:    "the docker command cannot reach the engine",
-		},
-		{
-			pattern: regexp.MustCompile(`(?i)unable to apply caps|operation not permitted|rootless provider requires`),
-			kind:    problem.HostUnsupported,
-			seen:    "the Docker engine cannot run privileged containers, which kind's nodes are",
-		},
-		{
-			pattern: regexp.MustCompile(`(?i)failed to pull image|pull access denied|manifest unknown`),
-			kind:    problem.RegistryUnreachable,
-			seen:    "an image that kind needs is not in Docker and cannot be pulled",
-		},
-		{
-			pattern: regexp.MustCompile(`(?i)container name .* is already in use`),
-			kind:    problem.ClusterCreateFailed,
-			seen:    "a container with the name of one of the nodes exists",
-			advice:  []string{"Remove it with `docker rm`, or choose another name with SM_CLUSTER."},
-		},
-		{
-			pattern: regexp.MustCompile(
-				`(?i)unknown field|is not a valid|invalid configuration for node|unable to decode|unknown apiVersion`,
-			),
-			kind:   problem.SettingInvalid,
-			seen:   "kind does not accept its configuration",
-			advice: []string{"Correct the file that SM_KIND_CONFIG names."},
-		},
-		{
-			pattern: regexp.MustCompile(`(?i)OOMKilled|out of memory|cannot allocate memory`),
-			kind:    problem.HostResources,
-			seen:    "the Docker host ran out of memory",
-		},
+		known(`no space left on device|disk quota exceeded`,
+			problem.HostResources, "the Docker host's disk is full",
+			"See what fills it with `docker system df`; `docker system prune` frees what is unused."),
+		known(`too many open files|inotify_(init|add_watch)|inotify (instances|watch)|`+
+			`failed to create (inotify object|fsnotify watcher)`,
+			problem.HostLimits, "the host's inotify limits are used up, so a node's systemd or kubelet cannot start"),
+		known(`(kubelet is configured to not run|unsupported|cannot run).{0,60}cgroup v1|failCgroupV1`,
+			problem.HostUnsupported, "the host runs cgroup v1, which this kubelet refuses",
+			"Boot the host with cgroup v2 (systemd.unified_cgroup_hierarchy=1).",
+			"Or let the kubelet accept it: `failCgroupV1: false` in a KubeletConfiguration patch of the kind "+
+				"configuration."),
+		known(`port is already allocated|address already in use|ports are not available`,
+			problem.PortInUse, "a host port that the kind configuration maps is taken"),
+		known(`address pools have been fully subnetted|available,? non-overlapping ipv4 address pool`,
+			problem.HostResources, "Docker has no subnet left for another network",
+			"Remove unused networks with `docker network prune`."),
+		known(`permission denied while trying to connect to the docker`,
+			problem.DockerPermission, "this user has no permission to use the Docker engine"),
+		known(`cannot connect to the docker daemon|error during connect`,
+			problem.DockerNotRunning, "the docker command cannot reach the engine"),
+		known(`unable to apply caps|operation not permitted|rootless provider requires`,
+			problem.HostUnsupported, "the Docker engine cannot run privileged containers, which kind's nodes are"),
+		known(`failed to pull image|pull access denied|manifest unknown`,
+			problem.RegistryUnreachable, "an image that kind needs is not in Docker and cannot be pulled"),
+		known(`container name .* is already in use`,
+			problem.ClusterCreateFailed, "a container with the name of one of the nodes exists",
+			"Remove it with `docker rm`, or choose another name with SM_CLUSTER."),
+		known(`unknown field|is not a valid|invalid configuration for node|unable to decode|unknown apiVersion`,
+			problem.SettingInvalid, "kind does not accept its configuration",
+			"Correct the file that SM_KIND_CONFIG names."),
+		known(`OOMKilled|out of memory|cannot allocate memory`,
+			problem.HostResources, "the Docker host ran out of memory"),
 	}
 }
 

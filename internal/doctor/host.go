@@ -88,37 +88,23 @@ const (
 
 // HostChecks returns the checks of the host.
 func HostChecks(h Host) []Check {
+	check := func(category, id, title string, run func(context.Context) (string, error), needs string) Check {
+		return Check{ID: id, Category: category, Title: title, Needs: needs, Run: run}
+	}
 	return []Check{
-		{ID: "docker-command", Category: "docker", Title: "the docker command is installed", Run: h.command},
-		{ID: "docker", Category: "docker", Title: "a Docker engine answers", Run: h.ping},
-		{
-			ID: "docker-version", Category: "docker", Title: "the Docker engine is new enough", Needs: "docker",
-			Run: h.version,
-		},
-		{
-			ID: "memory", Category: "resources", Title: "the Docker engine has enough memory", Needs: "docker",
-			Run: h.memory,
-		},
-		{ID: "cpus", Category: "resources", Title: "the Docker engine has enough CPUs", Needs: "docker", Run: h.cpus},
-		{
-			ID: "disk", Category: "resources", Title: "the disk of the Docker engine has enough space", Needs: "docker",
-			Run: h.disk,
-		},
-		{ID: "cgroup", Category: "kernel", Title: "the Docker engine uses cgroup v2", Needs: "docker", Run: h.cgroup},
-		{
-			ID: "inotify", Category: "kernel", Title: "the inotify limits are high enough", Needs: "docker",
-			Run: h.inotify,
-		},
-		{
-			ID: "modules", Category: "kernel", Title: "the kernel has the modules for traffic redirection",
-			Needs: "docker", Run: h.kernel,
-		},
-		{
-			ID: "api-server", Category: "network", Title: "the API server of a kind cluster can be reached from here",
-			Needs: "docker", Run: h.apiServer,
-		},
-		{ID: "ports", Category: "network", Title: "the local ports are free", Run: h.ports},
-		{ID: "kubeconfig", Category: "files", Title: "the kubeconfig can be written", Run: h.kubeconfig},
+		check("docker", "docker-command", "the docker command is installed", h.command, ""),
+		check("docker", "docker", "a Docker engine answers", h.ping, ""),
+		check("docker", "docker-version", "the Docker engine is new enough", h.version, "docker"),
+		check("resources", "memory", "the Docker engine has enough memory", h.memory, "docker"),
+		check("resources", "cpus", "the Docker engine has enough CPUs", h.cpus, "docker"),
+		check("resources", "disk", "the disk of the Docker engine has enough space", h.disk, "docker"),
+		check("kernel", "cgroup", "the Docker engine uses cgroup v2", h.cgroup, "docker"),
+		check("kernel", "inotify", "the inotify limits are high enough", h.inotify, "docker"),
+		check("kernel", "modules", "the kernel has the modules for traffic redirection", h.kernel, "docker"),
+		check("network", "api-server", "the API server of a kind cluster can be reached from here", h.apiServer,
+			"docker"),
+		check("network", "ports", "the local ports are free", h.ports, ""),
+		check("files", "kubeconfig", "the kubeconfig can be written", h.kubeconfig, ""),
 	}
 }
 
