@@ -95,18 +95,8 @@ func hasLabel(n *corev1.Node, prefix string) bool {
 
 // clouds are the prefixes of provider IDs of clouds whose clusters have a load balancer.
 var clouds = []string{
-	"aws://",
-	"azure://",
-	"digitalocean://",
-	"gce://",
-	"hcloud://",
-	"ibm://",
-	"linode://",
-	"ocid1.",
-	"openstack://",
-	"ovhcloud://",
-	"scaleway://",
-	"vultr://",
+	"aws://", "azure://", "digitalocean://", "gce://", "hcloud://", "ibm://", "linode://", "ocid1.", "openstack://",
+	"ovhcloud://", "scaleway://", "vultr://",
 }
 
 // balancer names what gives addresses to Services of type LoadBalancer, or is empty where nothing is known to. Gateways
@@ -200,19 +190,18 @@ func suitable(ctx context.Context, kube kubernetes.Interface, info Info) error {
 func checkCilium(config map[string]string, info Info) error {
 	var wrong, values []string
 	if config["cni-exclusive"] != "false" {
-		wrong, values = append(wrong, "removes other CNI plug-ins (cni-exclusive)"),
-			append(values, "cni.exclusive=false")
+		wrong = append(wrong, "removes other CNI plug-ins (cni-exclusive)")
+		values = append(values, "cni.exclusive=false")
 	}
 	replaces := config["kube-proxy-replacement"] == "true" || config["kube-proxy-replacement"] == "strict"
 	if (replaces || config["bpf-lb-sock"] == "true") && config["bpf-lb-sock-hostns-only"] != "true" {
-		wrong, values = append(
-			wrong, "balances load in the pods' sockets (bpf-lb-sock-hostns-only is not true)",
-		), append(values, "socketLB.hostNamespaceOnly=true")
+		wrong = append(wrong, "balances load in the pods' sockets (bpf-lb-sock-hostns-only is not true)")
+		values = append(values, "socketLB.hostNamespaceOnly=true")
 	}
 	if config["enable-bpf-masquerade"] == "true" {
-		wrong, values = append(
-			wrong, "masquerades with eBPF, which drops the answers to the kubelet's probes (enable-bpf-masquerade)",
-		), append(values, "bpf.masquerade=false")
+		wrong = append(wrong,
+			"masquerades with eBPF, which drops the answers to the kubelet's probes (enable-bpf-masquerade)")
+		values = append(values, "bpf.masquerade=false")
 	}
 	if len(wrong) == 0 {
 		return nil

@@ -47,7 +47,7 @@ func (k *Kind) Create(ctx context.Context) error {
 	case NotReady, Stopped:
 		return k.revive(ctx, info)
 	}
-	if err := k.userKubeconfig().check(ctx, k.contextName()); err != nil {
+	if err := k.userKubeconfig().Check(ctx, k.contextName()); err != nil {
 		return err
 	}
 	if info.State == Partial {
@@ -319,6 +319,6 @@ func (k *Kind) mergeKubeconfig(ctx context.Context, choice currentContext) error
 	return nil
 }
 
-func (k *Kind) userKubeconfig() kubeconfigFile {
-	return kubeconfigFile{paths: kubeconfigPaths(k.opts.Kubeconfig), after: k.after}
+func (k *Kind) userKubeconfig() Kubeconfig {
+	return Kubeconfig{paths: kubeconfigPaths(k.opts.Kubeconfig), after: k.after}
 }

@@ -34,7 +34,7 @@ func (k *Kind) Delete(ctx context.Context) error {
 	}
 	// The kubeconfig first: were it the other way round, a run killed in between would leave entries that no later run
 	// recognises as the lab's.
-	if err := k.userKubeconfig().remove(ctx, k.contextName()); err != nil {
+	if err := k.userKubeconfig().Unlink(ctx, k.contextName()); err != nil {
 		return err
 	}
 	engine.Progress(ctx, "removing %d containers", len(nodes))

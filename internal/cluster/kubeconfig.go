@@ -67,16 +67,33 @@ func linked(paths []string, context, server string) bool {
 	return false
 }
 
-// kubeconfigFile changes the user's kubeconfig: read and written under the lock that kubectl and kind use, mode 0600,
-// and in one step, so that a kill leaves the old file or the new one.
-type kubeconfigFile struct {
+// Kubeconfig changes the user's kubeconfig: read and written under the lock that kubectl and kind use, mode 0600, and
+// in one step, so that a kill leaves the old file or the new one.
+type Kubeconfig struct {
 	paths []string
 	after func(time.Duration) <-chan time.Time
 }
 
+// NewKubeconfig takes one file or several, as KUBECONFIG is written; empty means ~/.kube/config.
+func NewKubeconfig(value string) Kubeconfig {
+	return Kubeconfig{paths: kubeconfigPaths(value), after: time.After}
+}
+
+// Paths lists the files, as kubectl reads them.
+func (k Kubeconfig) Paths() []string { return k.paths }
+
+// Linked tells whether a file leads to the server under the context's name.
+func (k Kubeconfig) Linked(context, server string) bool { return linked(k.paths, context, server) }
+
+// Link puts the entries called name in and makes name the current context. It gives the file it changed, or "" if it
+// had them all.
+func (k Kubeconfig) Link(ctx context.Context, entries *api.Config, name string) (string, error) {
+	return k.merge(ctx, entries, name, setCurrent)
+}
+
 // merge puts the entries called name in, and makes name the current context if asked to, or if there is none. It gives
 // the file it changed, or "" if it had them all.
-func (k kubeconfigFile) merge(
+func (k Kubeconfig) merge(
 	ctx context.Context, entries *api.Config, name string, choice currentContext,
 ) (string, error) {
 	path := k.target(name)
@@ -107,8 +124,8 @@ func (k kubeconfigFile) merge(
 	return changed, err
 }
 
-// remove takes the entries called name out of every file, and the current context where it is that one.
-func (k kubeconfigFile) remove(ctx context.Context, name string) error {
+// Unlink takes the entries called name out of every file, and the current context where it is that one.
+func (k Kubeconfig) Unlink(ctx context.Context, name string) error {
 	var errs []error
 	for _, path := range k.paths {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -129,7 +146,7 @@ func (k kubeconfigFile) remove(ctx context.Context, name string) error {
 }
 
 // target is where kubectl would write: the file that has the context, else the first that exists, else the last.
-func (k kubeconfigFile) target(name string) string {
+func (k Kubeconfig) target(name string) string {
 	existing := ""
 	for _, p := range k.paths {
 		cfg, err := clientcmd.LoadFromFile(p)
@@ -150,7 +167,7 @@ func (k kubeconfigFile) target(name string) string {
 }
 
 // edit changes one file. change says whether there is something to write.
-func (k kubeconfigFile) edit(ctx context.Context, path string, change func(*api.Config) bool) (err error) {
+func (k Kubeconfig) edit(ctx context.Context, path string, change func(*api.Config) bool) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return problem.New(problem.KubeconfigInvalid, err, "making the directory for %s", path)
 	}
@@ -237,9 +254,9 @@ func overwrite(path string, content []byte) error {
 	return file.Close()
 }
 
-// check returns a problem where merge could not write the entries called name. It changes nothing but for the
+// Check returns a problem where Link could not write the entries called name. It changes nothing but for the
 // directory, which it makes.
-func (k kubeconfigFile) check(ctx context.Context, name string) error {
+func (k Kubeconfig) Check(ctx context.Context, name string) error {
 	path := k.target(name)
 	if err := k.edit(ctx, path, func(*api.Config) bool { return false }); err != nil {
 		return err
@@ -277,7 +294,7 @@ const (
 
 // lock takes kubectl's lock: a file that only one can create. A program that was killed leaves it behind, and only a
 // person can tell.
-func (k kubeconfigFile) lock(ctx context.Context, path string) (unlock func() error, err error) {
+func (k Kubeconfig) lock(ctx context.Context, path string) (unlock func() error, err error) {
 	name := path + ".lock"
 	for range kubeconfigLockTries {
 		file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL, 0o600)
@@ -305,30 +322,3 @@ func same(a, b *api.Config) bool {
 	right, errB := clientcmd.Write(*b)
 	return errA == nil && errB == nil && bytes.Equal(left, right)
 }
-
-// Kubeconfig is the user's kubeconfig, for providers outside of this package: read and written under kubectl's lock,
-// mode 0600, each file whole or not at all.
-type Kubeconfig struct{ file kubeconfigFile }
-
-// NewKubeconfig takes one file or several, as KUBECONFIG is written; empty means ~/.kube/config.
-func NewKubeconfig(value string) Kubeconfig {
-	return Kubeconfig{kubeconfigFile{paths: kubeconfigPaths(value), after: time.After}}
-}
-
-// Paths lists the files, as kubectl reads them.
-func (k Kubeconfig) Paths() []string { return k.file.paths }
-
-// Link puts the entries called name in and makes name the current context. It gives the file it changed, or "" where
-// it had them all.
-func (k Kubeconfig) Link(ctx context.Context, entries *api.Config, name string) (string, error) {
-	return k.file.merge(ctx, entries, name, setCurrent)
-}
-
-// Unlink takes the entries called name out of every file.
-func (k Kubeconfig) Unlink(ctx context.Context, name string) error { return k.file.remove(ctx, name) }
-
-// Check returns a problem where Link could not write the entries called name.
-func (k Kubeconfig) Check(ctx context.Context, name string) error { return k.file.check(ctx, name) }
-
-// Linked tells whether a file leads to the server under the context's name.
-func (k Kubeconfig) Linked(context, server string) bool { return linked(k.file.paths, context, server) }

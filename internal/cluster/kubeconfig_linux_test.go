@@ -42,8 +42,8 @@ func mounted(t *testing.T, flags uintptr) (path string) {
 
 func TestKubeconfigThatIsAMountPoint(t *testing.T) {
 	path := mounted(t, 0)
-	file := kubeconfigFile{paths: []string{path}, after: immediately}
-	if err := file.check(t.Context(), "kind-a"); err != nil {
+	file := Kubeconfig{paths: []string{path}, after: immediately}
+	if err := file.Check(t.Context(), "kind-a"); err != nil {
 		t.Error(err)
 	}
 	if changed, err := file.merge(t.Context(), entries("kind-a", "https://a"), "kind-a", setCurrent); err != nil ||
@@ -55,7 +55,7 @@ func TestKubeconfigThatIsAMountPoint(t *testing.T) {
 		t.Errorf("%+v, %v", cfg, err)
 	}
 	// The new content is shorter.
-	if err := file.remove(t.Context(), "kind-a"); err != nil {
+	if err := file.Unlink(t.Context(), "kind-a"); err != nil {
 		t.Fatal(err)
 	}
 	if cfg, err := clientcmd.LoadFromFile(path); err != nil || cfg.CurrentContext != "" || len(cfg.Contexts) != 1 {

@@ -44,7 +44,7 @@ func TestKubeconfigGoesWhereKubectlPutsIt(t *testing.T) {
 	dir := t.TempDir()
 	first, second, third := filepath.Join(dir, "first"), filepath.Join(dir, "sub", "second"),
 		filepath.Join(dir, "third")
-	file := kubeconfigFile{paths: []string{first, second, third}, after: immediately}
+	file := Kubeconfig{paths: []string{first, second, third}, after: immediately}
 	changed, err := file.merge(t.Context(), entries("kind-a", "https://a"), "kind-a", setCurrent)
 	if err != nil || changed != third {
 		t.Fatalf("none exists: wrote %s, %v; want the last", changed, err)
@@ -67,7 +67,7 @@ func TestKubeconfigGoesWhereKubectlPutsIt(t *testing.T) {
 	if cfg, err := clientcmd.LoadFromFile(first); err != nil || cfg.CurrentContext != "mine" || len(cfg.Contexts) != 2 {
 		t.Errorf("first: %+v, %v", cfg, err)
 	}
-	if err := file.remove(t.Context(), "kind-a"); err != nil {
+	if err := file.Unlink(t.Context(), "kind-a"); err != nil {
 		t.Fatal(err)
 	}
 	if cfg, err := clientcmd.LoadFromFile(third); err != nil || cfg.CurrentContext != "" ||
@@ -89,7 +89,7 @@ func TestKubeconfigBehindALink(t *testing.T) {
 	if err := os.Symlink(real, link); err != nil {
 		t.Fatal(err)
 	}
-	file := kubeconfigFile{paths: []string{link}, after: immediately}
+	file := Kubeconfig{paths: []string{link}, after: immediately}
 	if _, err := file.merge(t.Context(), entries("kind-a", "https://a"), "kind-a", setCurrent); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestKubeconfigLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	tries := 0
-	file := kubeconfigFile{paths: []string{path}, after: func(d time.Duration) <-chan time.Time {
+	file := Kubeconfig{paths: []string{path}, after: func(d time.Duration) <-chan time.Time {
 		tries++
 		return immediately(d)
 	}}
@@ -131,7 +131,7 @@ func TestKubeconfigLocked(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	file.after = func(time.Duration) <-chan time.Time { return nil }
-	if err := file.remove(ctx, "kind-a"); !errors.Is(err, context.Canceled) {
+	if err := file.Unlink(ctx, "kind-a"); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -141,7 +141,7 @@ func TestKubeconfigThatIsNone(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	file := kubeconfigFile{paths: []string{path}, after: immediately}
+	file := Kubeconfig{paths: []string{path}, after: immediately}
 	_, err := file.merge(t.Context(), entries("kind-a", "https://a"), "kind-a", setCurrent)
 	if !problem.Is(err, problem.KubeconfigInvalid) {
 		t.Errorf("got %v", err)
