@@ -90,9 +90,7 @@ func (k *Kind) markedConfig(ctx context.Context) ([]byte, error) {
 func (k *Kind) PlannedPool(ctx context.Context) (lb.Pool, error) {
 	if k.opts.Docker == nil {
 		return lb.Pool{}, problem.New(
-			problem.ClusterNone,
-			nil,
-			"no Docker engine answers, so its networks are not known",
+			problem.ClusterNone, nil, "no Docker engine answers, so its networks are not known",
 		)
 	}
 	pool, err := lb.Planned(ctx, k.opts.Docker, k.opts.Network)
@@ -112,9 +110,7 @@ func (k *Kind) gatewayNodePort() int {
 	for _, n := range nodes {
 		mappings, _ := n["extraPortMappings"].([]any)
 		for _, m := range mappings {
-			if mapping, _ := m.(map[string]any); fmt.Sprint(
-				mapping["containerPort"],
-			) == strconv.Itoa(
+			if mapping, _ := m.(map[string]any); fmt.Sprint(mapping["containerPort"]) == strconv.Itoa(
 				node.GatewayPort,
 			) {
 				return node.GatewayPort

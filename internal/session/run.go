@@ -49,33 +49,26 @@ func (e *Env) engine() *engine.Engine { return &engine.Engine{Sink: e.sink} }
 
 // Deadline bounds a target by SM_TIMEOUT.
 func (e *Env) Deadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, e.Settings.Timeout, &overdue{limit: e.Settings.Timeout})
+	limit := e.Settings.Timeout
+	return context.WithTimeoutCause(ctx, limit,
+		overdue(fmt.Sprintf("the target took longer than SM_TIMEOUT allows (%s)", limit)))
 }
 
 // WorkDeadline bounds the work of sm:run: SM_TIMEOUT less SM_RESERVE.
 func (e *Env) WorkDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	limit := e.Settings.Timeout - e.Settings.Reserve
-	return context.WithTimeoutCause(ctx, limit, &outOfReserve{limit: limit, reserve: e.Settings.Reserve})
+	reserve := e.Settings.Reserve
+	limit := e.Settings.Timeout - reserve
+	return context.WithTimeoutCause(ctx, limit, overdue(
+		fmt.Sprintf("the work took longer than %s, which is SM_TIMEOUT less SM_RESERVE (%s)", limit, reserve)))
 }
 
-// outOfReserve is the cause of the context of sm:run's work whose time is up.
-type outOfReserve struct{ limit, reserve time.Duration }
+// overdue is the cause of a context whose time is up. It counts as context.DeadlineExceeded, which tells a target that
+// was too slow from one that was interrupted.
+type overdue string
 
-func (o *outOfReserve) Error() string {
-	return fmt.Sprintf("the work took longer than %s, which is SM_TIMEOUT less SM_RESERVE (%s)", o.limit, o.reserve)
-}
+func (o overdue) Error() string { return string(o) }
 
-func (o *outOfReserve) Is(target error) bool { return target == context.DeadlineExceeded }
-
-// overdue is the cause of a target's context whose time is up. It counts as context.DeadlineExceeded, which tells a
-// target that was too slow from one that was interrupted.
-type overdue struct{ limit time.Duration }
-
-func (o *overdue) Error() string {
-	return fmt.Sprintf("the target took longer than SM_TIMEOUT allows (%s)", o.limit)
-}
-
-func (o *overdue) Is(target error) bool { return target == context.DeadlineExceeded }
+func (overdue) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // restartPatience is how long an API server may take to answer again after it went away, on a loaded laptop.
 const restartPatience = 90 * time.Second

@@ -164,8 +164,7 @@ func summary(c Container) container.Summary {
 	for port, address := range c.Ports {
 		if p := netip.MustParseAddrPort(address); !c.Stopped {
 			s.Ports = append(
-				s.Ports,
-				container.PortSummary{IP: p.Addr(), PublicPort: p.Port(), PrivatePort: port, Type: "tcp"},
+				s.Ports, container.PortSummary{IP: p.Addr(), PublicPort: p.Port(), PrivatePort: port, Type: "tcp"},
 			)
 		}
 	}
