@@ -162,33 +162,76 @@ func (p Pods) pullError(pod *corev1.Pod, w *corev1.ContainerStateWaiting) string
 
 // exitReason says how a container ended, and what it logged last.
 func (p Pods) exitReason(pod *corev1.Pod, s corev1.ContainerStatus) string {
-	text := "keeps exiting: container " + s.Name
-	t, previous := s.State.Terminated, false
-	if t == nil {
-		t, previous = s.LastTerminationState.Terminated, true
+	const prefix = "keeps exiting: container "
+	switch {
+	case s.State.Terminated != nil:
+		return prefix + p.exit(pod, s, s.State.Terminated, false)
+	case s.LastTerminationState.Terminated != nil:
+		return prefix + p.exit(pod, s, s.LastTerminationState.Terminated, true)
+	case s.State.Waiting != nil:
+		return prefix + s.Name + ": " + s.State.Waiting.Message
 	}
-	if t != nil {
-		text += fmt.Sprintf(" ended with exit code %d", t.ExitCode)
-		if t.Reason != "" && t.Reason != "Error" {
-			text += " (" + t.Reason + ")"
-		}
-	} else if w := s.State.Waiting; w != nil {
-		text += ": " + w.Message
+	return prefix + s.Name
+}
+
+// killed is the exit code of a process that signal 0 would have ended (wait in POSIX's shell): what such a process
+// logged last is not why it ended.
+const killed = 128
+
+// exit says how a run of a container ended, and what it logged last. previous tells that another run came after it.
+func (p Pods) exit(
+	pod *corev1.Pod, s corev1.ContainerStatus, t *corev1.ContainerStateTerminated, previous bool,
+) string {
+	text := fmt.Sprintf("%s ended with exit code %d", s.Name, t.ExitCode)
+	if t.Reason != "" && t.Reason != "Error" {
+		text += " (" + t.Reason + ")"
 	}
-	if s.RestartCount > 0 {
+	switch {
+	case s.RestartCount == 1:
+		text += ", 1 restart"
+	case s.RestartCount > 1:
 		text += fmt.Sprintf(", %d restarts", s.RestartCount)
 	}
 	log := ""
-	if p.Log != nil {
+	if p.Log != nil && t.ExitCode <= killed {
 		log = p.Log(pod.Name, s.Name, previous)
 	}
-	if log == "" && t != nil {
+	if log == "" {
 		log = oneLine(t.Message)
 	}
 	if log != "" {
 		text += ", last log lines: " + log
 	}
 	return text
+}
+
+// Restart is the last restart of a container.
+type Restart struct {
+	Pod   *corev1.Pod
+	Ended time.Time // when the run before ended
+	// Reason names the container, and says how that run ended and how many there were.
+	Reason string
+}
+
+// Restarts lists the containers whose last run before the present one ended at a time or later, the latest first. A pod
+// that is being deleted has none.
+func (p Pods) Restarts(since time.Time) []Restart {
+	var found []Restart
+	for i := range p.Items {
+		pod := &p.Items[i]
+		if pod.DeletionTimestamp != nil {
+			continue
+		}
+		for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+			t := s.LastTerminationState.Terminated
+			if s.RestartCount == 0 || t == nil || t.FinishedAt.Time.Before(since) {
+				continue
+			}
+			found = append(found, Restart{pod, t.FinishedAt.Time, "container " + p.exit(pod, s, t, true)})
+		}
+	}
+	slices.SortStableFunc(found, func(a, b Restart) int { return b.Ended.Compare(a.Ended) })
+	return found
 }
 
 // latestWarning gives the latest warning about an object, as "reason: message".

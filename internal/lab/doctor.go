@@ -11,8 +11,9 @@ import (
 	"ambientlab/internal/ui"
 )
 
-// Doctor checks this host, and the cluster where there is one, for what is known to break a lab. It changes nothing;
-// its exit code is that of the first failure.
+// Doctor checks this host, and the cluster where there is one, for what is known to break a lab. Where no Docker engine
+// answers and no provider is named, it also tries what an embedded lab needs, and says what sm:lab would choose. It
+// changes nothing; its exit code is that of the first failure.
 func Doctor(ctx context.Context, env *session.Env) error {
 	var checks []doctor.Check
 	provider, chosen := env.FindProvider(ctx)
@@ -33,7 +34,13 @@ func Doctor(ctx context.Context, env *session.Env) error {
 		}
 		checks = doctor.HostChecks(host)
 	}
-	if runner, is := provider.(cluster.PodRunner); is && chosen == nil {
+	plane, noDocker, err := env.WithoutDocker(ctx)
+	if err != nil {
+		return err
+	}
+	if plane != nil {
+		checks = append(checks, doctor.PodsCheck(plane.TryPods))
+	} else if runner, is := provider.(cluster.PodRunner); is && chosen == nil {
 		checks = append(checks, doctor.PodsCheck(runner.TryPods))
 	}
 	ready := false
@@ -61,6 +68,9 @@ func Doctor(ctx context.Context, env *session.Env) error {
 		return fmt.Errorf("printing what was found: %w", err)
 	}
 	switch {
+	case plane != nil:
+		env.Tell("mage sm:lab would choose the embedded control plane, because %s", noDocker)
+		env.Tell("mage sm:install needs SM_PROVIDER=embedded for that; without it, it creates a kind cluster")
 	case failed != nil:
 	case ready:
 		env.Next("mage sm:status")

@@ -226,6 +226,18 @@ func TestDoctorWithoutDocker(t *testing.T) {
 	}
 }
 
+// TestDoctorChooses wants the doctor to try pods where there is neither Docker nor a provider in the settings, and to
+// say what sm:lab would choose, and why.
+func TestDoctorChooses(t *testing.T) {
+	t.Setenv("DOCKER_HOST", "unix:///there/is/no/socket")
+	l := newBed(t)
+	if err := l.Doctor(t.Context()); !problem.Is(err, problem.DockerNotRunning) {
+		t.Error(err)
+	}
+	says(t, "doctor", l.out.String(), "pods can run as processes in network namespaces")
+	says(t, "doctor", l.talk.String(), "mage sm:lab would choose the embedded control plane, because no Docker engine")
+}
+
 // TestHalfCreated wants a table from a lab whose creation was not finished, and a refusal from what needs it.
 func TestHalfCreated(t *testing.T) {
 	l := newBed(t, "SM_PROVIDER=embedded")

@@ -4,12 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"ambientlab/internal/apply"
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
 	"ambientlab/internal/lesson"
+	"ambientlab/internal/lesson/names"
+	"ambientlab/internal/mesh"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
 	"ambientlab/internal/ui"
@@ -46,11 +53,53 @@ func Status(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	if known {
+		tellRestarts(ctx, s)
 		s.TellSubstitutes(ctx)
 		tellSimulated(s)
 	}
 	s.Tell("%s", next)
 	return nil
+}
+
+// Of restarts, sm:status shows the latest ones, and none that is long past.
+const (
+	restartsShown = 5
+	restartsSince = time.Hour
+)
+
+// tellRestarts names the containers of the lab's pods that have ended and were started again lately: a pod that is
+// ready again does not show it otherwise. What cannot be read is left out: the table says what does not answer.
+func tellRestarts(ctx context.Context, s *session.Session) {
+	client, err := s.Connect(ctx)
+	if err != nil {
+		return
+	}
+	var found []apply.Restart
+	for _, namespace := range labNamespaces(s.Config.Namespace) {
+		list, err := client.Kube().CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			continue
+		}
+		pods := slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
+			return namespace == s.Config.Namespace && !ofLessons(&pod)
+		})
+		found = append(found, apply.ReadPods(ctx, client.Kube(), namespace, pods).
+			Restarts(time.Now().Add(-restartsSince))...)
+	}
+	slices.SortStableFunc(found, func(a, b apply.Restart) int { return b.Ended.Compare(a.Ended) })
+	for _, restart := range found[:min(len(found), restartsShown)] {
+		s.Tell("restarted %s ago: pod %s/%s, %s", time.Since(restart.Ended).Round(time.Second),
+			restart.Pod.Namespace, restart.Pod.Name, restart.Reason)
+	}
+	if more := len(found) - restartsShown; more > 0 {
+		s.Tell("restarted within the last hour: %d more containers", more)
+	}
+}
+
+// ofLessons tells the pods of lessons from others in their namespace.
+func ofLessons(pod *corev1.Pod) bool {
+	_, ofGateway := pod.Labels[mesh.GatewayLabel]
+	return ofGateway || slices.Contains([]string{names.AppA, names.AppB}, pod.Labels["app"])
 }
 
 // tellSimulated says why the pods of a lab only seem to run, where that is so.

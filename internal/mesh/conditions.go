@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -113,10 +114,8 @@ func WaypointSeen(t Target) Condition {
 		if err != nil {
 			return nil, err
 		}
-		for i := range pods {
-			if pods[i].DeletionTimestamp == nil && !ready(&pods[i]) {
-				return problem.New(problem.WaypointNotReady, nil, "pod %s is not ready", pods[i].Name), nil
-			}
+		if starting := notReady(pods); starting != nil {
+			return starting, nil
 		}
 		found, err := p.waypointOn(ctx, t)
 		if found != nil && found.ID != problem.GatewayOverlooked.ID {
@@ -125,6 +124,36 @@ func WaypointSeen(t Target) Condition {
 		return found, err
 	}
 	return c
+}
+
+// PodsReady is met unless one of the pods that label selectors choose in a namespace is not ready.
+func PodsReady(namespace string, selectors ...string) Condition {
+	return Condition{
+		title: "pods of namespace " + namespace,
+		look: func(ctx context.Context, p *proxies) (*problem.Problem, error) {
+			for _, selector := range selectors {
+				pods, err := p.mesh.kube.CoreV1().Pods(namespace).
+					List(ctx, metav1.ListOptions{LabelSelector: selector})
+				if err != nil {
+					return nil, fmt.Errorf("listing the pods of namespace %s: %w", namespace, err)
+				}
+				if found := notReady(pods.Items); found != nil {
+					return found, nil
+				}
+			}
+			return nil, nil
+		},
+	}
+}
+
+// notReady names the first pod that is not ready and not being deleted.
+func notReady(pods []corev1.Pod) *problem.Problem {
+	for i := range pods {
+		if pods[i].DeletionTimestamp == nil && !ready(&pods[i]) {
+			return problem.New(problem.NotReady, nil, "pod %s is not ready", pods[i].Name)
+		}
+	}
+	return nil
 }
 
 // WaypointOff is met when the target's Service is bound to no waypoint any more and the ingress gateway sends its

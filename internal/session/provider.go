@@ -169,6 +169,24 @@ func (e *Env) auto(ctx context.Context, noDocker error) (cluster.Provider, error
 	return e.embedded()
 }
 
+// WithoutDocker gives the provider that sm:lab chooses for a new lab because no Docker engine answers, and says why none
+// does. The provider is nil where an engine answers, where the settings name a provider, and where the lab exists.
+func (e *Env) WithoutDocker(ctx context.Context) (plane *embedded.Embedded, why string, err error) {
+	if e.Settings.Provider != "" {
+		return nil, "", nil
+	}
+	plane, err = e.embedded()
+	if err != nil || plane.Exists() {
+		return nil, "", err
+	}
+	_, noDocker := e.DockerInfo(ctx)
+	if noDocker == nil || ctx.Err() != nil {
+		return nil, "", context.Cause(ctx)
+	}
+	why, err = e.kindObstacle(ctx, noDocker)
+	return plane, why, err
+}
+
 // kindObstacle says why a kind cluster cannot be created here, or "".
 func (e *Env) kindObstacle(ctx context.Context, noDocker error) (string, error) {
 	var known *problem.Problem

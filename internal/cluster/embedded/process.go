@@ -87,6 +87,9 @@ func start(s spec, log string) (int, <-chan error, error) {
 	command.Dir, command.Env = s.Dir, s.Env
 	command.Stdout, command.Stderr = output, output
 	command.SysProcAttr = detached()
+	if err := keepInherited(); err != nil {
+		return 0, nil, err
+	}
 	if err := command.Start(); err != nil {
 		return 0, nil, err
 	}

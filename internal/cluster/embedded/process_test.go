@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -113,6 +114,32 @@ func TestEnsure(t *testing.T) {
 	}
 	if e.runs(etcd) || exists(e.recordFile(etcd)) {
 		t.Error("it was not stopped")
+	}
+}
+
+// TestInherited keeps from a component what this process has inherited: the component outlives it.
+func TestInherited(t *testing.T) {
+	e := plain(t)
+	t.Cleanup(func() { _ = e.remove(context.WithoutCancel(t.Context())) })
+	lock := filepath.Join(t.TempDir(), "lock")
+	fd, err := unix.Open(lock, unix.O_CREAT|unix.O_RDWR, 0o600) // as a shell opens a file: without O_CLOEXEC
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	seen := filepath.Join(e.dir, "run", "seen")
+	script := fmt.Sprintf("if [ -e /dev/fd/%d ]; then echo inherited; else echo kept; fi >%s; exec sleep 60", fd, seen)
+	written := func(context.Context) error {
+		if raw, err := os.ReadFile(seen); err != nil || len(raw) == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	}
+	if err := e.ensure(t.Context(), shell(e, etcd, script), written); err != nil {
+		t.Fatal(err)
+	}
+	if raw, err := os.ReadFile(seen); err != nil || string(raw) != "kept\n" {
+		t.Errorf("%q, %v", raw, err)
 	}
 }
 

@@ -163,8 +163,8 @@ func (s *server) watch(conn *net.UnixConn) {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		// A copy, so that the connection can be closed meanwhile.
-		copied, err := unix.Dup(int(fd))
+		// A copy, so that the connection can be closed meanwhile; no program that is started gets it.
+		copied, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			return
 		}
