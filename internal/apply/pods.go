@@ -174,10 +174,6 @@ func (p Pods) exitReason(pod *corev1.Pod, s corev1.ContainerStatus) string {
 	return prefix + s.Name
 }
 
-// killed is the exit code of a process that signal 0 would have ended (wait in POSIX's shell): what such a process
-// logged last is not why it ended.
-const killed = 128
-
 // exit says how a run of a container ended, and what it logged last. previous tells that another run came after it.
 func (p Pods) exit(
 	pod *corev1.Pod, s corev1.ContainerStatus, t *corev1.ContainerStateTerminated, previous bool,
@@ -193,7 +189,7 @@ func (p Pods) exit(
 		text += fmt.Sprintf(", %d restarts", s.RestartCount)
 	}
 	log := ""
-	if p.Log != nil && t.ExitCode <= killed {
+	if p.Log != nil {
 		log = p.Log(pod.Name, s.Name, previous)
 	}
 	if log == "" {
@@ -213,6 +209,9 @@ type Restart struct {
 	Reason string
 }
 
+// killed is what a signal's number is added to in the exit code of a container that a signal ended.
+const killed = 128
+
 // Restarts lists the containers whose last run before the present one ended at a time or later, the latest first. A pod
 // that is being deleted has none.
 func (p Pods) Restarts(since time.Time) []Restart {
@@ -227,7 +226,11 @@ func (p Pods) Restarts(since time.Time) []Restart {
 			if s.RestartCount == 0 || t == nil || t.FinishedAt.Time.Before(since) {
 				continue
 			}
-			found = append(found, Restart{pod, t.FinishedAt.Time, "container " + p.exit(pod, s, t, true)})
+			of := p
+			if t.ExitCode > killed {
+				of.Log = nil // what was logged last is not why it ended
+			}
+			found = append(found, Restart{pod, t.FinishedAt.Time, "container " + of.exit(pod, s, t, true)})
 		}
 	}
 	slices.SortStableFunc(found, func(a, b Restart) int { return b.Ended.Compare(a.Ended) })

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -51,50 +50,11 @@ func TestPackets(t *testing.T) {
 	says(t, "verify", b.do("verify", b.verify), "claims proven in ", "direct-closed", "upstream Envoy", "Go node proxy")
 	says(t, "status", b.do("status", b.Status), "istio-cni ", "simulated", "lesson authz", "on, ready")
 
-	runner := b.pid("podrunner")
-	inside := descendants(t, runner)
-	gateway := named(t, inside, "/usr/local/bin/pilot-agent", "router")
-	for _, victim := range []struct {
-		what string
-		pid  int
-	}{
-		{"the gateway's Envoy", named(t, descendants(t, gateway), "/usr/local/bin/envoy", "")},
-		{"a node proxy", named(t, inside, "/usr/local/bin/ztunnel", "")},
-		{"a go-httpbin", named(t, inside, "/bin/go-httpbin", "")},
-	} {
-		killed := kill(t, victim.pid)
-		b.answers(http.MethodGet, address, http.StatusOK)
-		t.Logf("%s killed: the next good request %s later", victim.what, time.Since(killed).Round(10*time.Millisecond))
-	}
-	// The gateway may hold on to the waypoint's endpoint as not ready; sm:install ends that.
-	waypoint := named(t, inside, "/usr/local/bin/pilot-agent", "waypoint")
-	killed := kill(t, named(t, descendants(t, waypoint), "/usr/local/bin/envoy", ""))
-	b.eventually("the waypoint's pod is ready again after its container has ended", func() bool {
-		pods, err := b.kube().CoreV1().Pods("default").
-			List(t.Context(), metav1.ListOptions{
-				LabelSelector: "gateway.networking.k8s.io/gateway-name=" + names.Waypoint,
-			})
-		if err != nil {
-			t.Fatal(err)
-		}
-		status := pods.Items[0].Status.ContainerStatuses[0]
-		return status.RestartCount > 0 && status.Ready
-	})
-	b.do("install after the waypoint's Envoy was killed", b.Install)
-	b.answers(http.MethodGet, address, http.StatusOK)
-	t.Logf("the waypoint's Envoy killed, sm:install: the next good request %s later",
-		time.Since(killed).Round(10*time.Millisecond))
-	for _, component := range []string{"istiod", "podrunner"} {
-		killed := kill(t, b.pid(component))
-		says(t, "status", b.do("status", b.Status), component+" does not run")
-		b.dumped(component+" killed", nil, component+" does not run")
-		b.do("install", b.Install)
-		b.answers(http.MethodGet, address, http.StatusOK)
-		t.Logf("%s killed, sm:status, sm:install: the next good request %s later", component,
-			time.Since(killed).Round(10*time.Millisecond))
-	}
+	b.nothingInherited()
+	b.survivesKills(address)
+	says(t, "verify", b.do("verify after the kills", b.verify), "claims proven in ")
 
-	inside = append(descendants(t, b.pid("podrunner")), b.pid("podrunner"))
+	inside := append(descendants(t, b.pid("podrunner")), b.pid("podrunner"))
 	b.do("delete", b.Delete)
 	for _, pid := range inside {
 		if command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && len(command) > 0 {
@@ -268,39 +228,4 @@ func descendants(t *testing.T, pid int) []int {
 	}
 	slices.Sort(all)
 	return all
-}
-
-// named finds the first of some processes that runs a program, with a given argument unless that is empty.
-func named(t *testing.T, among []int, program, argument string) int {
-	t.Helper()
-	for _, pid := range among {
-		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		words := strings.Split(string(raw), "\x00")
-		if err == nil && words[0] == program && (argument == "" || slices.Contains(words, argument)) {
-			return pid
-		}
-	}
-	t.Fatalf("no process runs %s", program)
-	return 0
-}
-
-// kill kills a process, waits until the kernel has ended it, and gives the time of the kill.
-func kill(t *testing.T, pid int) time.Time {
-	t.Helper()
-	killed := time.Now()
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			return killed
-		}
-		// The first thread of a process that was killed can end before the others, which wait for the pods' end.
-		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-		if strings.Contains(string(state), ") Z ") && len(threads) <= 1 {
-			return killed
-		}
-		<-time.After(5 * time.Millisecond)
-	}
 }

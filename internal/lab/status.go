@@ -49,11 +49,13 @@ func Status(ctx context.Context, env *session.Env) error {
 	if known {
 		s, known, next = addContents(ctx, s, &table)
 	}
+	if known {
+		addRestarts(ctx, s, &table)
+	}
 	if err := table.Write(s.Out); err != nil {
 		return err
 	}
 	if known {
-		tellRestarts(ctx, s)
 		s.TellSubstitutes(ctx)
 		tellSimulated(s)
 	}
@@ -67,9 +69,9 @@ const (
 	restartsSince = time.Hour
 )
 
-// tellRestarts names the containers of the lab's pods that have ended and were started again lately: a pod that is
-// ready again does not show it otherwise. What cannot be read is left out: the table says what does not answer.
-func tellRestarts(ctx context.Context, s *session.Session) {
+// addRestarts adds a row for each container of the lab's pods that has ended and was started again lately: a pod that is
+// ready again does not show it otherwise. What cannot be read is left out: the other rows say what does not answer.
+func addRestarts(ctx context.Context, s *session.Session, table *ui.Table) {
 	client, err := s.Connect(ctx)
 	if err != nil {
 		return
@@ -88,11 +90,11 @@ func tellRestarts(ctx context.Context, s *session.Session) {
 	}
 	slices.SortStableFunc(found, func(a, b apply.Restart) int { return b.Ended.Compare(a.Ended) })
 	for _, restart := range found[:min(len(found), restartsShown)] {
-		s.Tell("restarted %s ago: pod %s/%s, %s", time.Since(restart.Ended).Round(time.Second),
-			restart.Pod.Namespace, restart.Pod.Name, restart.Reason)
+		table.Add("pod "+restart.Pod.Name, "restarted",
+			fmt.Sprintf("%s ago: %s", time.Since(restart.Ended).Round(time.Second), restart.Reason))
 	}
 	if more := len(found) - restartsShown; more > 0 {
-		s.Tell("restarted within the last hour: %d more containers", more)
+		table.Add("other pods", "restarted", fmt.Sprintf("%d more containers within the last hour", more))
 	}
 }
 

@@ -317,10 +317,11 @@ func (k *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("container")
 	on.mu.Lock()
 	c, reason := on.container(name), on.annotations[Simulated]
-	restarts, waits := int32(0), false
+	restarts, waits, backsOff := int32(0), false, false
 	if c != nil {
 		restarts = c.restarts
 		waits = c.state.Waiting != nil // the next run has no log yet
+		backsOff = waits && c.state.Waiting.Reason == crashLoop
 	}
 	pod := on.pod
 	on.mu.Unlock()
@@ -331,7 +332,7 @@ func (k *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 	case reason != "":
 		http.Error(w, fmt.Sprintf("pod %s is simulated and has no logs: %s", pod.Name, reason), http.StatusNotFound)
 		return
-	case previous:
+	case previous && !backsOff: // in the pause before the next run, the last one is the previous one too
 		restarts--
 	}
 	path := k.logFile(pod, name, restarts)

@@ -11,6 +11,9 @@ const (
 	backOffReset = 10 * time.Minute
 )
 
+// crashLoop is the reason for which a container waits in such a pause.
+const crashLoop = "CrashLoopBackOff"
+
 // backOff computes the pauses before restarts. The zero value is for a container that has not ended yet.
 type backOff struct{ next time.Duration }
 

@@ -69,7 +69,7 @@ func (w *worker) repeat(life context.Context, c *containerState, policy corev1.R
 			w.change(func(*podState) {
 				c.last = c.state
 				c.state = waiting(
-					"CrashLoopBackOff",
+					crashLoop,
 					fmt.Sprintf("back-off %s restarting failed container=%s", wait, c.spec.Name),
 				)
 			})

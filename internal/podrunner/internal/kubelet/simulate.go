@@ -43,6 +43,9 @@ func (w *worker) simulate(life context.Context, reason string) {
 		pod.OwnerReferences,
 		func(owner metav1.OwnerReference) bool { return owner.Kind == "Job" },
 	)
+	if w.k.Runtime != nil { // others run
+		w.event(corev1.EventTypeNormal, "Simulated", "Nothing runs in this pod: %s", reason)
+	}
 	now := metav1.Now()
 	w.change(func(s *podState) {
 		w.annotations[Simulated] = reason
