@@ -28,6 +28,8 @@ test: ## unit, golden and integration tests; needs Go alone
 	$(GO) vet ./...
 	$(GO) test -timeout=50m ./...
 	for module in $(NESTED); do (cd $$module && $(GO) vet ./... && $(GO) test ./...) || exit 1; done
+	@echo "The tests on packets ran if the following is ok, and were skipped otherwise:"
+	@SM_PROVIDER=embedded $(MAGE) sm:doctor 2>/dev/null | grep 'pods can run'
 
 TOOL = $(GO) tool -modfile=internal/tools/go.mod
 GO_FILES = $(patsubst ./%,%,$(shell find . -name '*.go' -not -path './.*'))

@@ -188,15 +188,13 @@ func (p Pods) exit(
 	case s.RestartCount > 1:
 		text += fmt.Sprintf(", %d restarts", s.RestartCount)
 	}
-	log := ""
 	if p.Log != nil {
-		log = p.Log(pod.Name, s.Name, previous)
+		if log := p.Log(pod.Name, s.Name, previous); log != "" {
+			return text + ", last log lines: " + log
+		}
 	}
-	if log == "" {
-		log = oneLine(t.Message)
-	}
-	if log != "" {
-		text += ", last log lines: " + log
+	if t.Message != "" {
+		text += ": " + oneLine(t.Message)
 	}
 	return text
 }

@@ -55,6 +55,10 @@ func (k *Kubelet) ServeAPI(ctx context.Context) error {
 	for _, path := range []string{"/portForward/{namespace}/{pod}", "/portForward/{namespace}/{pod}/{uid}"} {
 		mux.HandleFunc(path, k.servePortForward)
 	}
+	mux.HandleFunc("/attach/", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "the pod runner does not attach to containers: use kubectl logs -f, or kubectl exec",
+			http.StatusNotImplemented)
+	})
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", k.serveLogs)
 	server := &http.Server{
 		Handler: onlyFor(c.Client, mux), ReadHeaderTimeout: 10 * time.Second,
@@ -329,8 +333,8 @@ func (k *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 	case c == nil:
 		http.Error(w, fmt.Sprintf("pod %s has no container %s", pod.Name, name), http.StatusNotFound)
 		return
-	case reason != "":
-		http.Error(w, fmt.Sprintf("pod %s is simulated and has no logs: %s", pod.Name, reason), http.StatusNotFound)
+	case reason != "": // kubectl does not print the text of a 404
+		http.Error(w, fmt.Sprintf("pod %s is simulated and has no logs: %s", pod.Name, reason), http.StatusBadRequest)
 		return
 	case previous && !backsOff: // in the pause before the next run, the last one is the previous one too
 		restarts--
