@@ -19,8 +19,8 @@ import (
 // ownNetwork is the variable by which TestPacketsElsewhere tells itself that it is in a network of its own.
 const ownNetwork = "AMBIENTLAB_TEST_INSIDE"
 
-// TestPacketsElsewhere runs a lab on a machine on which 10.0.0.0/8 leads elsewhere, as a VPN's route does: the addresses
-// of pods and Services are of that range. On its nodes a ztunnel of the user's runs, a copy of the Go node proxy.
+// TestPacketsElsewhere runs a lab on a machine on which 10.0.0.0/8 leads elsewhere, as a VPN's route does: the
+// addresses of pods and Services are of that range. On its nodes a ztunnel of the user's runs, a copy of the Go node proxy.
 func TestPacketsElsewhere(t *testing.T) {
 	if os.Getenv(ownNetwork) == "" {
 		b := newBench(t, "packets-elsewhere", "SM_PACKETS=on")

@@ -69,8 +69,8 @@ const (
 	restartsSince = time.Hour
 )
 
-// addRestarts adds a row for each container of the lab's pods that has ended and was started again lately: a pod that is
-// ready again does not show it otherwise. What cannot be read is left out: the other rows say what does not answer.
+// addRestarts adds a row for each container of the lab's pods that has ended and was started again lately: a pod that
+// is ready again does not show it otherwise. What cannot be read is left out: the other rows say what does not answer.
 func addRestarts(ctx context.Context, s *session.Session, table *ui.Table) {
 	client, err := s.Connect(ctx)
 	if err != nil {

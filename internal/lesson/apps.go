@@ -54,8 +54,8 @@ func Apps() Lesson {
 			return Wait{"The pods of appa, appb and the gateway are ready", mesh.PodsReady(s.Config.Namespace,
 				fmt.Sprintf("app in (%s,%s)", names.AppA, names.AppB), mesh.GatewayLabel+"="+names.Gateway)}
 		},
-		Show:    tellAccess,
-		Next:    typed("mage sm:waypoint"), NextOff: "mage sm:apps to create them again, or mage sm:delete",
+		Show: tellAccess,
+		Next: typed("mage sm:waypoint"), NextOff: "mage sm:apps to create them again, or mage sm:delete",
 	}
 }
 

@@ -169,8 +169,8 @@ func (e *Env) auto(ctx context.Context, noDocker error) (cluster.Provider, error
 	return e.embedded()
 }
 
-// WithoutDocker gives the provider that sm:lab chooses for a new lab because no Docker engine answers, and says why none
-// does. The provider is nil where an engine answers, where the settings name a provider, and where the lab exists.
+// WithoutDocker gives the provider that sm:lab chooses for a new lab because no Docker engine answers, and says why
+// none does. The provider is nil where an engine answers, where the settings name a provider, and where the lab exists.
 func (e *Env) WithoutDocker(ctx context.Context) (plane *embedded.Embedded, why string, err error) {
 	if e.Settings.Provider != "" {
 		return nil, "", nil
