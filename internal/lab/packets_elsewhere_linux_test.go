@@ -20,7 +20,8 @@ import (
 const ownNetwork = "AMBIENTLAB_TEST_INSIDE"
 
 // TestPacketsElsewhere runs a lab on a machine on which 10.0.0.0/8 leads elsewhere, as a VPN's route does: the
-// addresses of pods and Services are of that range. On its nodes a ztunnel of the user's runs, a copy of the Go node proxy.
+// addresses of pods and Services are of that range. On its nodes a ztunnel of the user's runs, a copy of the Go node
+// proxy.
 func TestPacketsElsewhere(t *testing.T) {
 	if os.Getenv(ownNetwork) == "" {
 		b := newBench(t, "packets-elsewhere", "SM_PACKETS=on")
