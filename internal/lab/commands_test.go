@@ -60,7 +60,8 @@ func TestCommandsWithoutDocker(t *testing.T) {
 	if err := Plan("", dir)(t.Context(), b.Env); err != nil {
 		t.Fatal(err)
 	}
-	says(t, "what sm:plan says", b.talk.String(), "LAB-DOCKER", "the preview is for a new cluster", "next: mage sm:install")
+	says(t, "what sm:plan says", b.talk.String(), "LAB-DOCKER", "the preview is for a new cluster",
+		"next: mage sm:install")
 	raw, err := os.ReadFile(filepath.Join(dir, commandsFile))
 	if err != nil {
 		t.Fatal(err)

@@ -190,8 +190,8 @@ func TestOwnClusterWithoutRecord(t *testing.T) {
 	b := newBed(t)
 	b.UseProvider(found{server: server.URL})
 	for name, target := range b.afterInstall() {
-		refused(t, name, target(t.Context()), problem.ClusterNone, `lab "ambient" is not installed on kind cluster test`,
-			"mage sm:install")
+		refused(t, name, target(t.Context()), problem.ClusterNone,
+			`lab "ambient" is not installed on kind cluster test`, "mage sm:install")
 		b.noStep(t)
 	}
 }

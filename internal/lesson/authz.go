@@ -262,8 +262,8 @@ func authzClaims() []probe.Claim {
 		},
 		{
 			ID: "unmeshed-open", Lesson: "authz", Title: "a pod outside the mesh reaches appb in plain text",
-			Learn: "It has no ztunnel, so it has no identity and uses no waypoint. `mage sm:authz -strict` closes this way, " +
-				"too.",
+			Learn: "It has no ztunnel, so it has no identity and uses no waypoint. `mage sm:authz -strict` closes " +
+				"this way, too.",
 			When: probe.Not(probe.Strict),
 			Shot: around(probe.Unmeshed, http.StatusOK), Causes: openCauses(L4Policy),
 		},

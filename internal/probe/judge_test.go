@@ -128,7 +128,8 @@ func TestJudgeOwnStatus(t *testing.T) {
 			"appb's own",
 		},
 		"all are its own, and a line of another": {
-			map[string]int{"418": 3}, append(crossings(3, own), observe.Crossing{Status: 418, Details: "x"}), Refuted,
+			map[string]int{"418": 3},
+			append(crossings(3, own), observe.Crossing{Status: 418, Details: "x"}), Refuted,
 			"1 × 418 x",
 		},
 		"a line is missing": {map[string]int{"418": 3}, crossings(2, own), Inconclusive, "log holds 2 of them"},

@@ -68,7 +68,7 @@ func TestValuesAtTheirEdges(t *testing.T) {
 		{"SM_ISTIO_VALUES", file + ".not", nil, nil},
 		{"SM_MANIFESTS", file, func(s Settings) any { return s.Manifests }, file},
 		{"SM_BUNDLE", file, func(s Settings) any { return s.Bundle }, file},
-		{"SM_REGISTRY_MIRROR", "http://10.0.0.1:5000", func(s Settings) any { return s.Mirror }, "http://10.0.0.1:5000"},
+		{"SM_REGISTRY_MIRROR", "http://10.0.0.1:5", func(s Settings) any { return s.Mirror }, "http://10.0.0.1:5"},
 		{"SM_REGISTRY_MIRROR", "https://m.example", func(s Settings) any { return s.Mirror }, "https://m.example"},
 		{"SM_REGISTRY_MIRROR", "ftp://m.example.com", nil, nil},
 		{"SM_REGISTRY_MIRROR", "https://m.example.com/#a", nil, nil},
