@@ -22,7 +22,8 @@ func TestTwice(t *testing.T) {
 		nodes = 3
 		return nil
 	}
-	result, err := (&engine.Engine{}).Apply(t.Context(), engine.Plan{Name: "p", Steps: []engine.Step{twice(step, join)}})
+	plan := engine.Plan{Name: "p", Steps: []engine.Step{twice(step, join)}}
+	result, err := (&engine.Engine{}).Apply(t.Context(), plan)
 	if err != nil || ready != 3 {
 		t.Errorf("ready on %d nodes, %v, %v", ready, err, result)
 	}

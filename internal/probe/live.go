@@ -236,7 +236,7 @@ func until(
 	before, beforeErr := env.World.Counters(ctx)
 	for {
 		batch, err := sender.Send(ctx, traffic.Load{
-			Method: "GET", Path: fault.Path, Count: count, Concurrency: min(count, concurrency), Rate: rate,
+			Method: "GET", Path: fault.Path, Count: count, Concurrency: count, Rate: rate, AtOnce: true,
 			Timeout: fault.Delay + ownLimit, Run: env.NewRun(),
 		}, nil)
 		switch {

@@ -20,10 +20,14 @@ import (
 // access log (periodic.fileAccessLogger) and, at the end, its result as JSON; both go to standard output, one after the
 // other. With -n it sends no warm-up requests (fhttp.RunHTTPTest).
 func loadCommand(l Load, url string) []string {
+	rate := strconv.FormatFloat(l.Rate, 'g', 4, 64)
+	if l.AtOnce {
+		rate = "0" // no limit
+	}
 	return append([]string{
 		"fortio", "load", "-json", "-", "-access-log-file", "/dev/stdout", "-access-log-format", "json",
 		"-n", strconv.Itoa(l.Count), "-c", strconv.Itoa(min(l.Concurrency, l.Count)),
-		"-qps", strconv.FormatFloat(l.Rate, 'g', 4, 64), "-timeout", l.Timeout.String(),
+		"-qps", rate, "-timeout", l.Timeout.String(),
 		"-uniform", "-allow-initial-errors", "-loglevel", "error", "-log-errors=false",
 	}, request(l, url)...)
 }

@@ -48,6 +48,9 @@ type Load struct {
 	Count       int
 	Rate        float64
 	Concurrency int
+	// AtOnce says that a caller with fortio does not keep the rate. Where it does, each connection sends two requests
+	// or more, one after the other (periodic.Run): where some are delayed, the last answer comes after two delays.
+	AtOnce bool
 	// Timeout is how long one request may take.
 	Timeout time.Duration
 	// Run marks the requests; see NewRun.
