@@ -188,11 +188,14 @@ func (k *Kind) AwaitNodes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer engine.Waiting(ctx)()
+	if !k.until(ctx, k.serves) {
+		return context.Cause(ctx)
+	}
 	cfg, err := k.RESTConfig(ctx)
 	if err != nil {
 		return err
 	}
-	defer engine.Waiting(ctx)()
 	return k.ready(ctx, cfg, want[node.ControlPlane]+want[node.Worker])
 }
 

@@ -582,3 +582,27 @@ func TestMilestones(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestAwaitNodes: it waits for the API server first, and then for as many nodes as the configuration has.
+func TestAwaitNodes(t *testing.T) {
+	f := newFixture(t)
+	if err := f.kind.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.engine.Write("ambient-control-plane", adminConfig)
+	tries, wanted := 0, 0
+	f.kind.admits = func(context.Context, *rest.Config) error {
+		if tries++; tries < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	}
+	f.kind.ready = func(_ context.Context, _ *rest.Config, want int) error {
+		wanted = want
+		return nil
+	}
+	f.kind.after = func(time.Duration) <-chan time.Time { return time.After(time.Millisecond) }
+	if err := f.kind.AwaitNodes(t.Context()); err != nil || tries != 3 || wanted != 3 {
+		t.Errorf("%v after %d tries, for %d nodes", err, tries, wanted)
+	}
+}
