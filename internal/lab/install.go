@@ -137,7 +137,7 @@ func installPlan(s *session.Session, c *charts) engine.Plan {
 		addonStep(s, "grafana", "istio-base", podsStart, earlyManifestsPart),
 		addonStep(s, "jaeger", "istio-base", podsStart, earlyManifestsPart),
 		addonStep(s, "kiali", "istio-base", podsStart, earlyManifestsPart),
-		tracingStep(s, "telemetry", "istiod", "istiod-process"),
+		tracingStep(s, "tracing", "istiod", "istiod-process"),
 		namespaceStep(s, "namespace", "ztunnel"),
 		manifestsStep(s, manifestsPart, "Manifests", needs("namespace", "images", earlyManifestsPart)),
 	)}

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"ambientlab/internal/engine"
+	"ambientlab/internal/lesson"
 	"ambientlab/internal/problem"
 	"ambientlab/internal/session"
 )
@@ -26,14 +27,14 @@ func TestDeselectedParts(t *testing.T) {
 			found: session.Found{
 				Parts: map[string]bool{
 					"metallb": true, "address-pool": true, "grafana": true, "kiali": true,
-					"telemetry": true, "manifests-first": true, "manifests": true,
+					"tracing": true, "manifests-first": true, "manifests": true,
 				},
 			},
-			want: "-metallb -address-pool -manifests-first -grafana kiali -telemetry -manifests",
+			want: "-metallb -address-pool -manifests-first -grafana kiali -tracing -manifests",
 		},
 		"it cannot be told": {
 			found: session.Found{Unknown: true},
-			want:  "-metallb -address-pool -manifests-first -prometheus -grafana -jaeger kiali -telemetry -manifests",
+			want:  "-metallb -address-pool -manifests-first -prometheus -grafana -jaeger kiali -tracing -manifests",
 		},
 		"to be taken back": {
 			found:    session.Found{Parts: map[string]bool{"metallb": true, "address-pool": true, "manifests": true}},
@@ -57,7 +58,7 @@ func TestDeselectedParts(t *testing.T) {
 			for _, step := range plan.Steps {
 				if !slices.Contains(
 					[]string{
-						"metallb", "address-pool", "prometheus", "grafana", "jaeger", "kiali", "telemetry",
+						"metallb", "address-pool", "prometheus", "grafana", "jaeger", "kiali", "tracing",
 						"manifests-first", "manifests",
 					}, step.ID) {
 					continue
@@ -156,5 +157,29 @@ func TestLeftIsTold(t *testing.T) {
 	want := "Namespace istio-system stays: Secret istio-system/password is not the lab's and needs it\n"
 	if got := b.talk.String(); !strings.HasSuffix(got, want) || strings.Count(got, "\n") != 1 {
 		t.Errorf("told %q", got)
+	}
+}
+
+// A part of the installation and a lesson do not share a name: each would delete the objects of the other, which are not
+// in its own set.
+func TestEveryPartIsOfOnePlan(t *testing.T) {
+	b := newBed(t, "SM_ADDONS=prometheus,grafana,jaeger,kiali", "SM_METALLB=on")
+	b.UseProvider(absent{})
+	s := b.open(t)
+	plans := []engine.Plan{installPlan(s, newCharts(b.Env, s.Provider()))}
+	for _, l := range lesson.All() {
+		plans = append(plans, l.Plan(l, s))
+	}
+	owner := map[string]string{}
+	for _, plan := range plans {
+		for _, step := range plan.Steps {
+			if other, taken := owner[step.ID]; taken {
+				t.Errorf("%s and %s have a part %s each", other, plan.Name, step.ID)
+			}
+			owner[step.ID] = plan.Name
+		}
+	}
+	if len(owner) < 20 {
+		t.Errorf("only %d parts were compared", len(owner))
 	}
 }
