@@ -38,7 +38,7 @@ var errNotBroken = errors.New("sm:break has put no fault into this lab")
 func (b Broken) station(text Text) Station {
 	s := sabotage.All()[b.Number-1]
 	text.Hints = []string{
-		fmt.Sprintf("The target that would repair it is sm:%s.", s.Target), "Look at " + kindsOf(s) + ".",
+		fmt.Sprintf("The target that would repair it is sm:%s.", s.Target), "Look at what this shows: " + whereToLook(s),
 	}
 	if !b.Notes.Done.IsZero() {
 		text.Explanation = b.named() + " " + text.Explanation
@@ -53,15 +53,19 @@ func (b Broken) station(text Text) Station {
 // named tells what the fault was.
 func (b Broken) named() string { return "It was this: " + sabotage.All()[b.Number-1].Title + "." }
 
-// kindsOf names the kinds of object that a sabotage changes.
-func kindsOf(s sabotage.Sabotage) string {
-	var kinds []string
+// whereToLook gives the commands that show the objects of the kinds that a sabotage changes.
+func whereToLook(s sabotage.Sabotage) string {
+	var commands []string
 	for _, change := range s.Changes {
-		if !slices.Contains(kinds, change.Resource.Resource) {
-			kinds = append(kinds, change.Resource.Resource)
+		command := "kubectl get " + change.Resource.Resource + " -o yaml"
+		if change.Namespace != "" {
+			command += " -n " + change.Namespace
+		}
+		if command = "`" + command + "`"; !slices.Contains(commands, command) {
+			commands = append(commands, command)
 		}
 	}
-	return "the " + strings.Join(kinds, " and the ")
+	return strings.Join(commands, " and ")
 }
 
 // breakText reads what the learner is told while a fault is in the lab.

@@ -52,7 +52,8 @@ func TestBreak(t *testing.T) {
 		mustDo(t, e.Hint())
 		time.Sleep(5 * time.Second)
 		want := []string{
-			"The target that would repair it is sm:waypoint.", "Look at the services.", "the label is missing",
+			"The target that would repair it is sm:waypoint.",
+			"Look at what this shows: `kubectl get services -o yaml`", "the label is missing",
 		}
 		if v := e.View(); !slices.Equal(v.Hints, want) {
 			t.Errorf("the hints are %q", v.Hints)

@@ -507,6 +507,9 @@ func (e *Engine) View() View {
 	}
 	v.Done = e.proven() || len(v.Items) == 0 && e.met(s)
 	v.Finished = v.Done && !v.Broken && e.at == len(e.stations)-1
+	if v.Finished && e.told == "" {
+		v.Told = e.progress.summary(e.stations)
+	}
 	if v.Broken && !v.Done && v.Report != nil {
 		v.Report = withoutCauses(*v.Report)
 	}

@@ -416,3 +416,18 @@ func TestInstallStation(t *testing.T) {
 		stop()
 	})
 }
+
+func TestSummary(t *testing.T) {
+	began := time.Unix(1e9, 0)
+	p := Progress{Stations: map[string]Notes{
+		"install": {Began: began, Done: began.Add(90 * time.Second), Hints: 1},
+		"apps":    {Began: began, Done: began.Add(30 * time.Second)},
+		"fault":   {Began: began, Hints: 2},
+		"authz":   {Done: began}, // when the learner came is not known
+	}}
+	stations := []Station{{Name: "install"}, {Name: "apps"}, {Name: "fault"}, {Name: "authz"}}
+	want := "This was the last station. You did 3 of 4 stations in 2m0s, with 1 hint."
+	if got := p.summary(stations); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -49,6 +49,21 @@ func (p Progress) of(created time.Time, install string) Progress {
 // done tells whether the learner has finished a station.
 func (p Progress) done(station string) bool { return !p.Stations[station].Done.IsZero() }
 
+// summary tells how long the learner took for the stations, and with how many hints.
+func (p Progress) summary(stations []Station) string {
+	var took time.Duration
+	done, hints := 0, 0
+	for _, s := range stations {
+		if n := p.Stations[s.Name]; !n.Done.IsZero() {
+			took += lasted(n)
+			done++
+			hints += n.Hints
+		}
+	}
+	return fmt.Sprintf("This was the last station. You did %d of %s in %s, with %s.", done,
+		counted(len(stations), "station"), took, counted(hints, "hint"))
+}
+
 // Load reads the progress from a file; one that does not exist is empty. A file that cannot be read as progress is an
 // error: it is not overwritten.
 func Load(file string) (Progress, error) {

@@ -389,7 +389,13 @@ func (t *terminal) list() {
 	t.listing = true
 }
 
-func lasted(n Notes) time.Duration { return n.Done.Sub(n.Began).Round(time.Second) }
+// lasted is how long the learner was at a station until it was done; 0 where that is not known.
+func lasted(n Notes) time.Duration {
+	if n.Began.IsZero() || n.Done.IsZero() {
+		return 0
+	}
+	return n.Done.Sub(n.Began).Round(time.Second)
+}
 
 func counted(n int, what string) string {
 	if n == 1 {
@@ -544,7 +550,7 @@ func doneLine(v View) string {
 	switch {
 	case v.Broken:
 		return "Fixed: d" + strings.TrimPrefix(line, "D")
-	case v.Notes.Done.IsZero() || v.Notes.Began.IsZero(): // another lab, or notes that were deleted
+	case lasted(v.Notes) == 0: // another lab, or notes that were deleted
 		line = "Done"
 	}
 	answer := choiceOf(v.Text, v.Answer)
