@@ -276,3 +276,31 @@ func TestMarkdown(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
+
+// TestBothSurfacesShowErrors asks for what a station does not have: the terminal and the page say so.
+func TestBothSurfacesShowErrors(t *testing.T) {
+	page, e := served(t, &fakeLab{look: applications()}, NewFeed(nil), 0)
+	base, _, _ := strings.Cut(page.Address(), "?")
+	first, _ := answer(t, http.MethodGet, page.Address(), nil)
+	known := func(r *http.Request) { r.AddCookie(first.Cookies()[0]) }
+	terminal := &terminal{engine: e, feed: NewFeed(nil), size: func() (int, int) { return 80, 24 }}
+	for action, want := range map[string]string{
+		"undo": "has nothing to undo", "break": "run mage sm:lab first", "go": "there are stations 1 to 10",
+		"predict": "is not an answer",
+	} {
+		answer(t, http.MethodPost, base+action, known)
+		for changed := e.Changed(); !strings.Contains(e.View().Failed, want); changed = e.Changed() {
+			<-changed
+		}
+		var rows []string
+		for _, r := range terminal.rows(80, 24) {
+			rows = append(rows, r.text)
+		}
+		_, shown := answer(t, http.MethodGet, base, known)
+		for surface, text := range map[string]string{"terminal": strings.Join(rows, " "), "page": shown} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: the %s does not say %q:\n%s", action, surface, want, text)
+			}
+		}
+	}
+}
