@@ -99,7 +99,8 @@ func TestWorkshopPage(t *testing.T) {
 	}
 	kill(t, named(t, descendants(t, shell), "mage", "sm:workshop"))
 	page.Until("the lost connection", `!document.getElementById('lost').hidden`)
-	terminal.Press("reset", "Enter")
+	terminal.Press("reset", "Enter") // the workshop had no chance to leave its screen
+	terminal.Shows("ready>")
 	p.shell("kubectl label service appb istio.io/ingress-use-waypoint=true")
 	address = start()
 	terminal.Shows("A waypoint for appb", "Your prediction was right")
