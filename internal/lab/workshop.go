@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"ambientlab/internal/cluster"
 	"ambientlab/internal/cluster/embedded"
 	"ambientlab/internal/command"
 	"ambientlab/internal/engine"
@@ -45,9 +46,10 @@ import (
 // workshopLab is a lab as the workshop needs it. It implements workshop.Lab.
 type workshopLab struct {
 	env *session.Env
-	// program is this one, with which a command of a station is run.
-	program string
-	feed    *workshop.Feed
+	// program is this one, with which a command of a station is run, and settings are variables for it.
+	program  string
+	settings []string
+	feed     *workshop.Feed
 
 	mu sync.Mutex
 	// s is the session on the lab once it is installed; world sends the requests that are shown.
@@ -292,7 +294,7 @@ func (w *workshopLab) Type(ctx context.Context, typed string, line func(string))
 		line(text)
 	}}
 	_, err := command.Run(ctx, command.Command{
-		Name: w.program, Args: strings.Fields("sm:" + target), Env: []string{"SM_OUTPUT=plain"}, Stdout: lines,
+		Name: w.program, Args: strings.Fields("sm:" + target), Env: append([]string{"SM_OUTPUT=plain"}, w.settings...), Stdout: lines,
 		Stderr: lines,
 	})
 	lines.flush()
@@ -558,13 +560,10 @@ func (w *workshopLab) sabotaged(
 }
 
 // workshopFile is where the learner's own notes on a lab are.
-func workshopFile(ctx context.Context, env *session.Env) (string, error) {
-	provider, err := env.FindProvider(ctx)
-	if err != nil {
-		return "", err
-	}
+func workshopFile(env *session.Env, provider cluster.Provider) (string, error) {
 	dir := env.StateDir
 	if dir == "" {
+		var err error
 		if dir, err = embedded.DefaultStateDir(os.Getenv); err != nil {
 			return "", err
 		}
@@ -589,11 +588,24 @@ func (o WorkshopOptions) opened(ctx context.Context, env *session.Env) (*worksho
 			return nil, nil, fmt.Errorf("finding this program, which runs the commands of a station: %w", err)
 		}
 	}
-	file, err := workshopFile(ctx, env)
+	// Like sm:lab, the workshop chooses where a new lab is created, and its commands create it there.
+	chooser := env.With(true)
+	chosen := env.Settings.Provider == "" || env.Settings.Provider == session.ProviderAuto
+	if chosen {
+		chooser.Settings.Provider = session.ProviderAuto
+	}
+	provider, err := chooser.FindProvider(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	file, err := workshopFile(env, provider)
 	if err != nil {
 		return nil, nil, err
 	}
 	lab := newWorkshopLab(env, o.Program)
+	if chosen {
+		lab.settings = []string{"SM_PROVIDER=" + provider.Traits().Name}
+	}
 	e, err := workshop.New(lab, lab.feed, lesson.Claims(), file, cmp.Or(env.Command, "mage"))
 	if err != nil {
 		return nil, nil, err

@@ -38,9 +38,9 @@ func (e *Env) choose(ctx context.Context) (cluster.Provider, error) {
 	case cluster.ProviderKind:
 		return e.kind(ctx)
 	}
-	if e.Settings.Provider == providerAuto && !e.Whole {
+	if e.Settings.Provider == ProviderAuto && !e.Whole {
 		return nil, problem.New(problem.SettingInvalid, nil,
-			"SM_PROVIDER=auto is for sm:lab alone; accepted here: kind, existing, embedded")
+			"SM_PROVIDER=auto is for sm:lab and sm:workshop; accepted here: kind, existing, embedded")
 	}
 	return e.find(ctx)
 }
@@ -111,7 +111,7 @@ func (e *Env) find(ctx context.Context) (cluster.Provider, error) {
 			return nil, context.Cause(ctx)
 		case plane.Exists():
 			return e.found(plane)
-		case e.Settings.Provider == providerAuto:
+		case e.Settings.Provider == ProviderAuto:
 			return e.auto(ctx, noDocker)
 		}
 		var known *problem.Problem
@@ -137,7 +137,7 @@ func (e *Env) find(ctx context.Context) (cluster.Provider, error) {
 		return e.found(kind)
 	case plane.Exists():
 		return e.found(plane)
-	case e.Settings.Provider == providerAuto:
+	case e.Settings.Provider == ProviderAuto:
 		return e.auto(ctx, nil)
 	}
 	return kind, nil

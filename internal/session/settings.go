@@ -24,9 +24,9 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// providerAuto is for sm:lab only: a lab of this name where there is one, else kind where it can be created, else
+// ProviderAuto is for sm:lab and sm:workshop only: a lab of this name where there is one, else kind where it can be created, else
 // embedded.
-const providerAuto = "auto"
+const ProviderAuto = "auto"
 
 // DefaultDump is the folder for dumps in a CI job, and for the targets that always write one.
 const DefaultDump = "ambientlab-dump"
@@ -42,7 +42,7 @@ const packetsAuto = "auto"
 // the documentation: the README's table is made from them, and a test compares them with what `mage -h` names for a
 // target.
 type Settings struct {
-	Provider    string        `env:"SM_PROVIDER" default:"the place where the lab of this name is; kind for a new lab" accepts:"kind, existing, embedded; for sm:lab also auto" help:"where a new lab is created, and which lab is meant where two have the same name; INSTALL_KIND=y means kind, INSTALL_KIND=n existing; auto creates a kind cluster where that is possible, else an embedded one"`
+	Provider    string        `env:"SM_PROVIDER" default:"the place where the lab of this name is; kind for a new lab" accepts:"kind, existing, embedded; for sm:lab and sm:workshop also auto" help:"where a new lab is created, and which lab is meant where two have the same name; INSTALL_KIND=y means kind, INSTALL_KIND=n existing; auto creates a kind cluster where that is possible, else an embedded one"`
 	Cluster     string        `env:"SM_CLUSTER" default:"ambient; in CI a name of the job's own" accepts:"a DNS label, at most 40 characters" help:"name of the lab and of its cluster"`
 	Namespace   string        `env:"SM_NAMESPACE" default:"default; after sm:install what was installed" accepts:"a namespace's name" help:"where appa, appb and the lessons live"`
 	Workers     int           `env:"SM_WORKERS" default:"2" accepts:"0 to 9" help:"worker nodes of a kind cluster; not together with SM_KIND_CONFIG, which lists them"`
@@ -128,7 +128,7 @@ func Load(getenv func(string) string) (Settings, error) {
 // providerConflicts lists the settings that do not go with a provider. With a provider that is still to be chosen they
 // may all go.
 func (s Settings) providerConflicts(provider string) []string {
-	if slices.Contains([]string{providerAuto, ""}, provider) {
+	if slices.Contains([]string{ProviderAuto, ""}, provider) {
 		return nil
 	}
 	var conflicts []string
@@ -211,7 +211,7 @@ func (r *reader) provider() string {
 	}
 	switch choice {
 	case "", cluster.ProviderKind, cluster.ProviderExisting, cluster.ProviderEmbedded:
-	case providerAuto:
+	case ProviderAuto:
 		if fromLegacy != "" {
 			return fromLegacy // INSTALL_KIND names a provider, auto does not
 		}

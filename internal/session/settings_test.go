@@ -41,7 +41,7 @@ func TestLoadProvider(t *testing.T) {
 		{"y", "", cluster.ProviderKind},
 		{"n", "", cluster.ProviderExisting},
 		{"", "embedded", cluster.ProviderEmbedded},
-		{"", "auto", providerAuto},
+		{"", "auto", ProviderAuto},
 		{"n", "auto", cluster.ProviderExisting},
 		{"n", "existing", cluster.ProviderExisting},
 	} {
