@@ -294,8 +294,8 @@ func (w *workshopLab) Type(ctx context.Context, typed string, line func(string))
 		line(text)
 	}}
 	_, err := command.Run(ctx, command.Command{
-		Name: w.program, Args: strings.Fields("sm:" + target), Env: append([]string{"SM_OUTPUT=plain"}, w.settings...), Stdout: lines,
-		Stderr: lines,
+		Name: w.program, Args: strings.Fields("sm:" + target),
+		Env: append([]string{"SM_OUTPUT=plain"}, w.settings...), Stdout: lines, Stderr: lines,
 	})
 	lines.flush()
 	if err != nil && ctx.Err() == nil {

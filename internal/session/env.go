@@ -26,7 +26,8 @@ type Env struct {
 	Command string
 	// StateDir holds the embedded control planes; empty means embedded.DefaultStateDir.
 	StateDir string
-	// Whole says that sm:lab runs, or sm:workshop: it may choose the provider, and its targets print no hint of what to type next.
+	// Whole says that sm:lab runs, or sm:workshop: it may choose the provider, and its targets print no hint of what to
+	// type next.
 	Whole bool
 
 	// Keep, if set, keeps a text that the target printed for the reports about the run, and Recording gives what

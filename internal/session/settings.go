@@ -24,8 +24,8 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// ProviderAuto is for sm:lab and sm:workshop only: a lab of this name where there is one, else kind where it can be created, else
-// embedded.
+// ProviderAuto is for sm:lab and sm:workshop only: a lab of this name where there is one, else kind where it can be
+// created, else embedded.
 const ProviderAuto = "auto"
 
 // DefaultDump is the folder for dumps in a CI job, and for the targets that always write one.

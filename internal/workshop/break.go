@@ -38,7 +38,8 @@ var errNotBroken = errors.New("sm:break has put no fault into this lab")
 func (b Broken) station(text Text) Station {
 	s := sabotage.All()[b.Number-1]
 	text.Hints = []string{
-		fmt.Sprintf("The target that would repair it is sm:%s.", s.Target), "Look at what this shows: " + whereToLook(s),
+		fmt.Sprintf("The target that would repair it is sm:%s.", s.Target),
+		"Look at what this shows: " + whereToLook(s),
 	}
 	if !b.Notes.Done.IsZero() {
 		text.Explanation = b.named() + " " + text.Explanation
