@@ -193,10 +193,18 @@ func (e *Engine) take(look Look) {
 	e.at = max(0, slices.IndexFunc(e.stations, func(s Station) bool { return s.Name == here }))
 }
 
+// fault is what sm:break has put in; nil where there is none, or where the lab is not there. The caller holds the mutex.
+func (e *Engine) fault() *Broken {
+	if !e.look.Installed {
+		return nil
+	}
+	return e.progress.Break
+}
+
 // current is the station that is shown: the learner's, or the search for a fault. The caller holds the mutex.
 func (e *Engine) current() Station {
-	if e.progress.Break != nil {
-		return e.progress.Break.station(e.broken)
+	if e.fault() != nil {
+		return e.fault().station(e.broken)
 	}
 	return e.stations[e.at]
 }
@@ -211,8 +219,8 @@ func (e *Engine) came() error {
 
 // notes gives the notes on the current station. The caller holds the mutex.
 func (e *Engine) notes() Notes {
-	if e.progress.Break != nil {
-		return e.progress.Break.Notes
+	if e.fault() != nil {
+		return e.fault().Notes
 	}
 	if e.coming() {
 		return e.progress.Coming
@@ -228,7 +236,7 @@ func (e *Engine) note(change func(*Notes)) error {
 	notes := e.notes()
 	change(&notes)
 	switch {
-	case e.progress.Break != nil:
+	case e.fault() != nil:
 		e.progress.Break.Notes = notes
 	case e.coming():
 		e.progress.Coming = notes
@@ -322,7 +330,7 @@ func (e *Engine) unsettled() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	limit := fresh
-	if e.progress.Break != nil && !e.progress.Break.Seen {
+	if e.fault() != nil && !e.fault().Seen {
 		limit = symptom
 	}
 	return v.Report != nil && !v.Done && v.Doing == "" && time.Since(e.touched) < limit
@@ -377,7 +385,7 @@ func (e *Engine) once(ctx context.Context) {
 		e.report = &found
 		e.checks++
 		e.asked = false
-		if broken := e.progress.Break; broken != nil && !found.Proven() && !broken.Seen {
+		if broken := e.fault(); broken != nil && !found.Proven() && !broken.Seen {
 			broken.Seen = true
 			e.show(e.progress.Save(e.file))
 		}
@@ -398,7 +406,7 @@ func (e *Engine) seen(look Look) (s Station, lessons probe.Lessons, claims []str
 		case deleted:
 			e.move(0)
 		// A learner who typed the target of a later station is at that station. One who went back to a station stays.
-		case at > max(before, e.at) && e.progress.Break == nil && !e.stations[e.at].Met(look, e.progress.done):
+		case at > max(before, e.at) && e.fault() == nil && !e.stations[e.at].Met(look, e.progress.done):
 			e.move(at)
 		}
 		s = e.current()
@@ -440,13 +448,13 @@ func (e *Engine) met(s Station) bool { return e.doing == "" && s.Met(e.look, e.p
 // proven tells whether the last check proves every claim of the station. A fault whose symptom was not seen yet is not
 // fixed. The caller holds the mutex.
 func (e *Engine) proven() bool {
-	return e.report != nil && e.report.Proven() && (e.progress.Break == nil || e.progress.Break.Seen)
+	return e.report != nil && e.report.Proven() && (e.fault() == nil || e.fault().Seen)
 }
 
 // finish notes that the station is done. The caller holds the mutex.
 func (e *Engine) finish() {
 	if e.notes().Done.IsZero() {
-		if broken := e.progress.Break; broken != nil && !slices.Contains(e.progress.Fixed, broken.Number) {
+		if broken := e.fault(); broken != nil && !slices.Contains(e.progress.Fixed, broken.Number) {
 			e.progress.Fixed = append(e.progress.Fixed, broken.Number)
 		}
 		e.noted(func(n *Notes) { n.Done = time.Now().UTC() })
@@ -499,7 +507,7 @@ func (e *Engine) View() View {
 	v := View{
 		Station: s, Index: e.at, Count: len(e.stations), Look: e.look, Notes: notes, Report: e.report,
 		Checking: e.checking, Doing: e.doing, Output: slices.Clone(e.output), Failed: e.failed, Trouble: e.trouble,
-		Told: e.told, Changes: e.changes, Checks: e.checks, Broken: e.progress.Break != nil,
+		Told: e.told, Changes: e.changes, Checks: e.checks, Broken: e.fault() != nil,
 		Fixed: len(e.progress.Fixed), Faults: len(sabotage.All()),
 	}
 	for _, c := range e.counted(s, e.look) {
@@ -642,7 +650,7 @@ func (e *Engine) Go(to int) error {
 			switch {
 			case to < 0 || to >= len(e.stations):
 				err = fmt.Errorf("there are stations 1 to %d", len(e.stations))
-			case e.progress.Break != nil:
+			case e.fault() != nil:
 				err = errors.New("a fault is in the lab: fix it, or restore the lab, and then go to another station")
 			case to != e.at:
 				e.move(to)

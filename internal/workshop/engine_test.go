@@ -369,10 +369,22 @@ func TestDeletedLab(t *testing.T) {
 		e := opened(t, lab, filepath.Join(t.TempDir(), "notes.json"))
 		stop := running(t.Context(), e)
 		time.Sleep(5 * time.Second)
-		lab.change("Service appb", func() { lab.look = Look{Lab: "test", Why: "there is no cluster"} })
+		there := lab.look
+		lab.change("Service appb", func() {
+			lab.look = Look{Lab: "test", Why: "there is no cluster"}
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.progress.Break = &Broken{Number: 1}
+		})
 		time.Sleep(5 * time.Second)
-		if v := e.View(); v.Station.Name != "install" || v.Done || v.Count != 11 {
-			t.Errorf("at %s of %d, done %t", v.Station.Name, v.Count, v.Done)
+		if v := e.View(); v.Station.Name != "install" || v.Done || v.Broken || v.Count != 11 {
+			t.Errorf("at %s of %d, done %t, broken %t", v.Station.Name, v.Count, v.Done, v.Broken)
+		}
+		// A cluster that was only stopped has its fault still.
+		lab.change("Service appb", func() { lab.look = there })
+		time.Sleep(5 * time.Second)
+		if v := e.View(); !v.Broken {
+			t.Errorf("started again, and at %s", v.Station.Name)
 		}
 		stop()
 	})
