@@ -380,7 +380,8 @@ func TestGitLabJob(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(block), &job); err != nil {
 		t.Fatal(err)
 	}
-	if len(job.Script) != 1 || !strings.HasSuffix(job.Script[0], "sm:run -lessons=waypoint,authz -- go test ./e2e/...") {
+	if len(job.Script) != 1 ||
+		!strings.HasSuffix(job.Script[0], "sm:run -lessons=waypoint,authz -- go test ./e2e/...") {
 		t.Errorf("the commands are %q", job.Script)
 	}
 }

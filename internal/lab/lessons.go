@@ -108,15 +108,16 @@ func remaining(ctx context.Context, s *session.Session, l lesson.Lesson) error {
 	if len(kept) == 0 {
 		return nil
 	}
-	found := problem.New(problem.LessonRemains, nil, "the objects of sm:%s are deleted, and its effect remains: the lab "+
-		"did not make %s in namespace %s, and so does not delete it", l.Name, strings.Join(kept, " and "),
+	found := problem.New(problem.LessonRemains, nil, "the objects of sm:%s are deleted, and its effect remains: the "+
+		"lab did not make %s in namespace %s, and so does not delete it", l.Name, strings.Join(kept, " and "),
 		s.Config.Namespace)
 	found.Advice = nil // the commands; the kind's advice says the same in general
 	for _, object := range kept {
 		found.Advice = append(found.Advice, fmt.Sprintf("If you no longer need it, run `kubectl -n %s delete %s`.",
 			s.Config.Namespace, object))
 	}
-	found.Advice = append(found.Advice, "Then run `mage sm:"+l.Name+" -off` again, which checks that the effect is gone.")
+	found.Advice = append(found.Advice,
+		"Then run `mage sm:"+l.Name+" -off` again, which checks that the effect is gone.")
 	return found
 }
 

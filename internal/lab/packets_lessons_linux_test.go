@@ -106,7 +106,8 @@ func (b *bench) remains(
 	}
 	start := time.Now()
 	err := off(b)(b.t.Context())
-	b.t.Logf("with %s of a learner, the lesson's -off ended after %s", made.GetName(), time.Since(start).Round(time.Millisecond))
+	b.t.Logf("with %s of a learner, the lesson's -off ended after %s", made.GetName(),
+		time.Since(start).Round(time.Millisecond))
 	var found *problem.Problem
 	command := strings.ToLower(made.GetKind()) + " " + made.GetName()
 	if !errors.As(err, &found) || found.ID != problem.LessonRemains.ID ||

@@ -180,7 +180,8 @@ func TestTelemetryNotes(t *testing.T) {
 			[]string{"prometheus", "jaeger"},
 			built,
 			[]string{
-				"no proxy counts istio_requests_total", "this Prometheus has no web pages", "this Jaeger has no web pages",
+				"no proxy counts istio_requests_total",
+				"this Prometheus has no web pages", "this Jaeger has no web pages",
 				"not installed, so nothing is claimed of it: grafana, kiali",
 			},
 		},

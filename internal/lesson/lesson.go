@@ -121,8 +121,8 @@ type Lesson struct {
 	// InForce is what turning the lesson on waits for after the plan, and Gone what turning it off waits for: the API
 	// server accepting an object does not mean that a proxy has its configuration. Both may be nil.
 	InForce, Gone func(*session.Session) Wait
-	// Remaining, if not nil, lists the objects that keep the lesson's effect after its own were deleted, by kind and name:
-	// a learner may have made them. Turning the lesson off does not wait for what cannot come.
+	// Remaining, if not nil, lists the objects that keep the lesson's effect after its own were deleted, by kind and
+	// name: a learner may have made them. Turning the lesson off does not wait for what cannot come.
 	Remaining func(*mesh.Objects) []string
 	// Restarted, if not nil, is what sm:install waits for while the lesson is on: that its pods, which may have been
 	// restarted, are ready and seen to be.

@@ -68,7 +68,8 @@ func (o *Objects) TracingTrouble() *problem.Problem {
 			"exist", names.Istio, collectorService)
 	}
 	selector := labels.SelectorFromSet(o.Tracing.Collector.Spec.Selector)
-	if !slices.ContainsFunc(o.Tracing.Pods, func(p corev1.Pod) bool { return selector.Matches(labels.Set(p.Labels)) }) {
+	if !slices.ContainsFunc(o.Tracing.Pods,
+		func(p corev1.Pod) bool { return selector.Matches(labels.Set(p.Labels)) }) {
 		return problem.New(problem.ConfigNotAttached, nil, "Service %s/%s selects %s, and no pod has these labels: the "+
 			"proxies' traces go nowhere", names.Istio, collectorService, selector)
 	}
@@ -91,8 +92,8 @@ func samplingTrouble(name string, tracing *telemetryapi.Tracing) *problem.Proble
 		return problem.New(problem.ConfigNotAttached, nil, "Telemetry %s gives no percentage, so one of a hundred "+
 			"requests is traced", name)
 	case sampling.GetValue() < 100:
-		return problem.New(problem.ConfigNotAttached, nil, "Telemetry %s traces %g %% of the requests, not 100 %%", name,
-			sampling.GetValue())
+		return problem.New(problem.ConfigNotAttached, nil, "Telemetry %s traces %g %% of the requests, not 100 %%",
+			name, sampling.GetValue())
 	}
 	return nil
 }

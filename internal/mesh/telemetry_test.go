@@ -42,18 +42,22 @@ func TestTracingTrouble(t *testing.T) {
 		"as applied":   {func(*Tracing) {}, ""},
 		"no Telemetry": {func(tr *Tracing) { tr.Telemetries = nil }, "there is no Telemetry in namespace istio-system"},
 		"another provider": {
-			change(func(tr *telemetryapi.Tracing) { tr.Providers[0].Name = "zipkin" }), "to the provider zipkin, not to jaeger",
+			change(func(tr *telemetryapi.Tracing) { tr.Providers[0].Name = "zipkin" }),
+			"to the provider zipkin, not to jaeger",
 		},
 		"no provider": {
 			change(func(tr *telemetryapi.Tracing) { tr.Providers = nil }), "to the provider nothing, not to jaeger",
 		},
 		"no request": {
-			change(func(tr *telemetryapi.Tracing) { tr.RandomSamplingPercentage.Value = 0 }), "traces 0 % of the requests",
+			change(func(tr *telemetryapi.Tracing) { tr.RandomSamplingPercentage.Value = 0 }),
+			"traces 0 % of the requests",
 		},
 		"no percentage": {
 			change(func(tr *telemetryapi.Tracing) { tr.RandomSamplingPercentage = nil }), "one of a hundred",
 		},
-		"no collector": {func(tr *Tracing) { tr.Collector = nil }, "jaeger-collector, which the proxies send traces to"},
+		"no collector": {
+			func(tr *Tracing) { tr.Collector = nil }, "jaeger-collector, which the proxies send traces to",
+		},
 		"a collector without pods": {
 			func(tr *Tracing) { tr.Collector.Spec.Selector = map[string]string{"app": "zipkin"} }, "selects app=zipkin",
 		},
@@ -73,7 +77,9 @@ func TestScrapeTrouble(t *testing.T) {
 			Name: name, Annotations: map[string]string{"prometheus.io/scrape": scrape},
 		}}
 	}
-	o := &Objects{Ztunnels: []corev1.Pod{pod("a", "true"), pod("b", "false"), {ObjectMeta: metav1.ObjectMeta{Name: "c"}}}}
+	o := &Objects{Ztunnels: []corev1.Pod{
+		pod("a", "true"), pod("b", "false"), {ObjectMeta: metav1.ObjectMeta{Name: "c"}},
+	}}
 	if trouble := o.ScrapeTrouble(); trouble == nil || !strings.Contains(trouble.Seen, "pods b, c have no annotation") {
 		t.Errorf("got %v", trouble)
 	}

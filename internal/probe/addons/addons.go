@@ -15,9 +15,9 @@ import (
 // second interval and a little are for a busy machine. Envoy sends its spans every five seconds
 // (tracing.opentelemetry.flush_interval_ms). Kiali and Grafana ask Prometheus.
 const (
-	scrapePatience = 2*observe.ScrapeInterval + 10*time.Second
-	tracePatience  = 25 * time.Second
-	askEvery       = time.Second
+	scrapeLimit   = 2*observe.ScrapeInterval + 10*time.Second
+	tracePatience = 25 * time.Second
+	askEvery      = time.Second
 )
 
 // ask asks an add-on once. An error means that it does not answer, or not what it should.

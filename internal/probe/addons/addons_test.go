@@ -107,9 +107,11 @@ func TestTargetsUp(t *testing.T) {
 		want   probe.Verdict
 		says   string
 	}{
-		"all":         {proxies, probe.Proven, "read: app=ztunnel"},
-		"no gateway":  {sample(ztunnel, "istio-system", "1"), probe.Refuted, "not read: " + gateway},
-		"one is down": {sample(ztunnel, "istio-system", "0") + "," + sample(gateway, "default", "1"), probe.Refuted, ztunnel},
+		"all":        {proxies, probe.Proven, "read: app=ztunnel"},
+		"no gateway": {sample(ztunnel, "istio-system", "1"), probe.Refuted, "not read: " + gateway},
+		"one is down": {
+			sample(ztunnel, "istio-system", "0") + "," + sample(gateway, "default", "1"), probe.Refuted, ztunnel,
+		},
 		"MetalLB, which needs a token": {
 			proxies + "," + sample("speaker-x", "metallb-system", "0"), probe.Refuted, "speaker-x (it is annotated",
 		},
@@ -376,12 +378,16 @@ func TestGrafana(t *testing.T) {
 		want         probe.Verdict
 		says         string
 	}{
-		"data":    {nil, expr, data, probe.Proven, "1 of 1 dashboards load; of 1 queries for connections 1 return data"},
+		"data": {
+			nil, expr, data, probe.Proven, "1 of 1 dashboards load; of 1 queries for connections 1 return data",
+		},
 		"no data": {nil, expr, "", probe.Refuted, "no data: rate(istio_tcp_connections_opened_total[60s])"},
 		"no such dashboard": {
 			[]string{"Istio Mesh Dashboard"}, expr, data, probe.Refuted, "missing: Istio Mesh Dashboard",
 		},
-		"a variable of the user": {nil, "istio_tcp_connections_opened_total{a=$b}", data, probe.Refuted, "of 0 queries"},
+		"a variable of the user": {
+			nil, "istio_tcp_connections_opened_total{a=$b}", data, probe.Refuted, "of 0 queries",
+		},
 	} {
 		c := &cluster{pages: pages(tc.expr, tc.result)}
 		titles := append([]string{"Istio Ztunnel Dashboard"}, tc.titles...)
@@ -390,7 +396,8 @@ func TestGrafana(t *testing.T) {
 	}
 	c := &cluster{pages: pages(expr, data)}
 	c.pages["/api/datasources"] = `[]`
-	if _, _, err := dashboards(t.Context(), observe.Grafana{Cluster: c}, []string{"Istio Ztunnel Dashboard"}); err == nil {
+	wanted := []string{"Istio Ztunnel Dashboard"}
+	if _, _, err := dashboards(t.Context(), observe.Grafana{Cluster: c}, wanted); err == nil {
 		t.Error("no error without a connection to Prometheus")
 	}
 }

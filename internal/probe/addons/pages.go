@@ -13,7 +13,7 @@ import (
 
 // Validations wants Kiali to know the objects of the applications' namespace and to find no error in them.
 func Validations() probe.Gather {
-	return afterwards("Kiali", scrapePatience,
+	return afterwards("Kiali", scrapeLimit,
 		func(ctx context.Context, site probe.Site, _ probe.Measurement) (probe.Verdict, string, error) {
 			found, err := observe.Kiali{Cluster: site.Cluster}.Validation(ctx, site.Namespace)
 			if err != nil {
@@ -28,7 +28,7 @@ func Validations() probe.Gather {
 // Graph wants Kiali to draw the connections on the way from appa to appb, with mutual TLS on all of them. It shows the
 // rates of the last minute, so that Prometheus must have read the proxies twice since the requests.
 func Graph() probe.Gather {
-	return afterwards("Kiali", scrapePatience, graph)
+	return afterwards("Kiali", scrapeLimit, graph)
 }
 
 func graph(ctx context.Context, site probe.Site, _ probe.Measurement) (probe.Verdict, string, error) {
@@ -58,7 +58,7 @@ func graph(ctx context.Context, site probe.Site, _ probe.Measurement) (probe.Ver
 // Dashboards wants Grafana to load dashboards of these titles, and data from those of their queries that ask for
 // connections of the node proxies.
 func Dashboards(titles ...string) probe.Gather {
-	return afterwards("Grafana", scrapePatience,
+	return afterwards("Grafana", scrapeLimit,
 		func(ctx context.Context, site probe.Site, _ probe.Measurement) (probe.Verdict, string, error) {
 			return dashboards(ctx, observe.Grafana{Cluster: site.Cluster}, titles)
 		})

@@ -19,7 +19,7 @@ const metalLB = "metallb-system"
 
 // TargetsUp wants every proxy's pod read by Prometheus, and every other pod of the lab that Prometheus is told to read.
 func TargetsUp() probe.Gather {
-	return afterwards(prometheus, scrapePatience, targetsUp)
+	return afterwards(prometheus, scrapeLimit, targetsUp)
 }
 
 func targetsUp(ctx context.Context, site probe.Site, _ probe.Measurement) (probe.Verdict, string, error) {
@@ -105,7 +105,7 @@ func Edges() probe.Gather {
 			var checks []probe.Check
 			for _, e := range edgesOf(site) {
 				counted := after.Sum(observe.Opened, e.labels())
-				check := eventually(ctx, prometheus, scrapePatience,
+				check := eventually(ctx, prometheus, scrapeLimit,
 					func(ctx context.Context) (probe.Verdict, string, error) { return e.in(ctx, site, counted) })[0]
 				if moved := counted - before.Sum(observe.Opened, e.labels()); moved == 0 {
 					check.Text += "; none of them is of these requests, which used connections that were open before"
@@ -161,7 +161,7 @@ func agrees(query string, counter func(observe.Counters) observe.Counter) probe.
 	return func(ctx context.Context, site probe.Site) (probe.Judge, error) {
 		before, err := site.Counters(ctx)
 		return func(ctx context.Context, m probe.Measurement) []probe.Check {
-			return eventually(ctx, prometheus, scrapePatience, func(ctx context.Context) (probe.Verdict, string, error) {
+			return eventually(ctx, prometheus, scrapeLimit, func(ctx context.Context) (probe.Verdict, string, error) {
 				after, err := site.Counters(ctx)
 				if err != nil {
 					return "", "", err
@@ -193,15 +193,15 @@ func Requests() probe.Gather {
 			`destination_service_name=%q,response_code="200"})`, names.AppA, names.AppB)
 		before, err := observe.Prometheus{Cluster: site.Cluster}.Sum(ctx, query)
 		return func(ctx context.Context, m probe.Measurement) []probe.Check {
-			return eventually(ctx, prometheus, scrapePatience, func(ctx context.Context) (probe.Verdict, string, error) {
+			return eventually(ctx, prometheus, scrapeLimit, func(ctx context.Context) (probe.Verdict, string, error) {
 				after, err := observe.Prometheus{Cluster: site.Cluster}.Sum(ctx, query)
 				if err != nil {
 					return "", "", err
 				}
 				// What was counted before and read only now can add to it.
 				moved := int(after - before)
-				return met(moved >= m.Sent), fmt.Sprintf("istio_requests_total from %s to %s, reported by the waypoint, "+
-					"moved by %d; %d requests were sent", names.AppA, names.AppB, moved, m.Sent), nil
+				return met(moved >= m.Sent), fmt.Sprintf("istio_requests_total from %s to %s, reported by the "+
+					"waypoint, moved by %d; %d requests were sent", names.AppA, names.AppB, moved, m.Sent), nil
 			})
 		}, err
 	}
