@@ -19,7 +19,7 @@ func (b *bench) growth(ctx context.Context) error {
 		"KUBECONFIG="+b.file("grow"))
 	remove := func() error { return b.run(context.WithoutCancel(ctx), env, b.lab, "sm:delete") }
 	for _, nodes := range []int{1, 5, 10} {
-		of := func(name string) string { return fmt.Sprintf("%s, %d nodes", name, nodes) }
+		of := func(name string) string { return fmt.Sprintf("%s, nodes: %d", name, nodes) }
 		if _, err := b.grow(ctx, append(env, fmt.Sprint("SM_WORKERS=", nodes-1)), of); err != nil {
 			return errors.Join(err, remove())
 		}
@@ -42,16 +42,16 @@ func (b *bench) growObjects(ctx context.Context, env []string) error {
 		if err != nil {
 			return err
 		}
-		of := func(name string) string { return fmt.Sprintf("%s, 10 nodes, %d objects", name, n) }
+		of := func(name string) string { return fmt.Sprintf("%s, nodes: 10, objects: %d", name, n) }
 		costs, err := b.grow(ctx, append(env, "SM_MANIFESTS="+file), of)
 		if err != nil {
 			return err
 		}
 		for _, cost := range growthCosts() {
 			if i > 0 {
-				more := float64(n - sizes[i-1])
+				more := (costs[cost.name] - before[cost.name]) / float64(n-sizes[i-1])
 				b.report.add(groupGrowth, fmt.Sprintf("%s, for each of the objects from %d to %d", cost.name,
-					sizes[i-1], n), "m"+cost.unit, 1000*(costs[cost.name]-before[cost.name])/more)
+					sizes[i-1], n), cost.eachUnit, more*cost.eachFactor)
 			}
 		}
 		before = costs
@@ -68,9 +68,19 @@ const (
 	costAgain  = "time with no changes"
 )
 
-func growthCosts() []struct{ name, unit string } {
-	return []struct{ name, unit string }{
-		{costTime, "s"}, {costWaited, "s"}, {costCPU, "s"}, {costMemory, "MiB"}, {costAgain, "s"},
+// growthCost is one of them. What it is for each object has a smaller unit.
+type growthCost struct {
+	name, unit, eachUnit string
+	eachFactor           float64
+}
+
+func growthCosts() []growthCost {
+	return []growthCost{
+		{costTime, "s", "ms", 1000},
+		{costWaited, "s", "ms", 1000},
+		{costCPU, "s", "ms", 1000},
+		{costMemory, "MiB", "KiB", 1024},
+		{costAgain, "s", "ms", 1000},
 	}
 }
 

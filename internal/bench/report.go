@@ -34,7 +34,7 @@ type measure struct {
 	// Group and Name say what was measured.
 	Group string `json:"group"`
 	Name  string `json:"name"`
-	// Unit is that of Values: s or MiB.
+	// Unit is that of Values: s, ms, MiB or KiB.
 	Unit   string    `json:"unit"`
 	Values []float64 `json:"values"`
 	// CPU is the CPU time in seconds that the whole machine spent meanwhile, where that was measured.

@@ -213,12 +213,6 @@ func imagesStep(s *session.Session, c *charts, id string, needs ...string) engin
 			}
 			if err = load(upstream.PodImages(all)); err == nil {
 				engine.Reached(ctx, milestoneInstall)
-				// The others can wait: what the nodes do to join is what the rest of the installation waits for.
-				if waiter := newCluster(s); waiter != nil {
-					err = waiter.AwaitNodes(ctx)
-				}
-			}
-			if err == nil {
 				err = load(refs)
 			}
 			for _, container := range containers {

@@ -146,21 +146,11 @@ func installPlan(s *session.Session, c *charts) engine.Plan {
 // onNewNodes makes a step with pods on every node, where the cluster is created in the same run, also wait for those on
 // nodes that join later.
 func onNewNodes(s *session.Session, step engine.Step) engine.Step {
-	waiter := newCluster(s)
-	if waiter == nil || step.Do == nil {
+	waiter, ok := s.Provider().(cluster.NodeWaiter)
+	if !ok || step.Do == nil || s.Info.Exists && s.Info.State != cluster.Partial {
 		return step
 	}
 	return twice(step, waiter.AwaitNodes)
-}
-
-// newCluster gives the provider where the run creates a cluster that takes objects before all of its nodes have joined,
-// else nil.
-func newCluster(s *session.Session) cluster.NodeWaiter {
-	waiter, ok := s.Provider().(cluster.NodeWaiter)
-	if !ok || s.Info.Exists && s.Info.State != cluster.Partial {
-		return nil
-	}
-	return waiter
 }
 
 // twice makes a step wait for something once it was done, and then for its own objects again.
