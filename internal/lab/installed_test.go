@@ -160,8 +160,8 @@ func TestLeftIsTold(t *testing.T) {
 	}
 }
 
-// A part of the installation and a lesson do not share a name: each would delete the objects of the other, which are not
-// in its own set.
+// A part of the installation and a lesson do not share a name: each would delete the objects of the other, which are
+// not in its own set.
 func TestEveryPartIsOfOnePlan(t *testing.T) {
 	b := newBed(t, "SM_ADDONS=prometheus,grafana,jaeger,kiali", "SM_METALLB=on")
 	b.UseProvider(absent{})

@@ -70,8 +70,8 @@ func (o *Objects) TracingTrouble() *problem.Problem {
 	selector := labels.SelectorFromSet(o.Tracing.Collector.Spec.Selector)
 	if !slices.ContainsFunc(o.Tracing.Pods,
 		func(p corev1.Pod) bool { return selector.Matches(labels.Set(p.Labels)) }) {
-		return problem.New(problem.ConfigNotAttached, nil, "Service %s/%s selects %s, and no pod has these labels: the "+
-			"proxies' traces go nowhere", names.Istio, collectorService, selector)
+		return problem.New(problem.ConfigNotAttached, nil, "Service %s/%s selects %s, and no pod has these labels: "+
+			"the proxies' traces go nowhere", names.Istio, collectorService, selector)
 	}
 	return nil
 }
