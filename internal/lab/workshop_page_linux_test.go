@@ -7,7 +7,9 @@ import (
 	"html"
 	"io"
 	"net/http"
+	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -190,4 +192,18 @@ func fetched(t *testing.T, address, part string) string {
 		t.Fatalf("%s: %s, %v", part, response.Status, err)
 	}
 	return string(body)
+}
+
+// named finds the first of some processes that runs a program, with a given argument unless that is empty.
+func named(t *testing.T, among []int, program, argument string) int {
+	t.Helper()
+	for _, pid := range among {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		words := strings.Split(string(raw), "\x00")
+		if err == nil && words[0] == program && (argument == "" || slices.Contains(words, argument)) {
+			return pid
+		}
+	}
+	t.Fatalf("no process runs %s", program)
+	return 0
 }

@@ -193,7 +193,7 @@ func (e *Engine) take(look Look) {
 	e.at = max(0, slices.IndexFunc(e.stations, func(s Station) bool { return s.Name == here }))
 }
 
-// fault is what sm:break has put in; nil where there is none, or where the lab is not there. The caller holds the mutex.
+// fault is what sm:break has put in; nil where there is none, or no lab. The caller holds the mutex.
 func (e *Engine) fault() *Broken {
 	if !e.look.Installed {
 		return nil
