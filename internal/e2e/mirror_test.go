@@ -251,8 +251,8 @@ func TestRegistryMirror(t *testing.T) {
 		return strings.TrimSpace(string(content)) + "\n"
 	}
 	values := "istiod:\n" + strings.ReplaceAll("\n"+read("istio/substitute-istiod.yaml"), "\n", "\n  ") + "\n"
-	filter := strings.Replace(read("lessons/waypoint/upstream-envoy.yaml"), "metadata:",
-		"metadata:\n  namespace: default", 1)
+	filter := strings.Replace(read("lessons/waypoint/upstream-envoy.yaml"), "name: appb-waypoint-upstream-envoy",
+		"name: for-upstream-envoy\n  namespace: default", 1)
 	for _, c := range []struct {
 		name                      string
 		private, troubled, locked bool
