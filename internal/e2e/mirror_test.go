@@ -242,7 +242,8 @@ func (m *mirror) resolve(name string) string {
 // TestRegistryMirror installs the whole lab without a bundle, through mirrors in all states, and proves every claim, or
 // wants the cause named before there is a cluster.
 func TestRegistryMirror(t *testing.T) {
-	// Mirrored images are what they are in the bundle; without one the lab cannot know that proxyv2 is upstream Envoy.
+	// Mirrored images are what they are in the bundle; without one the lab cannot know that proxyv2 is upstream Envoy
+	// and ztunnel the Go node proxy.
 	read := func(file string) string {
 		content, err := os.ReadFile("../../specs/" + file)
 		if err != nil {
@@ -250,7 +251,11 @@ func TestRegistryMirror(t *testing.T) {
 		}
 		return strings.TrimSpace(string(content)) + "\n"
 	}
-	values := "istiod:\n" + strings.ReplaceAll("\n"+read("istio/substitute-istiod.yaml"), "\n", "\n  ") + "\n"
+	values := ""
+	for _, chart := range []string{"istiod", "cni"} {
+		nested := strings.ReplaceAll("\n"+read("istio/substitute-"+chart+".yaml"), "\n", "\n  ")
+		values += chart + ":" + nested + "\n"
+	}
 	filter := strings.Replace(read("lessons/waypoint/upstream-envoy.yaml"), "name: appb-waypoint-upstream-envoy",
 		"name: for-upstream-envoy\n  namespace: default", 1)
 	for _, c := range []struct {
