@@ -8,7 +8,7 @@ MAGE := $(GO) tool mage
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ambientlab
 BUNDLE ?= $(CACHE)/source-bundle
 # What a source bundle can hold of the add-ons; the others have no Go-only build.
-E2E = SM_BUNDLE=$(BUNDLE) SM_ADDONS=prometheus $(GO) test -count=1 -timeout=60m -v
+E2E = SM_BUNDLE=$(BUNDLE) SM_ADDONS=prometheus,jaeger $(GO) test -count=1 -timeout=60m -v
 # The newest Envoy that building a bundle has fetched: a test of the node proxy runs it.
 ENVOY = $$(ls -t $(CACHE)/source/envoy/*/envoy | head -n 1)
 

@@ -105,7 +105,17 @@ func TestLab(t *testing.T) {
 	if report == "" {
 		report = t.TempDir()
 	}
+	l.mage(t, "sm:telemetry")
 	verify := l.mage(t, "sm:verify", "-out="+report)
+	for _, id := range []string{
+		"prometheus-targets", "prometheus-edges", "prometheus-denied", "prometheus-delayed", "jaeger-trace",
+		"jaeger-requests", "jaeger-denied", "jaeger-delayed",
+	} {
+		if !strings.Contains(verify.stdout, id) {
+			t.Errorf("sm:verify makes no claim %s", id)
+		}
+	}
+	l.mage(t, "sm:telemetry", "-off")
 	t.Logf("sm:verify:\n%s", verify.stdout)
 	for _, bad := range []string{"refuted", "inconclusive"} {
 		if strings.Contains(verify.stdout, " "+bad+" ") {

@@ -44,6 +44,7 @@ func TestSabotage(t *testing.T) {
 	}
 	l.mage(t, "sm:authz", "-strict")
 	l.sabotaged(t, sabotage.All(), strict())
+	t.Run("an image is replaced under its reference", l.testReplacedImage)
 	t.Run("no pod starts without ztunnel", l.testNoZtunnel)
 	t.Run("no API server", l.testNoAPIServer)
 	for _, target := range []string{"sm:authz", "sm:fault"} {

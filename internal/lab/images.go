@@ -115,7 +115,7 @@ func checkBundle(ctx context.Context, s *session.Session, c *charts) error {
 		return problem.New(problem.ImageMissing, nil, "SM_BUNDLE=%s lacks %s", s.Settings.Bundle,
 			strings.Join(missing, ", ")).
 			With("If the missing image is a telemetry add-on's, leave that add-on out, " +
-				"such as with SM_ADDONS=prometheus.")
+				"such as with SM_ADDONS=prometheus,jaeger.")
 	}
 	return nil
 }

@@ -29,6 +29,9 @@ const (
 	KubernetesVersion = "v1.36.3"
 	istioRevision     = "eed52ebb66ad"
 	istioTag          = "1.31.4"
+	// jaegerVersion is the release whose code is v1.76.0 of the Go module: both are tags of one commit. The module's
+	// path has no /v2, so the Go module proxy serves no tag of version 2.
+	jaegerVersion = "2.13.0"
 )
 
 // Programs lists every program that Binary can build, in the order in which building them all is quickest.
@@ -83,6 +86,9 @@ func Programs() []Program {
 			"prometheus-config-reloader", "prometheus",
 			"github.com/prometheus-operator/prometheus-operator/cmd/prometheus-config-reloader", nil, time.Minute,
 		},
+		{"jaeger", "jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger", []Variable{
+			{"github.com/jaegertracing/jaeger/internal/version.latestVersion", "v" + jaegerVersion},
+		}, 3 * time.Minute},
 	}
 }
 

@@ -44,7 +44,8 @@ func TestProgramsAreInTheirModules(t *testing.T) {
 // What a reference says is the version that the nested module pins.
 func TestReferencesNameTheVersions(t *testing.T) {
 	for ref, pin := range map[string][2]string{
-		"docker.io/fortio/fortio:1.75.3": {"apps", "fortio.org/fortio v1.75.3"},
+		"docker.io/fortio/fortio:1.75.3":        {"apps", "fortio.org/fortio v1.75.3"},
+		"docker.io/jaegertracing/jaeger:2.17.0": {"jaeger", "github.com/jaegertracing/jaeger v1.76.0"},
 		"docker.io/mccutchen/go-httpbin:v2.26.0": {
 			"apps",
 			"github.com/mccutchen/go-httpbin/v2 v2.26.0",

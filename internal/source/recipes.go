@@ -47,8 +47,8 @@ const usualPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 // recipes lists the images that can be built, in the order of their references.
 //
-// Of what Istio's add-ons name, Grafana, Kiali and Jaeger are not there: what they serve is made by JavaScript builds
-// that their Go modules do not hold.
+// Of what Istio's add-ons name, Grafana and Kiali are not there: what they serve is made by JavaScript builds that
+// their Go modules do not hold. Of Jaeger only the web pages are missing.
 func recipes() []recipe {
 	return []recipe{
 		{
@@ -108,6 +108,19 @@ func recipes() []recipe {
 				Env: []string{usualPath, "ISTIO_META_ISTIO_VERSION=" + istioTag},
 			},
 			substitute: "Go node proxy of this project instead of ztunnel",
+		},
+		{
+			ref:      "docker.io/jaegertracing/jaeger:2.17.0",
+			programs: []placed{{"jaeger", "/cmd/jaeger/jaeger-linux"}},
+			config: v1.Config{
+				Entrypoint: []string{"/cmd/jaeger/jaeger-linux"}, User: "10001:10001",
+				Env: []string{usualPath, "JAEGER_LISTEN_HOST=0.0.0.0"},
+				ExposedPorts: map[string]struct{}{
+					"4317/tcp": {}, "4318/tcp": {}, "9411/tcp": {}, "13133/tcp": {}, "16685/tcp": {}, "16686/tcp": {},
+				},
+			},
+			substitute: "Jaeger " + jaegerVersion + ", the newest that the Go module proxy serves, without its web " +
+				"interface, whose pages a JavaScript build makes; traces and queries are all there",
 		},
 		{
 			ref:      "docker.io/mccutchen/go-httpbin:v2.26.0",

@@ -203,14 +203,26 @@ func filtered(status string) bool {
 
 // podImages are the images whose pods run. Those of an add-on are among them once the add-on was wanted.
 func (e *Embedded) podImages() []string {
-	const addon = "prometheus"
-	wanted := slices.Contains(e.opts.Addons, addon)
+	wanted := slices.Clone(e.opts.Addons)
 	if s, err := e.load(); err == nil {
-		wanted = wanted || slices.Contains(s.Addons, addon)
+		wanted = append(wanted, s.Addons...)
 	}
 	return slices.DeleteFunc(source.PodImages(), func(ref string) bool {
-		return !wanted && (strings.Contains(ref, "/prom/") || strings.Contains(ref, "/prometheus-operator/"))
+		addon := addonOf(ref)
+		return addon != "" && !slices.Contains(wanted, addon)
 	})
+}
+
+// addonOf names the add-on that an image is of; none for other images.
+func addonOf(ref string) string {
+	for part, addon := range map[string]string{
+		"/prom/": "prometheus", "/prometheus-operator/": "prometheus", "/jaegertracing/": "jaeger",
+	} {
+		if strings.Contains(ref, part) {
+			return addon
+		}
+	}
+	return ""
 }
 
 // TryPods says whether pods can run on this machine. It tries it with the pod runner, or as much as can be tried
