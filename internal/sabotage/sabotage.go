@@ -221,7 +221,7 @@ func Addons() []Sabotage {
 		{
 			Name: "no-telemetry", Title: "the mesh has no Telemetry, so no proxy sends traces",
 			Changes: telemetry(Change{Remove: true}),
-			Claims:  traces, Cause: "there is no Telemetry", Target: "install",
+			Claims:  traces, Cause: "is no Telemetry in namespace", Target: "install",
 		},
 		{
 			Name: "no-sampling", Title: "the Telemetry asks for traces of no request",
