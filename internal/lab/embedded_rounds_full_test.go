@@ -6,4 +6,5 @@ const (
 	rounds        = 20
 	packetsRounds = 20
 	everyBreak    = true
+	stationAddons = "prometheus"
 )

@@ -20,7 +20,7 @@ import (
 // each station proposes: every command of the stations is run by the program that Mage compiles, on a lab whose pods
 // run.
 func TestEveryStation(t *testing.T) {
-	b := newBench(t, "stations-test", "SM_PACKETS=on", "SM_ADDONS=prometheus")
+	b := newBench(t, "stations-test", "SM_PACKETS=on", "SM_ADDONS="+stationAddons)
 	p := b.compiled()
 	b.installOrSkip()
 
@@ -51,12 +51,12 @@ func TestEveryStation(t *testing.T) {
 			t.Fatalf("%s: %v\n%s", v.Station.Name, err, strings.Join(e.View().Output, "\n"))
 		}
 		changed := e.Changed()
-		for deadline := time.After(3 * time.Minute); !e.View().Done; {
+		for deadline := time.After(6 * time.Minute); !e.View().Done; {
 			select {
 			case <-changed:
 				changed = e.Changed()
 			case <-deadline:
-				t.Fatalf("station %s is not done within three minutes: %+v", v.Station.Name, e.View().Items)
+				t.Fatalf("station %s is not done within six minutes: %+v", v.Station.Name, e.View().Items)
 			}
 		}
 		t.Logf("station %s: done %s after its commands were typed", v.Station.Name,
