@@ -2,9 +2,9 @@
 
 package lab
 
-// rounds is how often TestEmbeddedAgain starts a lab, packetsRounds how often TestPacketsAgain does, everyBreak
-// whether TestBreaks fixes every fault, stationAddons the add-ons of TestEveryStation, without which the workshop leaves
-// its station out. All of it takes too long for make test.
+// rounds is how often TestEmbeddedAgain starts a lab, packetsRounds how often TestPacketsAgain does. everyBreak says
+// whether TestBreaks fixes every fault. stationAddons are the add-ons of TestEveryStation, without which the workshop
+// leaves its station out. All of it takes too long for make test.
 const (
 	rounds        = 3
 	packetsRounds = 1
