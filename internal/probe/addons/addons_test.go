@@ -115,6 +115,9 @@ func TestTargetsUp(t *testing.T) {
 		"MetalLB, which needs a token": {
 			proxies + "," + sample("speaker-x", "metallb-system", "0"), probe.Refuted, "speaker-x (it is annotated",
 		},
+		"istio-cni, which is simulated without Docker": {
+			proxies + "," + sample("istio-cni-node-x", "istio-system", "0"), probe.Proven, "read",
+		},
 		"a pod that is not the lab's": {proxies + "," + sample("x", "shop", "0"), probe.Proven, "read"},
 	} {
 		c := &cluster{pages: map[string]string{"/api/v1/query": fmt.Sprintf(vector, tc.answer)}}
