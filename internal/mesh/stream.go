@@ -20,25 +20,41 @@ type stream struct {
 	data   httpstream.Stream
 	errs   httpstream.Stream
 
-	// refused yields, once, what the kubelet said on the error stream; it is closed afterwards.
-	refused chan error
-	read    atomic.Bool
-	closing sync.Once
+	// listened is closed when the error stream has ended; refusal is then what the kubelet said on it, or nil.
+	listened chan struct{}
+	refusal  error
+	read     atomic.Bool
+	closing  sync.Once
 }
 
 // listenForRefusal reads the error stream: kubelet says there why it could not reach the port, and then the whole
 // connection cannot be used any more.
 func (s *stream) listenForRefusal() {
-	defer close(s.refused)
+	defer close(s.listened)
 	message, err := io.ReadAll(s.errs)
 	if err == nil && len(message) > 0 {
-		s.refused <- errors.New(strings.TrimSpace(string(message)))
+		s.refusal = s.tunnel.problem(errors.New(strings.TrimSpace(string(message))))
 		s.tunnel.drop(s.conn)
 	}
 }
 
 // refusalWait is how long a connection that ended without a byte waits for the reason, which travels on another stream.
 const refusalWait = 2 * time.Second
+
+// refused gives kubelet's reason for a connection that ended without a byte, or nil. It waits for the reason.
+func (s *stream) refused() error {
+	if s.read.Load() {
+		return nil
+	}
+	timer := time.NewTimer(refusalWait)
+	defer timer.Stop()
+	select {
+	case <-s.listened:
+		return s.refusal
+	case <-timer.C:
+		return nil
+	}
+}
 
 // Read implements net.Conn. Where no process listens on the port, the data ends before the first byte; kubelet's reason
 // is returned in its place.
@@ -50,16 +66,8 @@ func (s *stream) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	if !s.read.Load() {
-		timer := time.NewTimer(refusalWait)
-		defer timer.Stop()
-		select {
-		case refusal := <-s.refused:
-			if refusal != nil {
-				return n, s.tunnel.problem(refusal)
-			}
-		case <-timer.C:
-		}
+	if refusal := s.refused(); refusal != nil {
+		return n, refusal
 	}
 	select {
 	case <-s.conn.CloseChan():
@@ -71,7 +79,16 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (s *stream) Write(p []byte) (int, error) { return s.data.Write(p) }
+// Write implements net.Conn. Kubelet's reason can arrive, and end the connection, before the first byte is written.
+func (s *stream) Write(p []byte) (int, error) {
+	n, err := s.data.Write(p)
+	if err != nil {
+		if refusal := s.refused(); refusal != nil {
+			return n, refusal
+		}
+	}
+	return n, err
+}
 
 // CloseWrite tells the other side that no more comes.
 func (s *stream) CloseWrite() error { return s.data.Close() }

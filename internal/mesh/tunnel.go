@@ -153,7 +153,7 @@ func (t *Tunnel) open(ctx context.Context) (*stream, error) {
 		t.unlessCancelled(ctx, conn)
 		return nil, fmt.Errorf("opening the data stream: %w", err)
 	}
-	s := &stream{tunnel: t, conn: conn, data: data, errs: errorStream, refused: make(chan error, 1)}
+	s := &stream{tunnel: t, conn: conn, data: data, errs: errorStream, listened: make(chan struct{})}
 	go s.listenForRefusal()
 	return s, nil
 }
