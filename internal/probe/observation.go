@@ -122,20 +122,35 @@ func (w *watch) of(run string) *observation {
 	}
 }
 
-// await waits until complete, which is called with the number of lines of all traffic, says that no more lines are to
-// be waited for, and for no longer than patience after the last line.
-func (e Env) await(ctx context.Context, w *watch, complete func(all int) (done bool, patience time.Duration)) {
+// progress is what is known of lines that are waited for.
+type progress struct {
+	// done tells that no more are to be waited for.
+	done bool
+	// lines is how many there are of those that matter. They are waited for no longer than patience after the last one:
+	// other traffic, which may never end, does not prolong that.
+	lines    int
+	patience time.Duration
+}
+
+// await waits until look, which is called with the number of lines of the runs and of all traffic, says that it is done
+// or has no more patience.
+func (e Env) await(ctx context.Context, w *watch, look func(ours, all int) progress) {
+	var last progress
+	var limit <-chan time.Time
 	for {
 		w.mutex.Lock()
-		news, all := w.news, w.lines+total(w.others)
+		news, ours, all := w.news, w.lines, w.lines+total(w.others)
 		w.mutex.Unlock()
-		done, patience := complete(all)
-		if done {
+		now := look(ours, all)
+		if now.done {
 			return
+		}
+		if limit == nil || now != last {
+			last, limit = now, e.After(now.patience)
 		}
 		select {
 		case <-news:
-		case <-e.After(patience):
+		case <-limit:
 			return
 		case <-w.ended:
 			return
@@ -154,10 +169,10 @@ func total(counts map[string]int) (sum int) {
 
 // logged waits until the log holds n requests of a run, or seems to have no more.
 func (e Env) logged(ctx context.Context, w *watch, run string, n int) {
-	e.await(ctx, w, func(int) (bool, time.Duration) {
+	e.await(ctx, w, func(ours, _ int) progress {
 		w.mutex.Lock()
 		defer w.mutex.Unlock()
-		return len(w.runs[run]) >= n, logShortWait
+		return progress{len(w.runs[run]) >= n, ours, logShortWait}
 	})
 }
 
@@ -181,7 +196,7 @@ func (e Env) finish(ctx context.Context, w *watch, sent map[string]int) {
 		return
 	}
 	moved := w.after.Requests.Since(w.before.Requests)
-	e.await(ctx, w, func(all int) (bool, time.Duration) {
+	e.await(ctx, w, func(ours, all int) progress {
 		w.mutex.Lock()
 		missing, others := false, len(w.others) > 0
 		for run, n := range sent {
@@ -190,11 +205,11 @@ func (e Env) finish(ctx context.Context, w *watch, sent map[string]int) {
 		w.mutex.Unlock()
 		switch {
 		case !moved.Known:
-			return false, logShortWait // late duplicates would show by then
+			return progress{false, ours, logShortWait} // late duplicates would show by then
 		case uint64(all) < moved.Value:
-			return false, logWait
+			return progress{false, all, logWait}
 		}
-		return !missing || !others, logShortWait
+		return progress{!missing || !others, ours, logShortWait}
 	})
 	if ctx.Err() != nil {
 		w.err = context.Cause(ctx)
