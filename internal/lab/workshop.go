@@ -23,6 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
+	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -151,12 +152,9 @@ func unfinished(ctx context.Context, s *session.Session) (string, error) {
 		return "", err
 	}
 	apps := api.Kube().AppsV1()
-	istiod, err := apps.Deployments(names.Istio).Get(ctx, "istiod", metav1.GetOptions{})
-	if client.IgnoreNotFound(err) != nil {
-		return "", fmt.Errorf("looking at istiod: %w", err)
-	}
-	if err != nil || istiod.Status.AvailableReplicas == 0 {
-		return "istiod is not ready", nil
+	ready, err := istiodReady(ctx, s, apps)
+	if err != nil || !ready {
+		return "istiod is not ready", err
 	}
 	ztunnel, err := apps.DaemonSets(names.Istio).Get(ctx, "ztunnel", metav1.GetOptions{})
 	if client.IgnoreNotFound(err) != nil {
@@ -167,6 +165,19 @@ func unfinished(ctx context.Context, s *session.Session) (string, error) {
 		return "not every node has a ready ztunnel", nil
 	}
 	return "", nil
+}
+
+// istiodReady tells whether istiod is available, or, where it is a process on this machine, started.
+func istiodReady(ctx context.Context, s *session.Session, apps appsclient.AppsV1Interface) (bool, error) {
+	if process := s.ProcessStep("istiod", "istiod", cluster.ProcessIstiod); process.Check != nil {
+		status, err := process.Check(ctx)
+		return status.Done, err
+	}
+	istiod, err := apps.Deployments(names.Istio).Get(ctx, "istiod", metav1.GetOptions{})
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("looking at istiod: %w", err)
+	}
+	return err == nil && istiod.Status.AvailableReplicas > 0, nil
 }
 
 // lessonsOn lists the lessons that are on as their targets recorded them, and those whose objects a learner made
