@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -32,13 +33,13 @@ func (e *Embedded) Traits() cluster.Traits {
 	}
 }
 
-// noAddons are the add-ons whose pods cannot run. What Grafana, Jaeger and Kiali serve is made by JavaScript builds,
-// which no Go module holds; Prometheus runs where packets flow.
+// noAddons are the add-ons whose pods cannot run. What Grafana and Kiali serve is made by JavaScript builds, which no
+// Go module holds; Prometheus and Jaeger run where packets flow.
 func (e *Embedded) noAddons() []string {
-	all := []string{"prometheus", "grafana", "jaeger", "kiali"}
+	runnable, all := []string{"prometheus", "jaeger"}, []string{"prometheus", "grafana", "jaeger", "kiali"}
 	// whether packets flow is decided when the lab is created
 	if e.Packets() || !e.Exists() && e.opts.Packets != "off" {
-		return all[1:]
+		return slices.DeleteFunc(all, func(addon string) bool { return slices.Contains(runnable, addon) })
 	}
 	return all
 }
