@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -252,6 +253,9 @@ func TestRetryCountsFromTheFirstFailure(t *testing.T) {
 			[]time.Duration{2 * time.Minute, 0, 80 * time.Second, 0, 80 * time.Second, 0, 0}, nil, 5 * time.Minute,
 		},
 		"never again": {make([]time.Duration, 1000), refused, patience},
+		"reset, which client-go repeats for ten seconds": {
+			slices.Repeat([]time.Duration{11 * time.Second}, 1000), refused, patience + 11*time.Second,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -269,8 +273,8 @@ func TestRetryCountsFromTheFirstFailure(t *testing.T) {
 				if !errors.Is(err, tc.want) {
 					t.Errorf("got %v", err)
 				}
-				if lasted := time.Since(start); lasted > tc.lasts || tc.want != nil &&
-					lasted < tc.lasts-2*longestPause {
+				if lasted := time.Since(start); lasted > tc.lasts+tc.attempts[0] || tc.want != nil &&
+					lasted < tc.lasts-2*longestPause-tc.attempts[0] {
 					t.Errorf("lasted %v", lasted)
 				}
 			})
