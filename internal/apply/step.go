@@ -94,7 +94,16 @@ func (s *step) check(ctx context.Context) (engine.Status, error) {
 	if len(changes) > 0 {
 		return engine.Status{Message: summary(changes), Planned: true}, nil
 	}
-	return c.status(ctx, computed)
+	status, err := c.status(ctx, computed)
+	if err != nil || status.Done || done == nil {
+		return status, err
+	}
+	// Do waited until all objects were ready, and a controller has begun another change since: istiod writes the
+	// Deployment of a Gateway more than once.
+	if err := s.await(ctx, c, computed); err != nil {
+		return engine.Status{}, err
+	}
+	return engine.Status{Done: true, Message: count(len(computed.objects()))}, nil
 }
 
 // status is that of a part without changes.
@@ -110,11 +119,15 @@ func (c *Client) status(ctx context.Context, computed *changeSet) (engine.Status
 		if err != nil || reason != "" {
 			return engine.Status{Message: reason}, err
 		}
-		if len(objs) == 1 {
-			return engine.Status{Done: true, Message: "1 object"}, nil
-		}
-		return engine.Status{Done: true, Message: fmt.Sprintf("%d objects", len(objs))}, nil
+		return engine.Status{Done: true, Message: count(len(objs))}, nil
 	}
+}
+
+func count(objects int) string {
+	if objects == 1 {
+		return "1 object"
+	}
+	return fmt.Sprintf("%d objects", objects)
 }
 
 func (s *step) do(ctx context.Context) error {
@@ -133,6 +146,11 @@ func (s *step) do(ctx context.Context) error {
 	if !computed.prune {
 		return nil // the object, and whether it is ready, may be the business of others
 	}
+	return s.await(ctx, c, computed)
+}
+
+// await waits until the objects of a change set that was carried out are ready.
+func (s *step) await(ctx context.Context, c *Client, computed *changeSet) error {
 	awaited, _ := computed.awaited()
 	// What is ready as soon as it exists is ready: the API server has answered the write.
 	awaited = slices.DeleteFunc(awaited, func(obj *unstructured.Unstructured) bool { return !c.hasState(obj) })

@@ -55,7 +55,7 @@ spec:
 	if !problem.Is(err, problem.ClaimRefuted) {
 		b.t.Errorf("got %v", err)
 	}
-	b.dumped("a policy that allows everything", err, "policy[everybody]")
+	b.dumped("a policy that allows everything", err, "AuthorizationPolicy everybody")
 	says(b.t, "verify", b.out.String(), "policy[everybody]",
 		"no PeerAuthentication asks for STRICT mutual TLS for appb")
 	if err := policies.Delete(ctx, "everybody", metav1.DeleteOptions{}); err != nil {
