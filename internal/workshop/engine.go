@@ -131,12 +131,15 @@ type Engine struct {
 
 // How the engine waits: quiet is how long no object may have changed before a check, patience how long that is waited
 // for. A proxy has a changed configuration a moment later, so a check that proves nothing is repeated, pause apart,
-// while the last change is younger than fresh.
+// while the last change is younger than fresh. A check that decides nothing, such as on a busy machine, is repeated
+// until it does, undecided apart.
 const (
 	quiet    = 400 * time.Millisecond
 	patience = 3 * time.Second
 	pause    = time.Second
 	fresh    = 20 * time.Second
+
+	undecided = 5 * time.Second
 	// symptom is how long the first effect of a fault is waited for.
 	symptom = 2 * time.Minute
 	// lookEvery is how often a lab that is not installed is looked at: there is no API yet that could be watched.
@@ -294,7 +297,7 @@ func (e *Engine) check(ctx context.Context) {
 	kicked := false
 	for ctx.Err() == nil {
 		var again <-chan time.Time
-		if e.unsettled() {
+		if pause := e.unsettled(); pause > 0 {
 			again = time.After(pause)
 		}
 		if !kicked {
@@ -324,8 +327,9 @@ func (e *Engine) check(ctx context.Context) {
 	}
 }
 
-// unsettled tells whether the last change is so young that a claim which does not hold yet may do so in a moment.
-func (e *Engine) unsettled() bool {
+// unsettled gives the time until the next check although nothing changes, or 0. The last change may be so young that a
+// claim which does not hold yet will do so in a moment, or the last check did not decide a claim.
+func (e *Engine) unsettled() time.Duration {
 	v := e.View()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -333,7 +337,15 @@ func (e *Engine) unsettled() bool {
 	if e.fault() != nil && !e.fault().Seen {
 		limit = symptom
 	}
-	return v.Report != nil && !v.Done && v.Doing == "" && time.Since(e.touched) < limit
+	switch {
+	case v.Report == nil || v.Done || v.Doing != "":
+		return 0
+	case time.Since(e.touched) < limit:
+		return pause
+	case v.Report.Count(probe.Inconclusive) > 0:
+		return undecided
+	}
+	return 0
 }
 
 // settle waits until no object has changed for a moment.

@@ -214,6 +214,28 @@ func TestChangeDuringCheck(t *testing.T) {
 	})
 }
 
+// TestUndecided repeats a check that decided nothing, although nothing changes.
+func TestUndecided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := &fakeLab{look: applications(upTo("waypoint")...), vague: true}
+		e := opened(t, lab, filepath.Join(t.TempDir(), "notes.json"))
+		stop := running(t.Context(), e)
+		mustDo(t, e.Go(2))
+		time.Sleep(5 * time.Minute)
+		if v := e.View(); v.Done {
+			t.Error("done although no claim is proven")
+		}
+		lab.mu.Lock()
+		lab.holds = []string{"waypoint-appa", "waypoint-gateway"}
+		lab.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		if v := e.View(); !v.Done {
+			t.Error("not checked again")
+		}
+		stop()
+	})
+}
+
 // TestMoves follows a learner who types the target of a later station, and leaves one alone who went back to a station.
 func TestMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

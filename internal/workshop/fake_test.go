@@ -17,6 +17,7 @@ type fakeLab struct {
 	mu      sync.Mutex
 	look    Look
 	holds   []string
+	vague   bool // claims that do not hold are inconclusive, not refuted
 	changed func(string)
 	typed   []string
 	judged  int
@@ -83,6 +84,8 @@ func (f *fakeLab) Judge(
 		if slices.Contains(f.holds, id) {
 			result.Verdict, result.Causes = probe.Proven, nil
 			result.Checks[0].Verdict = probe.Proven
+		} else if f.vague {
+			result.Verdict = probe.Inconclusive
 		}
 		report.Claims = append(report.Claims, result)
 	}
