@@ -104,9 +104,10 @@ func afterLast(text, mark string) string {
 	return text
 }
 
-// answered is how long an attempt must have run for its failure to be the first of a new series: one that ran for longer
-// than this got answers until then. A server that is down refuses at once. Where a port forwarder in front of it accepts
-// the connection and then resets it, as Docker's does, client-go asks ten times again, once a second (rest/request.go).
+// answered is how long an attempt must have run for its failure to be the first of a new series: one that ran for
+// longer than this got answers until then. A server that is down refuses at once. Where a port forwarder in front of it
+// accepts the connection and then resets it, as Docker's does, client-go asks ten times again, once a second
+// (rest/request.go).
 const answered = 30 * time.Second
 
 // Retry runs f again for as long as it fails with an error that goes away by itself, such as an API server that is
