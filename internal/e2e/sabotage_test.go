@@ -128,9 +128,9 @@ func (l *lab) testNoAPIServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	move(manifest, "/root/kube-apiserver.yaml")
+	move(manifest, "/kube-apiserver.yaml")
 	defer func() {
-		move("/root/kube-apiserver.yaml", manifest)
+		move("/kube-apiserver.yaml", manifest)
 		until(t, "the API server to answer again", func() (bool, string) {
 			status := l.try(t, "sm:status")
 			return status.code == 0, status.stderr
