@@ -25,6 +25,10 @@ spec:
       - name: own
         readinessProbe: {tcpSocket: {port: 80}, initialDelaySeconds: 5}
         startupProbe: {tcpSocket: {port: 80}, periodSeconds: 3}
+      - name: often
+        readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1, failureThreshold: 4}
+      - name: odd
+        readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 5, failureThreshold: 1}
       - name: none
 `
 	const want = `
@@ -34,12 +38,20 @@ spec:
     spec:
       containers:
       - name: slow
-        readinessProbe: {httpGet: {path: /readyz, port: 80}, periodSeconds: 10, timeoutSeconds: 1, successThreshold: 1}
+        readinessProbe:
+          {httpGet: {path: /readyz, port: 80}, periodSeconds: 2, failureThreshold: 15, timeoutSeconds: 1,
+           successThreshold: 1}
         livenessProbe: {httpGet: {path: /livez, port: 80}, initialDelaySeconds: 10}
         startupProbe: {httpGet: {path: /readyz, port: 80}, periodSeconds: 1, timeoutSeconds: 1, failureThreshold: 600}
       - name: own
         readinessProbe: {tcpSocket: {port: 80}, initialDelaySeconds: 5}
         startupProbe: {tcpSocket: {port: 80}, periodSeconds: 3}
+      - name: often
+        readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1, failureThreshold: 4}
+        startupProbe: {tcpSocket: {port: 80}, periodSeconds: 1, failureThreshold: 600}
+      - name: odd
+        readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 2, failureThreshold: 3}
+        startupProbe: {tcpSocket: {port: 80}, periodSeconds: 1, failureThreshold: 600}
       - name: none
 `
 	read := func(text string) map[string]any {
