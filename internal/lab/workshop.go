@@ -107,13 +107,14 @@ func (w *workshopLab) forget() {
 
 // Look implements workshop.Lab.
 func (w *workshopLab) Look(ctx context.Context) (workshop.Look, error) {
-	look := workshop.Look{Lab: w.env.Settings.Cluster}
+	look := workshop.Look{Lab: w.env.Settings.Cluster, Namespace: w.env.Settings.Namespace}
 	s, why, err := w.open(ctx)
 	if err != nil || s == nil {
 		look.Why = why
 		return look, err
 	}
 	look.Installed, look.Created, look.Addons = true, s.Found.Record.Created, s.Config.Addons
+	look.Namespace = s.Config.Namespace
 	if !s.Info.Packets {
 		look.NoPackets = "the pods of this lab exchange no packets, so no request is shown and claims are judged on " +
 			"the configuration that istiod sends"

@@ -39,7 +39,8 @@ func causes(o *mesh.Objects, err error, claim Claim, lessons Lessons, result Res
 	if claim.NeedsWaypoint() {
 		for _, trouble := range o.WaypointTroubles() {
 			add(trouble, "Until the waypoint is ready, traffic goes straight to the pod and no layer-7 rule applies. "+
-				"`mage sm:waypoint` makes what is missing; `kubectl describe gateway appb-waypoint` says more.")
+				"`mage sm:waypoint` makes what is missing; `kubectl -n "+o.Target.Service.Namespace+
+				" describe gateway appb-waypoint` says more.")
 		}
 		if claim.Shot.Caller == Gateway {
 			add(mesh.IngressTrouble(o.Target.Service, o.Service),

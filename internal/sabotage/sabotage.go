@@ -28,6 +28,8 @@ type Sabotage struct {
 	Changes []Change
 	// Shows, if not nil, tells whether the claims are refuted while the lessons are as given; they are otherwise.
 	Shows func(probe.Lessons) bool
+	// Unconfigured tells that the proxies' configuration stays the same, so that requests alone show it.
+	Unconfigured bool
 	// Claims are not proven then, and the likely causes that sm:verify prints for each of them contain the text Cause.
 	Claims []string
 	Cause  string
@@ -79,7 +81,7 @@ func All() []Sabotage {
 	delays := []string{"fault-appa", "fault-gateway"}
 	return []Sabotage{
 		{
-			Name: "no-ztunnel", Title: "no node has a ztunnel",
+			Name: "no-ztunnel", Title: "no node has a ztunnel", Unconfigured: true,
 			Changes: []Change{{
 				Resource:  schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"},
 				Namespace: names.Istio, Object: "ztunnel", Type: types.MergePatchType,

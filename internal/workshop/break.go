@@ -58,11 +58,9 @@ func (b Broken) named() string { return "It was this: " + sabotage.All()[b.Numbe
 func whereToLook(s sabotage.Sabotage) string {
 	var commands []string
 	for _, change := range s.Changes {
-		command := "kubectl get " + change.Resource.Resource + " -o yaml"
-		if change.Namespace != "" {
-			command += " -n " + change.Namespace
-		}
-		if command = "`" + command + "`"; !slices.Contains(commands, command) {
+		command := fmt.Sprintf("`kubectl -n %s get %s -o yaml`", cmp.Or(change.Namespace, defaultNamespace),
+			change.Resource.Resource)
+		if !slices.Contains(commands, command) {
 			commands = append(commands, command)
 		}
 	}
@@ -103,7 +101,8 @@ func (e *Engine) candidates(look Look) ([]int, error) {
 	var numbers []int
 	for i, s := range sabotage.All() {
 		claims := e.counted(Broken{Number: i + 1}.station(e.broken), look)
-		if len(claims) > 0 && (s.Shows == nil || s.Shows(look.Lessons)) {
+		shown := look.NoPackets == "" || !s.Unconfigured
+		if len(claims) > 0 && shown && (s.Shows == nil || s.Shows(look.Lessons)) {
 			numbers = append(numbers, i+1)
 		}
 	}
@@ -129,6 +128,10 @@ func (e *Engine) breakLab(ctx context.Context, number int) error {
 		return err
 	}
 	if number != 0 && !slices.Contains(possible, number) {
+		if v.Look.NoPackets != "" && sabotage.All()[number-1].Unconfigured {
+			return fmt.Errorf("requests alone show the fault of number %d, and the pods of this lab exchange no packets; "+
+				"accepted: %s", number, listed(possible))
+		}
 		return fmt.Errorf("number %d is not accepted in this lab; accepted: %s", number, listed(possible))
 	}
 	e.set(func() {
@@ -150,7 +153,7 @@ func (e *Engine) breakLab(ctx context.Context, number int) error {
 		defer cancel()
 		return errors.Join(err, e.restore(ctx))
 	}
-	e.set(func() { e.touched = time.Now() })
+	e.set(e.touch)
 	e.kick()
 	return nil
 }

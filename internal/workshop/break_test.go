@@ -53,7 +53,7 @@ func TestBreak(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		want := []string{
 			"The target that would repair it is sm:waypoint.",
-			"Look at what this shows: `kubectl get services -o yaml`", "the label is missing",
+			"Look at what this shows: `kubectl -n default get services -o yaml`", "the label is missing",
 		}
 		if v := e.View(); !slices.Equal(v.Hints, want) {
 			t.Errorf("the hints are %q", v.Hints)
@@ -128,6 +128,12 @@ func TestCandidates(t *testing.T) {
 		if len(got) != c.want || (err == nil) != (c.want > 0) {
 			t.Errorf("%d lessons: %v %v", len(c.on), got, err)
 		}
+	}
+	// Without packets, a fault that changes no configuration would never show.
+	without := applications(upTo("strict")...)
+	without.NoPackets = "no packets"
+	if got, err := e.candidates(without); err != nil || slices.Contains(got, 1) || len(got) != faults-1 {
+		t.Errorf("without packets: %v %v", got, err)
 	}
 	// A fault whose claims this lab cannot judge would count as fixed at once.
 	e.claims = slices.DeleteFunc(e.claims, func(c probe.Claim) bool { return c.ID == "unmeshed-closed" })

@@ -34,6 +34,8 @@ type Lab interface {
 
 // Look is the state of a lab at one time.
 type Look struct {
+	// Namespace is that of the applications and the lessons; empty means default.
+	Namespace string
 	// Lab is its name; Installed tells whether sm:install has finished, Why why not, and Created when it was.
 	Lab       string
 	Installed bool
@@ -126,20 +128,22 @@ type Engine struct {
 	checks   int
 	asked    bool      // the learner asked for a check
 	touched  time.Time // when an object last changed
+	repeats  int       // checks since then because a claim was undecided
 	kicks    chan struct{}
 }
 
 // How the engine waits: quiet is how long no object may have changed before a check, patience how long that is waited
 // for. A proxy has a changed configuration a moment later, so a check that proves nothing is repeated, pause apart,
 // while the last change is younger than fresh. A check that decides nothing, such as on a busy machine, is repeated
-// until it does, undecided apart.
+// until it does: the first time undecided later, then after twice the time, at most undecidedMost.
 const (
 	quiet    = 400 * time.Millisecond
 	patience = 3 * time.Second
 	pause    = time.Second
 	fresh    = 20 * time.Second
 
-	undecided = 5 * time.Second
+	undecided     = 5 * time.Second
+	undecidedMost = time.Minute
 	// symptom is how long the first effect of a fault is waited for.
 	symptom = 2 * time.Minute
 	// lookEvery is how often a lab that is not installed is looked at: there is no API yet that could be watched.
@@ -207,9 +211,9 @@ func (e *Engine) fault() *Broken {
 // current is the station that is shown: the learner's, or the search for a fault. The caller holds the mutex.
 func (e *Engine) current() Station {
 	if e.fault() != nil {
-		return e.fault().station(e.broken)
+		return e.fault().station(e.broken).in(e.look.Namespace)
 	}
-	return e.stations[e.at]
+	return e.stations[e.at].in(e.look.Namespace)
 }
 
 // came notes when the learner came to the station.
@@ -265,7 +269,7 @@ func (e *Engine) follow(ctx context.Context) {
 			err := e.lab.Watch(ctx, func(object string) {
 				e.feed.Refollow(object)
 				e.set(func() {
-					e.touched = time.Now()
+					e.touch()
 					e.changes++
 				})
 				e.kick()
@@ -343,10 +347,16 @@ func (e *Engine) unsettled() time.Duration {
 	case time.Since(e.touched) < limit:
 		return pause
 	case v.Report.Count(probe.Inconclusive) > 0:
-		return undecided
+		if e.repeats++; e.repeats > 4 {
+			return undecidedMost
+		}
+		return undecided << (e.repeats - 1)
 	}
 	return 0
 }
+
+// touch notes that the lab has changed. The caller holds the mutex.
+func (e *Engine) touch() { e.touched, e.repeats = time.Now(), 0 }
 
 // settle waits until no object has changed for a moment.
 func (e *Engine) settle(ctx context.Context) {
@@ -485,7 +495,7 @@ func (e *Engine) show(err error) {
 
 // move goes to another station. The caller holds the mutex.
 func (e *Engine) move(to int) {
-	e.at, e.report, e.output, e.failed, e.told = to, nil, nil, "", ""
+	e.at, e.report, e.output, e.failed, e.told, e.repeats = to, nil, nil, "", "", 0
 	e.show(e.came())
 }
 
@@ -758,7 +768,8 @@ func (e *Engine) run(ctx context.Context, commands []string) error {
 		}
 	}
 	e.set(func() {
-		e.doing, e.touched = "", time.Now()
+		e.doing = ""
+		e.touch()
 	})
 	e.kick()
 	return err

@@ -214,23 +214,48 @@ func TestChangeDuringCheck(t *testing.T) {
 	})
 }
 
-// TestUndecided repeats a check that decided nothing, although nothing changes.
+// TestUndecided repeats a check that decided nothing, although nothing changes: less and less often, up to once a
+// minute, until the lab changes.
 func TestUndecided(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lab := &fakeLab{look: applications(upTo("waypoint")...), vague: true}
 		e := opened(t, lab, filepath.Join(t.TempDir(), "notes.json"))
 		stop := running(t.Context(), e)
 		mustDo(t, e.Go(2))
-		time.Sleep(5 * time.Minute)
+		check := func() (after time.Duration) {
+			began, checks := time.Now(), e.View().Checks
+			for e.View().Checks == checks {
+				<-e.Changed()
+			}
+			return time.Since(began)
+		}
+		check()
+		pauses := func() {
+			t.Helper()
+			for _, wait := range []time.Duration{5, 10, 20, 40, 60, 60} {
+				wait *= time.Second
+				if got := check(); got < wait || got > wait+time.Second {
+					t.Errorf("the next check after %s, want %s", got, wait)
+				}
+			}
+		}
+		pauses()
 		if v := e.View(); v.Done {
 			t.Error("done although no claim is proven")
+		}
+		lab.change("Gateway appb-waypoint", func() {})
+		for range 2 {
+			if got := check(); got > 2*time.Second {
+				t.Errorf("a check %s after a change", got)
+			}
+		}
+		for check() < 4*time.Second {
 		}
 		lab.mu.Lock()
 		lab.holds = []string{"waypoint-appa", "waypoint-gateway"}
 		lab.mu.Unlock()
-		time.Sleep(10 * time.Second)
-		if v := e.View(); !v.Done {
-			t.Error("not checked again")
+		if got := check(); got > 11*time.Second || !e.View().Done {
+			t.Errorf("not done by a check after %s", got)
 		}
 		stop()
 	})
@@ -463,5 +488,29 @@ func TestSummary(t *testing.T) {
 	want := "This was the last station. You did 3 of 4 stations in 2m0s, with 1 hint."
 	if got := p.summary(stations); got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestNamespace shows commands and identities for the namespace of the lab.
+func TestNamespace(t *testing.T) {
+	look := applications(upTo("waypoint")...)
+	look.Namespace = "shop"
+	e := opened(t, &fakeLab{look: look}, filepath.Join(t.TempDir(), "notes.json"))
+	for i := range e.View().Count {
+		mustDo(t, e.Go(i))
+		s := e.View().Station
+		all := strings.Join(append(slices.Clone(s.Hints), s.Goal, s.Steps, s.Explanation, s.Next), "\n")
+		if strings.Contains(all, "default") ||
+			strings.Count(all, "kubectl -n shop ") != strings.Count(all, "kubectl")-strings.Count(all, "`kubectl`") {
+			t.Errorf("station %s in namespace shop:\n%s", s.Name, all)
+		}
+	}
+	broken := Broken{Number: 2}.station(Text{}).in("shop")
+	if hint := broken.Hints[1]; !strings.Contains(hint, "kubectl -n shop get services") {
+		t.Errorf("the hint of a fault is %q", hint)
+	}
+	broken = Broken{Number: 1}.station(Text{}).in("shop")
+	if hint := broken.Hints[1]; !strings.Contains(hint, "kubectl -n istio-system get daemonsets") {
+		t.Errorf("the hint of a fault outside the lessons' namespace is %q", hint)
 	}
 }

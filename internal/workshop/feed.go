@@ -39,8 +39,10 @@ type Request struct {
 	// Seen is the identity of the caller as the waypoint saw it.
 	Seen string
 
+	id   int // of its dots
 	run  string
-	told time.Time // when the answer was known here
+	told time.Time     // when the answer was known here
+	late time.Duration // how long after that its line of the log was read
 }
 
 // Outcome names what became of a request, for a colour: ok, delayed, refused, none or other.
@@ -77,6 +79,8 @@ type Feed struct {
 	runs     []string           // of the last batches
 	early    []observe.Crossing // lines of the log that came before their answers
 	latest   time.Time          // start of the latest request in the log
+	lineAt   time.Time          // when the last line of the log was read
+	added    int                // requests so far
 	logErr   error
 	refollow chan struct{}
 	listen   map[chan Request]bool
@@ -89,14 +93,20 @@ const (
 	batchSize  = 3
 	kept       = 1500
 	// Envoy writes its access log at most a second late under Istio's agent (--file-flush-interval-msec 1000). A
-	// request that is not in it after logLag went around the waypoint.
-	logLag = 1300 * time.Millisecond
+	// request that is not in it after logLag went around the waypoint. While lines come, one of a later request shows
+	// that, and is waited for up to logBusy. On a busy machine the lines are later: those of the last lateSpan tell how
+	// much. A line that comes later yet corrects the way, for correctable.
+	logLag      = 1300 * time.Millisecond
+	logBusy     = 3 * time.Second
+	lateSpan    = 30 * time.Second
+	correctable = time.Minute
 	// logAgain is when a log that ended, or could not be read, is read again.
 	logAgain = 200 * time.Millisecond
 	// keptRuns is how many batches may have requests whose way is not known.
 	keptRuns = 64
-	// skew is how much later than the caller the waypoint may have seen a request, and flush how long after the end of
-	// a request a later line must have begun to show that the request's own line would have been written before it.
+	// The waypoint sees a request before its answer, or up to skew after its start where their clocks differ. flush is
+	// how long after the end of a request a later line must have begun to show that the request's own line would have
+	// been written before it.
 	skew  = 250 * time.Millisecond
 	flush = 20 * time.Millisecond
 )
@@ -292,7 +302,8 @@ func (t tapped) Send(ctx context.Context, load traffic.Load, each func(traffic.R
 func (f *Feed) Add(r Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	r.Way, r.told = Open, time.Now()
+	f.added++
+	r.Way, r.told, r.id = Open, time.Now(), f.added
 	f.requests = append(f.requests, r)
 	f.requests = f.requests[max(0, len(f.requests)-kept):]
 	f.match()
@@ -351,7 +362,7 @@ func (f *Feed) read(ctx context.Context) error {
 		if slices.Contains(f.runs, c.Run) {
 			f.early = append(f.early, c)
 		}
-		if c.At.After(f.latest) {
+		if f.lineAt = time.Now(); c.At.After(f.latest) {
 			f.latest = c.At
 		}
 		f.match()
@@ -360,23 +371,39 @@ func (f *Feed) read(ctx context.Context) error {
 }
 
 // match gives each line of the log to the request that it is about: of the same run, the one that was sent last before
-// the waypoint saw it. The caller holds the mutex.
+// the waypoint saw it. Where no way is open, the line corrects the way of a request. The caller holds the mutex.
 func (f *Feed) match() {
 	f.early = slices.DeleteFunc(f.early, func(c observe.Crossing) bool {
-		best := -1
-		for i, r := range f.requests {
-			if r.Way == Open && r.run == c.Run && r.At.Before(c.At.Add(flush)) && c.At.Sub(r.At) < skew &&
-				(best < 0 || r.At.After(f.requests[best].At)) {
-				best = i
+		var best *Request
+		for i := range f.requests {
+			r := &f.requests[i]
+			if r.Way != Through && r.run == c.Run && r.At.Before(c.At.Add(flush)) &&
+				c.At.Sub(r.At) < max(skew, r.Latency+flush) &&
+				(best == nil || r.Way == best.Way && r.At.After(best.At) || r.Way == Open && best.Way != Open) {
+				best = r
 			}
 		}
-		if best < 0 {
-			return time.Since(c.At) > time.Minute // a line whose answer may still come
+		if best == nil {
+			return time.Since(c.At) > correctable // a line whose answer may still come
 		}
-		f.tell(&f.requests[best], Through)
-		f.requests[best].Seen = c.Principal
+		best.Seen, best.late = c.Principal, time.Since(best.told)
+		f.tell(best, Through)
 		return true
 	})
+}
+
+// patience is how long after its answer a request may still be in the log. The caller holds the mutex.
+func (f *Feed) patience() time.Duration {
+	wait := logLag
+	if time.Since(f.lineAt) < logBusy {
+		wait = logBusy
+	}
+	for _, r := range f.requests {
+		if r.late > logLag && time.Since(r.told) < lateSpan {
+			wait = max(wait, 2*r.late)
+		}
+	}
+	return wait
 }
 
 // tell sets the way of a request and passes it on. The caller holds the mutex.
@@ -407,6 +434,7 @@ func (f *Feed) decide(ctx context.Context) {
 }
 
 func (f *Feed) around() {
+	wait := f.patience()
 	for i := range f.requests {
 		r := &f.requests[i]
 		if r.Way != Open {
@@ -416,15 +444,15 @@ func (f *Feed) around() {
 		switch {
 		case !f.look.Lessons.On("waypoint"), f.latest.After(ended.Add(flush)) && time.Since(r.told) > flush:
 			f.tell(r, Around)
-		case time.Since(r.told) > logLag && f.logErr != nil:
+		case time.Since(r.told) > wait && f.logErr != nil:
 			f.tell(r, Unknown)
-		case time.Since(r.told) > logLag:
+		case time.Since(r.told) > wait:
 			f.tell(r, Around)
 		}
 	}
 }
 
-// Listen passes each request whose way becomes known to the channel, until stop is called.
+// Listen passes each request whose way becomes known, or is corrected, to the channel, until stop is called.
 func (f *Feed) Listen() (requests <-chan Request, stop func()) {
 	listener := make(chan Request, 64)
 	f.mu.Lock()

@@ -133,3 +133,61 @@ func TestFeedTellsTheWay(t *testing.T) {
 		loop.Wait()
 	})
 }
+
+// TestLateLines reads lines of the log later than they are waited for, as on a busy machine: a way is corrected, and
+// later requests are waited for longer.
+func TestLateLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &fakeSource{log: make(chan observe.Crossing)}
+		feed := NewFeed(func(context.Context) (Source, error) { return source, nil })
+		feed.Follow(applications(upTo("waypoint")...))
+		feed.Pause(t.Context()) // the test alone adds requests
+		ctx, cancel := context.WithCancel(t.Context())
+		var loop sync.WaitGroup
+		loop.Go(func() { feed.Run(ctx) })
+		defer loop.Wait()
+		defer cancel()
+		feed.mu.Lock()
+		feed.runs = []string{"a"}
+		feed.mu.Unlock()
+		told, stop := feed.Listen()
+		defer stop()
+		request := func() (at time.Time) {
+			at = time.Now()
+			feed.Add(Request{Who: probe.Appa, At: at, Status: 200, run: "a"})
+			return at
+		}
+		next := func(want Way, atLeast, atMost time.Duration, since time.Time) int {
+			t.Helper()
+			r := <-told
+			if took := time.Since(since); r.Way != want || took < atLeast || took > atMost {
+				t.Errorf("%s after %s, want %s after %s to %s", r.Way, took, want, atLeast, atMost)
+			}
+			return dots(r)[0].ID
+		}
+		at := request()
+		wrong := next(Around, logLag, 2*time.Second, at)
+		time.Sleep(time.Until(at.Add(4 * time.Second)))
+		source.log <- observe.Crossing{At: at, Run: "a"}
+		if corrected := next(Through, 4*time.Second, 4*time.Second, at); corrected != wrong {
+			t.Errorf("the dot %d is corrected by the dot %d", wrong, corrected)
+		}
+		at = request()
+		time.Sleep(6 * time.Second)
+		source.log <- observe.Crossing{At: at, Run: "a"}
+		next(Through, 6*time.Second, 6*time.Second, at)
+		// The way to the waypoint took most of the time.
+		at = time.Now()
+		time.Sleep(700 * time.Millisecond)
+		feed.Add(Request{Who: probe.Appa, At: at, Latency: 700 * time.Millisecond, Status: 403, run: "a"})
+		source.log <- observe.Crossing{At: at.Add(690 * time.Millisecond), Run: "a"}
+		next(Through, 700*time.Millisecond, 700*time.Millisecond, at)
+		// A line of a later request shows that an earlier one went around.
+		at = request()
+		time.Sleep(time.Second)
+		after := request()
+		source.log <- observe.Crossing{At: after, Run: "a"}
+		next(Through, time.Second, time.Second, at)
+		next(Around, time.Second, 1200*time.Millisecond, at)
+	})
+}

@@ -10,7 +10,8 @@ func Guide(stations []Station) string {
 	var b strings.Builder
 	b.WriteString("# The workshop, step by step\n\n" +
 		"`mage sm:workshop` shows the same, and checks each step. This page is made from the texts of the stations,\n" +
-		"and a test runs every command in it. Without an installed `mage`, type `go tool mage` instead of `mage`.\n")
+		"and a test runs every command in it. Without an installed `mage`, type `go tool mage` instead of `mage`.\n" +
+		"Where SM_NAMESPACE names another namespace than default, give that one to kubectl.\n")
 	for i, s := range stations {
 		fmt.Fprintf(&b, "\n## %d. %s\n\n%s\n\n**Predict first.** %s\n\n", i+1, s.Title, s.Goal, s.Question)
 		for _, c := range s.Choices {

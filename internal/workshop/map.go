@@ -116,6 +116,8 @@ func lines(all legs) []string {
 
 // Dot is a request that moves on the map.
 type Dot struct {
+	// ID is that of the request: a dot whose way is corrected takes the place of the one before.
+	ID int
 	// Map is the class of the map, Path the way, Outcome the colour and shape, Seconds how long it moves.
 	Map, Path, Outcome string
 	Seconds            string
@@ -143,7 +145,7 @@ func dots(r Request) []Dot {
 			seconds = "2.4s"
 		}
 		all = append(all, Dot{
-			class, path, r.Outcome(), seconds,
+			r.id, class, path, r.Outcome(), seconds,
 			fmt.Sprintf("%s %s from %s: %s, %s", r.Method, r.Path, r.Who, statusText(r), wayText(r)),
 		})
 	}

@@ -64,6 +64,8 @@
     box.innerHTML = '<svg>' + html + '</svg>';
     for (const dot of [...box.querySelectorAll('g.dot')]) {
       const layer = document.querySelector('svg.' + dot.dataset.map + ' .dots');
+      const before = layer && layer.querySelector('[data-id="' + dot.dataset.id + '"]');
+      if (before) before.remove(); // its way is corrected
       if (!layer || layer.childElementCount > 60) continue;
       layer.append(dot);
       const seconds = parseFloat(dot.dataset.seconds), move = dot.querySelector('animateMotion');

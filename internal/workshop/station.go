@@ -253,6 +253,29 @@ func sectionsOf(markdown string, needed ...string) (map[string]string, error) {
 	return sections, nil
 }
 
+// defaultNamespace is the namespace that the texts of the stations name.
+const defaultNamespace = "default"
+
+// in gives the station with the namespace of a lab in its commands and identities.
+func (s Station) in(namespace string) Station {
+	if namespace == "" || namespace == defaultNamespace {
+		return s
+	}
+	other := strings.NewReplacer("kubectl -n "+defaultNamespace+" ", "kubectl -n "+namespace+" ",
+		"/ns/"+defaultNamespace+"/", "/ns/"+namespace+"/")
+	for _, text := range []*string{&s.Goal, &s.Question, &s.Steps, &s.Explanation, &s.Next} {
+		*text = other.Replace(*text)
+	}
+	s.Choices, s.Hints = slices.Clone(s.Choices), slices.Clone(s.Hints)
+	for i := range s.Choices {
+		s.Choices[i].Text = other.Replace(s.Choices[i].Text)
+	}
+	for i := range s.Hints {
+		s.Hints[i] = other.Replace(s.Hints[i])
+	}
+	return s
+}
+
 // Commands lists the commands in the blocks of a Markdown text, a line each.
 func Commands(markdown string) []string {
 	var all []string
