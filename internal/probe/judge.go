@@ -403,7 +403,13 @@ const busy = "the machine seems busy"
 func (e Env) agreed(s sorted, seen *observation) (verdict Verdict, used int, doubt string) {
 	verdict, used = s.verdict(e.share())
 	marks, n := seen.marked(len(s.modes))
-	if marks == nil || verdict == Inconclusive {
+	between := len(s.Sort(s.beyond).Between)
+	switch {
+	case verdict == Refuted && n > 0 && len(seen.mine) != len(s.modes) && 20*between > len(s.modes):
+		return Inconclusive, len(s.modes),
+			fmt.Sprintf("; but the waypoint's log holds only %d of them, and %d answers took too long for no delay: %s",
+				len(seen.mine), between, busy)
+	case marks == nil || verdict == Inconclusive:
 		return verdict, used, ""
 	}
 	switch answer, _ := e.share().Judge(marks); {

@@ -819,6 +819,11 @@ func TestJudgeShareOnABusyMachine(t *testing.T) {
 		checks := e.judgeShare(m, []time.Duration{5 * time.Millisecond}, &observation{mine: mine})
 		expectCheck(t, name, checks[tc.which], tc.verdict, tc.text)
 	}
+	// Where the log lacks requests, it cannot tell which of the late answers were delayed.
+	m := &Measurement{Replies: replies(answersOf(map[int]int{5: 140, 1500: 40, 2005: 420})...)}
+	seen := &observation{mine: crossings(10, observe.Crossing{Flags: "DI"})}
+	expectCheck(t, "a log without most requests", e.judgeShare(m, []time.Duration{5 * time.Millisecond}, seen)[share],
+		Inconclusive, "holds only 10 of them")
 }
 
 // What may be measured again.

@@ -354,7 +354,7 @@ func (f *Feed) read(ctx context.Context) error {
 	since := f.latest
 	f.mu.Unlock()
 	if since.IsZero() {
-		since = time.Now()
+		since = time.Now().Add(-correctable) // requests may have been sent while the connection was made
 	}
 	return source.Crossings(ctx, since, func(c observe.Crossing) bool {
 		f.mu.Lock()

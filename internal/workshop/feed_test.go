@@ -17,13 +17,17 @@ type fakeSource struct {
 	mu      sync.Mutex
 	through map[probe.Caller]bool
 	log     chan observe.Crossing
+	since   time.Time // from when on the log was asked for
 }
 
 func (f *fakeSource) Caller(_ context.Context, who probe.Caller) (traffic.Sender, error) {
 	return fakeSender{f, who}, nil
 }
 
-func (f *fakeSource) Crossings(ctx context.Context, _ time.Time, enough func(observe.Crossing) bool) error {
+func (f *fakeSource) Crossings(ctx context.Context, since time.Time, enough func(observe.Crossing) bool) error {
+	f.mu.Lock()
+	f.since = since
+	f.mu.Unlock()
 	for {
 		select {
 		case c := <-f.log:
@@ -166,6 +170,12 @@ func TestLateLines(t *testing.T) {
 			return dots(r)[0].ID
 		}
 		at := request()
+		synctest.Wait()
+		source.mu.Lock()
+		if since := source.since; since.IsZero() || !since.Before(at) {
+			t.Errorf("the log is read from %s on, and a request was sent at %s", since, at)
+		}
+		source.mu.Unlock()
 		wrong := next(Around, logLag, 2*time.Second, at)
 		time.Sleep(time.Until(at.Add(4 * time.Second)))
 		source.log <- observe.Crossing{At: at, Run: "a"}
