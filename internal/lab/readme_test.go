@@ -30,7 +30,7 @@ func TestREADME(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, table := range map[string]string{
-		"settings": settingsTable(), "problems": problemsTable(), "stations": workshop.Table(stations),
+		"settings": settingsTable(), "problems": problemsTable(), "stations": stationsTable(stations),
 	} {
 		if want, err = between(want, name, table); err != nil {
 			t.Fatal(err)
@@ -53,7 +53,7 @@ func TestGuide(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, want := filepath.Join("..", "..", "WORKSHOP.md"), workshop.Guide(stations)
+	path, want := filepath.Join("..", "..", "WORKSHOP.md"), guide(stations)
 	if *update {
 		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 			t.Fatal(err)

@@ -633,7 +633,7 @@ func wayText(r Request) string {
 
 // flat makes one line of a paragraph of Markdown.
 func flat(markdown string) string {
-	return strings.ReplaceAll(flatCode(markdown), "`", "")
+	return strings.ReplaceAll(strings.Join(strings.Fields(markdown), " "), "`", "")
 }
 
 // wrap breaks a line between words.
