@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -43,13 +44,29 @@ func TestGitHub(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "github.txt", out.String())
-	if n := strings.Count(out.String(), "\n::error "); n != 1 {
-		t.Errorf("%d error annotations, want one for the target", n)
+	if n := strings.Count(out.String(), "\n::error "); n != 2 {
+		t.Errorf("%d error annotations, want one for each of two failures", n)
 	}
 	for _, mark := range []string{"::group::", "::endgroup::"} {
 		if n := strings.Count(out.String(), mark); n != 1 {
 			t.Errorf("%s is written %d times, want once", mark, n)
 		}
+	}
+}
+
+// GitHub shows ten error annotations of a step; the output holds all failures.
+func TestGitHubAnnotatesTenFailures(t *testing.T) {
+	var out bytes.Buffer
+	var failures []error
+	for i := range 12 {
+		failures = append(failures, fmt.Errorf("failure number %d of 12", i+1))
+	}
+	newGitHub(&out, environment()).Failure(errors.Join(failures...))
+	if n := strings.Count(out.String(), "::error "); n != 10 {
+		t.Errorf("%d error annotations, want 10:\n%s", n, out.String())
+	}
+	if !strings.Contains(out.String(), "failure number 12 of 12") {
+		t.Errorf("the last failure is missing:\n%s", out.String())
 	}
 }
 

@@ -12,8 +12,11 @@ import (
 	"ambientlab/internal/problem"
 )
 
-// github writes the lines of plain with GitHub's workflow commands: a group for each plan, one error annotation for a
-// target that failed, and an annotation for each warning.
+// mostAnnotations is how many error annotations of one step GitHub shows.
+const mostAnnotations = 10
+
+// github writes the lines of plain with GitHub's workflow commands: a group for each plan, an error annotation for each
+// failure of a target, up to as many as GitHub shows, and an annotation for each warning.
 // https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
 type github struct {
 	mu    sync.Mutex
@@ -53,7 +56,7 @@ func (g *github) endGroup() {
 	}
 }
 
-// Failure implements Renderer. The annotation is about the failure that gives the target its exit code.
+// Failure implements Renderer. The first annotation is about the failure that gives the target its exit code.
 func (g *github) Failure(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -61,21 +64,29 @@ func (g *github) Failure(err error) {
 		return
 	}
 	g.endGroup()
-	first := newReport(Branches(err)[0])
-	text := first.seen
-	if first.step != "" {
-		text = first.step + ": " + text
+	failures := Branches(err)
+	for _, failure := range failures[:min(len(failures), mostAnnotations)] {
+		g.annotate(failure)
 	}
-	text = strings.Join(append([]string{text}, first.why()...), "\n")
-	title := first.id
-	if title == "" {
-		title = fmt.Sprintf("Exit code %d", problem.ExitCode(err))
-	}
-	g.command("error", "title="+property(oneLine(title)), printable(text))
 	token := g.token()
 	g.command("stop-commands", "", token)
 	g.plain.Failure(err)
 	g.command(token, "", "")
+}
+
+// annotate writes the error annotation of one failure.
+func (g *github) annotate(failure error) {
+	r := newReport(failure)
+	text := r.seen
+	if r.step != "" {
+		text = r.step + ": " + text
+	}
+	text = strings.Join(append([]string{text}, r.why()...), "\n")
+	title := r.id
+	if title == "" {
+		title = fmt.Sprintf("Exit code %d", problem.ExitCode(failure))
+	}
+	g.command("error", "title="+property(oneLine(title)), printable(text))
 }
 
 // Close implements Renderer.

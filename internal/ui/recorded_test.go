@@ -127,7 +127,7 @@ func TestRecorded(t *testing.T) {
 	for _, c := range []struct {
 		mark string
 		want int
-	}{{"::group::", plans}, {"::endgroup::", plans}, {"::error ", 1}} {
+	}{{"::group::", plans}, {"::endgroup::", plans}, {"::error ", 2}} {
 		if n := strings.Count("\n"+log.String(), "\n"+c.mark); n != c.want {
 			t.Errorf("%s is written %d times, want %d", c.mark, n, c.want)
 		}
