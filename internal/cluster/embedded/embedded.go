@@ -28,12 +28,12 @@ type Programs interface {
 	Binaries(ctx context.Context, names []string) (map[string]string, error)
 	// Path is where Binary puts a program as it would be built now; it builds nothing.
 	Path(ctx context.Context, name string) (string, error)
-	// ModuleDir gives the folder of a module that a nested module pins.
-	ModuleDir(ctx context.Context, nested, module string) (string, error)
-	// ProgramsOf names the programs of an image, Unpack gives all that is in it, and Envoy fetches upstream Envoy.
+	// ProgramsOf names the programs of an image, Unpack gives all that is in it, and Envoy fetches upstream Envoy if
+	// HasEnvoy does not tell that it is there.
 	ProgramsOf(ref string) ([]string, error)
 	Unpack(ctx context.Context, ref string) (source.Unpacked, error)
 	Envoy(ctx context.Context) (string, error)
+	HasEnvoy() bool
 }
 
 // Options describe the control plane wanted.

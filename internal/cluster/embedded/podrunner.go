@@ -253,7 +253,7 @@ func (e *Embedded) TryPods(ctx context.Context) (string, error) {
 		seen = "namespaces; the rest is tried when sm:install has built the pod runner"
 		result = tryNamespaces(ctx)
 	}
-	if _, err := exec.LookPath("python3"); err != nil && result.Step == "" {
+	if _, err := exec.LookPath("python3"); err != nil && result.Step == "" && !programs.HasEnvoy() {
 		result = trialResult{Step: "Envoy", Error: "python3, whose pip fetches it, is not installed"}
 	}
 	if result.Step != "" {

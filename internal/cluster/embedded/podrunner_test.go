@@ -50,10 +50,13 @@ func TestHelp(t *testing.T) {
 // unbuilt has a program's place, and nothing there.
 type unbuilt struct {
 	Programs
-	path string
+	path  string
+	envoy bool
 }
 
 func (u unbuilt) Path(context.Context, string) (string, error) { return u.path, nil }
+
+func (u unbuilt) HasEnvoy() bool { return u.envoy }
 
 // TestTryPodsBeforeTheFirstInstall tries namespaces without the pod runner: it says what was tried, or what helps.
 func TestTryPodsBeforeTheFirstInstall(t *testing.T) {
@@ -69,6 +72,23 @@ func TestTryPodsBeforeTheFirstInstall(t *testing.T) {
 	case errors.As(err, &known) && known.ID == problem.HostUnsupported.ID && len(known.Advice) > 0:
 	default:
 		t.Errorf("%q, %v", seen, err)
+	}
+}
+
+// TestTryPodsWithoutPython asks for python3 only where Envoy still has to be fetched.
+func TestTryPodsWithoutPython(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	for _, envoy := range []bool{false, true} {
+		e := plain(t)
+		e.opts.Packets = PacketsAuto
+		e.opts.Programs = func(func(string, string)) (Programs, error) {
+			return unbuilt{path: filepath.Join(t.TempDir(), "podrunner"), envoy: envoy}, nil
+		}
+		_, err := e.TryPods(t.Context())
+		asked := err != nil && strings.Contains(err.Error(), "python3")
+		if asked && envoy || err == nil && !envoy {
+			t.Errorf("Envoy fetched: %t: %v", envoy, err)
+		}
 	}
 }
 

@@ -167,10 +167,6 @@ func (p programs) Binaries(_ context.Context, names []string) (map[string]string
 	return paths, p.build()
 }
 
-func (p programs) ModuleDir(context.Context, string, string) (string, error) {
-	return "", errNoModules
-}
-
 func (p programs) ProgramsOf(string) ([]string, error) { return nil, nil }
 
 func (p programs) Unpack(context.Context, string) (source.Unpacked, error) {
@@ -178,6 +174,8 @@ func (p programs) Unpack(context.Context, string) (source.Unpacked, error) {
 }
 
 func (p programs) Envoy(context.Context) (string, error) { return "", errNoModules }
+
+func (p programs) HasEnvoy() bool { return false }
 
 var errNoModules = errors.New("no modules in this test")
 
