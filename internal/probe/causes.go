@@ -12,7 +12,7 @@ import (
 
 // causes gives the likely reasons for a result that is not proven, the more basic first. err says why the objects could
 // not be read.
-func causes(o *mesh.Objects, err error, claim Claim, lessons Lessons, result Result) []string {
+func causes(o *mesh.Objects, err error, claim Claim, report Report, result Result) []string {
 	if err != nil {
 		return []string{fmt.Sprintf("The cluster's objects could not be read to find a cause: %v", err)}
 	}
@@ -31,7 +31,7 @@ func causes(o *mesh.Objects, err error, claim Claim, lessons Lessons, result Res
 	}
 	add(o.ZtunnelTrouble(), "No pod on that node reaches another pod of the mesh or is reached by one. "+
 		"`mage sm:status` says why; `mage sm:install` makes what is missing.")
-	if claim.Shot.Caller == Appa {
+	if claim.Shot.Caller == Appa && report.Evidence == OnTraffic {
 		add(mesh.PodMeshTrouble(names.AppA, o.AppPods[names.AppA]),
 			"Its requests leave in plain text and no ztunnel takes them to the waypoint. "+
 				"Remove the label istio.io/dataplane-mode=none, or restart the pod if its node was restarted.")
@@ -49,7 +49,7 @@ func causes(o *mesh.Objects, err error, claim Claim, lessons Lessons, result Res
 		}
 	}
 	for _, cause := range claim.Causes {
-		add(cause.Find(o, lessons), cause.Effect)
+		add(cause.Find(o, report.Lessons), cause.Effect)
 	}
 	if len(found) == 0 && result.Verdict == Refuted {
 		found = append(found,

@@ -64,7 +64,7 @@ func Run(ctx context.Context, env Env) (report Report, err error) {
 		result := &results[i]
 		if result.Verdict != Proven {
 			objects, err := objects()
-			result.Causes = causes(objects, err, claim, env.Lessons, *result)
+			result.Causes = causes(objects, err, claim, report, *result)
 		}
 		result.ID, result.Lesson, result.Learn = claim.ID, claim.Lesson, claim.Learn
 		env.Progress("%d/%d %s: %s", i+1, len(asked), claim.Title, result.Verdict)
