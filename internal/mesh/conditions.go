@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -175,7 +177,8 @@ func FaultOn(t Target, virtualService string, want params.Fault) Condition {
 		title: "delay of " + want.String(),
 		look:  onWaypoint(t, func(d *Dump) (bool, string) { return Delays(d, t.Service, want) }),
 		explain: explainOnWaypoint(t, func(ctx context.Context, m *Mesh) (*problem.Problem, error) {
-			object, err := m.virtualService(ctx, t.Service.Namespace, virtualService)
+			object, err := get[networkingv1.VirtualService](ctx, m, virtualServices(), t.Service.Namespace,
+				virtualService)
 			if err != nil {
 				return nil, err
 			}
@@ -266,7 +269,7 @@ func explainOnWaypoint(t Target, object func(context.Context, *Mesh) (*problem.P
 }
 
 func (m *Mesh) policyTrouble(ctx context.Context, namespace, name, condition string) (*problem.Problem, error) {
-	policy, err := m.policy(ctx, namespace, name)
+	policy, err := get[securityv1.AuthorizationPolicy](ctx, m, authorizationPolicies(), namespace, name)
 	if err != nil {
 		return nil, err
 	}

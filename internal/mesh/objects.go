@@ -68,8 +68,9 @@ func (m *Mesh) waypointObjects(ctx context.Context, t Target) (*Objects, error) 
 	o := &Objects{Target: t}
 	var errs [3]error
 	o.Service, errs[0] = m.service(ctx, t.Service.Namespace, t.Service.Name)
-	o.Waypoint, errs[1] = m.gateway(ctx, t.Service.Namespace, t.Waypoint)
-	o.WaypointDeployment, errs[2] = m.deployment(ctx, t.Service.Namespace, t.Waypoint)
+	o.Waypoint, errs[1] = get[gatewayv1.Gateway](ctx, m, gateways(), t.Service.Namespace, t.Waypoint)
+	deployment, err := m.kube.AppsV1().Deployments(t.Service.Namespace).Get(ctx, t.Waypoint, metav1.GetOptions{})
+	o.WaypointDeployment, errs[2] = found(deployment, err, "Deployment", t.Waypoint)
 	return o, errors.Join(errs[:]...)
 }
 
@@ -138,26 +139,9 @@ func decodeObject[T any](object map[string]any) (*T, error) {
 	return typed, nil
 }
 
-func (m *Mesh) gateway(ctx context.Context, namespace, name string) (*gatewayv1.Gateway, error) {
-	return get[gatewayv1.Gateway](ctx, m, gateways(), namespace, name)
-}
-
-func (m *Mesh) virtualService(ctx context.Context, namespace, name string) (*networkingv1.VirtualService, error) {
-	return get[networkingv1.VirtualService](ctx, m, virtualServices(), namespace, name)
-}
-
-func (m *Mesh) policy(ctx context.Context, namespace, name string) (*securityv1.AuthorizationPolicy, error) {
-	return get[securityv1.AuthorizationPolicy](ctx, m, authorizationPolicies(), namespace, name)
-}
-
 func (m *Mesh) service(ctx context.Context, namespace, name string) (*corev1.Service, error) {
 	service, err := m.kube.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
 	return found(service, err, "Service", name)
-}
-
-func (m *Mesh) deployment(ctx context.Context, namespace, name string) (*appsv1.Deployment, error) {
-	deployment, err := m.kube.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
-	return found(deployment, err, "Deployment", name)
 }
 
 // found gives nil for an object that does not exist.
