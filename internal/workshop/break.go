@@ -129,8 +129,8 @@ func (e *Engine) breakLab(ctx context.Context, number int) error {
 	}
 	if number != 0 && !slices.Contains(possible, number) {
 		if v.Look.NoPackets != "" && sabotage.All()[number-1].Unconfigured {
-			return fmt.Errorf("requests alone show the fault of number %d, and the pods of this lab exchange no packets; "+
-				"accepted: %s", number, listed(possible))
+			return fmt.Errorf("requests alone show the fault of number %d, and the pods of this lab exchange no "+
+				"packets; accepted: %s", number, listed(possible))
 		}
 		return fmt.Errorf("number %d is not accepted in this lab; accepted: %s", number, listed(possible))
 	}
