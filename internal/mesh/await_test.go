@@ -149,6 +149,36 @@ func TestWaitNotifiesIstiodOfAReadyWaypoint(t *testing.T) {
 	}
 }
 
+// The status of a Gateway that was deleted and created again may not count the new pods: a change of its Service makes
+// istiod compute it again.
+func TestWaitNotifiesIstiodOfAProgrammedWaypoint(t *testing.T) {
+	unassigned := withCondition("Programmed", "False", "AddressNotAssigned", "no instances found")
+	for name, tc := range map[string]struct {
+		available int32
+		want      string // the label
+	}{
+		"its pods are ready": {1, "7"},
+		"it has no pod":      {0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := readyCluster(t)
+				c.gateway = object("gateway.networking.k8s.io/v1", "Gateway", "appb-waypoint", unassigned)
+				c.deployment.Status.AvailableReplicas = tc.available
+				m := c.mesh()
+				err := m.Wait(within(t, overlookedAfter+5*time.Second), WaypointOn(target()))
+				if !problem.Is(err, problem.GatewayOverlooked) != (tc.want == "") {
+					t.Error(err)
+				}
+				service, err := m.kube.CoreV1().Services("default").Get(t.Context(), "appb-waypoint", metav1.GetOptions{})
+				if err != nil || service.Labels[notifiedLabel] != tc.want {
+					t.Errorf("label %q, %v; want %q", service.Labels[notifiedLabel], err, tc.want)
+				}
+			})
+		})
+	}
+}
+
 func TestWaitReturnsWithinATickOfTheArrival(t *testing.T) {
 	before, after := captured(t, "waypoint"), captured(t, "waypoint-fault")
 	synctest.Test(t, func(t *testing.T) {

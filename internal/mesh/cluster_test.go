@@ -126,7 +126,10 @@ func readyCluster(t *testing.T) *cluster {
 func (c *cluster) mesh() *Mesh {
 	objects := []runtime.Object{
 		c.service,
-		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "appb-waypoint"}},
+		&corev1.Service{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: "appb-waypoint", ResourceVersion: "7",
+			Labels: map[string]string{GatewayLabel: "appb-waypoint"},
+		}},
 	}
 	if c.deployment != nil {
 		objects = append(objects, c.deployment)

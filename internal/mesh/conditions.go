@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -93,10 +94,11 @@ func WaypointOn(t Target) Condition {
 		look:    func(ctx context.Context, p *proxies) (*problem.Problem, error) { return p.waypointOn(ctx, t) },
 		explain: func(ctx context.Context, p *proxies) (*problem.Problem, error) { return p.explainWaypoint(ctx, t) },
 		notify: func(ctx context.Context, m *Mesh) (engine.Change, error) {
+			_, err := m.Notify(ctx, t.Service.Namespace, t.Waypoint)
 			return engine.Change{
 				Object: "Service " + t.Service.Name, Action: engine.Update,
-				Detail: "istiod did not see that its waypoint is ready; notified by a label on the Service",
-			}, m.notifyService(ctx, t.Service.Namespace, t.Service.Name)
+				Detail: "istiod did not see that its waypoint is ready; notified by a label on it and on the waypoint's Service",
+			}, errors.Join(err, m.notifyService(ctx, t.Service.Namespace, t.Service.Name))
 		},
 		patience: overlookedAfter,
 	}

@@ -94,10 +94,7 @@ const overlookedAfter = 15 * time.Second
 func overlookedState(
 	ctx context.Context, api client.Reader, gateway *gatewayv1.Gateway, s apply.State,
 ) (apply.State, error) {
-	programmed := apimeta.FindStatusCondition(gateway.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
-	if programmed == nil || programmed.ObservedGeneration < gateway.Generation ||
-		programmed.Status != metav1.ConditionFalse ||
-		programmed.Reason != string(gatewayv1.GatewayReasonAddressNotAssigned) {
+	if !lacksAddress(gateway) {
 		return s, nil
 	}
 	services := &corev1.ServiceList{}
@@ -121,6 +118,14 @@ func overlookedState(
 		s.Kind, s.Limit = problem.GatewayOverlooked, overlookedAfter
 	}
 	return s, nil
+}
+
+// lacksAddress tells whether a Gateway's status says, of its latest change, that it has no address.
+func lacksAddress(gateway *gatewayv1.Gateway) bool {
+	programmed := apimeta.FindStatusCondition(gateway.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
+	return programmed != nil && programmed.ObservedGeneration >= gateway.Generation &&
+		programmed.Status == metav1.ConditionFalse &&
+		programmed.Reason == string(gatewayv1.GatewayReasonAddressNotAssigned)
 }
 
 // listMadeFor lists the objects of a kind that were made for a Gateway.

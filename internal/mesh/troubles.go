@@ -235,7 +235,11 @@ func orNone(list []string) string {
 // WaypointTroubles lists why a target's waypoint does not handle its traffic, the more basic reason first.
 func (o *Objects) WaypointTroubles() []*problem.Problem {
 	namespace, name := o.Target.Service.Namespace, o.Target.Waypoint
-	all := []*problem.Problem{GatewayTrouble(namespace, name, o.Waypoint)}
+	gateway := GatewayTrouble(namespace, name, o.Waypoint)
+	if gateway != nil && o.waypointOverlooked() {
+		gateway = problem.New(problem.GatewayOverlooked, nil, "%s; but the pods of waypoint %s are ready", gateway.Seen, name)
+	}
+	all := []*problem.Problem{gateway}
 	if o.Waypoint != nil {
 		deployment := DeploymentTrouble(namespace, name, o.WaypointDeployment)
 		if deployment != nil {
@@ -248,6 +252,14 @@ func (o *Objects) WaypointTroubles() []*problem.Problem {
 	}
 	all = append(all, BindingTrouble(o.Target.Service, o.Service))
 	return slices.DeleteFunc(all, func(p *problem.Problem) bool { return p == nil })
+}
+
+// waypointOverlooked tells whether istiod has overlooked that the waypoint's pods are ready: see overlookedState. That can
+// happen after the step that creates the Gateway was done, when what was made for an earlier Gateway of that name is
+// deleted late.
+func (o *Objects) waypointOverlooked() bool {
+	return o.Waypoint != nil && lacksAddress(o.Waypoint) &&
+		DeploymentTrouble(o.Target.Service.Namespace, o.Target.Waypoint, o.WaypointDeployment) == nil
 }
 
 // DelayTrouble says where the delay that a VirtualService asks for differs from what is wanted; want is nil where no
