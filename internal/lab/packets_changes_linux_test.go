@@ -71,7 +71,7 @@ func TestPacketsChangedUnderLoad(t *testing.T) {
 	for who, got := range map[string]*answers{"the gateway": fromGateway, names.AppA: fromAppa} {
 		t.Logf("through %s: %v", who, got.count)
 		if len(got.count) != 1 || got.count["200"] == 0 {
-			t.Errorf("requests of %s were answered %v, want only 200", who, got.count)
+			t.Errorf("requests of %s were answered %v, want only 200; the others came at %q", who, got.count, got.bad)
 		}
 	}
 	if fromGateway.delayed == 0 {
@@ -84,6 +84,7 @@ type answers struct {
 	mu      sync.Mutex
 	count   map[string]int
 	delayed int
+	bad     []string // when those came that are not 200
 }
 
 func newAnswers() *answers { return &answers{count: map[string]int{}} }
@@ -92,6 +93,9 @@ func (a *answers) add(answer string, requests int, took time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.count[answer] += requests
+	if answer != "200" {
+		a.bad = append(a.bad, time.Now().Format("04:05.000 ")+answer)
+	}
 	if took > params.DefaultFault().Delay {
 		a.delayed += requests
 	}
