@@ -37,8 +37,8 @@ func TestPacketsChangedUnderLoad(t *testing.T) {
 	appa := b.podFor("default", "app=appa").Name
 	sending.Go(func() {
 		for ctx.Err() == nil {
-			_, printed := b.exec(appa, nil, "/usr/bin/fortio", "load", "-quiet", "-qps=20", "-c=8", "-n=80", "-timeout=60s",
-				"http://"+names.AppB+":"+strconv.Itoa(names.AppPort)+"/headers")
+			_, printed := b.exec(appa, nil, "/usr/bin/fortio", "load", "-quiet", "-qps=20", "-c=8", "-n=80",
+				"-timeout=60s", "http://"+names.AppB+":"+strconv.Itoa(names.AppPort)+"/headers")
 			fromAppa.addFortio(printed)
 		}
 	})
@@ -128,7 +128,8 @@ func throughGateway(ctx context.Context, t *testing.T, address string, got *answ
 	client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
 	defer client.CloseIdleConnections()
 	for ctx.Err() == nil {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/headers", http.NoBody)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/headers",
+			http.NoBody)
 		if err != nil {
 			t.Error(err)
 			return

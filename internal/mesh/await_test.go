@@ -170,7 +170,8 @@ func TestWaitNotifiesIstiodOfAProgrammedWaypoint(t *testing.T) {
 				if !problem.Is(err, problem.GatewayOverlooked) != (tc.want == "") {
 					t.Error(err)
 				}
-				service, err := m.kube.CoreV1().Services("default").Get(t.Context(), "appb-waypoint", metav1.GetOptions{})
+				service, err := m.kube.CoreV1().Services("default").
+					Get(t.Context(), "appb-waypoint", metav1.GetOptions{})
 				if err != nil || service.Labels[notifiedLabel] != tc.want {
 					t.Errorf("label %q, %v; want %q", service.Labels[notifiedLabel], err, tc.want)
 				}

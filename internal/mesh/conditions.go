@@ -97,7 +97,8 @@ func WaypointOn(t Target) Condition {
 			_, err := m.Notify(ctx, t.Service.Namespace, t.Waypoint)
 			return engine.Change{
 				Object: "Service " + t.Service.Name, Action: engine.Update,
-				Detail: "istiod did not see that its waypoint is ready; notified by a label on it and on the waypoint's Service",
+				Detail: "istiod did not see that its waypoint is ready; notified by a label on it and on the " +
+					"waypoint's Service",
 			}, errors.Join(err, m.notifyService(ctx, t.Service.Namespace, t.Service.Name))
 		},
 		patience: overlookedAfter,

@@ -237,7 +237,8 @@ func (o *Objects) WaypointTroubles() []*problem.Problem {
 	namespace, name := o.Target.Service.Namespace, o.Target.Waypoint
 	gateway := GatewayTrouble(namespace, name, o.Waypoint)
 	if gateway != nil && o.waypointOverlooked() {
-		gateway = problem.New(problem.GatewayOverlooked, nil, "%s; but the pods of waypoint %s are ready", gateway.Seen, name)
+		gateway = problem.New(problem.GatewayOverlooked, nil, "%s; but the pods of waypoint %s are ready",
+			gateway.Seen, name)
 	}
 	all := []*problem.Problem{gateway}
 	if o.Waypoint != nil {
@@ -254,9 +255,9 @@ func (o *Objects) WaypointTroubles() []*problem.Problem {
 	return slices.DeleteFunc(all, func(p *problem.Problem) bool { return p == nil })
 }
 
-// waypointOverlooked tells whether istiod has overlooked that the waypoint's pods are ready: see overlookedState. That can
-// happen after the step that creates the Gateway was done, when what was made for an earlier Gateway of that name is
-// deleted late.
+// waypointOverlooked tells whether istiod has overlooked that the waypoint's pods are ready: see overlookedState. That
+// can happen after the step that creates the Gateway was done, when what was made for an earlier Gateway of that name
+// is deleted late.
 func (o *Objects) waypointOverlooked() bool {
 	return o.Waypoint != nil && lacksAddress(o.Waypoint) &&
 		DeploymentTrouble(o.Target.Service.Namespace, o.Target.Waypoint, o.WaypointDeployment) == nil

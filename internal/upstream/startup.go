@@ -12,8 +12,8 @@ const (
 	startupFailures = 600
 )
 
-// readinessPeriod, in seconds, is the longest time between two readiness probes. A kubelet that has run for less than the
-// period of a probe waits for a random part of that period before the first one (k8s.io/kubernetes,
+// readinessPeriod, in seconds, is the longest time between two readiness probes. A kubelet that has run for less than
+// the period of a probe waits for a random part of that period before the first one (k8s.io/kubernetes,
 // pkg/kubelet/prober/worker.go): with the usual ten seconds, up to ten on the nodes of a new cluster.
 const readinessPeriod = 2
 
@@ -47,7 +47,8 @@ func AskSoon(objs []*unstructured.Unstructured) {
 
 // askOften shortens the period of a probe, and allows as many more failures.
 func askOften(probe map[string]any) {
-	period, failures := number(probe, "periodSeconds", defaultPeriod), number(probe, "failureThreshold", defaultFailures)
+	period := number(probe, "periodSeconds", defaultPeriod)
+	failures := number(probe, "failureThreshold", defaultFailures)
 	if period <= readinessPeriod {
 		return
 	}
@@ -55,7 +56,8 @@ func askOften(probe map[string]any) {
 	probe["failureThreshold"] = (period*failures + readinessPeriod - 1) / readinessPeriod
 }
 
-// number reads a field of a manifest: an integer is int64 if an object was made from JSON, and can be float64 from YAML.
+// number reads a field of a manifest: an integer is int64 if an object was made from JSON, and can be float64 from
+// YAML.
 func number(fields map[string]any, name string, otherwise int64) int64 {
 	switch value := fields[name].(type) {
 	case int64:
