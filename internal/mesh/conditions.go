@@ -279,6 +279,8 @@ func (m *Mesh) policyTrouble(ctx context.Context, namespace, name, condition str
 	return PolicyTrouble(namespace, name, policy, condition), nil
 }
 
+// waypointOn does not wait for connections that were made before: those to the waypoint were not to this Service, and
+// a gateway closes those to pods that are no endpoints any more.
 func (p *proxies) waypointOn(ctx context.Context, t Target) (*problem.Problem, error) {
 	o, err := p.mesh.waypointObjects(ctx, t)
 	if err != nil {
@@ -288,7 +290,7 @@ func (p *proxies) waypointOn(ctx context.Context, t Target) (*problem.Problem, e
 		return found[0], nil
 	}
 	namespace := t.Service.Namespace
-	found, err := p.every(ctx, namespace, t.Waypoint,
+	found, err := p.hold(ctx, namespace, t.Waypoint,
 		func(d *Dump) (bool, string) { return HandlesService(d, t.Service) })
 	if err != nil || found != nil || t.Gateway == "" {
 		return found, err
@@ -298,7 +300,7 @@ func (p *proxies) waypointOn(ctx context.Context, t Target) (*problem.Problem, e
 		return nil, err
 	}
 	overlooked := false
-	found, err = p.every(ctx, namespace, t.Gateway, func(d *Dump) (bool, string) {
+	found, err = p.hold(ctx, namespace, t.Gateway, func(d *Dump) (bool, string) {
 		held, reason := SendsToWaypoint(d, t.Service, addresses)
 		if !held {
 			overlooked, _ = SendsToWaypoint(d, t.Service, nil) // to pods that are gone

@@ -80,9 +80,33 @@ const IdleTimeout = 500 * time.Millisecond
 // get one answer by the old configuration; that ends when the proxy has drained (the mesh's drainDuration).
 const settled = 2 * IdleTimeout
 
-// every reads the configuration of every running pod of a Gateway. The test is met when it is met of all, and each of
-// them serves no older connections, or has had the configuration for as long as settled.
+// hold reads the configuration of every running pod of a Gateway. The test is met when it is met of all.
+func (p *proxies) hold(ctx context.Context, namespace, gateway string, met test) (*problem.Problem, error) {
+	return p.each(ctx, namespace, gateway, func(_ *corev1.Pod, dump *Dump) (bool, string) { return met(dump) })
+}
+
+// every is hold for a configuration that connections made before do not have: each pod also serves none of those, or
+// has had the configuration for as long as settled.
 func (p *proxies) every(ctx context.Context, namespace, gateway string, met test) (*problem.Problem, error) {
+	return p.each(ctx, namespace, gateway, func(pod *corev1.Pod, dump *Dump) (bool, string) {
+		is, reason := met(dump)
+		if key := keyOf(pod); !is {
+			delete(p.arrived, key)
+		} else if dump.Draining > 0 {
+			if p.arrived[key].IsZero() {
+				p.arrived[key] = time.Now()
+			}
+			is = time.Since(p.arrived[key]) >= settled
+			reason = "the proxy has the new configuration, but connections made before still use the old one"
+		}
+		return is, reason
+	})
+}
+
+// each asks of every running pod of a Gateway, with the configuration of its proxy, and stops at the first no.
+func (p *proxies) each(
+	ctx context.Context, namespace, gateway string, met func(*corev1.Pod, *Dump) (bool, string),
+) (*problem.Problem, error) {
 	pods, none, err := p.running(ctx, namespace, gateway)
 	if err != nil || len(pods) == 0 {
 		return none, err
@@ -92,17 +116,7 @@ func (p *proxies) every(ctx context.Context, namespace, gateway string, met test
 		if err != nil {
 			return nil, err
 		}
-		is, reason := met(dump)
-		if key := keyOf(&pods[i]); !is {
-			delete(p.arrived, key)
-		} else if dump.Draining > 0 {
-			if p.arrived[key].IsZero() {
-				p.arrived[key] = time.Now()
-			}
-			is = time.Since(p.arrived[key]) >= settled
-			reason = "the proxy has the new configuration, but connections made before still use the old one"
-		}
-		if !is {
+		if is, reason := met(&pods[i], dump); !is {
 			if len(pods) > 1 {
 				reason = "pod " + pods[i].Name + ": " + reason
 			}
