@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,13 +72,18 @@ func networks(pids []int) []string {
 	return found
 }
 
-// linkNames lists the network devices of this process's network namespace.
+// dockersLinks are the names that Docker gives the links of containers and the bridges of networks. Labs on kind can run
+// beside this test.
+var dockersLinks = regexp.MustCompile(`^(veth[0-9a-f]{7}|br-[0-9a-f]{12})$`)
+
+// linkNames lists the network devices of this process's network namespace, without Docker's.
 func linkNames(t *testing.T) []string {
 	t.Helper()
 	var found []string
 	for line := range strings.Lines(read(t, "/proc/self/net/dev")) {
-		if name, _, is := strings.Cut(line, ":"); is {
-			found = append(found, strings.TrimSpace(name))
+		name, _, is := strings.Cut(line, ":")
+		if name = strings.TrimSpace(name); is && !dockersLinks.MatchString(name) {
+			found = append(found, name)
 		}
 	}
 	slices.Sort(found)
