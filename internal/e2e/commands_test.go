@@ -61,7 +61,7 @@ func TestCommands(t *testing.T) {
 	if after := l.resourceVersions(t); !sameVersions(t, versions, after) {
 		t.Error("the targets changed objects")
 	}
-	t.Logf("sm:verify:\n%s", l.mage(t, "sm:verify").stdout)
+	t.Logf("sm:verify:\n%s", l.verified(t).stdout)
 	l.mage(t, "sm:delete")
 	if after := l.leaks(t); after != before {
 		t.Errorf("before the lab there was %s, after it there is %s", before, after)

@@ -60,7 +60,7 @@ func TestExistingCluster(t *testing.T) {
 		l.mage(t, target)
 	}
 	l.mage(t, "sm:authz", "-strict")
-	verify := l.mage(t, "sm:verify")
+	verify := l.verified(t)
 	t.Logf("sm:verify:\n%s", verify.stdout)
 	if !strings.Contains(verify.stdout, " proven") || strings.Contains(verify.stdout, "refuted") {
 		t.Error("not every claim is proven")

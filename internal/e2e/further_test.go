@@ -26,7 +26,7 @@ func (l *lab) testFurtherLessons(t *testing.T) {
 	if refused := l.try(t, "sm:fault"); refused.code == 0 || !strings.Contains(refused.stderr, "LAB-LESSON-EXCLUDED") {
 		t.Errorf("sm:fault under sm:split exits with %d: %s", refused.code, refused.stderr)
 	}
-	verify := l.mage(t, "sm:verify")
+	verify := l.verified(t)
 	t.Logf("sm:verify:\n%s", verify.stdout)
 	for _, id := range []string{
 		"split-appa", "split-gateway", "l4-denied", "l4-allowed", "l4-through", "prometheus-targets",

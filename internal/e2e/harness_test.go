@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"ambientlab/internal/docker"
+	"ambientlab/internal/problem"
 )
 
 // binary is the compiled magefile: what `mage` itself builds and runs, made once.
@@ -116,11 +117,28 @@ func (l *lab) try(t *testing.T, args ...string) result {
 // mage runs a target that must succeed.
 func (l *lab) mage(t *testing.T, args ...string) result {
 	t.Helper()
-	r := l.try(t, args...)
+	return l.succeeded(t, args, l.try(t, args...))
+}
+
+func (l *lab) succeeded(t *testing.T, args []string, r result) result {
+	t.Helper()
 	if r.code != 0 {
 		t.Fatalf("%v ended with %d\nstdout:\n%s", args, r.code, r.stdout)
 	}
 	return r
+}
+
+// verified runs sm:verify, which must succeed. Where the machine is so busy that it decides too little, it is run again,
+// as its advice says: at most three times.
+func (l *lab) verified(t *testing.T, args ...string) result {
+	t.Helper()
+	args = append([]string{"sm:verify"}, args...)
+	for range 2 {
+		if r := l.try(t, args...); r.code != problem.ClaimInconclusive.Exit() {
+			return l.succeeded(t, args, r)
+		}
+	}
+	return l.mage(t, args...)
 }
 
 func (l *lab) kube(t *testing.T) (kubernetes.Interface, dynamic.Interface) {

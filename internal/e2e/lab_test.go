@@ -106,7 +106,7 @@ func TestLab(t *testing.T) {
 		report = t.TempDir()
 	}
 	l.mage(t, "sm:telemetry")
-	verify := l.mage(t, "sm:verify", "-out="+report)
+	verify := l.verified(t, "-out="+report)
 	for _, id := range []string{
 		"prometheus-targets", "prometheus-edges", "prometheus-denied", "prometheus-delayed", "jaeger-trace",
 		"jaeger-requests", "jaeger-denied", "jaeger-delayed",
@@ -125,7 +125,7 @@ func TestLab(t *testing.T) {
 	t.Run("the control of the whole: appa out of the mesh", l.testUnmeshedControl)
 	t.Run("with the strict policies too", func(t *testing.T) {
 		l.mage(t, "sm:authz", "-strict")
-		verify := l.mage(t, "sm:verify")
+		verify := l.verified(t)
 		t.Logf("sm:verify:\n%s", verify.stdout)
 	})
 	t.Run("status", func(t *testing.T) {
