@@ -128,8 +128,8 @@ func (l *lab) succeeded(t *testing.T, args []string, r result) result {
 	return r
 }
 
-// verified runs sm:verify, which must succeed. Where the machine is so busy that it decides too little, it is run again,
-// as its advice says: at most three times.
+// verified runs sm:verify, which must succeed. Where the machine is so busy that it decides too little, it is run
+// again, as its advice says: at most three times.
 func (l *lab) verified(t *testing.T, args ...string) result {
 	t.Helper()
 	args = append([]string{"sm:verify"}, args...)
