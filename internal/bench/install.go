@@ -3,11 +3,14 @@ package main
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/moby/moby/client"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/yaml"
 
 	"ambientlab/internal/bundle"
@@ -328,7 +331,13 @@ func (h *byHand) metallb(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return h.with(ctx, "apply", "-f", file)
+	// MetalLB's webhook can refuse connections for a moment after its pods are ready. A user would type this again.
+	waited := wait.PollUntilContextTimeout(ctx, time.Second, time.Minute, true,
+		func(ctx context.Context) (bool, error) {
+			err = h.with(ctx, "apply", "-f", file)
+			return err == nil, nil
+		})
+	return errors.Join(waited, err)
 }
 
 func (h *byHand) wait(ctx context.Context) error {
