@@ -72,8 +72,8 @@ func networks(pids []int) []string {
 	return found
 }
 
-// dockersLinks are the names that Docker gives the links of containers and the bridges of networks. Labs on kind can run
-// beside this test.
+// dockersLinks are the names that Docker gives the links of containers and the bridges of networks. Labs on kind can
+// run beside this test.
 var dockersLinks = regexp.MustCompile(`^(veth[0-9a-f]{7}|br-[0-9a-f]{12})$`)
 
 // linkNames lists the network devices of this process's network namespace, without Docker's.
