@@ -56,15 +56,10 @@ func askOften(probe map[string]any) {
 	probe["failureThreshold"] = (period*failures + readinessPeriod - 1) / readinessPeriod
 }
 
-// number reads a field of a manifest: an integer is int64 if an object was made from JSON, and can be float64 from
-// YAML.
+// number reads a whole number of an object, or gives the default where the field is not set.
 func number(fields map[string]any, name string, otherwise int64) int64 {
-	switch value := fields[name].(type) {
-	case int64:
+	if value, ok := fields[name].(int64); ok {
 		return value
-	case float64:
-		return int64(value)
-	default:
-		return otherwise
 	}
+	return otherwise
 }

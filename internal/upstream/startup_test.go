@@ -55,11 +55,15 @@ spec:
       - name: none
 `
 	read := func(text string) map[string]any {
-		var content map[string]any
-		if err := yaml.Unmarshal([]byte(text), &content); err != nil {
+		raw, err := yaml.YAMLToJSON([]byte(text))
+		if err != nil {
 			t.Fatal(err)
 		}
-		return content
+		var content unstructured.Unstructured // its whole numbers are int64, as in every object
+		if err := content.UnmarshalJSON(raw); err != nil {
+			t.Fatal(err)
+		}
+		return content.Object
 	}
 	object := &unstructured.Unstructured{Object: read(text)}
 	for range 2 { // a second time changes nothing
