@@ -120,7 +120,7 @@ func Retry(ctx context.Context, patience time.Duration, f func(context.Context) 
 // retry is Retry, without a limit where patience is 0. subject precedes the reason in what is reported.
 func retry(ctx context.Context, patience time.Duration, subject string, f func() error) error {
 	var failing time.Time // since when
-	pause := firstPause
+	pause, told := firstPause, ""
 	for {
 		began := time.Now()
 		err := f()
@@ -134,7 +134,10 @@ func retry(ctx context.Context, patience time.Duration, subject string, f func()
 		if failing.IsZero() || time.Since(began) >= answered {
 			failing, pause = time.Now(), firstPause
 		}
-		engine.Progress(ctx, "%s%s", subject, reason)
+		if reason != told { // others may report in turns with this
+			told = reason
+			engine.Progress(ctx, "%s%s", subject, reason)
+		}
 		waited := engine.Waiting(ctx)
 		over := patience > 0 && time.Since(failing)+pause > patience || sleep(ctx, pause) != nil
 		waited()

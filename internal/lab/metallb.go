@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"sync"
 
 	"ambientlab/internal/cluster"
 	"ambientlab/internal/engine"
@@ -74,6 +75,7 @@ func addressPoolStep(s *session.Session) engine.Step {
 			return lb.Objects(pool), nil
 		},
 	)
+	step = mountingCertificate(s, step)
 	planner, ok := s.Provider().(cluster.PoolPlanner)
 	if !ok || !s.NoCluster() || step.Explain == nil {
 		return step
@@ -86,6 +88,27 @@ func addressPoolStep(s *session.Session) engine.Step {
 			return append(lb.Commands(cluster.KindNetwork(), poolPart+".yaml"), explain()...)
 		}
 		return explain()
+	}
+	return step
+}
+
+// mountingCertificate makes MetalLB's webhook, which checks the addresses, answer soon where they have to wait for it.
+func mountingCertificate(s *session.Session, step engine.Step) engine.Step {
+	do := step.Do
+	if do == nil {
+		return step
+	}
+	step.Do = func(ctx context.Context) error {
+		client, err := s.Connect(ctx)
+		if err != nil {
+			return err
+		}
+		during, done := context.WithCancel(ctx)
+		var mounting sync.WaitGroup
+		mounting.Go(func() { lb.MountCertificate(during, client.Kube()) })
+		defer mounting.Wait()
+		defer done()
+		return do(ctx)
 	}
 	return step
 }
