@@ -173,6 +173,11 @@ func (s *changeSet) applyStage(ctx context.Context, stage int, made *record) err
 			writes, objs = append(writes, w), append(objs, w.desired)
 		}
 	}
+	if stage == stageWorkload && len(writes) > 0 && writes[0].beforePods != nil {
+		if err := writes[0].beforePods(ctx); err != nil {
+			return err
+		}
+	}
 	// Every object is tried, so that one run names every conflict.
 	failures := make([]error, len(writes))
 	var group errgroup.Group

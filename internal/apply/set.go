@@ -36,6 +36,9 @@ type Set struct {
 	// NotAwaited tells of an object that it cannot become ready yet: it is applied, and not waited for. nil means that
 	// every object is waited for.
 	NotAwaited func(*unstructured.Unstructured) bool
+	// BeforePods is called before the objects that make pods are written, and those are not written where it fails. nil
+	// does nothing.
+	BeforePods func(context.Context) error
 }
 
 // Objects is a Part that consists of the whole objects of a Set. It is called again for every check, and not for
@@ -64,7 +67,7 @@ func (c *Client) writes(set Set) ([]*write, error) {
 	}
 	writes := make([]*write, len(objs))
 	for i, obj := range objs {
-		writes[i] = &write{desired: obj, manager: ManagedBy, force: set.Force}
+		writes[i] = &write{desired: obj, manager: ManagedBy, force: set.Force, beforePods: set.BeforePods}
 		writes[i].notAwaited = set.NotAwaited != nil && set.NotAwaited(obj)
 	}
 	return writes, nil

@@ -164,3 +164,30 @@ metadata: {name: appb, namespace: lab, labels: {a: b}}
 		}
 	}
 }
+
+// TestBeforePods: what has no pods is applied at once, and what has pods only when BeforePods has succeeded.
+func TestBeforePods(t *testing.T) {
+	exists := func(c *Client, obj *unstructured.Unstructured) bool {
+		live, err := c.fetch(t.Context(), objectList{obj})
+		return err == nil && live[0] != nil
+	}
+	for _, failure := range []error{nil, errors.New("a node is missing")} {
+		c := live(t, interceptor.Funcs{})
+		c.resources = func(context.Context) ([]*metav1.APIResourceList, error) { return nil, nil }
+		list := objects(t, configMap("a", "k", "1")+deployment)
+		for _, obj := range list {
+			obj.SetNamespace("default")
+		}
+		asked := 0
+		_, err := c.Apply(t.Context(), Set{Name: "p", Objects: list, BeforePods: func(context.Context) error {
+			asked++
+			if !exists(c, list[0]) || exists(c, list[1]) {
+				t.Error("it is not asked between the object without pods and the one with pods")
+			}
+			return failure
+		}})
+		if !errors.Is(err, failure) || asked != 1 || exists(c, list[1]) != (failure == nil) {
+			t.Errorf("%v, asked %d times, with %v", err, asked, failure)
+		}
+	}
+}

@@ -28,6 +28,7 @@ type write struct {
 	create  bool
 	// notAwaited says that the object cannot become ready yet.
 	notAwaited bool
+	beforePods func(context.Context) error // of the Set
 
 	live   *unstructured.Unstructured // as it was read last; nil where it does not exist
 	judged bool

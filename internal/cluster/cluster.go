@@ -188,7 +188,7 @@ type NodeImageUser interface {
 
 // NodeWaiter is a provider whose clusters take objects before all of their nodes have joined.
 type NodeWaiter interface {
-	// AwaitNodes waits until a cluster that is being created has all of its nodes, and they are ready.
+	// AwaitNodes waits until a cluster that is being created has all of its nodes, and pods can be started on them.
 	AwaitNodes(ctx context.Context) error
 }
 

@@ -97,6 +97,10 @@ type Kind struct {
 	// kubeconfigs holds kind's kubeconfig of a control plane, by the ID of its container.
 	kubeconfigs sync.Map
 
+	// awaited says that the nodes of the cluster could run pods when they were awaited.
+	awaiting sync.Mutex
+	awaited  bool
+
 	// The seams; NewKind sets the real ones.
 	library  func(log *progressLog) library
 	lookPath func(string) (string, error)

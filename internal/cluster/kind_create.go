@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
 	kindcluster "sigs.k8s.io/kind/pkg/cluster"
 
 	"ambientlab/internal/docker"
@@ -182,13 +184,18 @@ func (k *Kind) awaitReady(ctx context.Context, nodes []Node) error {
 	return k.ready(ctx, cfg, kubernetesNodes(nodes))
 }
 
-// AwaitNodes implements NodeWaiter.
+// AwaitNodes implements NodeWaiter. Several steps wait side by side, and the first asks for all.
 func (k *Kind) AwaitNodes(ctx context.Context) error {
+	defer engine.Waiting(ctx)()
+	k.awaiting.Lock()
+	defer k.awaiting.Unlock()
+	if k.awaited {
+		return nil
+	}
 	want, err := roles(k.opts.Config)
 	if err != nil {
 		return err
 	}
-	defer engine.Waiting(ctx)()
 	if !k.until(ctx, k.serves) {
 		return context.Cause(ctx)
 	}
@@ -196,7 +203,57 @@ func (k *Kind) AwaitNodes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return k.ready(ctx, cfg, want[node.ControlPlane]+want[node.Worker])
+	if err := k.ready(ctx, cfg, want[node.ControlPlane]+want[node.Worker]); err != nil {
+		return err
+	}
+	if err := k.awaitProxies(ctx); err != nil {
+		return err
+	}
+	k.awaited = true
+	return nil
+}
+
+// proxySynced waits in a node until kube-proxy has written its rules for the first time, for at most half a minute.
+// Before that, a pod that asks the API server at its Service's address asks whatever the network of this machine has at
+// that address. kube-proxy's health check says that it is healthy before that
+// (k8s.io/kubernetes, pkg/proxy/healthcheck/proxy_health.go).
+const proxySynced = `for i in $(seq 100); do
+  curl -s http://127.0.0.1:10249/metrics |
+    grep -Eq '^kubeproxy_sync_proxy_rules_last_timestamp_seconds(\{[^}]*\})? [1-9]' && exit 0
+  sleep 0.3
+done
+exit 1`
+
+// awaitProxies waits until kube-proxy on each node has written its rules. A cluster may have another program for that,
+// or a kube-proxy with other settings: where it does not answer, pods are started all the same.
+func (k *Kind) awaitProxies(ctx context.Context) error {
+	doc, _, err := parseConfig(k.opts.Config)
+	if err != nil {
+		return err
+	}
+	if networking, ok := doc["networking"].(map[string]any); ok && networking["kubeProxyMode"] == "none" {
+		return nil
+	}
+	nodes, err := k.nodes(ctx)
+	if err != nil {
+		return err
+	}
+	var asking errgroup.Group
+	for _, n := range nodes {
+		if n.Role == node.LoadBalancer {
+			continue
+		}
+		asking.Go(func() error {
+			_, err := docker.Exec(ctx, k.opts.Docker, n.ContainerID, "sh", "-c", proxySynced)
+			if refused := (*docker.ExecError)(nil); errors.As(err, &refused) {
+				engine.Tell(ctx, "node %s: kube-proxy does not say that it has written its rules; pods are started "+
+					"all the same", n.Name)
+				return nil
+			}
+			return err
+		})
+	}
+	return asking.Wait()
 }
 
 func (k *Kind) markComplete(ctx context.Context, nodes []Node) error {

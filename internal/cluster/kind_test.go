@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	kindcluster "sigs.k8s.io/kind/pkg/cluster"
@@ -602,7 +604,44 @@ func TestAwaitNodes(t *testing.T) {
 		return nil
 	}
 	f.kind.after = func(time.Duration) <-chan time.Time { return time.After(time.Millisecond) }
-	if err := f.kind.AwaitNodes(t.Context()); err != nil || tries != 3 || wanted != 3 {
+	var asked sync.Map
+	f.engine.Exec = func(container string, command []string) (string, string, int) {
+		if strings.Contains(command[len(command)-1], "kubeproxy_sync_proxy_rules") {
+			if _, before := asked.LoadOrStore(container, true); before {
+				t.Errorf("%s is asked twice", container)
+			}
+		}
+		return "", "", 1 // it does not say so in time
+	}
+	var waiting errgroup.Group
+	for range 3 { // as steps do side by side
+		waiting.Go(func() error { return f.kind.AwaitNodes(t.Context()) })
+	}
+	if err := waiting.Wait(); err != nil || tries != 3 || wanted != 3 {
 		t.Errorf("%v after %d tries, for %d nodes", err, tries, wanted)
+	}
+	for _, name := range []string{"ambient-control-plane", "ambient-worker", "ambient-worker2"} {
+		if _, ok := asked.Load(name); !ok {
+			t.Errorf("the kube-proxy of %s is not waited for", name)
+		}
+	}
+}
+
+// TestAwaitNodesWithoutKubeProxy: where the configuration has no kube-proxy, none is waited for.
+func TestAwaitNodesWithoutKubeProxy(t *testing.T) {
+	f := newFixture(t)
+	f.kind.opts.Config = []byte(threeNodes + "\nnetworking: {kubeProxyMode: none}\n")
+	if err := f.kind.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.engine.Write("ambient-control-plane", adminConfig)
+	f.engine.Exec = func(container string, command []string) (string, string, int) {
+		if strings.Contains(strings.Join(command, " "), "kubeproxy") {
+			t.Errorf("%s is asked for its kube-proxy", container)
+		}
+		return "", "", 0
+	}
+	if err := f.kind.AwaitNodes(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

@@ -121,7 +121,7 @@ func installPlan(s *session.Session, c *charts) engine.Plan {
 		imagesStep(s, c, "images", nodesRun),
 		recordStep(s, session.RecordPart, apiAnswers),
 		gatewayAPIStep(s, "gateway-api", apiAnswers),
-		onNewNodes(s, metalLBStep(s, apiAnswers, podsStart)),
+		metalLBStep(s, apiAnswers, podsStart),
 		metalLBProcessStep(s),
 		addressPoolStep(s),
 		s.SetStep("istio-base", "Istio's CRDs", needs(apiAnswers), c.of(s, upstream.Base)),
@@ -129,10 +129,10 @@ func installPlan(s *session.Session, c *charts) engine.Plan {
 		s.SetStep("istiod", "istiod, the control plane",
 			needs("istio-base", "gateway-api", podsStart, "record", earlyManifestsPart), c.of(s, upstream.Istiod)),
 		s.ProcessStep("istiod-process", "istiod, a process on this machine", cluster.ProcessIstiod, "istiod"),
-		onNewNodes(s, s.SetStep("istio-cni", "istio-cni on every node",
-			needs("istio-base", podsStart, "node-tuning", "record", earlyManifestsPart), c.of(s, upstream.CNI))),
-		onNewNodes(s, s.SetStep("ztunnel", "ztunnel on every node", needs("istiod", "istiod-process", "istio-cni"),
-			c.of(s, upstream.Ztunnel))),
+		s.SetStep("istio-cni", "istio-cni on every node",
+			needs("istio-base", podsStart, "node-tuning", "record", earlyManifestsPart), c.of(s, upstream.CNI)),
+		s.SetStep("ztunnel", "ztunnel on every node", needs("istiod", "istiod-process", "istio-cni"),
+			c.of(s, upstream.Ztunnel)),
 		addonStep(s, "prometheus", "istio-base", podsStart, earlyManifestsPart),
 		addonStep(s, "grafana", "istio-base", podsStart, earlyManifestsPart),
 		addonStep(s, "jaeger", "istio-base", podsStart, earlyManifestsPart),
@@ -141,35 +141,6 @@ func installPlan(s *session.Session, c *charts) engine.Plan {
 		namespaceStep(s, "namespace", "ztunnel"),
 		manifestsStep(s, manifestsPart, "Manifests", needs("namespace", "images", earlyManifestsPart)),
 	)}
-}
-
-// onNewNodes makes a step with pods on every node, where the cluster is created in the same run, also wait for those on
-// nodes that join later.
-func onNewNodes(s *session.Session, step engine.Step) engine.Step {
-	waiter, ok := s.Provider().(cluster.NodeWaiter)
-	if !ok || step.Do == nil || s.Info.Exists && s.Info.State != cluster.Partial {
-		return step
-	}
-	return twice(step, waiter.AwaitNodes)
-}
-
-// twice makes a step wait for something once it was done, and then for its own objects again.
-func twice(step engine.Step, await func(context.Context) error) engine.Step {
-	do := step.Do
-	step.Do = func(ctx context.Context) error {
-		if err := do(ctx); err != nil {
-			return err
-		}
-		if err := await(ctx); err != nil {
-			return err
-		}
-		// The check knows what was applied, so that the second time asks the API server for no more dry runs.
-		if _, err := step.Check(ctx); err != nil {
-			return err
-		}
-		return do(ctx)
-	}
-	return step
 }
 
 func needs(ids ...string) []string { return ids }

@@ -34,7 +34,7 @@ func (s *Session) SetStepWithout(
 		}
 		return apply.Set{
 			Name: id, Objects: s.Adapt(rendered), Namespace: s.Config.Namespace, Force: s.Traits.Owned,
-			NotAwaited: notAwaited,
+			NotAwaited: notAwaited, BeforePods: s.beforePods(),
 		}, nil
 	}
 	step := apply.Step(s.Connect, id, title, needs, apply.Objects(set))
@@ -43,6 +43,16 @@ func (s *Session) SetStepWithout(
 		return apply.Files(ctx, s.Connect, s.Settings.Cluster, id, apply.Objects(set))
 	}
 	return s.simulated(s.notifying(step, set), set)
+}
+
+// beforePods waits until the nodes of a cluster that is created in the same run can run pods. Objects without pods are
+// applied while the nodes still join.
+func (s *Session) beforePods() func(context.Context) error {
+	waiter, ok := s.provider.(cluster.NodeWaiter)
+	if !ok || s.Info.Exists && s.Info.State != cluster.Partial {
+		return nil
+	}
+	return waiter.AwaitNodes
 }
 
 // OverlayStep is a step that sets fields of an object which may belong to someone else.
