@@ -75,7 +75,9 @@ func addressPoolStep(s *session.Session) engine.Step {
 			return lb.Objects(pool), nil
 		},
 	)
-	step = mountingCertificate(s, step)
+	if !removesMetalLB(s) {
+		step = mountingCertificate(s, step)
+	}
 	planner, ok := s.Provider().(cluster.PoolPlanner)
 	if !ok || !s.NoCluster() || step.Explain == nil {
 		return step

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -23,15 +24,17 @@ const (
 // mountedAnnotation is what MountCertificate sets on a pod: which version of the Secret the kubelet was to mount.
 const mountedAnnotation = "lab.opssec.in/mounted"
 
-// lookAgain is the time between two looks. The webhook of a controller that has its certificate answers before the first.
+// lookAgain is the time between two looks. The webhook of a controller that has its certificate answers before the
+// first.
 const lookAgain = 500 * time.Millisecond
 
-// MountCertificate makes MetalLB's webhook answer soon: until ctx ends, it looks whether there is a certificate that the
-// controller's pod may not have yet. The controller writes the webhook's certificate into a Secret, and serves the
-// webhook when the kubelet has brought it into the pod. The kubelet compares a pod with its Secrets when it works on the
-// pod: when the result of a probe or the pod's object changes, and otherwise after 60 to 90 seconds (k8s.io/kubernetes,
-// pkg/kubelet/pod_workers.go). A controller that is ready before its Secret is written would wait for that. So the pod
-// gets an annotation without meaning. What cannot be done is told once: the webhook then answers later.
+// MountCertificate makes MetalLB's webhook answer soon: until ctx ends, it looks whether there is a certificate that
+// the controller's pod may not have yet. The controller writes the webhook's certificate into a Secret, and serves the
+// webhook when the kubelet has brought it into the pod. The kubelet compares a pod with its Secrets when it works on
+// the pod: when the result of a probe or the pod's object changes, and otherwise after 60 to 90 seconds
+// (k8s.io/kubernetes, pkg/kubelet/pod_workers.go). A controller that is ready before its Secret is written would wait
+// for that. So the pod gets an annotation without meaning. What cannot be done is told once: the webhook then answers
+// later.
 func MountCertificate(ctx context.Context, kube kubernetes.Interface) {
 	told := false
 	for {
@@ -50,6 +53,9 @@ func MountCertificate(ctx context.Context, kube kubernetes.Interface) {
 // mountCertificate annotates the pods of the controller, once for each version of the Secret.
 func mountCertificate(ctx context.Context, kube kubernetes.Interface) error {
 	secret, err := kube.CoreV1().Secrets(Namespace).Get(ctx, webhookSecret, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil // this MetalLB has no webhook
+	}
 	if err != nil {
 		return fmt.Errorf("reading Secret %s/%s: %w", Namespace, webhookSecret, err)
 	}
