@@ -3,17 +3,19 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 
+	"ambientlab/internal/apply"
 	"ambientlab/internal/lb"
 )
 
@@ -87,7 +89,8 @@ func (l *lab) testLateCertificate(t *testing.T) {
 	}
 	eventually(t, "another pod of the controller is ready", func() bool {
 		now, err := pods.List(ctx, controller)
-		return err == nil && len(now.Items) == 1 && now.Items[0].UID != before.Items[0].UID && ready(now.Items[0])
+		return err == nil && len(now.Items) == 1 && now.Items[0].UID != before.Items[0].UID &&
+			apply.PodState(&now.Items[0]).Ready
 	})
 	// The kubelet works on the pod until a moment after it is ready. The controller tries to write for 5 to 10 seconds.
 	time.Sleep(2 * time.Second)
@@ -115,21 +118,11 @@ func (l *lab) testLateCertificate(t *testing.T) {
 	}
 }
 
-func ready(pod corev1.Pod) bool {
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodReady {
-			return condition.Status == corev1.ConditionTrue
-		}
-	}
-	return false
-}
-
 // eventually waits until something holds, for at most two minutes.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(200 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within two minutes: %s", what)
-		}
+	if err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, 2*time.Minute, true,
+		func(context.Context) (bool, error) { return holds(), nil }); err != nil {
+		t.Fatalf("waiting until %s: %v", what, err)
 	}
 }
