@@ -89,6 +89,32 @@ func TestPodToPod(t *testing.T) {
 	}
 }
 
+// TestManyPlainConnections opens most of the connections that its client has ports for. A connection from the client to
+// appb, and one that the proxy makes to the application with the client's address, must never have the same port: the
+// kernel would take them for one (https://github.com/istio/istio/issues/38982), and the client would wait in vain.
+func TestManyPlainConnections(t *testing.T) {
+	l := newLab(t)
+	b, outside := l.meshed("appb"), l.bare("outside")
+	for _, p := range []*pod{b, outside} {
+		l.command("ip", "netns", "exec", p.host, "sysctl", "-q", "-w", "net.ipv4.ip_local_port_range=40000 40199")
+	}
+	b.serve(appPort, echo)
+	l.node("node-b", b)
+	for i := range 80 {
+		c, err := outside.dial(b.app())
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "x"); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+	}
+}
+
 func ipOf(a net.Addr) string { return a.(*net.TCPAddr).IP.String() }
 
 func TestConnectionsAreCarriedFaithfully(t *testing.T) {

@@ -843,8 +843,12 @@ func TestSpoilt(t *testing.T) {
 		"restarted":                     {[]Check{fine, {samePodsCheck, Inconclusive, ""}}, true},
 		"restarted, and so refuted":     {[]Check{{"status", Refuted, ""}, {samePodsCheck, Inconclusive, ""}}, true},
 	} {
-		if got := spoilt(tc.checks); got != tc.want {
+		why, got := spoilt(tc.checks)
+		if got != tc.want {
 			t.Errorf("%s: %v", name, got)
+		}
+		if got && why.Verdict != Inconclusive {
+			t.Errorf("%s: the reason is %+v", name, why)
 		}
 	}
 }

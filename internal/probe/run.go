@@ -121,14 +121,15 @@ func (e Env) together(ctx context.Context, claims []Claim) ([]Result, error) {
 	var again []int
 	var spoiltClaims []Claim
 	for i, result := range results {
-		if spoilt(result.Checks) {
+		if why, found := spoilt(result.Checks); found {
 			again, spoiltClaims = append(again, i), append(spoiltClaims, claims[i])
+			e.Progress("disturbed: %s: %s: %s", claims[i].Title, why.Name, why.Text)
 		}
 	}
 	if len(again) == 0 {
 		return results, nil
 	}
-	e.Progress("measurements that were disturbed: %d; measuring again, one after the other", len(again))
+	e.Progress("measuring %d of %d claims again, one after the other", len(again), len(claims))
 	e.Lanes, e.rate = 1, rate/4
 	second, err := e.measure(ctx, spoiltClaims)
 	if err != nil {
@@ -262,17 +263,18 @@ func podOf(incarnation string) string {
 	return pod
 }
 
-// spoilt tells whether the only trouble is one that another try may not have.
-func spoilt(checks []Check) bool {
-	found := false
+// spoilt tells whether the only trouble is one that another try may not have, and gives the first check that has it.
+func spoilt(checks []Check) (why Check, found bool) {
 	for _, c := range checks {
 		if c.Verdict == Refuted && !slices.ContainsFunc(checks, restartedCheck) {
-			return false
+			return Check{}, false
 		}
-		found = found || restartedCheck(c) || c.Verdict == Inconclusive &&
-			(strings.HasSuffix(c.Name, throughCheck) || strings.Contains(c.Text, busy))
+		if !found && (restartedCheck(c) || c.Verdict == Inconclusive &&
+			(strings.HasSuffix(c.Name, throughCheck) || strings.Contains(c.Text, busy))) {
+			why, found = c, true
+		}
 	}
-	return found
+	return why, found
 }
 
 func restartedCheck(c Check) bool { return c.Name == samePodsCheck }

@@ -131,8 +131,15 @@ func socket() (int, error) {
 	return fd, nil
 }
 
+// bindForeign gives the socket a source address that is not the namespace's, and a port.
+//
+// The port must not be one from which the owner of the address connects to the same destination: the kernel would take
+// both connections for one, and the owner's would not be answered (https://github.com/istio/istio/issues/38982). Linux
+// gives even ports to sockets that connect, and odd ones to sockets that are bound first, as long as there are any
+// (inet_hash_connect and inet_csk_find_open_port, with the default range). So the port has to be taken by bind, as
+// ztunnel does it: IP_BIND_ADDRESS_NO_PORT would leave it to connect.
 func bindForeign(fd int, from netip.Addr) error {
-	for _, opt := range []int{unix.IP_FREEBIND, unix.IP_TRANSPARENT, unix.IP_BIND_ADDRESS_NO_PORT} {
+	for _, opt := range []int{unix.IP_FREEBIND, unix.IP_TRANSPARENT} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_IP, opt, 1); err != nil {
 			return fmt.Errorf("allowing a foreign source address (option %d): %w", opt, err)
 		}
