@@ -82,9 +82,10 @@ const (
 	cleanupTimeout = 30 * time.Second
 	// Within is how far from the set one a share must be told from it.
 	Within = 0.15
-	// roundsAfter is how many rounds of requests about a share follow the first, each as long as another, where that
-	// left its verdict open.
-	roundsAfter = 5
+	// furtherRound is the part of the most requests about a share that each further round has, where the first (with
+	// which nine of ten right claims are proven) left the verdict open. With one further round, 997 of 1,000 claims
+	// about one half are proven.
+	furtherRound = 0.4
 	// Claims measured side by side: one for each lane of the delay, and not more than maxLanes.
 	lane     = 250 * time.Millisecond
 	maxLanes = 5

@@ -362,10 +362,10 @@ func (e Env) fire(ctx context.Context, w *watch, b *batch, baseline []time.Durat
 			failed("the requests", err)
 			return
 		}
-		if load.Count = min(most-b.m.Sent, max(most/roundsAfter, 1)); load.Count <= 0 {
+		if b.m.Sent >= most {
 			return
 		}
-		load = load.Even()
+		load = e.further(load, most-b.m.Sent, most)
 		e.logged(ctx, w, load.Run, b.m.Sent)
 		if e.sure(b.m, baseline, w.of(load.Run)) {
 			return
@@ -465,9 +465,7 @@ func (e Env) load(s Shot) (l traffic.Load, most int) {
 	switch s.Count {
 	case EnoughForShare:
 		l.Count, most, _ = e.share().Samples() // where that is too many, the verdict says so
-		l.Rate = e.rate
-		// As many at a time as are delayed at that rate, so that none waits for another; some more for a busy machine.
-		l.Concurrency = min(int(l.Rate*fault.Delay.Seconds())+lowConcurrency, traffic.MaxConcurrency)
+		l.Rate, l.Concurrency = e.rate, e.open(e.rate)
 		return l.Even(), most
 	case EnoughForNone:
 		l.Count, l.Concurrency = missed(fault, e.Error), concurrency
@@ -478,6 +476,21 @@ func (e Env) load(s Shot) (l traffic.Load, most int) {
 		l.Concurrency = concurrency / 2
 	}
 	return l, l.Count
+}
+
+// further is the next round of requests about a share, of which left may still be sent. Few claims need one, so it may
+// be faster than the first.
+func (e Env) further(l traffic.Load, left, most int) traffic.Load {
+	l.Count = min(left, max(int(furtherRound*float64(most)), 1))
+	l.Rate = min(e.rate*5/3, traffic.MaxRate)
+	l.Concurrency = e.open(l.Rate)
+	return l.Even()
+}
+
+// open is how many requests are open at a rate: as many as are delayed, so that none waits for another; some more for a
+// busy machine.
+func (e Env) open(rate float64) int {
+	return min(int(rate*e.Lessons.FaultOrDefault().Delay.Seconds())+lowConcurrency, traffic.MaxConcurrency)
 }
 
 // missed is how many undelayed requests in a row rule out, at the given error probability, that a delay is still in

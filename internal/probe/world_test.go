@@ -34,6 +34,8 @@ func (c *podsOnly) Exec(context.Context, string, string, string, []string, io.Wr
 	return 0, errBroken
 }
 
+func (c *podsOnly) Attach(context.Context, string, string, string, io.Writer) error { return errBroken }
+
 func (c *podsOnly) PodPort(context.Context, string, string, int) (string, func(), error) {
 	return "", nil, errBroken
 }

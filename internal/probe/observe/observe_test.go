@@ -140,6 +140,10 @@ type pods struct {
 	logErr  error
 }
 
+func (p pods) Attach(context.Context, string, string, string, io.Writer) error {
+	return errors.ErrUnsupported
+}
+
 func (p pods) Pods(context.Context, string, string) ([]traffic.Pod, error) { return p.list, p.listErr }
 
 func (p pods) Logs(_ context.Context, _, pod, container string, _ time.Time) (io.ReadCloser, error) {

@@ -119,10 +119,8 @@ func (w *Waypoint) Crossings(ctx context.Context, since time.Time, enough func(C
 }
 
 func (w *Waypoint) follow(ctx context.Context, pod string, since time.Time, found chan<- Crossing) error {
-	err := follow(ctx, w.Cluster, w.Namespace, pod, proxyContainer, since, func(line string) bool {
-		crossing, ok := Parse(line)
-		return !ok || passes(ctx, found, crossing)
-	})
+	err := output(ctx, w.Cluster, w.Namespace, pod, proxyContainer, since, Parse,
+		func(c Crossing) bool { return passes(ctx, found, c) })
 	if err != nil {
 		return fmt.Errorf("reading the log of waypoint %s: %w", pod, err)
 	}

@@ -13,6 +13,9 @@ type Cluster interface {
 	// Exec runs a command in a container. It returns the command's exit status; the error is ErrStatusLost where that
 	// did not arrive.
 	Exec(ctx context.Context, namespace, pod, container string, command []string, stdout, stderr io.Writer) (int, error)
+	// Attach writes what a container prints on its standard output from now on, until it ends or ctx does. Where that
+	// is not possible, it returns an error at once.
+	Attach(ctx context.Context, namespace, pod, container string, stdout io.Writer) error
 	// PodPort forwards a local port to a pod's.
 	PodPort(ctx context.Context, namespace, pod string, port int) (address string, stop func(), err error)
 	// Logs follows a container's log from a moment on, until the reader is closed or ctx ends.

@@ -44,6 +44,10 @@ func (c *cluster) Exec(ctx context.Context, _, _, _ string, command []string, st
 	return c.status, c.execErr
 }
 
+func (c *cluster) Attach(context.Context, string, string, string, io.Writer) error {
+	return errors.ErrUnsupported
+}
+
 func (c *cluster) PodPort(context.Context, string, string, int) (string, func(), error) {
 	if c.address == "" {
 		return "", nil, errors.New("no way in")

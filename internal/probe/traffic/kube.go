@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -83,29 +84,48 @@ func describe(pod *corev1.Pod) Pod {
 	return described
 }
 
-// Exec implements Cluster over WebSocket, and over SPDY where the API server or a proxy does not support that.
+// Exec implements Cluster.
 func (k *Kube) Exec(
 	ctx context.Context, namespace, pod, container string, command []string, stdout, stderr io.Writer,
 ) (int, error) {
-	url := k.client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").Name(pod).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true},
-			scheme.ParameterCodec).URL()
+	executor, err := k.executor(namespace, pod, "exec",
+		&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true})
+	if err != nil {
+		return 0, err
+	}
+	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: stdout, Stderr: stderr})
+	return exitStatus(ctx, err)
+}
+
+// Attach implements Cluster.
+func (k *Kube) Attach(ctx context.Context, namespace, pod, container string, stdout io.Writer) error {
+	executor, err := k.executor(namespace, pod, "attach", &corev1.PodAttachOptions{Container: container, Stdout: true})
+	if err != nil {
+		return err
+	}
+	return executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: stdout})
+}
+
+// executor opens streams to a container over WebSocket, and over SPDY where the API server or a proxy does not support
+// that.
+func (k *Kube) executor(namespace, pod, subresource string, options runtime.Object) (remotecommand.Executor, error) {
+	url := k.client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").Name(pod).
+		SubResource(subresource).VersionedParams(options, scheme.ParameterCodec).URL()
 	socket, err := remotecommand.NewWebSocketExecutor(k.config, "GET", url.String())
 	if err != nil {
-		return 0, fmt.Errorf("preparing to exec in %s: %w", pod, err)
+		return nil, fmt.Errorf("preparing to %s in %s: %w", subresource, pod, err)
 	}
 	spdy, err := remotecommand.NewSPDYExecutor(k.config, "POST", url)
 	if err != nil {
-		return 0, fmt.Errorf("preparing to exec in %s: %w", pod, err)
+		return nil, fmt.Errorf("preparing to %s in %s: %w", subresource, pod, err)
 	}
 	executor, err := remotecommand.NewFallbackExecutor(socket, spdy, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("preparing to exec in %s: %w", pod, err)
+		return nil, fmt.Errorf("preparing to %s in %s: %w", subresource, pod, err)
 	}
-	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: stdout, Stderr: stderr})
-	return exitStatus(ctx, err)
+	return executor, nil
 }
 
 // exitStatus tells a command that failed from a connection that broke. Whatever breaks once the stream is open (an API

@@ -189,6 +189,9 @@ func TestExecWithoutAServer(t *testing.T) {
 	if _, err := k.Exec(t.Context(), "default", "p", "c", []string{"true"}, nil, nil); err == nil {
 		t.Error("exec without a server went well")
 	}
+	if err := k.Attach(t.Context(), "default", "p", "c", nil); err == nil {
+		t.Error("attach without a server went well")
+	}
 	if _, err := k.Logs(t.Context(), "default", "p", "c", time.Now()); err == nil {
 		t.Error("a log without a server")
 	}
