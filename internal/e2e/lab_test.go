@@ -101,6 +101,7 @@ func TestLab(t *testing.T) {
 	})
 
 	t.Run("appa, taken out of the policy and put back", l.testTakenOut)
+	t.Run("attached to the waypoint, the lab gets its access log alone", func(t *testing.T) { l.testAttached(t, ip) })
 
 	report := os.Getenv("E2E_REPORT")
 	if report == "" {
