@@ -53,8 +53,8 @@ func (c *pods) site(on ...Lesson) probe.Site {
 	}
 }
 
-// verdicts joins the names and verdicts of checks.
-func verdicts(checks []probe.Check) string {
+// verdicts joins the names and verdicts of checks; nothing is judged later.
+func verdicts(checks []probe.Check, _ probe.Later) string {
 	var words []string
 	for _, c := range checks {
 		words = append(words, c.Name+": "+string(c.Verdict))

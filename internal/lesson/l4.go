@@ -207,16 +207,16 @@ func gatherDenials(ctx context.Context, site probe.Site) (denials, error) {
 // log.
 func deniedByNodeProxy(ctx context.Context, site probe.Site) (probe.Judge, error) {
 	d, err := gatherDenials(ctx, site)
-	return func(ctx context.Context, m probe.Measurement) []probe.Check {
-		return []probe.Check{d.counted(ctx, m.Sent, m.Sent), d.logged(ctx, m.Sent)}
+	return func(ctx context.Context, m probe.Measurement) ([]probe.Check, probe.Later) {
+		return []probe.Check{d.counted(ctx, m.Sent, m.Sent), d.logged(ctx, m.Sent)}, nil
 	}, err
 }
 
 // notDeniedByNodeProxy wants no connection of appa refused meanwhile.
 func notDeniedByNodeProxy(ctx context.Context, site probe.Site) (probe.Judge, error) {
 	d, err := gatherDenials(ctx, site)
-	return func(ctx context.Context, m probe.Measurement) []probe.Check {
-		return []probe.Check{d.counted(ctx, m.Sent, 0)}
+	return func(ctx context.Context, m probe.Measurement) ([]probe.Check, probe.Later) {
+		return []probe.Check{d.counted(ctx, m.Sent, 0)}, nil
 	}, err
 }
 

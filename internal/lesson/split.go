@@ -201,10 +201,10 @@ func splitCauses() []probe.Cause {
 // versions wants version 2 to have got the share of a batch that was set, by what appb's pods log themselves.
 func versions(ctx context.Context, site probe.Site) (probe.Judge, error) {
 	counted, err := countVersions(ctx, site)
-	return func(ctx context.Context, m probe.Measurement) []probe.Check {
+	return func(ctx context.Context, m probe.Measurement) ([]probe.Check, probe.Later) {
 		second, check := counted(ctx, m)
 		if check.Verdict != probe.Proven {
-			return []probe.Check{check}
+			return []probe.Check{check}, nil
 		}
 		share := stats.Share{Want: asked(site.Lessons).share(), Within: probe.Within, Error: site.Error}
 		low, high := stats.Interval(second, m.Sent, site.Error)
@@ -213,19 +213,19 @@ func versions(ctx context.Context, site probe.Site) (probe.Judge, error) {
 			"%d of %d requests (%.1f %%) reached version 2; the true share lies between %.1f %% and %.1f %% "+
 				"(wrong with "+
 				"probability %g), set: %d %%", second, m.Sent, 100*float64(second)/float64(m.Sent), 100*low, 100*high,
-			site.Error, asked(site.Lessons).rest())}}
+			site.Error, asked(site.Lessons).rest())}}, nil
 	}, err
 }
 
 // oneVersion wants every request of a batch to have reached version 1.
 func oneVersion(ctx context.Context, site probe.Site) (probe.Judge, error) {
 	counted, err := countVersions(ctx, site)
-	return func(ctx context.Context, m probe.Measurement) []probe.Check {
+	return func(ctx context.Context, m probe.Measurement) ([]probe.Check, probe.Later) {
 		second, check := counted(ctx, m)
 		if check.Verdict == probe.Proven && second > 0 {
 			check.Verdict = probe.Refuted
 		}
-		return []probe.Check{check}
+		return []probe.Check{check}, nil
 	}, err
 }
 

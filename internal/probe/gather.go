@@ -13,8 +13,13 @@ import (
 // before the requests are sent. What it returns judges them once all are answered.
 type Gather func(ctx context.Context, site Site) (judge Judge, err error)
 
-// Judge judges a batch of requests on further evidence.
-type Judge func(ctx context.Context, m Measurement) []Check
+// Judge judges a batch of requests on further evidence, as soon as they are answered: no other requests have been sent
+// by then. What has to be waited for, such as counters that an add-on has not read yet, is for later, if that is not
+// nil: other claims are measured meanwhile.
+type Judge func(ctx context.Context, m Measurement) (checks []Check, later Later)
+
+// Later waits for further evidence and judges it.
+type Later func(ctx context.Context) []Check
 
 // Site is what may be looked at for further evidence.
 type Site struct {
@@ -37,7 +42,7 @@ func (s Site) Principal(account string) string {
 // gather prepares the judges of a shot.
 func (e Env) gather(ctx context.Context, shot Shot, run string) (Judge, error) {
 	if shot.Gather == nil {
-		return func(context.Context, Measurement) []Check { return nil }, nil
+		return func(context.Context, Measurement) ([]Check, Later) { return nil, nil }, nil
 	}
 	judge, err := shot.Gather(ctx, Site{
 		Cluster: e.World.Cluster(), Counters: e.World.Counters, Namespace: e.Namespace, TrustDomain: e.TrustDomain,

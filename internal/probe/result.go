@@ -81,6 +81,8 @@ type Result struct {
 	Causes []string `json:"causes,omitempty"`
 	// Measured are the batches behind the checks, controls first.
 	Measured []Measurement `json:"measured,omitempty"`
+
+	later []Later // what is still waited for; nil in a report
 }
 
 // Check is one finding.

@@ -81,7 +81,7 @@ func (e Env) objects(ctx context.Context) (*mesh.Objects, error) {
 }
 
 // onTraffic measures the claims. Those that gather further evidence come last, each alone: the counters that they read
-// count the requests of every claim.
+// count the requests of every claim. What several of them have to wait for, they wait for side by side.
 func (e Env) onTraffic(ctx context.Context, claims []Claim) ([]Result, error) {
 	groups := [][]int{nil}
 	for i, claim := range claims {
@@ -108,7 +108,36 @@ func (e Env) onTraffic(ctx context.Context, claims []Claim) ([]Result, error) {
 			results[i] = found[n]
 		}
 	}
+	e.settle(ctx, results)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	return results, nil
+}
+
+// settle waits for the evidence that came too late for its claim's turn.
+func (e Env) settle(ctx context.Context, results []Result) {
+	var waiting sync.WaitGroup
+	claims := 0
+	for i := range results {
+		r := &results[i]
+		if r.later == nil {
+			continue
+		}
+		claims++
+		waiting.Go(func() {
+			started := e.Now()
+			for _, later := range r.later {
+				r.Checks = append(r.Checks, later(ctx)...)
+			}
+			r.Took += e.Now().Sub(started)
+			r.Verdict, r.later = conclude(r.Checks), nil
+		})
+	}
+	if claims > 0 {
+		e.Progress("waiting for what the add-ons have of %d claims", claims)
+	}
+	waiting.Wait()
 }
 
 // together measures the claims, and once more those that other traffic, a connection that had to be opened again, a pod
@@ -189,7 +218,7 @@ func (e Env) measure(ctx context.Context, claims []Claim) ([]Result, error) {
 		e.judge(&results[i], batches[i], w)
 		if trouble != "" {
 			results[i].Checks = append(results[i].Checks, Check{samePodsCheck, Inconclusive, trouble})
-			results[i].Verdict = Inconclusive
+			results[i].Verdict, results[i].later = Inconclusive, nil
 		}
 	}
 	return results, nil
@@ -289,6 +318,7 @@ type batch struct {
 	failure string
 	// further is what the shot's Gather found.
 	further []Check
+	later   Later
 }
 
 // send fires the controls of a claim, then its shot.
@@ -352,7 +382,7 @@ func (e Env) fire(ctx context.Context, w *watch, b *batch, baseline []time.Durat
 	}
 	defer func() {
 		if b.failure == "" {
-			b.further = judge(ctx, b.m)
+			b.further, b.later = judge(ctx, b.m)
 		}
 	}()
 	for {
@@ -385,6 +415,9 @@ func (e Env) judge(result *Result, batches []*batch, w *watch) {
 		}
 		result.Checks = append(result.Checks, checks...)
 		result.Measured = append(result.Measured, b.m)
+		if b.later != nil {
+			result.later = append(result.later, b.later)
+		}
 		baseline = b.baseline(baseline)
 	}
 	result.Verdict = conclude(result.Checks)
@@ -459,8 +492,9 @@ func (e Env) load(s Shot) (l traffic.Load, most int) {
 		Method: s.Method, Path: e.path(s.Path), Host: s.Host, Count: s.Count, Rate: rate, Concurrency: lowConcurrency,
 		Timeout: fault.Delay + slack, Run: e.NewRun(), Traced: s.Traced,
 	}
-	if s.Expect.Status == OwnStatus {
+	if s.Expect.Status == OwnStatus { // answers may be delayed
 		l.Timeout += ownLimit
+		l.Concurrency = concurrency
 	}
 	switch s.Count {
 	case EnoughForShare:
@@ -473,7 +507,7 @@ func (e Env) load(s Shot) (l traffic.Load, most int) {
 		// Half as many again: the share is judged once, after all of them.
 		_, most, _ = e.portion(s).Samples()
 		l.Count = min(most*3/2, traffic.MaxCount)
-		l.Concurrency = concurrency / 2
+		l.Rate, l.Concurrency = traffic.MaxRate, concurrency
 	}
 	return l, l.Count
 }

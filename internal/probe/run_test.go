@@ -3,6 +3,8 @@ package probe_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -342,6 +344,44 @@ func TestNothingAboutTheWaypointIsProvenOutsideTheMesh(t *testing.T) {
 					t.Errorf("%s is proven", r.ID)
 				}
 			}
+		}
+	}
+}
+
+// What several claims wait for, they wait for side by side, and only once all requests have been sent.
+func TestLater(t *testing.T) {
+	s := newSim(waypoint)
+	env := s.env(waypoint)
+	sent, waiting := 0, make(chan struct{}, 2)
+	claim := func(id string, verdict Verdict) Claim {
+		return Claim{
+			ID: id, Title: id, When: func(Lessons) bool { return true },
+			Shot: Shot{
+				Caller: Appa, Method: "GET", Path: OtherPath, Count: Few, Expect: Expect{Status: 200},
+				Gather: func(context.Context, Site) (Judge, error) {
+					return func(context.Context, Measurement) ([]Check, Later) {
+						sent++
+						return []Check{{"now", Proven, ""}}, func(context.Context) []Check {
+							waiting <- struct{}{}
+							for len(waiting) < cap(waiting) { // the other one
+								runtime.Gosched()
+							}
+							return []Check{{"later", verdict, fmt.Sprint(sent)}}
+						}
+					}, nil
+				},
+			},
+		}
+	}
+	env.Claims = []Claim{claim("a", Proven), claim("b", Refuted)}
+	report, err := Run(t.Context(), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []Verdict{Proven, Refuted} {
+		r := report.Claims[i]
+		if r.Verdict != want || !slices.Contains(r.Checks, Check{"later", want, "2"}) {
+			t.Errorf("%s: %s %+v", r.ID, r.Verdict, r.Checks)
 		}
 	}
 }

@@ -24,27 +24,34 @@ const (
 type ask func(context.Context) (probe.Verdict, string, error)
 
 // eventually asks until an answer is proven, for as long as patience lasts; it gives the latest answer.
-func eventually(ctx context.Context, name string, patience time.Duration, ask ask) []probe.Check {
-	check := probe.Check{Name: name, Verdict: probe.Inconclusive}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		verdict, text, err := ask(ctx)
-		switch {
-		case err == nil:
-			check.Verdict, check.Text = verdict, text
-		case ctx.Err() == nil:
-			check.Verdict, check.Text = probe.Inconclusive, err.Error()
-		}
-		if check.Verdict == probe.Proven {
-			return []probe.Check{check}
-		}
-		select {
-		case <-time.After(askEvery):
-		case <-ctx.Done():
-			return []probe.Check{check}
+func eventually(name string, patience time.Duration, ask ask) probe.Later {
+	return func(ctx context.Context) []probe.Check {
+		check := probe.Check{Name: name, Verdict: probe.Inconclusive}
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		for {
+			verdict, text, err := ask(ctx)
+			switch {
+			case err == nil:
+				check.Verdict, check.Text = verdict, text
+			case ctx.Err() == nil:
+				check.Verdict, check.Text = probe.Inconclusive, err.Error()
+			}
+			if check.Verdict == probe.Proven {
+				return []probe.Check{check}
+			}
+			select {
+			case <-time.After(askEvery):
+			case <-ctx.Done():
+				return []probe.Check{check}
+			}
 		}
 	}
+}
+
+// unknown is what is said where the counters after the requests cannot be read.
+func unknown(name string, err error) ([]probe.Check, probe.Later) {
+	return []probe.Check{{Name: name, Verdict: probe.Inconclusive, Text: err.Error()}}, nil
 }
 
 // afterwards makes a Gather of a question that needs nothing from before the requests.
@@ -53,8 +60,8 @@ func afterwards(
 	question func(context.Context, probe.Site, probe.Measurement) (probe.Verdict, string, error),
 ) probe.Gather {
 	return func(_ context.Context, site probe.Site) (probe.Judge, error) {
-		return func(ctx context.Context, m probe.Measurement) []probe.Check {
-			return eventually(ctx, name, patience, func(ctx context.Context) (probe.Verdict, string, error) {
+		return func(_ context.Context, m probe.Measurement) ([]probe.Check, probe.Later) {
+			return nil, eventually(name, patience, func(ctx context.Context) (probe.Verdict, string, error) {
 				return question(ctx, site, m)
 			})
 		}, nil

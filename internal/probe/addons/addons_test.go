@@ -61,6 +61,15 @@ func says(t *testing.T, name string, verdict probe.Verdict, text string, err err
 	}
 }
 
+// settled gives the only check of a judge, now or later.
+func settled(ctx context.Context, judge probe.Judge, m probe.Measurement) probe.Check {
+	checks, later := judge(ctx, m)
+	if later != nil {
+		checks = append(checks, later(ctx)...)
+	}
+	return checks[0]
+}
+
 // An add-on is asked until its answer is proven, and as long as its patience lasts.
 func TestEventually(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -74,7 +83,7 @@ func TestEventually(t *testing.T) {
 			return answers[asked-1], fmt.Sprint("answer ", asked), nil
 		}
 		began := time.Now()
-		check := eventually(t.Context(), "Jaeger", 10*time.Second, ask)
+		check := eventually("Jaeger", 10*time.Second, ask)(t.Context())
 		if len(check) != 1 || check[0] != (probe.Check{Name: "Jaeger", Verdict: probe.Proven, Text: "answer 4"}) {
 			t.Errorf("got %+v", check)
 		}
@@ -82,12 +91,12 @@ func TestEventually(t *testing.T) {
 			t.Errorf("it took %s", took)
 		}
 		refuting := func(context.Context) (probe.Verdict, string, error) { return probe.Refuted, "never", nil }
-		check = eventually(t.Context(), "Jaeger", 10*time.Second, refuting)
+		check = eventually("Jaeger", 10*time.Second, refuting)(t.Context())
 		if check[0].Verdict != probe.Refuted || time.Since(began) != 13*time.Second {
 			t.Errorf("got %+v after %s", check, time.Since(began))
 		}
 		failing := func(context.Context) (probe.Verdict, string, error) { return "", "", fmt.Errorf("refused") }
-		check = eventually(t.Context(), "Jaeger", time.Second, failing)
+		check = eventually("Jaeger", time.Second, failing)(t.Context())
 		if check[0].Verdict != probe.Inconclusive || check[0].Text != "refused" {
 			t.Errorf("got %+v", check)
 		}
@@ -297,7 +306,7 @@ func TestSpansAgree(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			check := judge(ctx, probe.Measurement{Sent: 2})[0]
+			check := settled(ctx, judge, probe.Measurement{Sent: 2})
 			says(t, name, check.Verdict, check.Text, nil, tc.want, tc.says)
 		})
 	}
@@ -322,7 +331,7 @@ func TestKiali(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		c := &cluster{pages: map[string]string{"/kiali/api/istio/validations": tc.page}}
 		judge, _ := Validations()(ctx, site(c))
-		check := judge(ctx, probe.Measurement{})[0]
+		check := settled(ctx, judge, probe.Measurement{})
 		cancel()
 		says(t, name, check.Verdict, check.Text, nil, tc.want, tc.says)
 	}

@@ -95,13 +95,13 @@ func spansAgree(
 ) probe.Gather {
 	return func(ctx context.Context, site probe.Site) (probe.Judge, error) {
 		before, err := site.Counters(ctx)
-		return func(ctx context.Context, m probe.Measurement) []probe.Check {
+		return func(ctx context.Context, m probe.Measurement) ([]probe.Check, probe.Later) {
 			after, err := site.Counters(ctx)
 			if err != nil {
-				return []probe.Check{{Name: jaeger, Verdict: probe.Inconclusive, Text: err.Error()}}
+				return unknown(jaeger, err)
 			}
 			counted := int(counter(after).Since(counter(before)).Value)
-			return eventually(ctx, jaeger, tracePatience, func(ctx context.Context) (probe.Verdict, string, error) {
+			return nil, eventually(jaeger, tracePatience, func(ctx context.Context) (probe.Verdict, string, error) {
 				spans, err := observe.Jaeger{Cluster: site.Cluster}.Run(ctx, waypointService(site), site.Run)
 				if err != nil {
 					return "", "", err

@@ -96,23 +96,33 @@ func Edges() probe.Gather {
 	return func(ctx context.Context, site probe.Site) (probe.Judge, error) {
 		proxies := observe.Ztunnels(site.Cluster)
 		before, err := proxies.Connections(ctx)
-		return func(ctx context.Context, _ probe.Measurement) []probe.Check {
+		return func(ctx context.Context, _ probe.Measurement) ([]probe.Check, probe.Later) {
 			after, err := proxies.Connections(ctx)
 			if err != nil {
-				return []probe.Check{{Name: "node proxies", Verdict: probe.Inconclusive, Text: err.Error()}}
+				return unknown("node proxies", err)
 			}
-			var checks []probe.Check
-			for _, e := range edgesOf(site) {
-				counted := after.Sum(observe.Opened, e.labels())
-				check := eventually(ctx, prometheus, scrapeLimit,
-					func(ctx context.Context) (probe.Verdict, string, error) { return e.in(ctx, site, counted) })[0]
-				if moved := counted - before.Sum(observe.Opened, e.labels()); moved == 0 {
-					check.Text += "; none of them is of these requests, which used connections that were open before"
+			return nil, func(ctx context.Context) (checks []probe.Check) {
+				for _, e := range edgesOf(site) {
+					check := eventually(prometheus, scrapeLimit, e.agrees(site))(ctx)[0]
+					if after.Sum(observe.Opened, e.labels()) == before.Sum(observe.Opened, e.labels()) {
+						check.Text += "; these requests used connections that were open before"
+					}
+					checks = append(checks, check)
 				}
-				checks = append(checks, check)
+				return checks
 			}
-			return checks
 		}, err
+	}
+}
+
+// agrees asks whether Prometheus has what the node proxies count now.
+func (e edge) agrees(site probe.Site) ask {
+	return func(ctx context.Context) (probe.Verdict, string, error) {
+		now, err := observe.Ztunnels(site.Cluster).Connections(ctx)
+		if err != nil {
+			return "", "", err
+		}
+		return e.in(ctx, site, now.Sum(observe.Opened, e.labels()))
 	}
 }
 
@@ -159,9 +169,14 @@ func Delayed() probe.Gather {
 func agrees(query string, counter func(observe.Counters) observe.Counter) probe.Gather {
 	return func(ctx context.Context, site probe.Site) (probe.Judge, error) {
 		before, err := site.Counters(ctx)
-		return func(ctx context.Context, m probe.Measurement) []probe.Check {
-			return eventually(ctx, prometheus, scrapeLimit, func(ctx context.Context) (probe.Verdict, string, error) {
-				after, err := site.Counters(ctx)
+		return func(ctx context.Context, m probe.Measurement) ([]probe.Check, probe.Later) {
+			after, err := site.Counters(ctx)
+			if err != nil {
+				return unknown(prometheus, err)
+			}
+			moved := counter(after).Since(counter(before)).Value
+			return nil, eventually(prometheus, scrapeLimit, func(ctx context.Context) (probe.Verdict, string, error) {
+				now, err := site.Counters(ctx)
 				if err != nil {
 					return "", "", err
 				}
@@ -170,11 +185,9 @@ func agrees(query string, counter func(observe.Counters) observe.Counter) probe.
 				if err != nil {
 					return "", "", err
 				}
-				own := counter(after)
-				moved := own.Since(counter(before)).Value
-				text := fmt.Sprintf(
-					"Prometheus has %g, the waypoint itself counts %d, %d of them since the first of %d requests", has,
-					own.Value, moved, m.Sent)
+				own := counter(now)
+				text := fmt.Sprintf("Prometheus has %g, the waypoint itself counts %d; %d requests moved it by %d", has,
+					own.Value, m.Sent, moved)
 				if moved == 0 { // such as where few requests are delayed
 					return probe.Inconclusive, text, nil
 				}
@@ -191,8 +204,9 @@ func Requests() probe.Gather {
 		query := fmt.Sprintf(`sum(istio_requests_total{reporter="waypoint",source_workload=%q,`+
 			`destination_service_name=%q,response_code="200"})`, names.AppA, names.AppB)
 		before, err := observe.Prometheus{Cluster: site.Cluster}.Sum(ctx, query)
-		return func(ctx context.Context, m probe.Measurement) []probe.Check {
-			return eventually(ctx, prometheus, scrapeLimit, func(ctx context.Context) (probe.Verdict, string, error) {
+		return func(ctx context.Context, m probe.Measurement) ([]probe.Check, probe.Later) {
+			// Not later: the requests of other claims would count, too.
+			return eventually(prometheus, scrapeLimit, func(ctx context.Context) (probe.Verdict, string, error) {
 				after, err := observe.Prometheus{Cluster: site.Cluster}.Sum(ctx, query)
 				if err != nil {
 					return "", "", err
@@ -201,7 +215,7 @@ func Requests() probe.Gather {
 				moved := int(after - before)
 				return met(moved >= m.Sent), fmt.Sprintf("istio_requests_total from %s to %s, reported by the "+
 					"waypoint, moved by %d; %d requests were sent", names.AppA, names.AppB, moved, m.Sent), nil
-			})
+			})(ctx), nil
 		}, err
 	}
 }
