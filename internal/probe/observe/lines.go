@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"sync"
 	"time"
@@ -87,7 +88,12 @@ func follow(
 			_ = log.Close()
 		}
 	}()
-	lines := bufio.NewScanner(log)
+	return scan(ctx, log, take)
+}
+
+// scan passes each line to take, until take returns false, the text ends or ctx ends, which is no error.
+func scan(ctx context.Context, text io.Reader, take func(line string) (more bool)) error {
+	lines := bufio.NewScanner(text)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		if !take(lines.Text()) {

@@ -1,7 +1,6 @@
 package observe
 
 import (
-	"bufio"
 	"context"
 	"io"
 	"sync"
@@ -172,16 +171,12 @@ func attach(
 	defer attached.Wait()
 	defer cancel()
 	defer reader.Close() // or a writer would wait for ever
-	lines := bufio.NewScanner(reader)
-	lines.Buffer(nil, 1<<20)
-	lines.Scan() // what comes first may be the rest of a line
-	for lines.Scan() {
-		if !take(lines.Text()) {
-			return nil
+	first := true
+	return scan(ctx, reader, func(line string) bool {
+		if first {
+			first = false
+			return true // it may be the rest of a line
 		}
-	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return lines.Err()
+		return take(line)
+	})
 }
