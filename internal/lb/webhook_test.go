@@ -36,7 +36,7 @@ func TestMountCertificate(t *testing.T) {
 		go MountCertificate(ctx, kube)
 		annotations := func(name string) map[string]string {
 			t.Helper()
-			time.Sleep(2 * lookAgain)
+			time.Sleep(2 * lookAgain) // of synctest's fake time
 			found, err := pods.Get(ctx, name, metav1.GetOptions{})
 			if err != nil {
 				t.Fatal(err)

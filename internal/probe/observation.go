@@ -14,8 +14,9 @@ import (
 // watch follows the waypoint while batches are sent, several at a time: its counters before and after, and its log in
 // between. A line belongs to a batch by the run ID that its requests carry.
 //
-// The log is followed from before the first request on, not read afterwards: with the proxies at debug level it grows
-// by some 10 KB a request, the kubelet rotates it at 10 MB, and what was rotated away cannot be read any more.
+// Its output is followed from before the first request on, and its log not read afterwards: with the proxies at debug
+// level that grows by some 10 KB a request, the kubelet rotates it at 10 MB, and what was rotated away cannot be read
+// any more.
 type watch struct {
 	started       time.Time
 	before, after observe.Counters

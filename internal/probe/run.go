@@ -316,7 +316,7 @@ type batch struct {
 	answer  *traffic.Answer // to the one request for the body
 	// failure says why nothing can be said of the batch; empty where it was sent.
 	failure string
-	// further is what the shot's Gather found.
+	// further is what the shot's Gather found, later what it still waits for.
 	further []Check
 	later   Later
 }
